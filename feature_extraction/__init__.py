@@ -1,0 +1,9 @@
+"""From sound to features: the extractor, SpecMask and the training collator."""
+
+from .collator_fftp import SpecMaskDataCollator
+from .feature_extraction_fftp import FFTPFeatureExtractor
+from .spec_mask_fftp import SpecMask
+
+FFTPFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")
+
+__all__ = ["FFTPFeatureExtractor", "SpecMask", "SpecMaskDataCollator"]

@@ -1,0 +1,216 @@
+"""Augmentation of waveforms and of spectrograms for training.
+
+Every transform draws its parameters from a generator in `draw` and applies them in `apply`; calling it does both. None
+writes into its input. `generator=None` is torch's default generator, which `DataLoader` seeds for each worker and
+epoch and which Trainer saves in its checkpoints.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .spec_mask_fftp import valid_frames
+
+
+@dataclass
+class RandomCrop:
+    """Cuts each waveform to a random stretch of `num_samples`; shorter ones stay as they are."""
+
+    num_samples: int
+
+    def draw(self, lengths: list[int], generator: torch.Generator | None = None) -> list[int]:
+        """First sample to keep of clips of these lengths."""
+        position = torch.rand(len(lengths), generator=generator).tolist()
+        return [int(p * (max(0, n - self.num_samples) + 1)) for p, n in zip(position, lengths, strict=True)]
+
+    def apply(self, waveforms: list[torch.Tensor], starts: list[int]) -> list[torch.Tensor]:
+        """Cut each waveform (samples,) at its start."""
+        return [wave[start : start + self.num_samples] for wave, start in zip(waveforms, starts, strict=True)]
+
+    def __call__(
+        self, waveforms: list[torch.Tensor], generator: torch.Generator | None = None
+    ) -> list[torch.Tensor]:
+        """Draw and apply."""
+        return self.apply(waveforms, self.draw([len(wave) for wave in waveforms], generator))
+
+
+@dataclass
+class Mixup:
+    """Mixes waveforms in pairs, and their labels with them.
+
+    Source: Tokozume et al. 2018 by way of the AST and AuM recipes: means removed, weights from Beta(alpha, alpha), the
+    partner cut or padded with silence to the first clip's length.
+
+    Args:
+        alpha: Parameter of the Beta distribution.
+        probability: Share of clips that are mixed.
+    """
+
+    alpha: float = 10.0
+    probability: float = 0.5
+
+    def draw(self, batch_size: int, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Partner and own weight of each clip, both (batch,); the weight is 1 where a clip stays as it is."""
+        partner = torch.randperm(batch_size, generator=generator)
+        is_mixed = torch.rand(batch_size, generator=generator) < self.probability
+        # torch's Beta distribution takes no generator; numpy's does, seeded from ours.
+        seed = int(torch.randint(2**62, (), generator=generator))
+        weight = torch.from_numpy(np.random.default_rng(seed).beta(self.alpha, self.alpha, batch_size)).float()
+        return partner, torch.where(is_mixed, weight, torch.ones(()))
+
+    def apply(
+        self, waveforms: list[torch.Tensor], labels: torch.Tensor, partner: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Mix waveforms (samples,) and distributions over labels (batch, labels)."""
+        mixed = []
+        for wave, other, own in zip(waveforms, partner.tolist(), weight.tolist(), strict=True):
+            if own < 1.0:
+                second = waveforms[other][: len(wave)]
+                wave = own * (wave - wave.mean())
+                wave[: len(second)] += (1.0 - own) * (second - second.mean())
+            mixed.append(wave)
+        weight = weight[:, None]
+        return mixed, weight * labels + (1.0 - weight) * labels[partner]
+
+    def __call__(
+        self, waveforms: list[torch.Tensor], labels: torch.Tensor, generator: torch.Generator | None = None
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Draw and apply."""
+        return self.apply(waveforms, labels, *self.draw(len(waveforms), generator))
+
+
+class SpectrogramTransform:
+    """Base of what changes normalised spectrograms (batch, frames, mel bins) without changing their length."""
+
+    def draw(
+        self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Any]:
+        """Parameters for clips of these lengths in frames, (batch,); keyword arguments of `apply`."""
+        raise NotImplementedError
+
+    def apply(self, input_values: torch.Tensor, lengths: torch.Tensor, **parameters: torch.Tensor) -> torch.Tensor:
+        """The changed spectrograms."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """Draw and apply; what stands in padded frames stays as it is."""
+        is_valid = valid_frames(input_values, attention_mask)
+        lengths = is_valid.sum(dim=1)
+        changed = self.apply(input_values, lengths, **self.draw(input_values, lengths, generator))
+        return torch.where(is_valid[..., None], changed, input_values)
+
+
+@dataclass
+class TimeRoll(SpectrogramTransform):
+    """Rolls each clip along time by up to `max_frames` frames, around its own end (AST's and AuM's recipe)."""
+
+    max_frames: int = 10
+
+    def draw(
+        self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Frames to roll by, (batch,)."""
+        return {"shift": torch.randint(-self.max_frames, self.max_frames + 1, lengths.shape, generator=generator)}
+
+    def apply(self, input_values: torch.Tensor, lengths: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        """Frame t comes from t - shift, modulo the clip's length."""
+        frames = torch.arange(input_values.shape[1], device=input_values.device)
+        source = (frames - shift.to(frames.device)[:, None]) % lengths[:, None]
+        return input_values.gather(1, source[..., None].expand_as(input_values))
+
+
+@dataclass
+class UniformNoise(SpectrogramTransform):
+    """Adds uniform noise whose height is itself uniform in [0, `max_amplitude`] per clip (AST's and AuM's recipe)."""
+
+    max_amplitude: float = 0.1
+
+    def draw(
+        self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Noise, (batch, frames, mel bins)."""
+        amplitude = self.max_amplitude * torch.rand(len(lengths), 1, 1, generator=generator)
+        return {"noise": amplitude * torch.rand(input_values.shape, generator=generator)}
+
+    def apply(self, input_values: torch.Tensor, lengths: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Add the noise."""
+        return input_values + noise.to(input_values)
+
+
+@dataclass
+class RandomGain(SpectrogramTransform):
+    """Changes loudness: adds one offset per clip, uniform in [-`max_offset`, `max_offset`], in normalised log units."""
+
+    max_offset: float = 0.25
+
+    def draw(
+        self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Offsets, (batch, 1, 1)."""
+        return {"offset": self.max_offset * (2 * torch.rand(len(lengths), 1, 1, generator=generator) - 1)}
+
+    def apply(self, input_values: torch.Tensor, lengths: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+        """Add the offsets."""
+        return input_values + offset.to(input_values)
+
+
+@dataclass
+class Stretch(SpectrogramTransform):
+    """Stretches time around a random moment, and the mel axis from its low end, each by its own random factor.
+
+    What differs between speakers is tempo and the length of the vocal tract: Jaitly and Hinton 2013 for the latter.
+
+    Args:
+        max_time: Largest relative change of tempo.
+        max_frequency: Largest relative change of position on the mel axis.
+    """
+
+    max_time: float = 0.15
+    max_frequency: float = 0.15
+
+    def draw(
+        self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Factors on both axes and the moment that stays, as a share of the clip; (batch, 1) each."""
+        shape = (len(lengths), 1)
+
+        def factor(largest: float) -> torch.Tensor:
+            return torch.exp(math.log1p(largest) * (2 * torch.rand(shape, generator=generator) - 1))
+
+        return {
+            "time_factor": factor(self.max_time),
+            "frequency_factor": factor(self.max_frequency),
+            "anchor": torch.rand(shape, generator=generator),
+        }
+
+    def apply(
+        self,
+        input_values: torch.Tensor,
+        lengths: torch.Tensor,
+        time_factor: torch.Tensor,
+        frequency_factor: torch.Tensor,
+        anchor: torch.Tensor,
+    ) -> torch.Tensor:
+        """Resample both axes linearly; beyond the edges the last frame or bin repeats."""
+        device, num_frames, num_bins = input_values.device, *input_values.shape[1:]
+        last_frame = (lengths[:, None] - 1).to(device)
+        anchor = anchor.to(device) * last_frame
+        frames = anchor + (torch.arange(num_frames, device=device) - anchor) * time_factor.to(device)
+        bins = torch.arange(num_bins, device=device) * frequency_factor.to(device)
+        # grid_sample counts both axes from -1 to 1.
+        rows = frames.clamp(min=0).minimum(last_frame) * (2 / max(1, num_frames - 1)) - 1
+        columns = bins * (2 / max(1, num_bins - 1)) - 1
+        shape = (-1, num_frames, num_bins)
+        grid = torch.stack((columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)), dim=-1)
+        resampled = torch.nn.functional.grid_sample(
+            input_values[:, None], grid.to(input_values.dtype), padding_mode="border", align_corners=True
+        )
+        return resampled[:, 0]

@@ -1,0 +1,150 @@
+"""The training collator: pads, mixes, augments and masks; evaluation only pads."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+
+from .augment_fftp import Mixup, RandomCrop, SpectrogramTransform
+from .feature_extraction_fftp import FFTPFeatureExtractor
+from .spec_mask_fftp import SpecMask
+
+
+class SpecMaskDataCollator(TrainerCallback):
+    """Turns a list of examples into a batch, augmented while training.
+
+    An example holds either sound, `{"audio": waveform at the extractor's rate, "labels": ...}`, or features,
+    `{"input_values": (frames, mel bins), "labels": ...}`, as the extractor makes them. Labels are an index, or a vector
+    over the labels. Mixup and crops need sound.
+
+    Trainer has one collator for training and evaluation, so this one is a callback too and follows the Trainer's state:
+
+        trainer = Trainer(..., data_collator=collator, callbacks=[collator])
+
+    Outside a Trainer, set `collator.training`.
+
+    Args:
+        feature_extractor: Computes features from sound and pads.
+        spec_mask: Masks to apply, or None.
+        crop: Random crop of long sound, or None.
+        mixup: Mixing of sound, or None.
+        num_labels: Length of the label vectors that mixup makes from indices.
+        transforms: Changes to the spectrogram, in this order, before the masks.
+        generator: Source of randomness; None is torch's default generator, which differs between the workers of a
+            `DataLoader` and between epochs and which Trainer saves in its checkpoints.
+        training: Whether to augment.
+
+    Raises:
+        ValueError: Mixup without `num_labels`.
+    """
+
+    def __init__(
+        self,
+        feature_extractor: FFTPFeatureExtractor,
+        spec_mask: SpecMask | None = None,
+        *,
+        crop: RandomCrop | None = None,
+        mixup: Mixup | None = None,
+        num_labels: int | None = None,
+        transforms: Sequence[SpectrogramTransform] = (),
+        generator: torch.Generator | None = None,
+        training: bool = True,
+    ):
+        if mixup is not None and num_labels is None:
+            raise ValueError("mixup mixes distributions over the labels; pass num_labels")
+        self.feature_extractor = feature_extractor
+        self.spec_mask = spec_mask
+        self.crop = crop
+        self.mixup = mixup
+        self.num_labels = num_labels
+        self.transforms = tuple(transforms)
+        self.generator = generator
+        self.training = training
+        self._in_train = False
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Collate examples.
+
+        Returns:
+            `input_values` (batch, frames, mel bins), `attention_mask` (batch, frames), and `labels`, (batch,) int64 or
+            (batch, labels) float32, where the examples have any.
+        """
+        labels = _stack_labels(examples)
+        if "audio" in examples[0]:
+            batch, labels = self._from_audio([example["audio"] for example in examples], labels)
+        else:
+            self._require_audio_for_mixup()
+            features = [np.asarray(example["input_values"], dtype=np.float32) for example in examples]
+            batch = self.feature_extractor.pad(
+                {"input_values": features}, padding="longest", return_attention_mask=True, return_tensors="pt"
+            )
+        input_values, attention_mask = batch["input_values"], batch["attention_mask"].long()
+        if self.training:
+            for transform in (*self.transforms, self.spec_mask):
+                if transform is not None:
+                    input_values = transform(input_values, attention_mask, self.generator)
+        collated = {"input_values": input_values, "attention_mask": attention_mask}
+        return collated if labels is None else {**collated, "labels": labels}
+
+    def _from_audio(
+        self, clips: list[Any], labels: torch.Tensor | None
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """Features of waveforms (samples,), cropped and mixed while training."""
+        waveforms = [torch.as_tensor(clip, dtype=torch.float32) for clip in clips]
+        if self.training and self.crop is not None:
+            waveforms = self.crop(waveforms, self.generator)
+        if self.training and self.mixup is not None:
+            if labels is None:
+                raise ValueError("mixup needs labels; the examples hold none")
+            if labels.ndim == 1:
+                labels = torch.nn.functional.one_hot(labels, self.num_labels).float()
+            waveforms, labels = self.mixup(waveforms, labels, self.generator)
+        batch = self.feature_extractor(
+            waveforms,
+            sampling_rate=self.feature_extractor.sampling_rate,
+            padding="longest",
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        return batch, labels
+
+    def _require_audio_for_mixup(self) -> None:
+        if self.training and (self.mixup is not None or self.crop is not None):
+            raise ValueError("mixup and crop work on sound; the examples hold 'input_values' but no 'audio'")
+
+    # Trainer announces the end of an evaluation but not its start: `training` is taken back wherever one is due.
+
+    def on_init_end(self, args, state, control, **kwargs):
+        """A Trainer owns the collator now: augment only inside `train()`."""
+        self.training = False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Augment, unless an evaluation comes first."""
+        self._in_train = True
+        self.training = not args.eval_on_start
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Stop augmenting for the evaluation that Trainer has decided on."""
+        self.training = not control.should_evaluate
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Stop augmenting for the evaluation that Trainer has decided on."""
+        self.training = not control.should_evaluate
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        """Go on augmenting after an evaluation inside `train()`."""
+        self.training = self._in_train
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Stop augmenting."""
+        self.training = self._in_train = False
+
+
+def _stack_labels(examples: list[dict[str, Any]]) -> torch.Tensor | None:
+    """Indices as (batch,) int64, vectors over the labels as (batch, labels) float32; None without labels."""
+    if "labels" not in examples[0]:
+        return None
+    labels = torch.as_tensor(np.stack([np.asarray(example["labels"]) for example in examples]))
+    return labels.long() if labels.ndim == 1 and not labels.is_floating_point() else labels.float()

@@ -1,0 +1,236 @@
+"""Feature extractor: from waveforms to normalised log-mel spectrograms with a mask over real frames."""
+
+import numpy as np
+import torch
+from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers.utils import TensorType, logging
+
+from .log_mel_fftp import frame, log_mel_from_frames, num_samples, window_length
+
+logger = logging.get_logger(__name__)
+
+Waveform = np.ndarray | torch.Tensor | list[float]
+
+# A 2-D array with at most this many columns, and more rows than columns, is one recording laid out (samples, channels).
+MAX_CHANNELS = 8
+
+
+class FFTPFeatureExtractor(SequenceFeatureExtractor):
+    """Log-mel spectrograms of mono waveforms, equal to Kaldi's filterbank, normalised by (x - mean) / (2 std).
+
+    Padding has one value in normalised space, `padding_value`, whether it is added here, by `pad` in a collator or by
+    a pipeline that batches; the frames that hold it are 0 in `attention_mask`, and the models ignore them.
+
+    Source: Gong et al. 2021 (AST), section 2.1 and `dataloader.py` of the reference implementation, for the front end
+    and the normalisation.
+
+    Args:
+        num_mel_bins: Number of mel bins.
+        sampling_rate: Rate of the waveforms in Hz.
+        max_length: Frames of 10 ms that `padding="max_length"` pads to and `truncation=True` cuts to, unless the call
+            says otherwise.
+        mean: Mean of the training audio's log-mel energies; the default is that of AudioSet.
+        std: Their standard deviation; the default is that of AudioSet.
+        do_normalize: Whether to normalise.
+        padding: Padding of a call that names none: "longest", "max_length" or False.
+        padding_value: Value of padded frames after normalisation.
+        return_attention_mask: Whether calls return the mask unless they say otherwise.
+        feature_size: Width of a frame as `pad` sees it; equal to `num_mel_bins` unless given.
+    """
+
+    model_input_names = ["input_values", "attention_mask"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        num_mel_bins: int = 128,
+        sampling_rate: int = 16000,
+        max_length: int = 1000,
+        mean: float = -4.2677393,
+        std: float = 4.5689974,
+        do_normalize: bool = True,
+        padding: str | bool = "longest",
+        padding_value: float = 0.0,
+        return_attention_mask: bool = True,
+        feature_size: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(
+            feature_size=num_mel_bins if feature_size is None else feature_size,
+            sampling_rate=sampling_rate,
+            padding_value=padding_value,
+            **kwargs,
+        )
+        if std <= 0:
+            raise ValueError(f"std={std} must be positive")
+        self.num_mel_bins = num_mel_bins
+        self.max_length = max_length
+        self.mean = mean
+        self.std = std
+        self.do_normalize = do_normalize
+        self.padding = padding
+        self.return_attention_mask = return_attention_mask
+
+    def __call__(
+        self,
+        raw_speech: Waveform | list[Waveform],
+        sampling_rate: int | None = None,
+        padding: str | bool | None = None,
+        max_length: int | None = None,
+        truncation: bool = False,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | TensorType | None = None,
+        device: str | torch.device = "cpu",
+    ) -> BatchFeature:
+        """Compute the features of one waveform or of a batch.
+
+        Args:
+            raw_speech: One mono waveform (samples,) or a list of them; a 2-D array (batch, samples) is a batch. Floats
+                in [-1, 1]; int8, int16, int32 and uint8 are taken as PCM and divided by their full range. Clips
+                shorter than one window of 25 ms are padded with zeros to one window.
+            sampling_rate: Rate of `raw_speech` in Hz, checked against the extractor's.
+            padding: "longest" (or True), "max_length", or False for a list of unequal lengths.
+            max_length: Frames to pad or truncate to, instead of the extractor's.
+            truncation: Whether to cut clips to `max_length` frames.
+            pad_to_multiple_of: Pad to a length in frames that is a multiple of this.
+            return_attention_mask: Whether to return the mask.
+            return_tensors: "pt", or "np"; None gives arrays, and lists of arrays with `padding=False`.
+            device: Where to compute. "pt" tensors stay on this device.
+
+        Returns:
+            `input_values`, (batch, frames, mel bins), float32, and `attention_mask`, (batch, frames), int64, 1 at real
+            frames.
+
+        Raises:
+            ValueError: Wrong rate, no clips, an empty clip, NaN or infinite samples, more than one channel.
+        """
+        self._check_sampling_rate(sampling_rate)
+        padding = self._check_padding(self.padding if padding is None else padding)
+        max_length = self.max_length if max_length is None else max_length
+        waveforms = self._to_waveforms(raw_speech, torch.device(device))
+        if truncation:
+            limit = num_samples(max_length, self.sampling_rate)
+            waveforms = [waveform[:limit] for waveform in waveforms]
+        features = self._log_mel(waveforms)
+        if self.do_normalize:
+            features = [self.normalize(feature) for feature in features]
+        masks = [torch.ones(len(feature), dtype=torch.long, device=feature.device) for feature in features]
+        if padding:
+            length = max(len(feature) for feature in features)
+            if padding == "max_length":
+                if length > max_length:
+                    raise ValueError(
+                        f"a clip has {length} frames, more than max_length={max_length} to pad to; pass truncation=True "
+                        "to cut it"
+                    )
+                length = max_length
+            if pad_to_multiple_of:
+                length = -(-length // pad_to_multiple_of) * pad_to_multiple_of
+            features = _pad_stack(features, length, self.padding_value)
+            masks = _pad_stack(masks, length, 0)
+        elif return_tensors is not None:
+            features, masks = _stack_equal(features), _stack_equal(masks)
+        encoded = {"input_values": features}
+        if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
+            encoded["attention_mask"] = masks
+        if return_tensors not in ("pt", TensorType.PYTORCH):
+            encoded = {
+                name: [item.cpu().numpy() for item in value] if isinstance(value, list) else value.cpu().numpy()
+                for name, value in encoded.items()
+            }
+        return BatchFeature(encoded)
+
+    def normalize(self, features: torch.Tensor) -> torch.Tensor:
+        """Map log-mel energies to the space that the models see: (x - mean) / (2 std)."""
+        return (features - self.mean) / (2 * self.std)
+
+    def _log_mel(self, waveforms: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Log-mel energies of every clip, (frames, mel bins) each, computed as one batch of windows."""
+        frames = [frame(waveform, self.sampling_rate) for waveform in waveforms]
+        features = log_mel_from_frames(torch.cat(frames), self.num_mel_bins, self.sampling_rate)
+        return list(features.split([len(clip) for clip in frames]))
+
+    def _check_sampling_rate(self, sampling_rate: int | None) -> None:
+        if sampling_rate is None:
+            logger.warning_once(
+                f"No sampling_rate was passed to {type(self).__name__}; the sound is taken to be at "
+                f"{self.sampling_rate} Hz. Pass sampling_rate to have it checked."
+            )
+        elif sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"The sound is at {sampling_rate} Hz, this feature extractor expects {self.sampling_rate} Hz; resample it "
+                "first (for example with soxr.resample)"
+            )
+
+    @staticmethod
+    def _check_padding(padding: str | bool) -> str | bool:
+        if padding is True:
+            return "longest"
+        if padding is False or padding == "do_not_pad":
+            return False
+        if padding not in ("longest", "max_length"):
+            raise ValueError(f"padding={padding!r} is unknown; expected 'longest', 'max_length' or False")
+        return str(padding)
+
+    def _to_waveforms(self, raw_speech: Waveform | list[Waveform], device: torch.device) -> list[torch.Tensor]:
+        """Checked float32 waveforms, each at least one window long."""
+        if isinstance(raw_speech, (np.ndarray, torch.Tensor)):
+            if raw_speech.ndim == 2 and raw_speech.shape[1] <= MAX_CHANNELS < raw_speech.shape[0]:
+                raise ValueError(
+                    f"an array of shape {tuple(raw_speech.shape)} looks like (samples, channels); expected mono sound: "
+                    "(samples,), or (batch, samples)"
+                )
+            clips = list(raw_speech) if raw_speech.ndim > 1 else [raw_speech]
+        else:
+            is_batch = len(raw_speech) > 0 and not isinstance(raw_speech[0], (int, float, np.number))
+            clips = raw_speech if is_batch else [raw_speech]
+        if not len(clips):
+            raise ValueError("no clips: expected at least one waveform, got an empty batch")
+        return [self._to_waveform(clip, index, device) for index, clip in enumerate(clips)]
+
+    def _to_waveform(self, clip: Waveform, index: int, device: torch.device) -> torch.Tensor:
+        samples = torch.as_tensor(clip if isinstance(clip, torch.Tensor) else np.asarray(clip), device=device)
+        if samples.ndim != 1:
+            raise ValueError(
+                f"clip {index} has shape {tuple(samples.shape)}; expected one channel, shape (samples,): mix it down first"
+            )
+        if not len(samples):
+            raise ValueError(f"clip {index} is empty: expected at least one sample")
+        samples = _pcm_to_float(samples, index)
+        if not samples.isfinite().all():
+            raise ValueError(f"clip {index} holds {int((~samples.isfinite()).sum())} samples that are NaN or infinite")
+        missing = window_length(self.sampling_rate) - len(samples)
+        return torch.nn.functional.pad(samples, (0, missing)) if missing > 0 else samples
+
+
+def _pcm_to_float(samples: torch.Tensor, index: int) -> torch.Tensor:
+    """Samples as float32; integer PCM is divided by its full range."""
+    if samples.is_floating_point():
+        return samples.float()
+    if samples.dtype == torch.uint8:
+        return (samples.float() - 128.0) / 128.0
+    if samples.dtype in (torch.int8, torch.int16, torch.int32):
+        return (samples.double() / -float(torch.iinfo(samples.dtype).min)).float()
+    raise ValueError(
+        f"clip {index} holds {samples.dtype} samples; expected floats in [-1, 1] or PCM as uint8, int8, int16 or int32"
+    )
+
+
+def _pad_stack(items: list[torch.Tensor], length: int, value: float) -> torch.Tensor:
+    """Stack items of unequal length (length_i, ...) into (batch, length, ...), filled with `value` on the right."""
+    stacked = items[0].new_full((len(items), length, *items[0].shape[1:]), value)
+    for row, item in zip(stacked, items, strict=True):
+        row[: len(item)] = item
+    return stacked
+
+
+def _stack_equal(items: list[torch.Tensor]) -> torch.Tensor:
+    lengths = sorted({len(item) for item in items})
+    if len(lengths) > 1:
+        raise ValueError(
+            f"clips of {lengths[0]} to {lengths[-1]} frames cannot form one tensor with padding=False; pass padding='longest'"
+        )
+    return torch.stack(items)
+
+
+__all__ = ["FFTPFeatureExtractor"]

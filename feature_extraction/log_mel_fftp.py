@@ -1,0 +1,144 @@
+"""Log-mel filterbank features, numerically those of Kaldi's `compute-fbank-feats`, as functions of torch tensors.
+
+Source: Kaldi `feat/feature-window.cc` and `feat/mel-computations.cc`, with the options of the AST front end: Hann window,
+25 ms every 10 ms, pre-emphasis 0.97, DC removal, power spectrum, 20 Hz to Nyquist, no dither, whole windows only.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from math import log, sqrt
+
+import torch
+
+WINDOW_SECONDS = 0.025
+HOP_SECONDS = 0.010
+PREEMPHASIS = 0.97
+LOW_FREQUENCY = 20.0
+# Kaldi's floor under the logarithm: the epsilon of a 32-bit float.
+ENERGY_FLOOR = torch.finfo(torch.float32).eps
+# Frames processed at once: their spectra stay in the cache, and an hour of sound needs no more memory than a minute.
+BLOCK_FRAMES = 2048
+
+
+def window_length(sampling_rate: int) -> int:
+    """Samples in one window of 25 ms."""
+    return int(WINDOW_SECONDS * sampling_rate)
+
+
+def hop_length(sampling_rate: int) -> int:
+    """Samples between the starts of two windows, 10 ms."""
+    return int(HOP_SECONDS * sampling_rate)
+
+
+def num_frames(num_samples: int, sampling_rate: int) -> int:
+    """Whole windows in `num_samples` samples (Kaldi's `snip_edges`)."""
+    return max(0, (num_samples - window_length(sampling_rate)) // hop_length(sampling_rate) + 1)
+
+
+def num_samples(num_frames: int, sampling_rate: int) -> int:
+    """Samples that `num_frames` windows span."""
+    return (num_frames - 1) * hop_length(sampling_rate) + window_length(sampling_rate)
+
+
+def fft_length(sampling_rate: int) -> int:
+    """The next power of two at or above the window's length, in samples."""
+    return 1 << (window_length(sampling_rate) - 1).bit_length()
+
+
+def hertz_to_mel(frequency: torch.Tensor | float) -> torch.Tensor | float:
+    """Mel scale of Kaldi: 1127 ln(1 + f / 700)."""
+    if isinstance(frequency, torch.Tensor):
+        return 1127.0 * torch.log1p(frequency / 700.0)
+    return 1127.0 * log(1.0 + frequency / 700.0)
+
+
+@lru_cache(maxsize=16)
+def mel_filter_bank(num_mel_bins: int, sampling_rate: int, device: str = "cpu") -> torch.Tensor:
+    """Triangular filters, equally spaced and linear on the mel scale.
+
+    Returns:
+        Weights of shape (fft_length / 2 + 1, num_mel_bins), float32. The Nyquist bin has no weight, as in Kaldi.
+    """
+    n_fft = fft_length(sampling_rate)
+    frequencies = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sampling_rate / n_fft
+    edges = torch.linspace(
+        hertz_to_mel(LOW_FREQUENCY), hertz_to_mel(sampling_rate / 2), num_mel_bins + 2, dtype=torch.float64
+    )
+    mel = hertz_to_mel(frequencies)[:, None]
+    left, center, right = edges[:-2], edges[1:-1], edges[2:]
+    weights = torch.minimum((mel - left) / (center - left), (right - mel) / (right - center)).clamp(min=0.0)
+    weights[-1] = 0.0
+    return weights.to(device=device, dtype=torch.float32)
+
+
+@lru_cache(maxsize=16)
+def hann_window(sampling_rate: int, device: str = "cpu") -> torch.Tensor:
+    """Symmetric Hann window of 25 ms, shape (window_length,), float32."""
+    window = torch.hann_window(window_length(sampling_rate), periodic=False, dtype=torch.float64)
+    return window.to(device=device, dtype=torch.float32)
+
+
+def frame(waveform: torch.Tensor, sampling_rate: int) -> torch.Tensor:
+    """View a waveform (..., samples) as overlapping windows (..., frames, window_length); no copy."""
+    return waveform.unfold(-1, window_length(sampling_rate), hop_length(sampling_rate))
+
+
+def log_mel_from_frames(frames: torch.Tensor, num_mel_bins: int, sampling_rate: int) -> torch.Tensor:
+    """Log-mel energies of windows of samples.
+
+    Args:
+        frames: Windows of a waveform in [-1, 1], (frames, window_length), float32.
+        num_mel_bins: Number of mel filters.
+        sampling_rate: Samples per second.
+
+    Returns:
+        Natural logarithm of the mel energies, (frames, num_mel_bins), on the device of `frames`.
+    """
+    filters = mel_filter_bank(num_mel_bins, sampling_rate, str(frames.device))
+    window = hann_window(sampling_rate, str(frames.device))
+    output = frames.new_empty(frames.shape[0], num_mel_bins)
+    for block, result in zip(frames.split(BLOCK_FRAMES), output.split(BLOCK_FRAMES), strict=True):
+        centered = block - block.mean(dim=-1, keepdim=True)
+        # The sample before the first is taken to be equal to it (Kaldi's Preemphasize).
+        emphasized = centered.clone()
+        emphasized[:, 1:] -= PREEMPHASIS * centered[:, :-1]
+        emphasized[:, 0] *= 1.0 - PREEMPHASIS
+        spectrum = torch.fft.rfft(emphasized.mul_(window), n=fft_length(sampling_rate))
+        power = torch.view_as_real(spectrum).square().sum(dim=-1)
+        torch.matmul(power, filters, out=result)
+        result.clamp_(min=ENERGY_FLOOR).log_()
+    return output
+
+
+def log_mel_spectrogram(waveform: torch.Tensor, num_mel_bins: int = 128, sampling_rate: int = 16000) -> torch.Tensor:
+    """Log-mel spectrogram of waveforms of equal length.
+
+    Args:
+        waveform: Samples in [-1, 1], (..., samples), at least one window long.
+        num_mel_bins: Number of mel filters.
+        sampling_rate: Samples per second.
+
+    Returns:
+        (..., frames, num_mel_bins), float32.
+    """
+    frames = frame(waveform, sampling_rate)
+    features = log_mel_from_frames(frames.flatten(0, -2), num_mel_bins, sampling_rate)
+    return features.unflatten(0, frames.shape[:-1])
+
+
+def log_mel_statistics(spectrograms: Iterable[torch.Tensor]) -> tuple[float, float]:
+    """Mean and standard deviation over all cells of log-mel spectrograms (frames, mel bins), summed in float64.
+
+    Raises:
+        ValueError: No cells.
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for spectrogram in spectrograms:
+        values = spectrogram.double()
+        count += values.numel()
+        total += float(values.sum())
+        squares += float(values.square().sum())
+    if not count:
+        raise ValueError("no spectrograms: expected at least one to measure statistics of")
+    mean = total / count
+    return mean, sqrt(max(0.0, squares / count - mean**2))

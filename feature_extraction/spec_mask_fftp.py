@@ -1,0 +1,232 @@
+"""SpecMask: masks on a spectrogram that follow the patch grid under a fixed budget of cells."""
+
+import torch
+
+# Highest localized band as a share of the mel bins: above half of them a mask would no longer be local.
+MAX_BAND_SHARE = 0.5
+
+
+def valid_frames(input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """Real frames of each clip, (batch, frames), bool; all of them without a mask."""
+    if attention_mask is None:
+        return input_values.new_ones(input_values.shape[:2], dtype=torch.bool)
+    return attention_mask.bool()
+
+
+def fill_with_mean(input_values: torch.Tensor, masks: torch.Tensor, is_valid: torch.Tensor) -> torch.Tensor:
+    """A copy of spectrograms whose masked cells hold the mean of the clip's own real frames.
+
+    Args:
+        input_values: (batch, frames, mel bins).
+        masks: (batch, frames, mel bins), true where a cell is masked.
+        is_valid: Real frames, (batch, frames), bool.
+    """
+    weights = is_valid[..., None].to(input_values.dtype)
+    cells = weights.sum(dim=(1, 2)).clamp(min=1) * input_values.shape[-1]
+    mean = (input_values * weights).sum(dim=(1, 2)) / cells
+    return torch.where(masks, mean[:, None, None], input_values)
+
+
+class SpecMask:
+    """Draws and applies SpecMask (arXiv 2508.21243, section 3.2).
+
+    A share of the budget goes to full-frequency masks, one patch (`patch_frames`) wide, the rest to localized masks,
+    one patch wide and a random band of bins high. Starts lie on the patch grid. Each clip draws its own masks. No cell
+    is counted twice: the masked cells never exceed the budget and fall short of it by less than `num_mel_bins` cells.
+    Where a share leaves less than a whole mask the last one shrinks, to one frame at least. For a clip of fewer than
+    `max_length` frames the budget shrinks in proportion.
+
+    Args:
+        num_mel_bins: Height of the spectrogram.
+        max_length: Frames that the budget refers to.
+        patch_frames: Width of a mask in frames.
+        time_stride: Frames between two places where a mask may start.
+        budget: Masked cells in `max_length` frames; below 1, their fraction.
+        full_share: Share of the budget for full-frequency masks.
+
+    Raises:
+        ValueError: A budget that is negative or larger than the spectrogram, or a share outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        num_mel_bins: int,
+        max_length: int,
+        patch_frames: int,
+        time_stride: int,
+        budget: float = 25600,
+        full_share: float = 0.7,
+    ):
+        table = num_mel_bins * max_length
+        cells = round(budget * table) if budget < 1 else budget
+        if not 0 <= cells <= table:
+            raise ValueError(
+                f"budget={budget} must lie between 0 and {table} cells, the {num_mel_bins} mel bins x {max_length} frames "
+                "of the spectrogram"
+            )
+        if not 0 <= full_share <= 1:
+            raise ValueError(f"full_share={full_share} must lie in [0, 1]")
+        self.num_mel_bins = num_mel_bins
+        self.max_length = max_length
+        self.patch_frames = patch_frames
+        self.time_stride = time_stride
+        self.budget = int(cells)
+        self.full_share = full_share
+
+    @classmethod
+    def from_config(cls, config, budget: float = 25600, full_share: float = 0.7) -> "SpecMask":
+        """Take the geometry of the patches from a model's `FFTPConfig`."""
+        return cls(
+            num_mel_bins=config.num_mel_bins,
+            max_length=config.max_length,
+            patch_frames=config.patch_size[1],
+            time_stride=config.time_stride,
+            budget=budget,
+            full_share=full_share,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"SpecMask(num_mel_bins={self.num_mel_bins}, max_length={self.max_length}, patch_frames={self.patch_frames}, "
+            f"time_stride={self.time_stride}, budget={self.budget}, full_share={self.full_share})"
+        )
+
+    def __call__(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """A masked copy of spectrograms; masked cells hold the mean of the clip's own real frames.
+
+        Args:
+            input_values: (batch, frames, mel bins), left as it is.
+            attention_mask: (batch, frames), 1 at real frames, padding on the right.
+            generator: Source of randomness; None is torch's default generator.
+
+        Returns:
+            (batch, frames, mel bins).
+        """
+        masks = self.draw(input_values, attention_mask, generator)
+        return fill_with_mean(input_values, masks, valid_frames(input_values, attention_mask))
+
+    def draw(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """Draw the masks of a batch.
+
+        Args:
+            input_values: (batch, frames, mel bins), of which only shape and device are read.
+            attention_mask: (batch, frames), 1 at real frames, padding on the right.
+            generator: Source of randomness, on the CPU; None is torch's default generator. The masks it gives are the
+                same on every device.
+
+        Returns:
+            (batch, frames, mel bins), bool, true where a cell is masked.
+        """
+        if input_values.ndim != 3 or input_values.shape[-1] != self.num_mel_bins:
+            raise ValueError(
+                f"input_values has shape {tuple(input_values.shape)}; expected (batch, frames, {self.num_mel_bins} mel bins)"
+            )
+        is_valid = valid_frames(input_values, attention_mask).cpu()
+        lengths = is_valid.sum(dim=1, keepdim=True)
+        budget = self.budget * lengths.clamp(max=self.max_length) // self.max_length
+        # The small number keeps a share of exactly n frames at n despite binary fractions such as 0.7.
+        full_frames = (budget.double() * self.full_share / self.num_mel_bins + 1e-9).long()
+        phase = torch.randint(self._starts_per_patch, lengths.shape, generator=generator)
+
+        full_rank, _ = self._frame_ranks(is_valid, phase, generator)
+        is_full = _take_frames(full_rank, is_valid, torch.ones_like(full_rank), full_frames)
+        local_rank, owner = self._frame_ranks(is_valid, phase, generator)
+        is_free = is_valid & ~is_full
+        local_budget = (budget - full_frames * self.num_mel_bins) * (self.full_share < 1)
+        low, height = self._draw_bands(owner, is_free, local_budget, generator)
+        is_local = _take_frames(local_rank, is_free, height, local_budget)
+
+        bins = torch.arange(self.num_mel_bins)
+        in_band = (bins >= low[..., None]) & (bins < (low + height)[..., None])
+        masks = is_full[..., None] | (is_local[..., None] & in_band)
+        return masks.to(input_values.device)
+
+    @property
+    def _starts_per_patch(self) -> int:
+        """Neighbouring places on the grid whose masks overlap."""
+        return -(-self.patch_frames // self.time_stride)
+
+    def _frame_ranks(
+        self, is_valid: torch.Tensor, phase: torch.Tensor, generator: torch.Generator | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put the places on the grid into random order, and give each frame to the first mask in it that covers it.
+
+        Places of one random phase, which do not overlap, come before the others, and masks that the end of the clip
+        would cut come after both: only a large budget makes masks touch.
+
+        Args:
+            is_valid: Real frames, (batch, frames), bool.
+            phase: Preferred phase of each clip, (batch, 1).
+            generator: Source of randomness.
+
+        Returns:
+            Rank in time and place of the mask that owns each frame, both (batch, frames), int64. Frames that no patch
+            covers (with a stride larger than a patch) rank behind all others.
+        """
+        batch, num_frames = is_valid.shape
+        places = torch.arange(-(-num_frames // self.time_stride))
+        starts = places * self.time_stride
+        order = torch.rand(batch, len(places), generator=generator)
+        order += (places % self._starts_per_patch != phase).float()
+        order += 2.0 * (starts + self.patch_frames > is_valid.sum(dim=1, keepdim=True))
+        rank = order.argsort(dim=1).argsort(dim=1)
+
+        frames = torch.arange(num_frames)
+        nearest = frames // self.time_stride
+        best_rank = torch.full((batch, num_frames), 2 * len(places))
+        best_place = nearest.expand_as(best_rank)
+        for back in range(self._starts_per_patch):
+            place = (nearest - back).clamp(min=0)
+            is_covered = (nearest >= back) & (starts[place] + self.patch_frames > frames)
+            candidate = torch.where(is_covered, rank[:, place], rank[:, place] + len(places))
+            is_better = candidate < best_rank
+            best_rank = torch.where(is_better, candidate, best_rank)
+            best_place = torch.where(is_better, place, best_place)
+        return best_rank, best_place
+
+    def _draw_bands(
+        self, owner: torch.Tensor, is_free: torch.Tensor, budget: torch.Tensor, generator: torch.Generator | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Lowest bin and height of the band that a localized mask would have at each frame, both (batch, frames).
+
+        Heights are uniform up to half of the bins; where all free frames at these heights could not hold the budget,
+        they grow towards the whole axis by the same share each.
+        """
+        highest = max(1, int(self.num_mel_bins * MAX_BAND_SHARE))
+        height = torch.randint(1, highest + 1, owner.shape, generator=generator).gather(1, owner)
+        position = torch.rand(owner.shape, generator=generator).gather(1, owner)
+        drawn = (height * is_free).sum(dim=1, keepdim=True)
+        room = (self.num_mel_bins * is_free).sum(dim=1, keepdim=True) - drawn
+        growth = ((budget - drawn) / room.clamp(min=1)).clamp(min=0, max=1)
+        height = height + (growth * (self.num_mel_bins - height)).ceil().long()
+        low = (position * (self.num_mel_bins - height + 1)).long()
+        return low, height
+
+
+def _take_frames(
+    rank: torch.Tensor, is_available: torch.Tensor, cost: torch.Tensor, budget: torch.Tensor
+) -> torch.Tensor:
+    """Take available frames in the order of their masks' ranks, and of time within a mask, while the budget lasts.
+
+    Args:
+        rank: Rank of the mask that owns each frame, (batch, frames).
+        is_available: Frames that may be taken, (batch, frames), bool.
+        cost: What each frame takes from the budget, (batch, frames).
+        budget: (batch, 1).
+
+    Returns:
+        Frames taken, (batch, frames), bool.
+    """
+    order = torch.where(is_available, rank, rank.max() + 1 if rank.numel() else 0).argsort(dim=1, stable=True)
+    spent = (cost * is_available).gather(1, order).cumsum(dim=1)
+    return torch.zeros_like(is_available).scatter(1, order, spent <= budget) & is_available

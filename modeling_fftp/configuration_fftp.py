@@ -1,0 +1,142 @@
+"""Configuration of the FFTP models."""
+
+from math import ceil
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+BACKBONES = ("ast", "mamba")
+MAMBA_VARIANTS = ("fo-fo", "fo-bi", "bi-bi")
+POOLINGS = ("cls", "mean")
+
+
+@strict
+class FFTPConfig(PreTrainedConfig):
+    """Shape of an FFTP model: input, patches, backbone and head.
+
+    The defaults are FFTP-AST-base at 199 tokens on 10 s of sound. Square patches, the baseline of every comparison,
+    are the same class with other numbers: `patch_size=16, frequency_stride=10, time_stride=10, max_length=1024`.
+
+    Source: Makineni, Geng, Tian 2025 (arXiv 2508.21243) for the patches; Gong et al. 2021 (AST) and Erol et al. 2024
+    (AuM) for the backbones.
+
+    Args:
+        backbone: "ast" (bidirectional transformer) or "mamba" (bidirectional state space model).
+        mamba_variant: Directions of the Mamba backbone: "fo-fo", "fo-bi" or "bi-bi" (Erol et al. 2024, figure 2).
+        num_mel_bins: Height of the spectrogram in mel bins.
+        max_length: Length of the position table in frames of 10 ms. Shorter sound takes the head of the table, longer
+            sound interpolates it; it is no limit on the input.
+        patch_size: Mel bins and frames that one token sees; a single number means a square patch.
+        frequency_stride: Mel bins between two patches.
+        time_stride: Frames between two patches.
+        hidden_size: Width of the backbone.
+        num_hidden_layers: Number of blocks.
+        num_attention_heads: Attention heads of the AST backbone.
+        intermediate_size: Width of the AST backbone's feed-forward layers.
+        hidden_act: Activation of the feed-forward layers.
+        hidden_dropout_prob: Dropout on embeddings and on the outputs of attention and feed-forward layers.
+        attention_probs_dropout_prob: Dropout on attention weights.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
+        layer_norm_eps: Epsilon of the normalisation layers.
+        initializer_range: Standard deviation of the initial weights.
+        qkv_bias: Whether the query, key and value projections have a bias.
+        state_size: Mamba: size of the state per channel.
+        conv_kernel: Mamba: width of the causal convolution in tokens.
+        expand: Mamba: inner width as a multiple of `hidden_size`.
+        time_step_rank: Mamba: rank of the time step projection; "auto" means `hidden_size / 16`, rounded up.
+        time_step_min: Mamba: smallest initial time step.
+        time_step_max: Mamba: largest initial time step.
+        time_step_floor: Mamba: lower bound on the initial time step.
+        pooling: "cls" averages the class tokens (AST: class and distillation token), "mean" the patch tokens and has
+            no class token.
+        problem_type: Selects the loss: "single_label_classification" (cross entropy; labels are indices or
+            distributions), "multi_label_classification" (binary cross entropy) or "regression".
+
+    Raises:
+        ValueError: Fields that do not fit each other or name something unknown.
+    """
+
+    model_type = "fftp"
+
+    backbone: str = "ast"
+    mamba_variant: str = "fo-bi"
+    num_mel_bins: int = 128
+    max_length: int = 1000
+    patch_size: int | list[int] | tuple[int, ...] = (128, 10)
+    frequency_stride: int = 128
+    time_stride: int = 5
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.0
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    qkv_bias: bool = True
+    state_size: int = 16
+    conv_kernel: int = 4
+    expand: int = 2
+    time_step_rank: int | str = "auto"
+    time_step_min: float = 0.001
+    time_step_max: float = 0.1
+    time_step_floor: float = 1e-4
+    pooling: str = "cls"
+    problem_type: str | None = "single_label_classification"
+
+    def __post_init__(self, **kwargs):
+        """Bring `patch_size` and `time_step_rank` into the form that every reader of the config relies on."""
+        # JSON knows no tuples: one form in memory keeps round trips exact.
+        self.patch_size = (self.patch_size,) * 2 if isinstance(self.patch_size, int) else tuple(self.patch_size)
+        if self.time_step_rank == "auto":
+            self.time_step_rank = ceil(self.hidden_size / 16)
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Check the fields against each other; `@strict` runs this after every construction."""
+        for name, choices in (("backbone", BACKBONES), ("mamba_variant", MAMBA_VARIANTS), ("pooling", POOLINGS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; expected one of {', '.join(choices)}")
+        positive = ("num_mel_bins", "max_length", "frequency_stride", "time_stride", "hidden_size", "num_hidden_layers")
+        positive += ("num_attention_heads", "intermediate_size", "state_size", "conv_kernel", "expand")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if len(self.patch_size) != 2 or min(self.patch_size) < 1:
+            raise ValueError(f"patch_size={self.patch_size} must be two positive numbers (mel bins, frames)")
+        if self.patch_size[0] > self.num_mel_bins or self.patch_size[1] > self.max_length:
+            raise ValueError(
+                f"patch_size={self.patch_size} (mel bins, frames) does not fit into num_mel_bins={self.num_mel_bins} x "
+                f"max_length={self.max_length}"
+            )
+        if self.backbone == "ast" and self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
+            )
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate={self.drop_path_rate} must lie in [0, 1)")
+
+    def time_patches(self, num_frames):
+        """Number of patches along time in `num_frames` frames, at least one (shorter input is padded to one patch).
+
+        Works on integers and, elementwise, on integer tensors.
+        """
+        count = (num_frames - self.patch_size[1]) // self.time_stride + 1
+        return max(count, 1) if isinstance(count, int) else count.clamp(min=1)
+
+    @property
+    def patch_grid(self) -> tuple[int, int]:
+        """Patches along frequency and along time in a spectrogram of `max_length` frames."""
+        frequency_patches = (self.num_mel_bins - self.patch_size[0]) // self.frequency_stride + 1
+        return frequency_patches, self.time_patches(self.max_length)
+
+    @property
+    def num_patches(self) -> int:
+        """Patch tokens in a spectrogram of `max_length` frames, class tokens not counted."""
+        frequency_patches, time_patches = self.patch_grid
+        return frequency_patches * time_patches
+
+
+__all__ = ["FFTPConfig"]

@@ -1,0 +1,142 @@
+"""Blocks of the AST backbone: a pre-norm vision transformer (Gong et al. 2021; `ast_models.py` of its authors)."""
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+
+from .configuration_fftp import FFTPConfig
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention written out, the reference of every other implementation.
+
+    Args:
+        module: The calling layer; dropout is active when it trains.
+        query: (batch, heads, tokens, head width).
+        key: Like `query`.
+        value: Like `query`.
+        attention_mask: Added to the scores, broadcast to (batch, heads, tokens, tokens).
+        scaling: Factor on the scores.
+        dropout: Probability of dropping an attention weight.
+        **kwargs: Ignored; other implementations use them.
+
+    Returns:
+        Output (batch, tokens, heads, head width) and weights (batch, heads, tokens, tokens).
+    """
+    scores = query @ key.transpose(-1, -2) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class FFTPAttention(nn.Module):
+    """Multi-head self-attention, dispatched through transformers' attention interface."""
+
+    def __init__(self, config: FFTPConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.is_causal = False
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(batch, tokens, hidden) to the same shape, and the weights where the implementation has them."""
+        heads = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query = self.q_proj(hidden_states).view(heads).transpose(1, 2)
+        key = self.k_proj(hidden_states).view(heads).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        output, weights = attend(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.o_proj(output.reshape(hidden_states.shape).contiguous()), weights
+
+
+class FFTPMLP(nn.Module):
+    """Feed-forward layer."""
+
+    def __init__(self, config: FFTPConfig):
+        super().__init__()
+        self.activation_fn = ACT2FN[config.hidden_act]
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, hidden) to the same shape."""
+        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
+
+
+class FFTPDropPath(nn.Module):
+    """Stochastic depth: in training, drops a sample's whole residual branch with probability `rate` (Huang et al. 2016)."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, hidden) to the same shape, kept branches scaled by 1 / (1 - rate)."""
+        if self.rate == 0.0 or not self.training:
+            return hidden_states
+        keep = hidden_states.new_empty(hidden_states.shape[0], 1, 1).bernoulli_(1 - self.rate)
+        return hidden_states * keep / (1 - self.rate)
+
+    def extra_repr(self) -> str:
+        """The rate, for printing."""
+        return f"rate={self.rate:.3f}"
+
+
+class FFTPTransformerLayer(GradientCheckpointingLayer):
+    """One block of the AST backbone: attention and feed-forward layer, each behind a LayerNorm and around a residual."""
+
+    def __init__(self, config: FFTPConfig, layer_index: int):
+        super().__init__()
+        self.attention = FFTPAttention(config)
+        self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = FFTPMLP(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.drop_path = FFTPDropPath(config.drop_path_rate * layer_index / max(1, config.num_hidden_layers - 1))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """(batch, tokens, hidden) to the same shape."""
+        attended, _ = self.attention(self.layernorm_before(hidden_states), attention_mask, **kwargs)
+        hidden_states = hidden_states + self.drop_path(self.dropout(attended))
+        transformed = self.mlp(self.layernorm_after(hidden_states))
+        return hidden_states + self.drop_path(self.dropout(transformed))

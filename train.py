@@ -1,0 +1,357 @@
+"""Train or fine-tune an FFTP model on an audio data set.
+
+    python train.py hub_cards/NAME/recipe.json --dataset_name DATA --output_dir FOLDER
+
+A recipe is a JSON file of the arguments below; what the command line says wins over it. DATA is a Hub id, a local
+data-set folder (parquet with embedded audio, or one folder of sound files per class), or a CSV or JSON file with a
+column of paths. Sound of any rate and channel count is decoded by soundfile and resampled by soxr.
+"""
+
+import difflib
+import json
+import logging
+import os
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
+from sklearn.metrics import accuracy_score, average_precision_score
+from sklearn.model_selection import train_test_split
+from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from feature_extraction import FFTPFeatureExtractor, SpecMask, SpecMaskDataCollator
+from feature_extraction.audio_fftp import read_audio
+from feature_extraction.augment_fftp import Mixup, RandomCrop, RandomGain, Stretch, TimeRoll, UniformNoise
+from feature_extraction.log_mel_fftp import log_mel_spectrogram, log_mel_statistics, num_frames, window_length
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+
+logger = logging.getLogger("train")
+
+SAMPLING_RATE = 16000
+AUDIO_COLUMNS = ("audio", "path", "file", "file_name", "filename")
+LABEL_COLUMNS = ("label", "labels", "class", "category")
+
+
+@dataclass
+class ModelArguments:
+    """What to train. A checkpoint fixes all but the labels; without one the fields below shape a new model."""
+
+    model_name_or_path: str | None = field(default=None, metadata={"help": "FFTP checkpoint to fine-tune."})
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    patch_size: list[int] = field(default_factory=lambda: [128, 10], metadata={"help": "Mel bins and frames."})
+    frequency_stride: int = field(default=128, metadata={"help": "Mel bins between two patches."})
+    time_stride: int = field(default=5, metadata={"help": "Frames between two patches."})
+    pooling: str = field(default="cls", metadata={"help": "cls or mean."})
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+    drop_path_rate: float = 0.0
+
+
+@dataclass
+class DataArguments:
+    """Where sound and labels come from."""
+
+    dataset_name: str | None = field(default=None, metadata={"help": "Hub id, local folder, or CSV/JSON file."})
+    dataset_config_name: str | None = None
+    audio_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {AUDIO_COLUMNS}."})
+    label_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {LABEL_COLUMNS}."})
+    train_split_name: str = "train"
+    validation_split_name: str = "validation"
+    test_split_name: str = "test"
+    validation_fraction: float = field(
+        default=0.1, metadata={"help": "Share of the training clips to validate on where there is no such split."}
+    )
+    validation_column: str | None = field(
+        default=None, metadata={"help": "Column that groups clips (fold, speaker): one group validates instead."}
+    )
+    validation_value: str | None = field(default=None, metadata={"help": "The group that validates."})
+    max_seconds: float | None = field(
+        default=None, metadata={"help": "Length of training clips; longer ones are cropped. Default: the longest, <= 10."}
+    )
+    max_train_samples: int | None = None
+    num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
+
+
+@dataclass
+class AugmentationArguments:
+    """Changes to training clips; 0 turns one off."""
+
+    mixup_probability: float = 0.5
+    mixup_alpha: float = 10.0
+    roll_frames: int = 10
+    stretch_time: float = field(default=0.0, metadata={"help": "Largest relative change of tempo."})
+    stretch_frequency: float = field(default=0.0, metadata={"help": "Largest relative shift of the mel axis."})
+    gain: float = field(default=0.0, metadata={"help": "Largest offset in normalised log units."})
+    noise: float = field(default=0.1, metadata={"help": "Largest amplitude of uniform noise, normalised log units."})
+    spec_mask_budget: float = field(default=0.2, metadata={"help": "Masked cells, or their share below 1."})
+    spec_mask_full_share: float = 0.7
+
+
+@dataclass
+class FFTPTrainingArguments(TrainingArguments):
+    """TrainingArguments with the defaults of audio classification from scratch."""
+
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.05
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = 0.1
+    num_train_epochs: float = 40
+    per_device_train_batch_size: int = 64
+    per_device_eval_batch_size: int = 64
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    save_total_limit: int | None = 1
+    load_best_model_at_end: bool = True
+    logging_strategy: str = "epoch"
+    remove_unused_columns: bool = False
+
+    def __post_init__(self):
+        """Let bf16 mean bf16 autocast on a machine without an accelerator too."""
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        super().__post_init__()
+
+
+def parse_arguments(arguments: list[str]) -> tuple:
+    """Dataclasses from a recipe (a first argument that ends in .json) and the command line, which wins."""
+    parser = HfArgumentParser(
+        (ModelArguments, DataArguments, AugmentationArguments, FFTPTrainingArguments), allow_abbrev=False
+    )
+    names = [item.name for group in parser.dataclass_types for item in fields(group) if item.init]
+    if arguments and arguments[0].endswith(".json"):
+        recipe = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+        refuse_unknown(recipe, names, arguments[0])
+        parser.set_defaults(**recipe)
+        arguments = arguments[1:]
+    *groups, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line")
+    if groups[1].dataset_name is None:
+        raise SystemExit("train.py: --dataset_name is missing: a Hub id, a local folder, or a CSV or JSON file")
+    return tuple(groups)
+
+
+def refuse_unknown(given, names: list[str], origin: str) -> None:
+    """Stop on misspelt arguments, with the nearest valid name."""
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise SystemExit(f"train.py: unknown argument {name!r} in {origin}{hint}")
+
+
+def load_splits(arguments: DataArguments) -> DatasetDict:
+    """All splits of the data set, sound not decoded."""
+    source = Path(arguments.dataset_name)
+    if source.suffix in (".csv", ".json", ".jsonl"):
+        kind = "csv" if source.suffix == ".csv" else "json"
+        return load_dataset(kind, data_files=str(source))
+    return load_dataset(arguments.dataset_name, arguments.dataset_config_name)
+
+
+def find_column(dataset: Dataset, wanted: str | None, candidates: tuple[str, ...], kind: type, role: str) -> str:
+    """The column that plays a role: as asked, by its type, or by its name."""
+    if wanted is not None:
+        if wanted not in dataset.column_names:
+            raise SystemExit(f"train.py: no {role} column {wanted!r}; the data has {dataset.column_names}")
+        return wanted
+    typed = [name for name, feature in dataset.features.items() if isinstance(feature, kind)]
+    for name in (*typed, *candidates):
+        if name in dataset.column_names:
+            return name
+    raise SystemExit(f"train.py: no {role} column found in {dataset.column_names}; name it with --{role}_column_name")
+
+
+def class_names(dataset: Dataset, column: str) -> tuple[list[str], bool]:
+    """Names of the classes and whether a clip can have several."""
+    feature = dataset.features[column]
+    is_multi_label = isinstance(feature, List)
+    inner = feature.feature if is_multi_label else feature
+    if isinstance(inner, ClassLabel):
+        return list(inner.names), is_multi_label
+    values = dataset[column]
+    unique = {value for row in values for value in row} if is_multi_label else set(values)
+    return [str(value) for value in sorted(unique)], is_multi_label
+
+
+def prepare(dataset: Dataset, arguments: DataArguments, audio: str, label: str, labels: list[str]) -> Dataset:
+    """Decoded float32 waveforms in `audio` and indices, or vectors over the classes, in `labels`; kept in datasets' cache."""
+    feature = dataset.features[label]
+    is_multi_label = isinstance(feature, List)
+    is_encoded = isinstance(feature.feature if is_multi_label else feature, ClassLabel)
+    index = {name: position for position, name in enumerate(labels)}
+    folder = Path(arguments.dataset_name).parent
+    if isinstance(dataset.features[audio], Audio):
+        dataset = dataset.cast_column(audio, Audio(decode=False))
+
+    def encode(value) -> int:
+        return value if is_encoded else index[str(value)]
+
+    def decode(example: dict) -> dict:
+        source = example[audio]
+        source = folder / source if isinstance(source, str) else source
+        target = encode(example[label]) if not is_multi_label else np.zeros(len(labels), np.float32)
+        if is_multi_label:
+            target[[encode(value) for value in example[label]]] = 1.0
+        return {"audio": read_audio(source, SAMPLING_RATE), "labels": target}
+
+    return dataset.map(
+        decode,
+        remove_columns=[name for name in dataset.column_names if name != arguments.validation_column],
+        features=Features(
+            {
+                "audio": List(Value("float32")),
+                "labels": List(Value("float32")) if is_multi_label else Value("int64"),
+                **{k: v for k, v in dataset.features.items() if k == arguments.validation_column},
+            }
+        ),
+        num_proc=arguments.num_proc,
+        desc="Decoding",
+    )
+
+
+def split_validation(train: Dataset, arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
+    """Training and validation clips of a data set that has no validation split."""
+    if arguments.validation_column is not None:
+        groups = [str(value) for value in train[arguments.validation_column]]
+        held_out = np.array([group == arguments.validation_value for group in groups])
+        if not held_out.any() or held_out.all():
+            raise SystemExit(
+                f"train.py: --validation_value {arguments.validation_value!r} leaves {held_out.sum()} of {len(groups)} "
+                f"clips to validate on; {arguments.validation_column!r} holds {sorted(set(groups))}"
+            )
+        keep, hold = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    else:
+        labels = np.asarray(train["labels"])
+        keep, hold = train_test_split(
+            np.arange(len(train)),
+            test_size=arguments.validation_fraction,
+            random_state=seed,
+            stratify=labels if labels.ndim == 1 else None,
+        )
+        logger.warning(
+            "No split %r: %d of %d clips, drawn with seed %d, are the validation split. Clips of one speaker or recording "
+            "may be on both sides; --validation_column keeps groups together.",
+            arguments.validation_split_name, len(hold), len(train), seed,
+        )
+    return train.select(np.sort(keep)), train.select(np.sort(hold))
+
+
+def build_model(
+    model_arguments: ModelArguments, train: Dataset, max_seconds: float, labels: list[str], problem_type: str
+) -> tuple[FFTPForAudioClassification, FFTPFeatureExtractor]:
+    """A new model with an extractor that knows the training audio's statistics, or a checkpoint with a new head."""
+    names = dict(enumerate(labels))
+    settings = {"id2label": names, "label2id": {name: index for index, name in names.items()}, "problem_type": problem_type}
+    if model_arguments.model_name_or_path:
+        source = model_arguments.model_name_or_path
+        model = FFTPForAudioClassification.from_pretrained(source, ignore_mismatched_sizes=True, **settings)
+        return model, FFTPFeatureExtractor.from_pretrained(source)
+    shape = {key: value for key, value in vars(model_arguments).items() if key != "model_name_or_path"}
+    max_length = num_frames(round(max_seconds * SAMPLING_RATE), SAMPLING_RATE)
+    config = FFTPConfig(max_length=max_length, **shape, **settings)
+    shortest = window_length(SAMPLING_RATE)
+    mean, std = log_mel_statistics(
+        log_mel_spectrogram(torch.nn.functional.pad(wave, (0, max(0, shortest - len(wave)))), config.num_mel_bins)
+        for wave in (torch.from_numpy(example["audio"]) for example in train)
+    )
+    logger.info("Training audio: mean %.4f, standard deviation %.4f (natural log of mel energies)", mean, std)
+    extractor = FFTPFeatureExtractor(
+        num_mel_bins=config.num_mel_bins, sampling_rate=SAMPLING_RATE, max_length=max_length, mean=mean, std=std
+    )
+    return FFTPForAudioClassification(config), extractor
+
+
+def build_collator(
+    arguments: AugmentationArguments, extractor: FFTPFeatureExtractor, config: FFTPConfig, max_seconds: float
+) -> SpecMaskDataCollator:
+    """The training collator with what the recipe turns on."""
+    transforms = [
+        (arguments.stretch_time or arguments.stretch_frequency)
+        and Stretch(arguments.stretch_time, arguments.stretch_frequency),
+        arguments.roll_frames and TimeRoll(arguments.roll_frames),
+        arguments.gain and RandomGain(arguments.gain),
+        arguments.noise and UniformNoise(arguments.noise),
+    ]
+    budget, full_share = arguments.spec_mask_budget, arguments.spec_mask_full_share
+    mixup = Mixup(arguments.mixup_alpha, arguments.mixup_probability) if arguments.mixup_probability else None
+    return SpecMaskDataCollator(
+        extractor,
+        SpecMask.from_config(config, budget, full_share) if budget else None,
+        crop=RandomCrop(round(max_seconds * SAMPLING_RATE)),
+        mixup=mixup,
+        num_labels=config.num_labels,
+        transforms=[transform for transform in transforms if transform],
+    )
+
+
+def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Accuracy, or for several labels per clip the mean average precision over classes that have positives."""
+    logits, labels = prediction.predictions, prediction.label_ids
+    if labels.ndim == 1:
+        return {"accuracy": accuracy_score(labels, logits.argmax(axis=-1))}
+    has_positives = labels.any(axis=0)
+    return {"map": average_precision_score(labels[:, has_positives], logits[:, has_positives])}
+
+
+def main(arguments: list[str]) -> None:
+    """Run the whole training."""
+    model_arguments, data, augmentation, training = parse_arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    set_seed(training.seed)
+
+    splits = load_splits(data)
+    train = splits[data.train_split_name]
+    audio = find_column(train, data.audio_column_name, AUDIO_COLUMNS, Audio, "audio")
+    label = find_column(train, data.label_column_name, LABEL_COLUMNS, ClassLabel, "label")
+    labels, is_multi_label = class_names(train, label)
+    metric = "map" if is_multi_label else "accuracy"
+    training.metric_for_best_model = training.metric_for_best_model or metric
+    with training.main_process_first(desc="decoding"):
+        clips = {name: prepare(split, data, audio, label, labels) for name, split in splits.items()}
+    train = clips[data.train_split_name].with_format("numpy")
+    if data.validation_split_name in clips:
+        validation = clips[data.validation_split_name].with_format("numpy")
+    else:
+        train, validation = split_validation(train, data, training.seed)
+    if data.max_train_samples:
+        train = train.shuffle(seed=training.seed).select(range(min(data.max_train_samples, len(train))))
+    max_seconds = data.max_seconds or min(10.0, max(map(len, train.data.column("audio"))) / SAMPLING_RATE)
+
+    problem_type = "multi_label_classification" if is_multi_label else "single_label_classification"
+    model, extractor = build_model(model_arguments, train, max_seconds, labels, problem_type)
+    collator = build_collator(augmentation, extractor, model.config, max_seconds)
+    trainer = Trainer(
+        model=model,
+        args=training,
+        data_collator=collator,
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=extractor,
+        compute_metrics=compute_metrics,
+        callbacks=[collator],
+    )
+    if trainer.is_world_process_zero():
+        os.makedirs(training.output_dir, exist_ok=True)
+        groups = (model_arguments, data, augmentation)
+        recipe = {key: value for group in groups for key, value in vars(group).items()} | training.to_dict()
+        Path(training.output_dir, "arguments.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint and get_last_checkpoint(training.output_dir))
+    trainer.save_model()
+    trainer.save_state()
+    trainer.save_metrics("train", result.metrics)
+    for name, split in (("validation", validation), ("test", clips.get(data.test_split_name))):
+        if split is None:
+            continue
+        metrics = trainer.evaluate(split.with_format("numpy"), metric_key_prefix=name)
+        trainer.save_metrics(name, metrics)
+        print(f"{name} {metric}: {metrics[f'{name}_{metric}']:.4f} on {len(split)} clips, model in {training.output_dir}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
