@@ -13,27 +13,35 @@ import logging
 import os
 import sys
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
+from datasets import Dataset
 from sklearn.metrics import accuracy_score, average_precision_score
-from sklearn.model_selection import train_test_split
 from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from feature_extraction import FFTPFeatureExtractor, SpecMask, SpecMaskDataCollator
-from feature_extraction.audio_fftp import read_audio
+from feature_extraction.audio_dataset_fftp import (
+    AUDIO_COLUMNS,
+    LABEL_COLUMNS,
+    class_names,
+    decode_dataset,
+    find_column,
+    hold_out_fraction,
+    hold_out_group,
+    load_splits,
+)
 from feature_extraction.augment_fftp import Mixup, RandomCrop, RandomGain, Stretch, TimeRoll, UniformNoise
-from feature_extraction.log_mel_fftp import log_mel_spectrogram, log_mel_statistics, num_frames, window_length
+from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 
 logger = logging.getLogger("train")
 
 SAMPLING_RATE = 16000
-AUDIO_COLUMNS = ("audio", "path", "file", "file_name", "filename")
-LABEL_COLUMNS = ("label", "labels", "class", "category")
+# Longest training clip unless --max_seconds says otherwise.
+MAX_SECONDS = 10.0
 
 
 @dataclass
@@ -52,6 +60,9 @@ class ModelArguments:
     hidden_dropout_prob: float = 0.0
     attention_probs_dropout_prob: float = 0.0
     drop_path_rate: float = 0.0
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "eager, sdpa, flash_attention_2, ...; default: transformers' choice."}
+    )
 
 
 @dataclass
@@ -145,101 +156,45 @@ def refuse_unknown(given, names: list[str], origin: str) -> None:
             raise SystemExit(f"train.py: unknown argument {name!r} in {origin}{hint}")
 
 
-def load_splits(arguments: DataArguments) -> DatasetDict:
-    """All splits of the data set, sound not decoded."""
-    source = Path(arguments.dataset_name)
-    if source.suffix in (".csv", ".json", ".jsonl"):
-        kind = "csv" if source.suffix == ".csv" else "json"
-        return load_dataset(kind, data_files=str(source))
-    return load_dataset(arguments.dataset_name, arguments.dataset_config_name)
-
-
-def find_column(dataset: Dataset, wanted: str | None, candidates: tuple[str, ...], kind: type, role: str) -> str:
-    """The column that plays a role: as asked, by its type, or by its name."""
-    if wanted is not None:
-        if wanted not in dataset.column_names:
-            raise SystemExit(f"train.py: no {role} column {wanted!r}; the data has {dataset.column_names}")
-        return wanted
-    typed = [name for name, feature in dataset.features.items() if isinstance(feature, kind)]
-    for name in (*typed, *candidates):
-        if name in dataset.column_names:
-            return name
-    raise SystemExit(f"train.py: no {role} column found in {dataset.column_names}; name it with --{role}_column_name")
-
-
-def class_names(dataset: Dataset, column: str) -> tuple[list[str], bool]:
-    """Names of the classes and whether a clip can have several."""
-    feature = dataset.features[column]
-    is_multi_label = isinstance(feature, List)
-    inner = feature.feature if is_multi_label else feature
-    if isinstance(inner, ClassLabel):
-        return list(inner.names), is_multi_label
-    values = dataset[column]
-    unique = {value for row in values for value in row} if is_multi_label else set(values)
-    return [str(value) for value in sorted(unique)], is_multi_label
-
-
-def prepare(dataset: Dataset, arguments: DataArguments, audio: str, label: str, labels: list[str]) -> Dataset:
-    """Decoded float32 waveforms in `audio` and indices, or vectors over the classes, in `labels`; kept in datasets' cache."""
-    feature = dataset.features[label]
-    is_multi_label = isinstance(feature, List)
-    is_encoded = isinstance(feature.feature if is_multi_label else feature, ClassLabel)
-    index = {name: position for position, name in enumerate(labels)}
-    folder = Path(arguments.dataset_name).parent
-    if isinstance(dataset.features[audio], Audio):
-        dataset = dataset.cast_column(audio, Audio(decode=False))
-
-    def encode(value) -> int:
-        return value if is_encoded else index[str(value)]
-
-    def decode(example: dict) -> dict:
-        source = example[audio]
-        source = folder / source if isinstance(source, str) else source
-        target = encode(example[label]) if not is_multi_label else np.zeros(len(labels), np.float32)
-        if is_multi_label:
-            target[[encode(value) for value in example[label]]] = 1.0
-        return {"audio": read_audio(source, SAMPLING_RATE), "labels": target}
-
-    return dataset.map(
-        decode,
-        remove_columns=[name for name in dataset.column_names if name != arguments.validation_column],
-        features=Features(
-            {
-                "audio": List(Value("float32")),
-                "labels": List(Value("float32")) if is_multi_label else Value("int64"),
-                **{k: v for k, v in dataset.features.items() if k == arguments.validation_column},
-            }
-        ),
+def load_clips(arguments: DataArguments, seed: int) -> tuple[dict[str, Dataset], list[str], bool]:
+    """Decoded splits, "train" and "validation" among them, the class names, and whether clips have several labels."""
+    splits = load_splits(arguments.dataset_name, arguments.dataset_config_name)
+    train = splits[arguments.train_split_name]
+    audio_column = find_column(train, "audio", arguments.audio_column_name)
+    label_column = find_column(train, "label", arguments.label_column_name)
+    labels, is_multi_label = class_names(train, label_column)
+    roles = {"train": "train_split_name", "validation": "validation_split_name", "test": "test_split_name"}
+    decode = partial(
+        decode_dataset,
+        audio_column=audio_column,
+        label_column=label_column,
+        labels=labels,
+        sampling_rate=SAMPLING_RATE,
+        folder=Path(arguments.dataset_name).parent,
         num_proc=arguments.num_proc,
-        desc="Decoding",
     )
-
-
-def split_validation(train: Dataset, arguments: DataArguments, seed: int) -> tuple[Dataset, Dataset]:
-    """Training and validation clips of a data set that has no validation split."""
-    if arguments.validation_column is not None:
-        groups = [str(value) for value in train[arguments.validation_column]]
-        held_out = np.array([group == arguments.validation_value for group in groups])
-        if not held_out.any() or held_out.all():
-            raise SystemExit(
-                f"train.py: --validation_value {arguments.validation_value!r} leaves {held_out.sum()} of {len(groups)} "
-                f"clips to validate on; {arguments.validation_column!r} holds {sorted(set(groups))}"
-            )
-        keep, hold = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-    else:
-        labels = np.asarray(train["labels"])
-        keep, hold = train_test_split(
-            np.arange(len(train)),
-            test_size=arguments.validation_fraction,
-            random_state=seed,
-            stratify=labels if labels.ndim == 1 else None,
-        )
+    group = arguments.validation_column
+    clips = {
+        role: decode(splits[name], keep_columns=[group] if group and role == "train" else []).with_format("numpy")
+        for role, name in ((role, getattr(arguments, field_name)) for role, field_name in roles.items())
+        if name in splits
+    }
+    if group:
+        clips["train"], clips["validation"] = hold_out_group(clips["train"], group, arguments.validation_value)
+    elif "validation" not in clips:
+        clips["train"], clips["validation"] = hold_out_fraction(clips["train"], arguments.validation_fraction, seed)
         logger.warning(
-            "No split %r: %d of %d clips, drawn with seed %d, are the validation split. Clips of one speaker or recording "
-            "may be on both sides; --validation_column keeps groups together.",
-            arguments.validation_split_name, len(hold), len(train), seed,
+            "No split %r: %d of %d clips, drawn with seed %d, validate. Clips of one speaker or recording may be on both "
+            "sides; --validation_column keeps groups together.",
+            arguments.validation_split_name,
+            len(clips["validation"]),
+            len(clips["validation"]) + len(clips["train"]),
+            seed,
         )
-    return train.select(np.sort(keep)), train.select(np.sort(hold))
+    if arguments.max_train_samples:
+        shuffled = clips["train"].shuffle(seed=seed)
+        clips["train"] = shuffled.select(range(min(arguments.max_train_samples, len(shuffled))))
+    return clips, labels, is_multi_label
 
 
 def build_model(
@@ -248,22 +203,17 @@ def build_model(
     """A new model with an extractor that knows the training audio's statistics, or a checkpoint with a new head."""
     names = dict(enumerate(labels))
     settings = {"id2label": names, "label2id": {name: index for index, name in names.items()}, "problem_type": problem_type}
-    if model_arguments.model_name_or_path:
-        source = model_arguments.model_name_or_path
+    shape = dict(vars(model_arguments))
+    source = shape.pop("model_name_or_path")
+    if source:
+        settings["attn_implementation"] = model_arguments.attn_implementation
         model = FFTPForAudioClassification.from_pretrained(source, ignore_mismatched_sizes=True, **settings)
         return model, FFTPFeatureExtractor.from_pretrained(source)
-    shape = {key: value for key, value in vars(model_arguments).items() if key != "model_name_or_path"}
     max_length = num_frames(round(max_seconds * SAMPLING_RATE), SAMPLING_RATE)
     config = FFTPConfig(max_length=max_length, **shape, **settings)
-    shortest = window_length(SAMPLING_RATE)
-    mean, std = log_mel_statistics(
-        log_mel_spectrogram(torch.nn.functional.pad(wave, (0, max(0, shortest - len(wave)))), config.num_mel_bins)
-        for wave in (torch.from_numpy(example["audio"]) for example in train)
-    )
-    logger.info("Training audio: mean %.4f, standard deviation %.4f (natural log of mel energies)", mean, std)
-    extractor = FFTPFeatureExtractor(
-        num_mel_bins=config.num_mel_bins, sampling_rate=SAMPLING_RATE, max_length=max_length, mean=mean, std=std
-    )
+    extractor = FFTPFeatureExtractor(config.num_mel_bins, SAMPLING_RATE, max_length)
+    extractor.mean, extractor.std = extractor.measure(example["audio"] for example in train)
+    logger.info("Training audio: mean %.4f, std %.4f (natural log of mel energies)", extractor.mean, extractor.std)
     return FFTPForAudioClassification(config), extractor
 
 
@@ -305,33 +255,22 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     set_seed(training.seed)
 
-    splits = load_splits(data)
-    train = splits[data.train_split_name]
-    audio = find_column(train, data.audio_column_name, AUDIO_COLUMNS, Audio, "audio")
-    label = find_column(train, data.label_column_name, LABEL_COLUMNS, ClassLabel, "label")
-    labels, is_multi_label = class_names(train, label)
+    with training.main_process_first(desc="decoding"):
+        clips, labels, is_multi_label = load_clips(data, training.seed)
     metric = "map" if is_multi_label else "accuracy"
     training.metric_for_best_model = training.metric_for_best_model or metric
-    with training.main_process_first(desc="decoding"):
-        clips = {name: prepare(split, data, audio, label, labels) for name, split in splits.items()}
-    train = clips[data.train_split_name].with_format("numpy")
-    if data.validation_split_name in clips:
-        validation = clips[data.validation_split_name].with_format("numpy")
-    else:
-        train, validation = split_validation(train, data, training.seed)
-    if data.max_train_samples:
-        train = train.shuffle(seed=training.seed).select(range(min(data.max_train_samples, len(train))))
-    max_seconds = data.max_seconds or min(10.0, max(map(len, train.data.column("audio"))) / SAMPLING_RATE)
+    longest = max(map(len, clips["train"].data.column("audio"))) / SAMPLING_RATE
+    max_seconds = data.max_seconds or min(MAX_SECONDS, longest)
 
     problem_type = "multi_label_classification" if is_multi_label else "single_label_classification"
-    model, extractor = build_model(model_arguments, train, max_seconds, labels, problem_type)
+    model, extractor = build_model(model_arguments, clips["train"], max_seconds, labels, problem_type)
     collator = build_collator(augmentation, extractor, model.config, max_seconds)
     trainer = Trainer(
         model=model,
         args=training,
         data_collator=collator,
-        train_dataset=train,
-        eval_dataset=validation,
+        train_dataset=clips["train"],
+        eval_dataset=clips["validation"],
         processing_class=extractor,
         compute_metrics=compute_metrics,
         callbacks=[collator],
@@ -345,12 +284,12 @@ def main(arguments: list[str]) -> None:
     trainer.save_model()
     trainer.save_state()
     trainer.save_metrics("train", result.metrics)
-    for name, split in (("validation", validation), ("test", clips.get(data.test_split_name))):
-        if split is None:
-            continue
-        metrics = trainer.evaluate(split.with_format("numpy"), metric_key_prefix=name)
-        trainer.save_metrics(name, metrics)
-        print(f"{name} {metric}: {metrics[f'{name}_{metric}']:.4f} on {len(split)} clips, model in {training.output_dir}")
+    for name in ("validation", "test"):
+        if name in clips:
+            metrics = trainer.evaluate(clips[name], metric_key_prefix=name)
+            trainer.save_metrics(name, metrics)
+            score = metrics[f"{name}_{metric}"]
+            print(f"{name} {metric}: {score:.4f} on {len(clips[name])} clips, model in {training.output_dir}")
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ class SpecMaskDataCollator(TrainerCallback):
         self, clips: list[Any], labels: torch.Tensor | None
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """Features of waveforms (samples,), cropped and mixed while training."""
-        waveforms = [torch.as_tensor(clip, dtype=torch.float32) for clip in clips]
+        waveforms = [torch.from_numpy(np.require(clip, np.float32, "W")) for clip in clips]
         if self.training and self.crop is not None:
             waveforms = self.crop(waveforms, self.generator)
         if self.training and self.mixup is not None:

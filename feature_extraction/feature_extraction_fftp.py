@@ -1,5 +1,8 @@
 """Feature extractor: from waveforms to normalised log-mel spectrograms with a mask over real frames."""
 
+from collections.abc import Iterable
+from math import sqrt
+
 import numpy as np
 import torch
 from transformers import BatchFeature, SequenceFeatureExtractor
@@ -33,6 +36,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         std: Their standard deviation; the default is that of AudioSet.
         do_normalize: Whether to normalise.
         padding: Padding of a call that names none: "longest", "max_length" or False.
+        truncation: Whether a call that does not say so cuts clips to `max_length` frames.
         padding_value: Value of padded frames after normalisation.
         return_attention_mask: Whether calls return the mask unless they say otherwise.
         feature_size: Width of a frame as `pad` sees it; equal to `num_mel_bins` unless given.
@@ -49,6 +53,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         std: float = 4.5689974,
         do_normalize: bool = True,
         padding: str | bool = "longest",
+        truncation: bool = False,
         padding_value: float = 0.0,
         return_attention_mask: bool = True,
         feature_size: int | None = None,
@@ -68,6 +73,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         self.std = std
         self.do_normalize = do_normalize
         self.padding = padding
+        self.truncation = truncation
         self.return_attention_mask = return_attention_mask
 
     def __call__(
@@ -76,7 +82,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         sampling_rate: int | None = None,
         padding: str | bool | None = None,
         max_length: int | None = None,
-        truncation: bool = False,
+        truncation: bool | None = None,
         pad_to_multiple_of: int | None = None,
         return_attention_mask: bool | None = None,
         return_tensors: str | TensorType | None = None,
@@ -108,7 +114,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         padding = self._check_padding(self.padding if padding is None else padding)
         max_length = self.max_length if max_length is None else max_length
         waveforms = self._to_waveforms(raw_speech, torch.device(device))
-        if truncation:
+        if self.truncation if truncation is None else truncation:
             limit = num_samples(max_length, self.sampling_rate)
             waveforms = [waveform[:limit] for waveform in waveforms]
         features = self._log_mel(waveforms)
@@ -143,6 +149,25 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
     def normalize(self, features: torch.Tensor) -> torch.Tensor:
         """Map log-mel energies to the space that the models see: (x - mean) / (2 std)."""
         return (features - self.mean) / (2 * self.std)
+
+    def measure(self, clips: Iterable[Waveform]) -> tuple[float, float]:
+        """Mean and standard deviation of the log-mel energies of clips, over all cells, summed in float64.
+
+        Assign them to `mean` and `std` before training, so that features of this audio come out normalised.
+
+        Raises:
+            ValueError: No clips, or a clip that a call would refuse.
+        """
+        count, total, squares = 0, 0.0, 0.0
+        for clip in clips:
+            energies = self._log_mel(self._to_waveforms([clip], torch.device("cpu")))[0].double()
+            count += energies.numel()
+            total += float(energies.sum())
+            squares += float(energies.square().sum())
+        if not count:
+            raise ValueError("no clips: expected at least one to measure")
+        mean = total / count
+        return mean, sqrt(max(0.0, squares / count - mean**2))
 
     def _log_mel(self, waveforms: list[torch.Tensor]) -> list[torch.Tensor]:
         """Log-mel energies of every clip, (frames, mel bins) each, computed as one batch of windows."""
@@ -189,7 +214,10 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         return [self._to_waveform(clip, index, device) for index, clip in enumerate(clips)]
 
     def _to_waveform(self, clip: Waveform, index: int, device: torch.device) -> torch.Tensor:
-        samples = torch.as_tensor(clip if isinstance(clip, torch.Tensor) else np.asarray(clip), device=device)
+        if not isinstance(clip, torch.Tensor):
+            # torch shares memory with arrays, and warns where that is read-only, as in data sets.
+            clip = np.require(clip, requirements="W")
+        samples = torch.as_tensor(clip, device=device)
         if samples.ndim != 1:
             raise ValueError(
                 f"clip {index} has shape {tuple(samples.shape)}; expected one channel, shape (samples,): mix it down first"

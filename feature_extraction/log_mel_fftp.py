@@ -4,9 +4,8 @@ Source: Kaldi `feat/feature-window.cc` and `feat/mel-computations.cc`, with the 
 25 ms every 10 ms, pre-emphasis 0.97, DC removal, power spectrum, 20 Hz to Nyquist, no dither, whole windows only.
 """
 
-from collections.abc import Iterable
 from functools import lru_cache
-from math import log, sqrt
+from math import log
 
 import torch
 
@@ -124,21 +123,3 @@ def log_mel_spectrogram(waveform: torch.Tensor, num_mel_bins: int = 128, samplin
     frames = frame(waveform, sampling_rate)
     features = log_mel_from_frames(frames.flatten(0, -2), num_mel_bins, sampling_rate)
     return features.unflatten(0, frames.shape[:-1])
-
-
-def log_mel_statistics(spectrograms: Iterable[torch.Tensor]) -> tuple[float, float]:
-    """Mean and standard deviation over all cells of log-mel spectrograms (frames, mel bins), summed in float64.
-
-    Raises:
-        ValueError: No cells.
-    """
-    count, total, squares = 0, 0.0, 0.0
-    for spectrogram in spectrograms:
-        values = spectrogram.double()
-        count += values.numel()
-        total += float(values.sum())
-        squares += float(values.square().sum())
-    if not count:
-        raise ValueError("no spectrograms: expected at least one to measure statistics of")
-    mean = total / count
-    return mean, sqrt(max(0.0, squares / count - mean**2))

@@ -160,6 +160,13 @@ class FFTPPreTrainedModel(PreTrainedModel):
         """Replace the patch embedding."""
         self.base_model.embeddings.patch_embeddings = value
 
+    def save_pretrained(self, *args, **kwargs):
+        """Save as transformers does; `AutoModel` opens the folder of any head as the base model."""
+        self.config.auto_map = {"AutoModel": f"{FFTPModel.__module__.split('.')[-1]}.{FFTPModel.__name__}"} | (
+            getattr(self.config, "auto_map", None) or {}
+        )
+        return super().save_pretrained(*args, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

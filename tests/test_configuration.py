@@ -1,0 +1,69 @@
+"""FFTPConfig: geometry, round trips and errors."""
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+
+from modeling_fftp import FFTPConfig
+
+
+@pytest.mark.parametrize(
+    ("patch_frames", "time_stride", "tokens"), [(10, 1, 991), (10, 5, 199), (50, 10, 96)]
+)
+def test_tokens_of_full_frequency_patches(patch_frames, time_stride, tokens):
+    config = FFTPConfig(max_length=1000, patch_size=(128, patch_frames), time_stride=time_stride)
+    assert config.patch_grid == (1, tokens)
+    assert config.num_patches == tokens
+
+
+@pytest.mark.parametrize(("stride", "grid"), [(10, (12, 101)), (16, (8, 64))])
+def test_tokens_of_square_patches(stride, grid):
+    config = FFTPConfig(max_length=1024, patch_size=16, frequency_stride=stride, time_stride=stride)
+    assert config.patch_grid == grid
+    assert config.num_patches == grid[0] * grid[1]
+
+
+def test_defaults_are_base_at_199_tokens():
+    config = FFTPConfig()
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (768, 12, 12)
+    assert config.num_patches == 199
+
+
+def test_time_patches_of_short_input_is_one():
+    config = FFTPConfig(patch_size=(128, 10), time_stride=5)
+    assert [config.time_patches(frames) for frames in (1, 10, 14, 15, 1000)] == [1, 1, 1, 2, 199]
+
+
+@pytest.mark.parametrize("overrides", [{}, {"patch_size": 16, "frequency_stride": 10}, {"patch_size": [64, 4]}])
+def test_json_round_trip_is_exact(tmp_path, overrides):
+    config = FFTPConfig(id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}, **overrides)
+    config.save_pretrained(tmp_path)
+    loaded = FFTPConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    assert loaded.patch_size == config.patch_size
+
+
+@pytest.mark.parametrize(
+    ("fields", "numbers"),
+    [
+        ({"backbone": "cnn"}, ["cnn", "ast", "mamba"]),
+        ({"pooling": "max"}, ["max", "cls", "mean"]),
+        ({"mamba_variant": "bi"}, ["'bi'", "fo-bi"]),
+        ({"hidden_size": 100, "num_attention_heads": 12}, ["100", "12"]),
+        ({"patch_size": (129, 10)}, ["129", "128"]),
+        ({"patch_size": (128, 10), "max_length": 9}, ["10", "9"]),
+        ({"patch_size": (128, 10, 1)}, ["(128, 10, 1)"]),
+        ({"time_stride": 0}, ["time_stride=0"]),
+        ({"frequency_stride": -1}, ["frequency_stride=-1"]),
+        ({"drop_path_rate": 1.0}, ["drop_path_rate=1.0"]),
+    ],
+)
+def test_errors_name_the_values(fields, numbers):
+    with pytest.raises((ValueError, StrictDataclassError)) as caught:
+        FFTPConfig(**fields)
+    for number in numbers:
+        assert number in str(caught.value)
+
+
+def test_types_are_strict():
+    with pytest.raises(StrictDataclassError, match="hidden_size"):
+        FFTPConfig(hidden_size="768")

@@ -1,0 +1,178 @@
+"""FFTPFeatureExtractor: padding, masks, input forms, errors and saving."""
+
+import logging
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoFeatureExtractor
+
+from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
+from feature_extraction.log_mel_fftp import log_mel_spectrogram
+
+
+@pytest.fixture
+def clips(speech):
+    return [speech[:16000], speech[:300], speech[4000:30000]]
+
+
+def test_values_are_the_normalised_log_mel(extractor, speech):
+    features = extractor(speech, sampling_rate=16000, return_tensors="pt")["input_values"]
+    expected = (log_mel_spectrogram(torch.from_numpy(speech)) - extractor.mean) / (2 * extractor.std)
+    torch.testing.assert_close(features[0], expected, atol=1e-5, rtol=0)
+    raw = extractor(speech, sampling_rate=16000, return_tensors="pt")["input_values"]
+    assert raw.dtype == torch.float32
+    raw = FFTPFeatureExtractor(do_normalize=False)(speech, sampling_rate=16000, return_tensors="pt")["input_values"]
+    torch.testing.assert_close(raw[0], log_mel_spectrogram(torch.from_numpy(speech)), atol=1e-5, rtol=0)
+
+
+def test_batch_equals_single_clips_and_padding_is_marked(extractor, clips):
+    batch = extractor(clips, sampling_rate=16000, return_tensors="pt")
+    assert batch["input_values"].shape == (3, 161, 128)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [98, 1, 161]
+    for row, mask, clip in zip(batch["input_values"], batch["attention_mask"], clips, strict=True):
+        alone = extractor(clip, sampling_rate=16000, return_tensors="pt")["input_values"][0]
+        torch.testing.assert_close(row[: len(alone)], alone, atol=1e-5, rtol=0)
+        assert (row[mask == 0] == extractor.padding_value).all()
+
+
+def test_padding_and_truncation(extractor, clips):
+    def shapes(**kwargs):
+        return extractor(clips, sampling_rate=16000, **kwargs)["input_values"]
+
+    assert shapes(padding="max_length").shape == (3, 1000, 128)
+    assert shapes(padding="max_length", max_length=170).shape == (3, 170, 128)
+    assert shapes(padding="longest", truncation=True, max_length=50).shape == (3, 50, 128)
+    assert shapes(padding=True, pad_to_multiple_of=64).shape == (3, 192, 128)
+    assert [item.shape for item in shapes(padding=False)] == [(98, 128), (1, 128), (161, 128)]
+    with pytest.raises(ValueError, match=r"161 frames.*max_length=100"):
+        shapes(padding="max_length", max_length=100)
+    with pytest.raises(ValueError, match=r"1 to 161 frames.*padding=False"):
+        shapes(padding=False, return_tensors="pt")
+    with pytest.raises(ValueError, match="padding='widest'"):
+        shapes(padding="widest")
+
+
+def test_truncated_clip_is_the_head_of_the_whole(extractor, speech):
+    whole = extractor(speech, sampling_rate=16000)["input_values"]
+    cut = extractor(speech, sampling_rate=16000, truncation=True, max_length=50)["input_values"]
+    np.testing.assert_allclose(cut, whole[:, :50], atol=1e-5)
+
+
+def test_padding_has_one_value_here_in_pad_and_in_the_collator(clips):
+    extractor = FFTPFeatureExtractor(padding_value=0.25)
+    expected = extractor(clips, sampling_rate=16000, return_tensors="pt")
+    singles = [extractor(clip, sampling_rate=16000)["input_values"][0] for clip in clips]
+    padded = extractor.pad({"input_values": singles}, padding="longest", return_tensors="pt")
+    torch.testing.assert_close(padded["input_values"], expected["input_values"], atol=1e-5, rtol=0)
+    assert (padded["attention_mask"] == expected["attention_mask"]).all()
+    for key, values in (("input_values", singles), ("audio", clips)):
+        batch = SpecMaskDataCollator(extractor)([{key: value} for value in values])
+        torch.testing.assert_close(batch["input_values"], expected["input_values"], atol=1e-5, rtol=0)
+        assert (batch["attention_mask"] == expected["attention_mask"]).all()
+
+
+def test_mask_is_optional(extractor, speech):
+    assert "attention_mask" not in extractor(speech, sampling_rate=16000, return_attention_mask=False)
+    assert "attention_mask" not in FFTPFeatureExtractor(return_attention_mask=False)(speech, sampling_rate=16000)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        list,
+        torch.from_numpy,
+        lambda clip: clip.astype(np.float64),
+        lambda clip: clip[None],
+        lambda clip: [clip.tolist()],
+        lambda clip: [torch.from_numpy(clip)],
+    ],
+    ids=["list", "tensor", "float64", "2-D array", "list of lists", "list of tensors"],
+)
+def test_forms_of_input(extractor, speech, convert):
+    expected = extractor(speech, sampling_rate=16000)["input_values"]
+    np.testing.assert_allclose(extractor(convert(speech), sampling_rate=16000)["input_values"], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "offset"),
+    [(np.int16, 2**15, 0), (np.int32, 2**31, 0), (np.int8, 2**7, 0), (np.uint8, 2**7, 128)],
+)
+def test_integer_pcm_is_divided_by_its_full_range(extractor, speech, dtype, scale, offset):
+    pcm = np.round(speech.astype(np.float64) * scale + offset).astype(dtype)
+    expected = extractor((pcm.astype(np.float64) - offset) / scale, sampling_rate=16000)["input_values"]
+    np.testing.assert_allclose(extractor(pcm, sampling_rate=16000)["input_values"], expected, atol=1e-4)
+
+
+def test_clip_shorter_than_a_window_is_padded_with_silence(extractor, speech):
+    padded = np.concatenate([speech[:100], np.zeros(300, np.float32)])
+    features = extractor(speech[:100], sampling_rate=16000)["input_values"]
+    assert features.shape == (1, 1, 128)
+    np.testing.assert_array_equal(features, extractor(padded, sampling_rate=16000)["input_values"])
+
+
+@pytest.mark.parametrize(
+    ("sound", "message"),
+    [
+        (np.zeros(0, np.float32), "clip 0 is empty"),
+        ([], "is empty|no clips"),
+        ([np.zeros(500), np.zeros(0)], "clip 1 is empty"),
+        ([np.zeros(500), np.array([0.0, np.nan])], "clip 1 holds 1 samples that are NaN or infinite"),
+        (np.array([0.0, np.inf, -np.inf]), "clip 0 holds 2 samples"),
+        ([np.zeros(500), np.zeros((2, 500))], r"clip 1 has shape \(2, 500\); expected one channel"),
+        (np.zeros((500, 2)), r"shape \(500, 2\) looks like \(samples, channels\)"),
+        (np.zeros((1, 2, 500)), r"shape \(2, 500\); expected one channel"),
+        (np.zeros(500, np.int64), "clip 0 holds torch.int64 samples"),
+    ],
+)
+def test_errors_name_the_clip(extractor, sound, message):
+    with pytest.raises(ValueError, match=message):
+        extractor(sound, sampling_rate=16000)
+
+
+def test_wrong_rate_names_both_rates(extractor, speech):
+    with pytest.raises(ValueError, match=r"44100 Hz.*16000 Hz"):
+        extractor(speech, sampling_rate=44100)
+
+
+def test_missing_rate_is_logged(extractor, speech, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    extractor(speech)
+    extractor(speech)
+    assert sum("taken to be at 16000 Hz" in record.message for record in caplog.records) <= 1
+
+
+def test_save_and_load(tmp_path, speech):
+    extractor = FFTPFeatureExtractor(num_mel_bins=64, max_length=50, mean=-7.5, std=3.0, truncation=True)
+    extractor.save_pretrained(tmp_path)
+    loaded = FFTPFeatureExtractor.from_pretrained(tmp_path)
+    assert loaded.to_dict() == extractor.to_dict()
+    features = loaded(speech, sampling_rate=16000)["input_values"]
+    np.testing.assert_array_equal(features, extractor(speech, sampling_rate=16000)["input_values"])
+    assert features.shape == (1, 50, 64)
+    remote = AutoFeatureExtractor.from_pretrained(tmp_path, trust_remote_code=True)
+    np.testing.assert_array_equal(remote(speech, sampling_rate=16000)["input_values"], features)
+
+
+def test_measured_statistics_are_those_of_all_cells(extractor, clips):
+    mean, std = extractor.measure(clips)
+    raw = FFTPFeatureExtractor(do_normalize=False)(clips, sampling_rate=16000, padding=False)["input_values"]
+    cells = np.concatenate(raw).astype(np.float64)
+    assert (mean, std) == (pytest.approx(cells.mean(), abs=1e-6), pytest.approx(cells.std(), abs=1e-6))
+    with pytest.raises(ValueError, match="no clips"):
+        extractor.measure([])
+
+
+def test_read_only_arrays_are_no_reason_to_warn(extractor, speech):
+    locked = speech.copy()
+    locked.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        extractor(locked, sampling_rate=16000)
+        SpecMaskDataCollator(extractor)([{"audio": locked}])
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match="std=0"):
+        FFTPFeatureExtractor(std=0)

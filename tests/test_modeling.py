@@ -1,0 +1,237 @@
+"""FFTPModel and FFTPForAudioClassification: lengths, masks, gradients, losses, cost."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPModel
+
+GEOMETRIES = {
+    "full-frequency": {"patch_size": (128, 10), "time_stride": 5},
+    "square": {"patch_size": 16, "frequency_stride": 16, "time_stride": 10},
+}
+
+
+def build(config, attention="sdpa"):
+    """A model in eval mode whose weights, positions too, are far from zero."""
+    torch.manual_seed(0)
+    config._attn_implementation = attention
+    model = FFTPForAudioClassification(config).eval()
+    with torch.no_grad():
+        model.fftp.embeddings.position_embeddings.weight.normal_()
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_batch_gives_each_clip_the_logits_it_gets_alone(make_config, extractor, attention, pooling, geometry):
+    model = build(make_config(pooling=pooling, **GEOMETRIES[geometry]), attention)
+    rng = np.random.default_rng(0)
+    # From below one window, over below one patch, to three times the position table.
+    clips = [rng.normal(size=samples).astype(np.float32) * 0.1 for samples in (200, 1500, 9000, 16000, 50000)]
+    with torch.no_grad():
+        together = model(**extractor(clips, sampling_rate=16000, return_tensors="pt")).logits
+        for clip, logits in zip(clips, together, strict=True):
+            alone = extractor(clip, sampling_rate=16000, return_tensors="pt")
+            torch.testing.assert_close(model(**alone).logits[0], logits, atol=1e-5, rtol=0)
+            torch.testing.assert_close(model(alone["input_values"]).logits[0], logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="flex attention compiles its kernel with a C++ compiler")
+def test_flex_attention_equals_eager(make_config):
+    features, mask = torch.randn(2, 60, 128), torch.ones(2, 60, dtype=torch.long)
+    mask[0, 33:] = 0
+    with torch.no_grad():
+        eager, flex = (build(make_config(), name)(features, mask).logits for name in ("eager", "flex_attention"))
+    torch.testing.assert_close(flex, eager, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_what_stands_in_padding_is_ignored(make_config, geometry):
+    model = build(make_config(**GEOMETRIES[geometry]))
+    features = torch.randn(2, 60, 128)
+    mask = torch.ones(2, 60, dtype=torch.long)
+    mask[0, 33:] = 0
+    mask[1, 4:] = 0
+    garbage = features.masked_fill(mask[..., None] == 0, 1e4)
+    with torch.no_grad():
+        torch.testing.assert_close(model(garbage, mask).logits, model(features, mask).logits, atol=1e-6, rtol=0)
+
+
+def test_positions_are_a_function_of_time(make_config):
+    model = build(make_config())
+    positions = model.fftp.embeddings.position_embeddings
+    table = positions.weight
+    head = positions(7, torch.tensor([[7]]))
+    torch.testing.assert_close(head[0], table[:7], atol=0, rtol=0)
+    longer = positions(2 * len(table), torch.tensor([[2 * len(table)], [5]]))
+    torch.testing.assert_close(longer[0, 0], table[0])
+    torch.testing.assert_close(longer[0, -1], table[-1])
+    torch.testing.assert_close(longer[0, 1], 0.75 * table[0] + 0.25 * table[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(longer[1, :5], table[:5], atol=0, rtol=0)
+
+
+def test_square_positions_interpolate_along_time_only(make_config):
+    config = make_config(**GEOMETRIES["square"])
+    positions = build(config).fftp.embeddings.position_embeddings
+    rows, columns = config.patch_grid
+    grid = positions.weight.unflatten(0, (rows, columns))
+    longer = positions(2 * columns, torch.tensor([[2 * columns]]))[0].unflatten(0, (rows, 2 * columns))
+    torch.testing.assert_close(longer[:, 0], grid[:, 0])
+    torch.testing.assert_close(longer[:, -1], grid[:, -1])
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_every_parameter_gets_a_gradient(make_config, pooling, geometry):
+    model = FFTPForAudioClassification(make_config(pooling=pooling, max_length=100, **GEOMETRIES[geometry]))
+    labels = torch.tensor([0, 3])
+    model(torch.randn(2, 100, 128), labels=labels).loss.backward()
+    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # Attention ignores a constant added to every key.
+    assert [name for name in silent if not name.endswith("k_proj.bias")] == []
+
+
+def test_gradient_checkpointing_changes_nothing(make_config):
+    features, labels = torch.randn(2, 100, 128), torch.tensor([0, 3])
+    gradients = []
+    for checkpointing in (False, True):
+        model = build(make_config()).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model(features, labels=labels).loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+def test_drop_path_drops_whole_branches_in_training_only(make_config):
+    model = build(make_config(drop_path_rate=0.5))
+    rates = [layer.drop_path.rate for layer in model.fftp.layers]
+    assert rates == [0.0, 0.5]
+    drop_path = model.fftp.layers[1].drop_path
+    branch = torch.ones(2000, 3, 4)
+    assert (drop_path(branch) == branch).all()
+    dropped = drop_path.train()(branch).flatten(1)
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert (dropped == dropped[:, :1]).all()
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.1)
+
+
+def test_hidden_states_and_attentions(make_config):
+    model = build(make_config(), "eager")
+    outputs = model(torch.randn(2, 100, 128), output_hidden_states=True, output_attentions=True)
+    tokens = 2 + model.config.num_patches
+    assert [state.shape for state in outputs.hidden_states] == [(2, tokens, 48)] * 3
+    assert [weights.shape for weights in outputs.attentions] == [(2, 3, tokens, tokens)] * 2
+    torch.testing.assert_close(outputs.attentions[0].sum(dim=-1), torch.ones(2, 3, tokens))
+
+
+def test_losses_follow_the_problem_type(make_config):
+    features = torch.randn(3, 50, 128)
+    model = build(make_config())
+    logits = model(features).logits
+    indices = torch.tensor([0, 3, 1])
+    one_hot = torch.nn.functional.one_hot(indices, 4)
+    cross_entropy = torch.nn.functional.cross_entropy(logits, indices)
+    # A distribution over the labels is a soft label, whatever its dtype, and indices may have any integer dtype.
+    for labels in (indices, indices.int(), one_hot, one_hot.float(), one_hot.double()):
+        torch.testing.assert_close(model(features, labels=labels).loss, cross_entropy)
+    soft = torch.softmax(torch.randn(3, 4), dim=-1)
+    torch.testing.assert_close(
+        model(features, labels=soft).loss, -(soft * logits.log_softmax(-1)).sum(-1).mean()
+    )
+    model.config.problem_type = "multi_label_classification"
+    binary = torch.nn.functional.binary_cross_entropy_with_logits(logits, one_hot.float())
+    for labels in (one_hot, one_hot.bool(), one_hot.float()):
+        torch.testing.assert_close(model(features, labels=labels).loss, binary)
+    model.config.problem_type = "regression"
+    torch.testing.assert_close(model(features, labels=soft).loss, (logits - soft).square().mean())
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "message"),
+    [
+        ("single_label_classification", torch.zeros(2, dtype=torch.long), r"\(2,\).*\(3,\)"),
+        ("single_label_classification", torch.zeros(3, 5), r"\(3, 5\).*\(3, 4\)"),
+        ("multi_label_classification", torch.zeros(3, dtype=torch.long), r"\(3,\).*\(3, 4\)"),
+        ("regression", torch.zeros(3), r"\(3,\).*\(3, 4\)"),
+    ],
+)
+def test_labels_of_the_wrong_shape(make_config, problem_type, labels, message):
+    model = build(make_config(problem_type=problem_type))
+    with pytest.raises(ValueError, match=message):
+        model(torch.randn(3, 50, 128), labels=labels)
+
+
+def test_unknown_problem_type(make_config):
+    model = build(make_config(problem_type=None))
+    with pytest.raises(ValueError, match="problem_type=None"):
+        model(torch.randn(3, 50, 128), labels=torch.zeros(3, 4))
+
+
+def test_input_of_the_wrong_shape(make_config):
+    model = build(make_config())
+    with pytest.raises(ValueError, match=r"\(2, 128, 50\).*128 mel bins"):
+        model(torch.randn(2, 128, 50))
+    with pytest.raises(ValueError, match=r"\(2, 49\).*\(2, 50\)"):
+        model(torch.randn(2, 50, 128), torch.ones(2, 49))
+
+
+def test_unavailable_backbone_is_refused(make_config):
+    with pytest.raises(ValueError, match="'mamba'"):
+        FFTPModel(make_config(backbone="mamba"))
+
+
+def test_same_seed_same_numbers(make_config):
+    logits = [build(make_config())(torch.ones(1, 80, 128)).logits for _ in range(2)]
+    assert (logits[0] == logits[1]).all()
+
+
+def test_save_and_load(make_config, tmp_path):
+    model = build(make_config(patch_size=(128, 8), time_stride=4))
+    model.save_pretrained(tmp_path)
+    loaded = FFTPForAudioClassification.from_pretrained(tmp_path)
+    features = torch.randn(2, 50, 128)
+    assert (loaded(features).logits == model(features).logits).all()
+    base = FFTPModel.from_pretrained(tmp_path)
+    torch.testing.assert_close(base(features).pooler_output, model.fftp(features).pooler_output)
+
+
+def test_new_weights_are_initialised_when_loading(make_config, tmp_path):
+    config = make_config()
+    FFTPModel(config).save_pretrained(tmp_path)
+    model = FFTPForAudioClassification.from_pretrained(tmp_path)
+    weight = model.classifier.dense.weight
+    assert weight.std().item() == pytest.approx(config.initializer_range, rel=0.3)
+    assert (model.classifier.layernorm.weight == 1).all()
+
+
+def multiply_adds(config, frames):
+    """Multiply-adds of the linear layers and convolutions, as the paper counts; attention is left out."""
+    with torch.device("meta"):
+        model = FFTPForAudioClassification(config).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.empty(1, frames, 128))
+    flops = {str(operator): count for operator, count in counter.get_flop_counts()["Global"].items()}
+    return sum(count for name, count in flops.items() if name in ("aten.addmm", "aten.mm", "aten.convolution")) / 2
+
+
+@pytest.mark.parametrize(
+    ("frames", "fields", "giga"),
+    [
+        (1024, {"patch_size": 16, "frequency_stride": 10, "time_stride": 10}, 103.35),
+        (1000, {"patch_size": (128, 10), "time_stride": 1}, 85.31),
+        (1000, {"patch_size": (128, 10), "time_stride": 5}, 17.27),
+        (1000, {"patch_size": (128, 50), "time_stride": 10}, 8.8),
+    ],
+)
+def test_multiply_adds_of_the_paper(frames, fields, giga):
+    config = FFTPConfig(max_length=frames, num_labels=527, **fields)
+    assert multiply_adds(config, frames) / 1e9 == pytest.approx(giga, abs=0.01 if giga > 10 else 0.05)

@@ -1,0 +1,137 @@
+"""SpecMask: the budget, the grid, the share, the fill."""
+
+import pytest
+import torch
+
+from feature_extraction import SpecMask
+from modeling_fftp import FFTPConfig
+
+GEOMETRIES = {
+    "audioset": (FFTPConfig(), 25600),
+    "speech commands": (FFTPConfig(max_length=128, patch_size=(128, 8), time_stride=4), 1024),
+    "stride above patch": (FFTPConfig(patch_size=(128, 2), time_stride=5), 0.5),
+    "square": (FFTPConfig(max_length=1024, patch_size=16, frequency_stride=10, time_stride=10), 0.2),
+    "nearly everything": (FFTPConfig(max_length=200), 0.97),
+}
+
+
+def batch_of_lengths(max_length, generator):
+    """Spectrograms from one frame to beyond the table, and their mask."""
+    lengths = torch.randint(1, max_length + 1, (32,), generator=generator)
+    lengths[:4] = torch.tensor([max_length, 1, max_length + 37, 9])
+    mask = (torch.arange(max_length + 50) < lengths[:, None]).long()
+    return torch.randn(32, max_length + 50, 128, generator=generator), mask, lengths
+
+
+@pytest.mark.parametrize("full_share", [0.0, 0.5, 0.7, 1.0])
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_budget_is_kept_to_less_than_one_frame(name, full_share, generator):
+    config, budget = GEOMETRIES[name]
+    spec_mask = SpecMask.from_config(config, budget=budget, full_share=full_share)
+    features, attention_mask, lengths = batch_of_lengths(config.max_length, generator)
+    masks = spec_mask.draw(features, attention_mask, generator)
+    assert masks.shape == features.shape
+    assert masks.dtype == torch.bool
+    assert not masks[attention_mask == 0].any()
+    budgets = spec_mask.budget * lengths.clamp(max=config.max_length) // config.max_length
+    missing = budgets - masks.sum(dim=(1, 2))
+    assert missing.min() >= 0
+    assert missing.max() < 128
+
+
+def test_paper_budgets():
+    assert SpecMask.from_config(FFTPConfig()).budget == 25600 == 0.2 * 128 * 1000
+    speech_commands = FFTPConfig(max_length=128)
+    assert SpecMask.from_config(speech_commands, budget=0.0625).budget == 1024
+
+
+@pytest.mark.parametrize("full_share", [0.5, 0.7, 0.9])
+def test_share_of_full_frequency_masks(full_share, generator):
+    masks = SpecMask.from_config(FFTPConfig(), full_share=full_share).draw(torch.zeros(16, 1000, 128), None, generator)
+    full_frames = masks.all(dim=-1).sum(dim=1)
+    assert (full_frames == int(25600 * full_share + 1e-6) // 128).all()
+    # A localized mask covers at most half of the bins.
+    heights = masks[~masks.all(dim=-1)].sum(dim=-1)
+    assert heights.max() <= 64
+
+
+def runs(frames):
+    """Starts and ends of the runs of true values in a vector."""
+    edges = torch.nn.functional.pad(frames.int(), (1, 1)).diff()
+    return (edges == 1).nonzero().flatten().tolist(), (edges == -1).nonzero().flatten().tolist()
+
+
+def test_masks_start_on_the_patch_grid_and_are_patches_wide(generator):
+    config = FFTPConfig(patch_size=(128, 10), time_stride=5)
+    masks = SpecMask.from_config(config).draw(torch.zeros(32, 1000, 128), None, generator)
+    for mask in masks:
+        starts, ends = runs(mask.all(dim=-1))
+        assert all(start % 5 == 0 for start in starts)
+        # 140 frames make 14 whole masks: neighbours may touch, none is cut.
+        assert all((end - start) % 10 == 0 for start, end in zip(starts, ends, strict=True))
+        local = mask & ~mask.all(dim=-1, keepdim=True)
+        bands = [tuple(local[frame].nonzero()[[0, -1], 0].tolist()) for frame in local.any(dim=-1).nonzero().flatten()]
+        assert len(set(bands)) > 3
+        for frame in local.any(dim=-1).nonzero().flatten().tolist():
+            bins = local[frame].nonzero().flatten()
+            assert (bins.diff() == 1).all()
+
+
+def test_last_full_mask_shrinks_to_what_is_left(generator):
+    config = FFTPConfig(max_length=100, patch_size=(128, 10), time_stride=10)
+    masks = SpecMask.from_config(config, budget=13 * 128, full_share=1.0).draw(torch.zeros(50, 100, 128), None, generator)
+    widths = [sorted(end - start for start, end in zip(*runs(mask.all(dim=-1)), strict=True)) for mask in masks]
+    assert all(sum(width) == 13 for width in widths)
+    assert [3, 10] in widths
+
+
+def test_every_place_is_masked_sometimes(generator):
+    config = FFTPConfig(max_length=100, patch_size=(128, 10), time_stride=5)
+    masks = SpecMask.from_config(config, budget=0.2).draw(torch.zeros(2000, 100, 128), None, generator)
+    rate = masks.float().mean(dim=0)
+    assert rate.min() > 0.02
+    assert rate.max() < 0.6
+
+
+def test_clips_draw_their_own_masks_and_the_generator_decides():
+    spec_mask, features = SpecMask.from_config(FFTPConfig()), torch.zeros(4, 1000, 128)
+    first = spec_mask.draw(features, generator=torch.Generator().manual_seed(1))
+    again = spec_mask.draw(features, generator=torch.Generator().manual_seed(1))
+    other = spec_mask.draw(features, generator=torch.Generator().manual_seed(2))
+    assert (first == again).all()
+    assert (first != other).any()
+    assert len({mask.numpy().tobytes() for mask in first}) == 4
+
+
+def test_masked_cells_take_the_mean_of_the_clips_own_frames(generator):
+    spec_mask = SpecMask.from_config(FFTPConfig(max_length=100), budget=0.3)
+    features = torch.randn(3, 120, 128) + torch.tensor([0.0, 5.0, -3.0])[:, None, None]
+    attention_mask = torch.ones(3, 120, dtype=torch.long)
+    attention_mask[1, 60:] = 0
+    features[1, 60:] = 1e3
+    before = features.clone()
+    masks = spec_mask.draw(features, attention_mask, torch.Generator().manual_seed(3))
+    masked = spec_mask(features, attention_mask, torch.Generator().manual_seed(3))
+    assert (features == before).all()
+    assert (masked[~masks] == features[~masks]).all()
+    for index, length in enumerate((120, 60, 120)):
+        mean = features[index, :length].mean()
+        torch.testing.assert_close(masked[index][masks[index]], mean.expand(int(masks[index].sum())))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"budget": 128001}, r"budget=128001 .* 128000 cells"),
+        ({"budget": -1}, "budget=-1"),
+        ({"full_share": 1.1}, r"full_share=1.1"),
+    ],
+)
+def test_errors(settings, message):
+    with pytest.raises(ValueError, match=message):
+        SpecMask.from_config(FFTPConfig(), **settings)
+
+
+def test_wrong_shape():
+    with pytest.raises(ValueError, match=r"\(1, 128, 1000\).*128 mel bins"):
+        SpecMask.from_config(FFTPConfig()).draw(torch.zeros(1, 128, 1000))

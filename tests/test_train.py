@@ -1,0 +1,215 @@
+"""train.py from every kind of source to a folder that works where this package is not installed."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import ROOT
+from datasets import Dataset
+
+import train
+from modeling_fftp import FFTPForAudioClassification
+
+TINY = [
+    "--hidden_size", "48", "--num_hidden_layers", "2", "--num_attention_heads", "3", "--intermediate_size", "96",
+    "--num_train_epochs", "1", "--per_device_train_batch_size", "8", "--disable_tqdm", "true",
+]  # fmt: skip
+
+PARQUET_CARD = """---
+dataset_info:
+  features:
+  - name: sound
+    dtype: audio
+  - name: kind
+    dtype:
+      class_label:
+        names: {{0: {}, 1: {}, 2: {}}}
+  - name: fold
+    dtype: int32
+---
+"""
+
+
+def run(output, *arguments):
+    train.main([*TINY, "--output_dir", str(output), *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def trained(clip_folder, tmp_path_factory):
+    """Folder of a run over the audio folder that is long enough to tell three sounds apart."""
+    output = tmp_path_factory.mktemp("trained")
+    run(output, "--dataset_name", clip_folder, "--num_train_epochs", 20, "--learning_rate", "2e-3", "--bf16")
+    return output
+
+
+def test_audio_folder_is_learnt(trained):
+    results = json.loads((trained / "validation_results.json").read_text())
+    assert results["validation_accuracy"] >= 0.9
+    config = json.loads((trained / "config.json").read_text())
+    assert config["label2id"] == {"high": 0, "low": 1, "noise": 2}
+    assert config["problem_type"] == "single_label_classification"
+    assert config["max_length"] < 100
+
+
+def test_statistics_are_those_of_the_training_audio(trained, clip_folder):
+    from feature_extraction import FFTPFeatureExtractor
+    from feature_extraction.audio_fftp import read_audio
+
+    extractor = FFTPFeatureExtractor.from_pretrained(trained)
+    clips = [read_audio(path, 16000) for path in sorted((clip_folder / "train").rglob("*.wav"))]
+    raw = FFTPFeatureExtractor(do_normalize=False)(clips, sampling_rate=16000, padding=False)["input_values"]
+    cells = np.concatenate(raw).astype(np.float64)
+    assert extractor.mean == pytest.approx(cells.mean(), abs=1e-3)
+    assert extractor.std == pytest.approx(cells.std(), abs=1e-3)
+
+
+def test_folder_holds_what_the_hub_needs(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert {
+        "config.json", "preprocessor_config.json", "model.safetensors", "configuration_fftp.py", "modeling_fftp.py",
+        "layers_ast_fftp.py", "feature_extraction_fftp.py", "log_mel_fftp.py", "arguments.json", "trainer_state.json",
+    } <= names  # fmt: skip
+    assert not names & {"collator_fftp.py", "spec_mask_fftp.py", "audio_fftp.py", "augment_fftp.py"}
+
+
+def test_folder_works_without_either_package(trained, clip_folder, run_without_package):
+    sound, rate = soundfile.read(clip_folder / "validation" / "low" / "1.wav", dtype="float32", always_2d=True)
+    assert rate == 16000
+    clips = [sound[:, 0], sound[:2000, 0]]
+    np.savez(trained.parent / "clips.npz", *clips)
+    output = run_without_package(f"""
+import json, numpy as np, torch
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, pipeline
+folder = {str(trained)!r}
+clips = list(np.load({str(trained.parent / "clips.npz")!r}).values())
+extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForAudioClassification.from_pretrained(folder, trust_remote_code=True)
+AutoModel.from_pretrained(folder, trust_remote_code=True)
+classify = pipeline("audio-classification", model=folder, trust_remote_code=True, top_k=None)
+with torch.no_grad():
+    logits = model(**extractor(clips, sampling_rate=16000, return_tensors="pt")).logits
+print(json.dumps({{"logits": logits.tolist(), "batched": classify(clips, batch_size=2), "alone": classify(clips[1])}}))
+""")
+    answer = json.loads(output.splitlines()[-1])
+    model = FFTPForAudioClassification.from_pretrained(trained)
+    extractor = train.FFTPFeatureExtractor.from_pretrained(trained)
+    with torch.no_grad():
+        expected = model(**extractor(clips, sampling_rate=16000, return_tensors="pt")).logits
+    torch.testing.assert_close(torch.tensor(answer["logits"]), expected, atol=1e-5, rtol=0)
+    assert answer["batched"][0][0]["label"] == "low"
+    scores = expected.softmax(dim=-1)
+    for clip, row in zip(answer["batched"], scores, strict=True):
+        assert {item["label"]: pytest.approx(item["score"], abs=1e-5) for item in clip} == {
+            model.config.id2label[index]: score for index, score in enumerate(row.tolist())
+        }
+    assert [item["score"] for item in answer["alone"]] == pytest.approx(
+        [item["score"] for item in answer["batched"][1]], abs=1e-5
+    )
+
+
+def test_fine_tuning_takes_the_extractor_and_a_new_head(trained, clip_folder, tmp_path):
+    lines = [f"{path},{'tone' if path.parent.name != 'noise' else 'hiss'}" for path in clip_folder.rglob("*.wav")]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,class", *lines]))
+    run(tmp_path / "out", "--dataset_name", tmp_path / "clips.csv", "--model_name_or_path", trained)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["id2label"] == {"0": "hiss", "1": "tone"}
+    before, after = (json.loads((folder / "preprocessor_config.json").read_text()) for folder in (trained, tmp_path / "out"))
+    assert (before["mean"], before["std"]) == (after["mean"], after["std"])
+    old, new = (FFTPForAudioClassification.from_pretrained(folder) for folder in (trained, tmp_path / "out"))
+    drift = (old.fftp.layernorm.weight - new.fftp.layernorm.weight).abs().max()
+    assert 0 < drift < 0.1
+
+
+def test_csv_with_relative_paths(clip_folder, tmp_path):
+    paths = sorted(clip_folder.rglob("*.wav"))
+    lines = [f"{path.relative_to(clip_folder)},{path.parent.name}" for path in paths]
+    (clip_folder / "clips.csv").write_text("\n".join(["file,label", *lines]))
+    run(tmp_path, "--dataset_name", clip_folder / "clips.csv")
+    (clip_folder / "clips.csv").unlink()
+    assert json.loads((tmp_path / "config.json").read_text())["label2id"] == {"high": 0, "low": 1, "noise": 2}
+
+
+def test_parquet_with_groups(clip_folder, tmp_path):
+    paths = sorted((clip_folder / "train").rglob("*.wav"))
+    names = sorted({path.parent.name for path in paths})
+    rows = {
+        "sound": [{"bytes": path.read_bytes(), "path": path.name} for path in paths],
+        "kind": [names.index(path.parent.name) for path in paths],
+        "fold": [index % 3 for index in range(len(paths))],
+    }
+    (tmp_path / "data" / "data").mkdir(parents=True)
+    Dataset.from_dict(rows).to_parquet(tmp_path / "data" / "data" / "train-00000-of-00001.parquet")
+    (tmp_path / "data" / "README.md").write_text(PARQUET_CARD.format(*names))
+    source = ["--dataset_name", tmp_path / "data", "--validation_column", "fold"]
+    run(tmp_path / "out", *source, "--validation_value", 1)
+    results = json.loads((tmp_path / "out" / "validation_results.json").read_text())
+    assert results["validation_samples_per_second"] > 0
+    with pytest.raises(ValueError, match=r"fold='7' holds 0 of 36 clips.*'0'.*'1'.*'2'"):
+        run(tmp_path / "out", *source, "--validation_value", 7)
+
+
+def test_several_labels_per_clip(clip_folder, tmp_path):
+    paths = sorted(clip_folder.rglob("*.wav"))
+    tags = {"low": ["tone", "low"], "high": ["tone"], "noise": []}
+    lines = [json.dumps({"audio": str(path), "labels": tags[path.parent.name]}) for path in paths]
+    (tmp_path / "clips.jsonl").write_text("\n".join(lines))
+    run(tmp_path / "out", "--dataset_name", tmp_path / "clips.jsonl", "--num_train_epochs", 10)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["problem_type"] == "multi_label_classification"
+    assert config["label2id"] == {"low": 0, "tone": 1}
+    assert json.loads((tmp_path / "out" / "validation_results.json").read_text())["validation_map"] > 0.5
+
+
+def test_same_seed_same_weights(clip_folder, tmp_path):
+    weights = []
+    for name in ("first", "second"):
+        run(tmp_path / name, "--dataset_name", clip_folder, "--seed", 3)
+        weights.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("name", ["esc10", "fsdd"])
+def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, name):
+    recipe = ROOT / "hub_cards" / "fftp-ast-tiny-speech-commands-ar" / "recipe.json"
+    small = ["--max_train_samples", "16", "--num_train_epochs", "1", "--disable_tqdm", "true", "--num_hidden_layers", "1"]
+    train.main([str(recipe), "--dataset_name", str(shared_dataset(name)), "--output_dir", str(tmp_path), *small])
+    assert len(json.loads((tmp_path / "config.json").read_text())["id2label"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset_name", "x", "--learing_rate", "1"], "unknown argument 'learing_rate' .* did you mean 'learning_rate'"),
+        ([], "--dataset_name is missing"),
+    ],
+)
+def test_misspelt_arguments(tmp_path, arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        train.main(["--output_dir", str(tmp_path), *arguments])
+
+
+def test_misspelt_recipe_keys(tmp_path):
+    (tmp_path / "recipe.json").write_text('{"spec_mask_bugdet": 0.1}')
+    with pytest.raises(SystemExit, match=r"'spec_mask_bugdet' in .*recipe\.json; did you mean 'spec_mask_budget'"):
+        train.main([str(tmp_path / "recipe.json"), "--dataset_name", "x", "--output_dir", str(tmp_path)])
+
+
+def test_every_recipe_is_valid():
+    recipes = sorted((ROOT / "hub_cards").glob("*/recipe.json"))
+    assert recipes
+    for recipe in recipes:
+        train.parse_arguments([str(recipe), "--dataset_name", "x", "--output_dir", "y"])
+
+
+def test_missing_columns_are_named(clip_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"no audio column 'sound'.*'audio'"):
+        run(tmp_path, "--dataset_name", clip_folder, "--audio_column_name", "sound")
+
+
+def test_help_needs_no_data():
+    done = subprocess.run([sys.executable, str(ROOT / "train.py"), "--help"], capture_output=True, text=True, check=True)
+    assert "--spec_mask_budget" in done.stdout
