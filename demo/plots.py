@@ -1,0 +1,79 @@
+"""Pictures: what the model sees, and how it learnt."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.patches import Rectangle
+
+from feature_extraction import FFTPFeatureExtractor, SpecMask
+from modeling_fftp import FFTPConfig
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot  # noqa: E402  (the backend comes first)
+
+SECONDS_PER_FRAME = 0.01
+COLORS = {"training loss": "#4477AA", "validation loss": "#EE6677", "validation accuracy": "#228833"}
+
+
+def save(figure: pyplot.Figure, path: Path) -> None:
+    """Write a figure and close it."""
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def plot_patches(
+    waveform: np.ndarray, title: str, config: FFTPConfig, extractor: FFTPFeatureExtractor, path: Path, seed: int = 0
+) -> None:
+    """A spectrogram with its patch grid, and the same under a SpecMask."""
+    features = extractor(waveform, sampling_rate=extractor.sampling_rate, return_tensors="pt")["input_values"]
+    spec_mask = SpecMask.from_config(config, budget=0.2)
+    masks = spec_mask.draw(features, generator=torch.Generator().manual_seed(seed))
+    masked = features.masked_fill(masks, torch.nan)
+    frames, bins = features.shape[1:]
+    extent = (0, frames * SECONDS_PER_FRAME, 0, bins)
+    scale = {"vmin": features.min(), "vmax": features.max(), "cmap": "magma", "origin": "lower", "aspect": "auto"}
+
+    figure, axes = pyplot.subplots(2, 1, figsize=(9, 6), sharex=True, layout="constrained")
+    image = axes[0].imshow(features[0].T, extent=extent, **scale)
+    starts = np.arange(config.time_patches(frames)) * config.time_stride
+    axes[0].vlines(starts * SECONDS_PER_FRAME, 0, bins, color="white", linewidth=0.5, alpha=0.5)
+    first = starts[len(starts) // 2] * SECONDS_PER_FRAME
+    width = config.patch_size[1] * SECONDS_PER_FRAME
+    axes[0].add_patch(Rectangle((first, 0), width, config.patch_size[0], fill=False, color="cyan", linewidth=2))
+    axes[0].set_title(
+        f"{title}: {len(starts)} tokens; each sees {config.patch_size[0]} mel bins x {config.patch_size[1]} frames "
+        f"(one in cyan), one every {config.time_stride} frames",
+        fontsize=10,
+    )
+    axes[1].set_facecolor("lightgray")
+    axes[1].imshow(masked[0].T, extent=extent, **scale)
+    share = masks.float().mean().item()
+    axes[1].set_title(f"SpecMask, {share:.0%} of the cells (gray): full-frequency and localized masks", fontsize=10)
+    axes[1].set_xlabel("time (s)")
+    for axis in axes:
+        axis.set_ylabel("mel bin")
+    figure.colorbar(image, ax=axes, label="log-mel energy, normalised")
+    save(figure, path)
+
+
+def plot_training(trainer_state: Path, path: Path) -> None:
+    """Losses and validation accuracy by epoch, from the state that Trainer saves."""
+    history = json.loads(trainer_state.read_text(encoding="utf-8"))["log_history"]
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    panels = {"training loss": (axes[0], "loss"), "validation loss": (axes[0], "eval_loss")}
+    panels["validation accuracy"] = (axes[1], "eval_accuracy")
+    for label, (axis, key) in panels.items():
+        entries = [(entry["epoch"], entry[key]) for entry in history if key in entry]
+        axis.plot(*zip(*entries, strict=True), color=COLORS[label], label=label, marker=".")
+    axes[0].set(xlabel="epoch", ylabel="cross entropy", ylim=(0, None), title="Loss (training clips are mixed and masked)")
+    axes[0].legend(frameon=False)
+    axes[1].set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1.02), title="Validation accuracy")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.title.set_fontsize(10)
+    save(figure, path)
