@@ -84,7 +84,8 @@ class DataArguments:
     )
     validation_value: str | None = field(default=None, metadata={"help": "The group that validates."})
     max_seconds: float | None = field(
-        default=None, metadata={"help": "Length of training clips; longer ones are cropped. Default: the longest, <= 10."}
+        default=None,
+        metadata={"help": "Length of training clips; longer ones are cropped. Default: the longest, <= 10."},
     )
     max_train_samples: int | None = None
     num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
@@ -184,8 +185,8 @@ def load_clips(arguments: DataArguments, seed: int) -> tuple[dict[str, Dataset],
     elif "validation" not in clips:
         clips["train"], clips["validation"] = hold_out_fraction(clips["train"], arguments.validation_fraction, seed)
         logger.warning(
-            "No split %r: %d of %d clips, drawn with seed %d, validate. Clips of one speaker or recording may be on both "
-            "sides; --validation_column keeps groups together.",
+            "No split %r: %d of %d clips, drawn with seed %d, validate. Clips of one speaker or recording may be on "
+            "both sides; --validation_column keeps groups together.",
             arguments.validation_split_name,
             len(clips["validation"]),
             len(clips["validation"]) + len(clips["train"]),
@@ -202,7 +203,11 @@ def build_model(
 ) -> tuple[FFTPForAudioClassification, FFTPFeatureExtractor]:
     """A new model with an extractor that knows the training audio's statistics, or a checkpoint with a new head."""
     names = dict(enumerate(labels))
-    settings = {"id2label": names, "label2id": {name: index for index, name in names.items()}, "problem_type": problem_type}
+    settings = {
+        "id2label": names,
+        "label2id": {name: index for index, name in names.items()},
+        "problem_type": problem_type,
+    }
     shape = dict(vars(model_arguments))
     source = shape.pop("model_name_or_path")
     if source:
@@ -280,7 +285,9 @@ def main(arguments: list[str]) -> None:
         groups = (model_arguments, data, augmentation)
         recipe = {key: value for group in groups for key, value in vars(group).items()} | training.to_dict()
         Path(training.output_dir, "arguments.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-    result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint and get_last_checkpoint(training.output_dir))
+    result = trainer.train(
+        resume_from_checkpoint=training.resume_from_checkpoint and get_last_checkpoint(training.output_dir)
+    )
     trainer.save_model()
     trainer.save_state()
     trainer.save_metrics("train", result.metrics)

@@ -1,4 +1,4 @@
-"""Make sounds, train on them with train.py, classify one file with the pipeline, draw pictures; all in demo_output/."""
+"""Make sounds, train on them with train.py, classify one with the pipeline, draw pictures; all in demo_output/."""
 
 import argparse
 import json

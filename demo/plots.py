@@ -13,7 +13,7 @@ from modeling_fftp import FFTPConfig
 
 matplotlib.use("Agg")
 
-from matplotlib import pyplot  # noqa: E402  (the backend comes first)
+from matplotlib import pyplot
 
 SECONDS_PER_FRAME = 0.01
 COLORS = {"training loss": "#4477AA", "validation loss": "#EE6677", "validation accuracy": "#228833"}
@@ -69,7 +69,9 @@ def plot_training(trainer_state: Path, path: Path) -> None:
     for label, (axis, key) in panels.items():
         entries = [(entry["epoch"], entry[key]) for entry in history if key in entry]
         axis.plot(*zip(*entries, strict=True), color=COLORS[label], label=label, marker=".")
-    axes[0].set(xlabel="epoch", ylabel="cross entropy", ylim=(0, None), title="Loss (training clips are mixed and masked)")
+    axes[0].set(
+        xlabel="epoch", ylabel="cross entropy", ylim=(0, None), title="Loss (training clips are mixed and masked)"
+    )
     axes[0].legend(frameon=False)
     axes[1].set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1.02), title="Validation accuracy")
     for axis in axes:

@@ -67,7 +67,9 @@ def dtmf(rng: np.random.Generator, seconds: float) -> np.ndarray:
 def engine(rng: np.random.Generator, seconds: float) -> np.ndarray:
     """Many harmonics of a low, unsteady pitch."""
     t = times(seconds)
-    phase = glide(rng.uniform(35, 80) * (1 + 0.15 * np.sin(2 * np.pi * rng.uniform(0.2, 0.6) * t + rng.uniform(0, 6.3))))
+    phase = glide(
+        rng.uniform(35, 80) * (1 + 0.15 * np.sin(2 * np.pi * rng.uniform(0.2, 0.6) * t + rng.uniform(0, 6.3)))
+    )
     return sum(np.sin(k * phase + rng.uniform(0, 6.3)) / k**0.7 for k in range(1, 25))
 
 

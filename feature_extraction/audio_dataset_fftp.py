@@ -14,7 +14,7 @@ AUDIO_COLUMNS = ("audio", "path", "file", "file_name", "filename")
 LABEL_COLUMNS = ("label", "labels", "class", "category")
 SPLIT_NAMES = ("train", "validation", "test")
 # RAW has no header, so nothing says what it holds.
-AUDIO_SUFFIXES = {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"} | {".oga", ".opus", ".aif"}
+AUDIO_FORMATS = (set(soundfile.available_formats()) - {"RAW"}) | {"OGA", "OPUS", "AIF"}
 
 
 def load_splits(source: str, config_name: str | None = None) -> DatasetDict:
@@ -42,10 +42,13 @@ def _load_audio_folder(folder: Path) -> DatasetDict:
     splits = {name: folder / name for name in SPLIT_NAMES if (folder / name).is_dir()} or {"train": folder}
     loaded = {}
     for name, root in splits.items():
-        files = sorted(path for path in root.glob("*/**/*") if path.suffix.lower() in AUDIO_SUFFIXES)
+        files = sorted(path for path in root.glob("*/**/*") if path.suffix[1:].upper() in AUDIO_FORMATS)
         if not files:
             raise ValueError(f"no sound files below {root}: expected {root}/CLASS/clip.wav")
-        rows = {"audio": [str(path.absolute()) for path in files], "label": [path.relative_to(root).parts[0] for path in files]}
+        rows = {
+            "audio": [str(path.absolute()) for path in files],
+            "label": [path.relative_to(root).parts[0] for path in files],
+        }
         loaded[name] = Dataset.from_dict(rows)
     return DatasetDict(loaded)
 
@@ -106,8 +109,8 @@ def decode_dataset(
         num_proc: Processes.
 
     Returns:
-        `audio`, float32 waveforms (samples,); `labels`, an index, or a float32 vector over `labels` where clips can have
-        several; and the kept columns.
+        `audio`, float32 waveforms (samples,); `labels`, an index, or a float32 vector over `labels` where clips can
+        have several; and the kept columns.
 
     Raises:
         ValueError: A clip that cannot be decoded, or a label that is not in `labels`; both are named.
@@ -156,7 +159,8 @@ def hold_out_group(dataset: Dataset, column: str, value: str) -> tuple[Dataset, 
     is_held_out = groups == value
     if not is_held_out.any() or is_held_out.all():
         raise ValueError(
-            f"{column}={value!r} holds {is_held_out.sum()} of {len(groups)} clips; its groups are {sorted(set(groups))}"
+            f"{column}={value!r} holds {is_held_out.sum()} of {len(groups)} clips; the groups are "
+            f"{sorted(set(groups))}"
         )
     return dataset.select(np.flatnonzero(~is_held_out)), dataset.select(np.flatnonzero(is_held_out))
 

@@ -46,7 +46,9 @@ def read_audio(source: str | PathLike | bytes | dict[str, Any], sampling_rate: i
         name = "audio bytes" if isinstance(source, bytes) else source
         data = source
     try:
-        samples, rate = soundfile.read(BytesIO(data) if isinstance(data, bytes) else data, dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(
+            BytesIO(data) if isinstance(data, bytes) else data, dtype="float32", always_2d=True
+        )
     except (soundfile.SoundFileError, TypeError) as error:
         raise ValueError(f"cannot decode {name}: {error}") from error
     if not len(samples):

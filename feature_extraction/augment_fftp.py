@@ -30,9 +30,7 @@ class RandomCrop:
         """Cut each waveform (samples,) at its start."""
         return [wave[start : start + self.num_samples] for wave, start in zip(waveforms, starts, strict=True)]
 
-    def __call__(
-        self, waveforms: list[torch.Tensor], generator: torch.Generator | None = None
-    ) -> list[torch.Tensor]:
+    def __call__(self, waveforms: list[torch.Tensor], generator: torch.Generator | None = None) -> list[torch.Tensor]:
         """Draw and apply."""
         return self.apply(waveforms, self.draw([len(wave) for wave in waveforms], generator))
 
@@ -147,7 +145,7 @@ class UniformNoise(SpectrogramTransform):
 
 @dataclass
 class RandomGain(SpectrogramTransform):
-    """Changes loudness: adds one offset per clip, uniform in [-`max_offset`, `max_offset`], in normalised log units."""
+    """Changes loudness: adds one offset per clip, uniform within +-`max_offset`, in normalised log units."""
 
     max_offset: float = 0.25
 

@@ -16,10 +16,10 @@ class SpecMaskDataCollator(TrainerCallback):
     """Turns a list of examples into a batch, augmented while training.
 
     An example holds either sound, `{"audio": waveform at the extractor's rate, "labels": ...}`, or features,
-    `{"input_values": (frames, mel bins), "labels": ...}`, as the extractor makes them. Labels are an index, or a vector
-    over the labels. Mixup and crops need sound.
+    `{"input_values": (frames, mel bins), "labels": ...}`, as the extractor makes them. Labels are an index, or a
+    vector over the labels. Mixup and crops need sound.
 
-    Trainer has one collator for training and evaluation, so this one is a callback too and follows the Trainer's state:
+    Trainer has one collator for training and evaluation, so this one is a callback too and follows the Trainer:
 
         trainer = Trainer(..., data_collator=collator, callbacks=[collator])
 

@@ -14,7 +14,7 @@ logger = logging.get_logger(__name__)
 
 Waveform = np.ndarray | torch.Tensor | list[float]
 
-# A 2-D array with at most this many columns, and more rows than columns, is one recording laid out (samples, channels).
+# A 2-D array of more rows than this and at most this many columns is one recording laid out (samples, channels).
 MAX_CHANNELS = 8
 
 
@@ -126,8 +126,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             if padding == "max_length":
                 if length > max_length:
                     raise ValueError(
-                        f"a clip has {length} frames, more than max_length={max_length} to pad to; pass truncation=True "
-                        "to cut it"
+                        f"a clip has {length} frames, more than max_length={max_length} to pad to; pass "
+                        "truncation=True to cut it"
                     )
                 length = max_length
             if pad_to_multiple_of:
@@ -183,8 +183,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             )
         elif sampling_rate != self.sampling_rate:
             raise ValueError(
-                f"The sound is at {sampling_rate} Hz, this feature extractor expects {self.sampling_rate} Hz; resample it "
-                "first (for example with soxr.resample)"
+                f"The sound is at {sampling_rate} Hz, this feature extractor expects {self.sampling_rate} Hz; "
+                "resample it first (for example with soxr.resample)"
             )
 
     @staticmethod
@@ -202,8 +202,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         if isinstance(raw_speech, (np.ndarray, torch.Tensor)):
             if raw_speech.ndim == 2 and raw_speech.shape[1] <= MAX_CHANNELS < raw_speech.shape[0]:
                 raise ValueError(
-                    f"an array of shape {tuple(raw_speech.shape)} looks like (samples, channels); expected mono sound: "
-                    "(samples,), or (batch, samples)"
+                    f"an array of shape {tuple(raw_speech.shape)} looks like (samples, channels); expected mono "
+                    "sound: (samples,), or (batch, samples)"
                 )
             clips = list(raw_speech) if raw_speech.ndim > 1 else [raw_speech]
         else:
@@ -220,7 +220,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         samples = torch.as_tensor(clip, device=device)
         if samples.ndim != 1:
             raise ValueError(
-                f"clip {index} has shape {tuple(samples.shape)}; expected one channel, shape (samples,): mix it down first"
+                f"clip {index} has shape {tuple(samples.shape)}; expected one channel, (samples,): mix it down first"
             )
         if not len(samples):
             raise ValueError(f"clip {index} is empty: expected at least one sample")
@@ -256,7 +256,8 @@ def _stack_equal(items: list[torch.Tensor]) -> torch.Tensor:
     lengths = sorted({len(item) for item in items})
     if len(lengths) > 1:
         raise ValueError(
-            f"clips of {lengths[0]} to {lengths[-1]} frames cannot form one tensor with padding=False; pass padding='longest'"
+            f"clips of {lengths[0]} to {lengths[-1]} frames cannot form one tensor with padding=False; pass "
+            "padding='longest'"
         )
     return torch.stack(items)
 

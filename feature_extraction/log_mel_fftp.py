@@ -1,7 +1,7 @@
 """Log-mel filterbank features, numerically those of Kaldi's `compute-fbank-feats`, as functions of torch tensors.
 
-Source: Kaldi `feat/feature-window.cc` and `feat/mel-computations.cc`, with the options of the AST front end: Hann window,
-25 ms every 10 ms, pre-emphasis 0.97, DC removal, power spectrum, 20 Hz to Nyquist, no dither, whole windows only.
+Source: Kaldi `feat/feature-window.cc` and `feat/mel-computations.cc`, with the options of the AST front end: Hann
+window, 25 ms every 10 ms, pre-emphasis 0.97, DC removal, power spectrum, 20 Hz to Nyquist, no dither, whole windows.
 """
 
 from functools import lru_cache

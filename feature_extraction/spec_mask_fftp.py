@@ -61,8 +61,8 @@ class SpecMask:
         cells = round(budget * table) if budget < 1 else budget
         if not 0 <= cells <= table:
             raise ValueError(
-                f"budget={budget} must lie between 0 and {table} cells, the {num_mel_bins} mel bins x {max_length} frames "
-                "of the spectrogram"
+                f"budget={budget} must lie between 0 and {table} cells, the {num_mel_bins} mel bins x {max_length} "
+                "frames of the spectrogram"
             )
         if not 0 <= full_share <= 1:
             raise ValueError(f"full_share={full_share} must lie in [0, 1]")
@@ -87,8 +87,9 @@ class SpecMask:
 
     def __repr__(self) -> str:
         return (
-            f"SpecMask(num_mel_bins={self.num_mel_bins}, max_length={self.max_length}, patch_frames={self.patch_frames}, "
-            f"time_stride={self.time_stride}, budget={self.budget}, full_share={self.full_share})"
+            f"SpecMask(num_mel_bins={self.num_mel_bins}, max_length={self.max_length}, "
+            f"patch_frames={self.patch_frames}, time_stride={self.time_stride}, budget={self.budget}, "
+            f"full_share={self.full_share})"
         )
 
     def __call__(
@@ -129,7 +130,8 @@ class SpecMask:
         """
         if input_values.ndim != 3 or input_values.shape[-1] != self.num_mel_bins:
             raise ValueError(
-                f"input_values has shape {tuple(input_values.shape)}; expected (batch, frames, {self.num_mel_bins} mel bins)"
+                f"input_values has shape {tuple(input_values.shape)}; expected (batch, frames, {self.num_mel_bins} "
+                "mel bins)"
             )
         is_valid = valid_frames(input_values, attention_mask).cpu()
         lengths = is_valid.sum(dim=1, keepdim=True)

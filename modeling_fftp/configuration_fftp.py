@@ -8,6 +8,11 @@ from transformers import PreTrainedConfig
 BACKBONES = ("ast", "mamba")
 MAMBA_VARIANTS = ("fo-fo", "fo-bi", "bi-bi")
 POOLINGS = ("cls", "mean")
+POSITIVE_FIELDS = (
+    *("num_mel_bins", "max_length", "frequency_stride", "time_stride"),
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    *("state_size", "conv_kernel", "expand"),
+)
 
 
 @strict
@@ -99,17 +104,15 @@ class FFTPConfig(PreTrainedConfig):
         for name, choices in (("backbone", BACKBONES), ("mamba_variant", MAMBA_VARIANTS), ("pooling", POOLINGS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; expected one of {', '.join(choices)}")
-        positive = ("num_mel_bins", "max_length", "frequency_stride", "time_stride", "hidden_size", "num_hidden_layers")
-        positive += ("num_attention_heads", "intermediate_size", "state_size", "conv_kernel", "expand")
-        for name in positive:
+        for name in POSITIVE_FIELDS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if len(self.patch_size) != 2 or min(self.patch_size) < 1:
             raise ValueError(f"patch_size={self.patch_size} must be two positive numbers (mel bins, frames)")
         if self.patch_size[0] > self.num_mel_bins or self.patch_size[1] > self.max_length:
             raise ValueError(
-                f"patch_size={self.patch_size} (mel bins, frames) does not fit into num_mel_bins={self.num_mel_bins} x "
-                f"max_length={self.max_length}"
+                f"patch_size={self.patch_size} (mel bins, frames) does not fit into "
+                f"num_mel_bins={self.num_mel_bins} x max_length={self.max_length}"
             )
         if self.backbone == "ast" and self.hidden_size % self.num_attention_heads:
             raise ValueError(

@@ -1,6 +1,6 @@
 """Turn a transformers AST checkpoint into an FFTP model with square patches that computes the same.
 
-    python -m modeling_fftp.convert_ast_fftp MIT/ast-finetuned-audioset-10-10-0.4593 OUTPUT_FOLDER
+python -m modeling_fftp.convert_ast_fftp MIT/ast-finetuned-audioset-10-10-0.4593 OUTPUT_FOLDER
 """
 
 import argparse

@@ -99,7 +99,7 @@ class FFTPMLP(nn.Module):
 
 
 class FFTPDropPath(nn.Module):
-    """Stochastic depth: in training, drops a sample's whole residual branch with probability `rate` (Huang et al. 2016)."""
+    """Stochastic depth (Huang et al. 2016): training drops a sample's residual branch with probability `rate`."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -118,7 +118,7 @@ class FFTPDropPath(nn.Module):
 
 
 class FFTPTransformerLayer(GradientCheckpointingLayer):
-    """One block of the AST backbone: attention and feed-forward layer, each behind a LayerNorm and around a residual."""
+    """One block of the AST backbone: attention and feed-forward layer, each behind a LayerNorm, in a residual."""
 
     def __init__(self, config: FFTPConfig, layer_index: int):
         super().__init__()

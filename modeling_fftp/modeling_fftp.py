@@ -34,10 +34,11 @@ class FFTPPatchEmbeddings(nn.Module):
         )
 
     def forward(self, input_values: torch.Tensor) -> torch.Tensor:
-        """(batch, frames, mel bins) to (batch, hidden, frequency patches, time patches); pads input shorter than one patch."""
+        """(batch, frames, mel bins) to (batch, hidden, frequency patches, time patches); at least one of each."""
         if input_values.ndim != 3 or input_values.shape[-1] != self.num_mel_bins:
             raise ValueError(
-                f"input_values has shape {tuple(input_values.shape)}; expected (batch, frames, {self.num_mel_bins} mel bins)"
+                f"input_values has shape {tuple(input_values.shape)}; expected (batch, frames, {self.num_mel_bins} "
+                "mel bins)"
             )
         missing = self.patch_frames - input_values.shape[1]
         if missing > 0:
@@ -110,8 +111,8 @@ class FFTPEmbeddings(nn.Module):
         if attention_mask is not None:
             if attention_mask.shape != input_values.shape[:2]:
                 raise ValueError(
-                    f"attention_mask has shape {tuple(attention_mask.shape)}; expected {tuple(input_values.shape[:2])}, "
-                    "the (batch, frames) of input_values"
+                    f"attention_mask has shape {tuple(attention_mask.shape)}; expected "
+                    f"{tuple(input_values.shape[:2])}, the (batch, frames) of input_values"
                 )
             # A clip shorter than one patch sees padding: zeros, whatever value the padding came with.
             input_values = input_values.masked_fill(attention_mask[..., None] == 0, 0.0)
@@ -205,8 +206,9 @@ class FFTPModel(FFTPPreTrainedModel):
             **kwargs: `output_hidden_states`, `output_attentions` and options of the attention implementation.
 
         Returns:
-            `last_hidden_state` (batch, class tokens + patches, hidden), `pooler_output` (batch, hidden), and on request
-            `hidden_states` (one more than layers) and `attentions` (batch, heads, tokens, tokens) of every layer.
+            `last_hidden_state` (batch, class tokens + patches, hidden), `pooler_output` (batch, hidden), and on
+            request `hidden_states` (one more than layers) and `attentions` (batch, heads, tokens, tokens) of every
+            layer.
         """
         hidden_states, token_mask = self.embeddings(input_values, attention_mask)
         attention_bias = create_bidirectional_mask(

@@ -19,8 +19,8 @@ SHARED_DATASETS = ROOT.parent / "shared" / "datasets"
 # Everything that a loaded checkpoint must not need: our own packages and whatever is optional.
 HIDE_PACKAGES = """
 import sys
-HIDDEN = {"modeling_fftp", "feature_extraction", "mamba_ssm", "triton", "torchaudio", "torchcodec", "soundfile", "soxr",
-          "datasets", "evaluate", "sklearn", "matplotlib"}
+HIDDEN = {"modeling_fftp", "feature_extraction", "mamba_ssm", "triton", "torchaudio", "torchcodec", "soundfile",
+          "soxr", "datasets", "evaluate", "sklearn", "matplotlib"}
 class Hiding:
     def __init__(self, finder):
         self.finder = finder

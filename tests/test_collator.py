@@ -23,7 +23,8 @@ class Recording(SpecMaskDataCollator):
 def examples():
     rng = np.random.default_rng(0)
     return [
-        {"audio": rng.normal(size=n).astype(np.float32), "labels": i % 4} for i, n in enumerate((16000, 9000, 500, 12000))
+        {"audio": rng.normal(size=n).astype(np.float32), "labels": i % 4}
+        for i, n in enumerate((16000, 9000, 500, 12000))
     ]
 
 
@@ -43,7 +44,10 @@ def test_masks_only_while_training(make_config, extractor, examples, generator):
 
 def test_features_as_input(make_config, extractor, examples):
     features = [
-        {"input_values": extractor(example["audio"], sampling_rate=16000)["input_values"][0], "labels": example["labels"]}
+        {
+            "input_values": extractor(example["audio"], sampling_rate=16000)["input_values"][0],
+            "labels": example["labels"],
+        }
         for example in examples
     ]
     collator = SpecMaskDataCollator(extractor, training=False)
@@ -121,7 +125,9 @@ def test_plain_trainer_evaluates_without_masks(make_config, examples, tmp_path, 
     with torch.no_grad():
         model.eval()
         clean = [
-            model(**extractor(e["audio"], sampling_rate=16000, return_tensors="pt"), labels=torch.tensor([e["labels"]])).loss
+            model(
+                **extractor(e["audio"], sampling_rate=16000, return_tensors="pt"), labels=torch.tensor([e["labels"]])
+            ).loss
             for e in examples
         ]
     assert after == pytest.approx(torch.stack(clean).mean().item(), abs=1e-4)

@@ -6,9 +6,7 @@ from huggingface_hub.errors import StrictDataclassError
 from modeling_fftp import FFTPConfig
 
 
-@pytest.mark.parametrize(
-    ("patch_frames", "time_stride", "tokens"), [(10, 1, 991), (10, 5, 199), (50, 10, 96)]
-)
+@pytest.mark.parametrize(("patch_frames", "time_stride", "tokens"), [(10, 1, 991), (10, 5, 199), (50, 10, 96)])
 def test_tokens_of_full_frequency_patches(patch_frames, time_stride, tokens):
     config = FFTPConfig(max_length=1000, patch_size=(128, patch_frames), time_stride=time_stride)
     assert config.patch_grid == (1, tokens)

@@ -40,9 +40,7 @@ def test_logits_equal_those_of_transformers(checkpoint, attention):
     )
     features = torch.randn(3, 200, 128)
     with torch.no_grad():
-        torch.testing.assert_close(
-            converted(features).logits, expected(features).logits, atol=1e-4, rtol=0
-        )
+        torch.testing.assert_close(converted(features).logits, expected(features).logits, atol=1e-4, rtol=0)
     assert converted.config.id2label == expected.config.id2label
 
 

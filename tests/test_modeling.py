@@ -144,9 +144,7 @@ def test_losses_follow_the_problem_type(make_config):
     for labels in (indices, indices.int(), one_hot, one_hot.float(), one_hot.double()):
         torch.testing.assert_close(model(features, labels=labels).loss, cross_entropy)
     soft = torch.softmax(torch.randn(3, 4), dim=-1)
-    torch.testing.assert_close(
-        model(features, labels=soft).loss, -(soft * logits.log_softmax(-1)).sum(-1).mean()
-    )
+    torch.testing.assert_close(model(features, labels=soft).loss, -(soft * logits.log_softmax(-1)).sum(-1).mean())
     model.config.problem_type = "multi_label_classification"
     binary = torch.nn.functional.binary_cross_entropy_with_logits(logits, one_hot.float())
     for labels in (one_hot, one_hot.bool(), one_hot.float()):

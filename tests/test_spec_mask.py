@@ -79,7 +79,9 @@ def test_masks_start_on_the_patch_grid_and_are_patches_wide(generator):
 
 def test_last_full_mask_shrinks_to_what_is_left(generator):
     config = FFTPConfig(max_length=100, patch_size=(128, 10), time_stride=10)
-    masks = SpecMask.from_config(config, budget=13 * 128, full_share=1.0).draw(torch.zeros(50, 100, 128), None, generator)
+    masks = SpecMask.from_config(config, budget=13 * 128, full_share=1.0).draw(
+        torch.zeros(50, 100, 128), None, generator
+    )
     widths = [sorted(end - start for start, end in zip(*runs(mask.all(dim=-1)), strict=True)) for mask in masks]
     assert all(sum(width) == 13 for width in widths)
     assert [3, 10] in widths

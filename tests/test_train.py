@@ -117,7 +117,9 @@ def test_fine_tuning_takes_the_extractor_and_a_new_head(trained, clip_folder, tm
     run(tmp_path / "out", "--dataset_name", tmp_path / "clips.csv", "--model_name_or_path", trained)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["id2label"] == {"0": "hiss", "1": "tone"}
-    before, after = (json.loads((folder / "preprocessor_config.json").read_text()) for folder in (trained, tmp_path / "out"))
+    before, after = (
+        json.loads((folder / "preprocessor_config.json").read_text()) for folder in (trained, tmp_path / "out")
+    )
     assert (before["mean"], before["std"]) == (after["mean"], after["std"])
     old, new = (FFTPForAudioClassification.from_pretrained(folder) for folder in (trained, tmp_path / "out"))
     drift = (old.fftp.layernorm.weight - new.fftp.layernorm.weight).abs().max()
@@ -175,7 +177,16 @@ def test_same_seed_same_weights(clip_folder, tmp_path):
 @pytest.mark.parametrize("name", ["esc10", "fsdd"])
 def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, name):
     recipe = ROOT / "hub_cards" / "fftp-ast-tiny-speech-commands-ar" / "recipe.json"
-    small = ["--max_train_samples", "16", "--num_train_epochs", "1", "--disable_tqdm", "true", "--num_hidden_layers", "1"]
+    small = [
+        "--max_train_samples",
+        "16",
+        "--num_train_epochs",
+        "1",
+        "--disable_tqdm",
+        "true",
+        "--num_hidden_layers",
+        "1",
+    ]
     train.main([str(recipe), "--dataset_name", str(shared_dataset(name)), "--output_dir", str(tmp_path), *small])
     assert len(json.loads((tmp_path / "config.json").read_text())["id2label"]) == 10
 
@@ -183,7 +194,10 @@ def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, na
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dataset_name", "x", "--learing_rate", "1"], "unknown argument 'learing_rate' .* did you mean 'learning_rate'"),
+        (
+            ["--dataset_name", "x", "--learing_rate", "1"],
+            "unknown argument 'learing_rate' .* did you mean 'learning_rate'",
+        ),
         ([], "--dataset_name is missing"),
     ],
 )
@@ -211,5 +225,7 @@ def test_missing_columns_are_named(clip_folder, tmp_path):
 
 
 def test_help_needs_no_data():
-    done = subprocess.run([sys.executable, str(ROOT / "train.py"), "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "--help"], capture_output=True, text=True, check=True
+    )
     assert "--spec_mask_budget" in done.stdout
