@@ -32,13 +32,20 @@ def plot_patches(
     features = extractor(waveform, sampling_rate=extractor.sampling_rate, return_tensors="pt")["input_values"]
     spec_mask = SpecMask.from_config(config, budget=0.2)
     masks = spec_mask.draw(features, generator=torch.Generator().manual_seed(seed))
-    masked = features.masked_fill(masks, torch.nan)
-    frames, bins = features.shape[1:]
+    masked = features.masked_fill(masks, torch.nan)[0].T.numpy()
+    spectrogram = features[0].T.numpy()
+    bins, frames = spectrogram.shape
     extent = (0, frames * SECONDS_PER_FRAME, 0, bins)
-    scale = {"vmin": features.min(), "vmax": features.max(), "cmap": "magma", "origin": "lower", "aspect": "auto"}
+    scale = {
+        "vmin": spectrogram.min(),
+        "vmax": spectrogram.max(),
+        "cmap": "magma",
+        "origin": "lower",
+        "aspect": "auto",
+    }
 
     figure, axes = pyplot.subplots(2, 1, figsize=(9, 6), sharex=True, layout="constrained")
-    image = axes[0].imshow(features[0].T, extent=extent, **scale)
+    image = axes[0].imshow(spectrogram, extent=extent, **scale)
     starts = np.arange(config.time_patches(frames)) * config.time_stride
     axes[0].vlines(starts * SECONDS_PER_FRAME, 0, bins, color="white", linewidth=0.5, alpha=0.5)
     first = starts[len(starts) // 2] * SECONDS_PER_FRAME
@@ -50,7 +57,7 @@ def plot_patches(
         fontsize=10,
     )
     axes[1].set_facecolor("lightgray")
-    axes[1].imshow(masked[0].T, extent=extent, **scale)
+    axes[1].imshow(masked, extent=extent, **scale)
     share = masks.float().mean().item()
     axes[1].set_title(f"SpecMask, {share:.0%} of the cells (gray): full-frequency and localized masks", fontsize=10)
     axes[1].set_xlabel("time (s)")
