@@ -85,8 +85,8 @@ def render(results: dict) -> str:
         [
             "# Time to classify one clip",
             "",
-            f"`python -m benchmarks.latency --rounds {results['rounds']}`: median time of one pipeline call at batch 1,",
-            "features included, and in brackets how many times faster than transformers' AST on the same clip.",
+            f"`python -m benchmarks.latency --rounds {results['rounds']}`: median time of one pipeline call at batch",
+            "1, features included, and in brackets how many times faster than transformers' AST on the same clip.",
             f"Measured on: {machine}. GPU: not measured.",
             "",
             *rows,
