@@ -143,8 +143,13 @@ def parse_arguments(arguments: list[str]) -> tuple:
         arguments = arguments[1:]
     *groups, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
     refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line")
-    if groups[1].dataset_name is None:
+    data = groups[1]
+    if data.dataset_name is None:
         raise SystemExit("train.py: --dataset_name is missing: a Hub id, a local folder, or a CSV or JSON file")
+    if (data.validation_column is None) != (data.validation_value is None):
+        raise SystemExit(
+            "train.py: --validation_column and --validation_value go together: a column and one of its groups"
+        )
     return tuple(groups)
 
 
@@ -160,6 +165,8 @@ def refuse_unknown(given, names: list[str], origin: str) -> None:
 def load_clips(arguments: DataArguments, seed: int) -> tuple[dict[str, Dataset], list[str], bool]:
     """Decoded splits, "train" and "validation" among them, the class names, and whether clips have several labels."""
     splits = load_splits(arguments.dataset_name, arguments.dataset_config_name)
+    if arguments.train_split_name not in splits:
+        raise ValueError(f"no split {arguments.train_split_name!r} in {arguments.dataset_name}; it has {[*splits]}")
     train = splits[arguments.train_split_name]
     audio_column = find_column(train, "audio", arguments.audio_column_name)
     label_column = find_column(train, "label", arguments.label_column_name)
@@ -213,7 +220,12 @@ def build_model(
     if source:
         settings["attn_implementation"] = model_arguments.attn_implementation
         model = FFTPForAudioClassification.from_pretrained(source, ignore_mismatched_sizes=True, **settings)
-        return model, FFTPFeatureExtractor.from_pretrained(source)
+        extractor = FFTPFeatureExtractor.from_pretrained(source)
+        if extractor.sampling_rate != SAMPLING_RATE:
+            raise ValueError(
+                f"{source} is for sound at {extractor.sampling_rate} Hz; train.py gives {SAMPLING_RATE} Hz"
+            )
+        return model, extractor
     max_length = num_frames(round(max_seconds * SAMPLING_RATE), SAMPLING_RATE)
     config = FFTPConfig(max_length=max_length, **shape, **settings)
     extractor = FFTPFeatureExtractor(config.num_mel_bins, SAMPLING_RATE, max_length)

@@ -199,6 +199,7 @@ def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, na
             "unknown argument 'learing_rate' .* did you mean 'learning_rate'",
         ),
         ([], "--dataset_name is missing"),
+        (["--dataset_name", "x", "--validation_column", "fold"], "--validation_value go together"),
     ],
 )
 def test_misspelt_arguments(tmp_path, arguments, message):
@@ -222,6 +223,18 @@ def test_every_recipe_is_valid():
 def test_missing_columns_are_named(clip_folder, tmp_path):
     with pytest.raises(ValueError, match=r"no audio column 'sound'.*'audio'"):
         run(tmp_path, "--dataset_name", clip_folder, "--audio_column_name", "sound")
+
+
+def test_missing_splits_are_named(clip_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"no split 'training'.*'train', 'validation'"):
+        run(tmp_path, "--dataset_name", clip_folder, "--train_split_name", "training")
+
+
+def test_checkpoints_for_another_rate_are_refused(trained, clip_folder, tmp_path):
+    FFTPForAudioClassification.from_pretrained(trained).save_pretrained(tmp_path / "8000")
+    train.FFTPFeatureExtractor(sampling_rate=8000).save_pretrained(tmp_path / "8000")
+    with pytest.raises(ValueError, match=r"8000 Hz.*16000 Hz"):
+        run(tmp_path, "--dataset_name", clip_folder, "--model_name_or_path", tmp_path / "8000")
 
 
 def test_help_needs_no_data():
