@@ -6,16 +6,14 @@ else the machine does falls on all of them; the table gives medians over the rou
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
-import transformers
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, pipeline
 
+from benchmarks.machine import describe_machine
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 
@@ -52,19 +50,6 @@ def measure(rounds: int) -> dict[str, dict[str, list[float]]]:
                 if index:
                     seconds[name][length].append(time.perf_counter() - started)
     return seconds
-
-
-def describe_machine() -> dict[str, str | int]:
-    """What the figures were measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "precision": "float32",
-    }
 
 
 def render(results: dict) -> str:

@@ -1,0 +1,185 @@
+"""Time of the selective scan on a CPU against its peers, and its share of a whole Mamba forward pass.
+
+Peers: mamba-ssm's own CPU reference, the fallback of transformers' Mamba, and mambapy's parallel scan. All run in turn
+within each round; the table gives medians over the rounds. mamba-ssm cannot be installed without a GPU, so its
+reference is read from the file that holds it: unpack its source distribution and pass
+`--mamba_ssm_source .../mamba_ssm/ops/selective_scan_interface.py`, or leave it out.
+"""
+
+import argparse
+import ast
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
+from transformers.models.mamba.modeling_mamba import mamba_selective_scan
+
+from benchmarks.machine import describe_machine
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.scan_fftp import selective_scan
+
+RESULTS = Path(__file__).parent / "results"
+BATCH, DIM, LENGTH, STATE = 8, 1536, 199, 16
+OURS = "ours, cpu kernel"
+
+
+def make_inputs() -> dict[str, torch.Tensor]:
+    """Inputs of the scan in a base-size block at 199 tokens, batch 8."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    inputs = {
+        "u": draw(BATCH, DIM, LENGTH), "delta": draw(BATCH, DIM, LENGTH) - 3,
+        "A": -torch.arange(1.0, STATE + 1).repeat(DIM, 1), "B": draw(BATCH, STATE, LENGTH),
+        "C": draw(BATCH, STATE, LENGTH), "D": torch.ones(DIM), "z": draw(BATCH, DIM, LENGTH), "delta_bias": draw(DIM),
+    }  # fmt: skip
+    return {name: tensor.requires_grad_() for name, tensor in inputs.items()}
+
+
+def load_mamba_ssm_reference(source: Path):
+    """`selective_scan_ref` out of mamba-ssm's source file, whose other contents need CUDA to be imported."""
+    from einops import rearrange, repeat
+
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "selective_scan_ref"]
+    namespace = {"torch": torch, "F": functional, "rearrange": rearrange, "repeat": repeat}
+    exec(compile(tree, str(source), "exec"), namespace)
+    return namespace["selective_scan_ref"]
+
+
+def run_mambapy(u, delta, A, B, C, D, z, delta_bias, delta_softplus):  # noqa: N803
+    """The parallel scan of mambapy, in its layout (batch, length, dim)."""
+    from mambapy.pscan import pscan
+
+    dt = functional.softplus(delta + delta_bias[:, None]).transpose(1, 2)
+    x = u.transpose(1, 2)
+    states = pscan(torch.exp(dt[..., None] * A), (dt * x)[..., None] * B.transpose(1, 2)[:, :, None])
+    y = (states @ C.transpose(1, 2)[..., None])[..., 0] + D * x
+    return y.transpose(1, 2) * functional.silu(z)
+
+
+def run_transformers(u, delta, A, B, C, D, z, delta_bias, delta_softplus):  # noqa: N803
+    """The fallback that transformers' Mamba runs on a CPU."""
+    output = mamba_selective_scan(u, delta, A, B, C, D, z=z, delta_bias=delta_bias, delta_softplus=delta_softplus)
+    return output[0] if isinstance(output, tuple) else output
+
+
+def build_scans(mamba_ssm_source: Path | None) -> dict:
+    """The scans to time, by name."""
+    scans = (
+        {} if mamba_ssm_source is None else {"mamba-ssm, CPU reference": load_mamba_ssm_reference(mamba_ssm_source)}
+    )
+    scans["transformers, Mamba fallback"] = run_transformers
+    try:
+        import mambapy  # noqa: F401
+    except ImportError:
+        print("mambapy is not installed: left out (pip install mambapy)")
+    else:
+        scans["mambapy, parallel scan"] = run_mambapy
+    scans["ours, plain torch"] = lambda **inputs: selective_scan(**inputs, implementation="torch")
+    scans[OURS] = lambda **inputs: selective_scan(**inputs, implementation="cpu")
+    return scans
+
+
+def time_scans(scans: dict, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Seconds of each scan in every round, forward alone and forward with backward; the first call is not counted."""
+    inputs = make_inputs()
+    expected = scans[OURS](**inputs, delta_softplus=True)
+
+    def forward(scan):
+        with torch.no_grad():
+            scan(**inputs, delta_softplus=True)
+
+    def forward_backward(scan):
+        torch.autograd.grad(scan(**inputs, delta_softplus=True).sum(), list(inputs.values()))
+
+    seconds = {name: {"forward": [], "forward + backward": []} for name in scans}
+    for index in range(rounds + 1):
+        for name, scan in scans.items():
+            if not index:
+                torch.testing.assert_close(scan(**inputs, delta_softplus=True), expected, atol=1e-3, rtol=1e-3)
+            for kind, run in (("forward", forward), ("forward + backward", forward_backward)):
+                # Minutes a call: one round of what is not ours is enough.
+                if kind == "forward + backward" and "ours" not in name and index > 1:
+                    continue
+                started = time.perf_counter()
+                run(scan)
+                if index or "ours" not in name:
+                    seconds[name][kind].append(time.perf_counter() - started)
+    return seconds
+
+
+def scan_share() -> dict[str, float]:
+    """Seconds of a base-size forward pass at 199 tokens, batch 8, and the share of it that the scans take."""
+    config = FFTPConfig(backbone="mamba", num_hidden_layers=24, layer_norm_eps=1e-5, num_labels=527)
+    model = FFTPForAudioClassification(config).eval()
+    features = torch.randn(BATCH, 1000, 128)
+    with torch.no_grad():
+        model(features)
+        with profile(activities=[ProfilerActivity.CPU]) as recorded:
+            started = time.perf_counter()
+            model(features)
+            total = time.perf_counter() - started
+    operator = "fftp::selective_scan_cpu_forward"
+    scan = sum(event.cpu_time_total for event in recorded.key_averages() if event.key == operator) / 1e6
+    return {"forward_seconds": total, "scan_seconds": scan, "share": scan / total}
+
+
+def render(results: dict) -> str:
+    """Markdown."""
+    medians = {
+        name: {kind: statistics.median(times) for kind, times in kinds.items()}
+        for name, kinds in results["seconds"].items()
+    }
+    rows = []
+    for name, kinds in medians.items():
+        cells = [f"{1000 * s:.1f} ms ({s / medians[OURS][kind]:.1f}x)" for kind, s in kinds.items()]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    share, machine = results["share"], ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    return "\n".join(
+        [
+            "# Time of the selective scan on a CPU",
+            "",
+            f"`python -m benchmarks.scan --rounds {results['rounds']} --mamba_ssm_source FILE`: medians at batch",
+            f"{BATCH}, {DIM} channels, {LENGTH} tokens, {STATE} states; in brackets how many times the time of",
+            f"our CPU kernel. Measured on: {machine}.",
+            "GPU kernels: not measured.",
+            "",
+            "| scan | forward | forward + backward |",
+            "|---|---|---|",
+            *rows,
+            "",
+            f"A whole forward pass of FFTP-AuM-base (fo-bi, 199 tokens, batch {BATCH}) takes "
+            f"{share['forward_seconds']:.2f} s; its 48 scans are {share['share']:.0%} of it.",
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    """Measure, print the table, keep it with the raw times."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--mamba_ssm_source", type=Path)
+    arguments = parser.parse_args()
+    results = {
+        "rounds": arguments.rounds,
+        "machine": describe_machine(),
+        "share": scan_share(),
+        "seconds": time_scans(build_scans(arguments.mamba_ssm_source), arguments.rounds),
+    }
+    table = render(results)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "scan.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "scan.md").write_text(table, encoding="utf-8")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

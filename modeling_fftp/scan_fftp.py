@@ -1,0 +1,242 @@
+"""The selective scan of Mamba (Gu and Dao 2023, section 3), in several implementations of one signature.
+
+Shapes and names are those of mamba-ssm's `selective_scan_fn`: u, delta, z (batch, dim, length); A (dim, state); B, C
+(batch, state, length); D, delta_bias (dim). With the time step dt = delta + delta_bias, through softplus if asked, and
+for each t in order, or in reverse order:
+
+    h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] u[t]    (equation 2; A by zero-order hold, B by Euler's rule)
+    y[t] = C[t] h[t] + D u[t],   times silu(z[t]) where z is given
+"""
+
+import torch
+from torch.nn import functional
+from transformers.utils import logging
+
+from .scan_cpu_fftp import load_cpu_kernel, selective_scan_cpu
+from .scan_triton_fftp import selective_scan_triton
+
+try:
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+except ImportError:
+    selective_scan_fn = None
+
+try:
+    import triton
+except ImportError:
+    triton = None
+
+logger = logging.get_logger(__name__)
+
+# Steps between two states that the backward pass of the plain implementation starts again from.
+CHUNK_STEPS = 32
+
+
+def selective_scan_ref(
+    u: torch.Tensor,
+    delta: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor | None = None,
+    z: torch.Tensor | None = None,
+    delta_bias: torch.Tensor | None = None,
+    delta_softplus: bool = False,
+    reverse: bool = False,
+    return_last_state: bool = False,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """The scan as the equations have it, one step after the other; what every other implementation is tested against.
+
+    Shapes: u, delta, z (batch, dim, length); A (dim, state); B, C (batch, state, length); D, delta_bias (dim).
+    Returns: (batch, dim, length), and with `return_last_state` also (batch, dim, state).
+    """
+    dtype = u.dtype
+    u, delta, A, B, C = (x.float() for x in (u, delta, A, B, C))
+    dt = delta if delta_bias is None else delta + delta_bias.float()[:, None]
+    if delta_softplus:
+        dt = functional.softplus(dt)
+    steps = range(u.shape[2])
+    state, outputs = u.new_zeros(u.shape[0], *A.shape), [None] * len(steps)
+    for t in reversed(steps) if reverse else steps:
+        state = torch.exp(dt[:, :, t, None] * A) * state + (dt * u)[:, :, t, None] * B[:, None, :, t]
+        outputs[t] = (state * C[:, None, :, t]).sum(dim=-1)
+    y = torch.stack(outputs, dim=2)
+    if D is not None:
+        y = y + D.float()[:, None] * u
+    if z is not None:
+        y = y * functional.silu(z.float())
+    return (y.to(dtype), state) if return_last_state else y.to(dtype)
+
+
+class _ChunkedScan(torch.autograd.Function):
+    """States and outputs of the bare recurrence in plain torch, one chunk of time after the other.
+
+    What is kept for the backward pass is the state before each chunk; the states within are computed again.
+    """
+
+    @staticmethod
+    def forward(ctx, u, dt, A, B, C):
+        state = u.new_zeros(u.shape[0], *A.shape)
+        starts, outputs = [], []
+        for chunk in _chunks(u, dt, B, C):
+            starts.append(state)
+            states = _chunk_states(state, A, *chunk[:3])[1]
+            outputs.append(torch.einsum("bdkn,bnk->bdk", states, chunk[3]))
+            state = states[:, :, -1]
+        ctx.save_for_backward(u, dt, A, B, C, *starts)
+        return torch.cat(outputs, dim=2), state
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_y, grad_last):
+        u, dt, A, B, C, *starts = ctx.saved_tensors
+        chunks = [
+            *zip(starts, *zip(*_chunks(u, dt, B, C), strict=True), grad_y.split(CHUNK_STEPS, dim=2), strict=True)
+        ]
+        grad_A, carry, grads = torch.zeros_like(A), grad_last, []
+        for start, u_k, dt_k, B_k, C_k, grad_k in reversed(chunks):
+            decay, states = _chunk_states(start, A, u_k, dt_k, B_k)
+            grad_states = []
+            for step in reversed(range(u_k.shape[2])):
+                grad_states.append(torch.addcmul(carry, grad_k[:, :, step, None], C_k[:, None, :, step]))
+                carry = grad_states[-1] * decay[:, :, step]
+            grad_state = torch.stack(grad_states[::-1], dim=2)
+            before = torch.cat((start[:, :, None], states[:, :, :-1]), dim=2)
+            grad_exponent = grad_state * before * decay
+            grad_drive = torch.einsum("bdkn,bnk->bdk", grad_state, B_k)
+            grad_A += torch.einsum("bdkn,bdk->dn", grad_exponent, dt_k)
+            grads.append(
+                (
+                    grad_drive * dt_k,
+                    grad_drive * u_k + torch.einsum("bdkn,dn->bdk", grad_exponent, A),
+                    torch.einsum("bdkn,bdk->bnk", grad_state, dt_k * u_k),
+                    torch.einsum("bdkn,bdk->bnk", states, grad_k),
+                )
+            )
+        grad_u, grad_dt, grad_B, grad_C = (torch.cat(parts[::-1], dim=2) for parts in zip(*grads, strict=True))
+        return grad_u, grad_dt, grad_A, grad_B, grad_C
+
+
+def _chunks(*tensors: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
+    """Cut tensors (..., length) into chunks of time."""
+    return [*zip(*(tensor.split(CHUNK_STEPS, dim=2) for tensor in tensors), strict=True)]
+
+
+def _chunk_states(
+    state: torch.Tensor, A: torch.Tensor, u: torch.Tensor, dt: torch.Tensor, B: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Decay factors and states of a chunk, both (batch, dim, steps, state), after the state (batch, dim, state)."""
+    decay = torch.exp(dt[..., None] * A[:, None])
+    drive = (dt * u)[..., None] * B.transpose(1, 2)[:, None]
+    states = []
+    for factor, term in zip(decay.unbind(dim=2), drive.unbind(dim=2), strict=True):
+        state = torch.addcmul(term, factor, state)
+        states.append(state)
+    return decay, torch.stack(states, dim=2)
+
+
+def _scan_torch(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse):
+    dt = delta if delta_bias is None else delta + delta_bias[:, None]
+    if delta_softplus:
+        dt = functional.softplus(dt)
+    sequences = [x.flip(2) if reverse else x for x in (u, dt, B, C)]
+    y, last = _ChunkedScan.apply(*sequences[:2], A, *sequences[2:])
+    y = y.flip(2) if reverse else y
+    if D is not None:
+        y = y + D[:, None] * u
+    return (y if z is None else y * functional.silu(z)), last
+
+
+def _scan_mamba_ssm(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse):
+    sequences = [None if x is None else (x.flip(2) if reverse else x).contiguous() for x in (u, delta, B, C, z)]
+    u, delta, B, C, z = sequences
+    y, last = selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state=True)
+    return (y.flip(2) if reverse else y), last
+
+
+IMPLEMENTATIONS = {
+    "torch": _scan_torch,
+    "cpu": selective_scan_cpu,
+    "triton": selective_scan_triton,
+    "mamba_ssm": _scan_mamba_ssm,
+}
+
+
+@torch.compiler.assume_constant_result
+def choose_implementation(implementation: str, device: str) -> str:
+    """Resolve "auto" on a type of device and refuse what is not there.
+
+    Raises:
+        ValueError: An unknown name, or an implementation that does not run on the device.
+        ImportError: A package or compiler that is missing; the message has the line that installs it.
+    """
+    if implementation == "auto":
+        if device == "cuda":
+            chosen = "mamba_ssm" if selective_scan_fn is not None else "triton" if triton is not None else "torch"
+        else:
+            chosen = "cpu" if device == "cpu" and load_cpu_kernel() is not None else "torch"
+        logger.info_once(f"selective_scan on {device}: implementation {chosen!r}")
+        return chosen
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation={implementation!r} is unknown; expected 'auto' or one of {[*IMPLEMENTATIONS]}"
+        )
+    if implementation == "cpu" and load_cpu_kernel() is None:
+        raise ImportError("implementation='cpu' needs a C compiler: apt-get install gcc")
+    if implementation == "triton" and triton is None:
+        raise ImportError("implementation='triton' needs Triton: pip install triton")
+    if implementation == "mamba_ssm" and selective_scan_fn is None:
+        raise ImportError("implementation='mamba_ssm' needs mamba-ssm: pip install 'fftp[kernels]'")
+    if implementation == "cpu" and device != "cpu":
+        raise ValueError(f"implementation='cpu' runs on CPU tensors; these are on {device}")
+    return implementation
+
+
+def selective_scan(
+    u: torch.Tensor,
+    delta: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor | None = None,
+    z: torch.Tensor | None = None,
+    delta_bias: torch.Tensor | None = None,
+    delta_softplus: bool = False,
+    reverse: bool = False,
+    return_last_state: bool = False,
+    implementation: str = "auto",
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """The selective scan, computed in float32 whatever the inputs' dtype.
+
+    Args:
+        u: Input, (batch, dim, length).
+        delta: Time steps before bias and softplus, like `u`.
+        A: Decay rates, (dim, state); at most 0.
+        B: Input weights, (batch, state, length).
+        C: Output weights, (batch, state, length).
+        D: Skip weights, (dim).
+        z: Gate, like `u`.
+        delta_bias: Added to `delta`, (dim).
+        delta_softplus: Whether time steps go through softplus.
+        reverse: Whether time runs backwards.
+        return_last_state: Whether to return the state after the last step as well.
+        implementation: "torch" (runs anywhere), "cpu" (fused C kernel), "triton" (fused GPU kernel), "mamba_ssm" (the
+            official GPU kernel), or "auto": on CUDA mamba_ssm, else triton, else torch; on a CPU cpu, else torch.
+
+    Returns:
+        (batch, dim, length) in the dtype of `u`, and with `return_last_state` also (batch, dim, state) in float32.
+
+    Raises:
+        ValueError: Shapes that do not belong together, or an implementation that does not exist or fit the device.
+        ImportError: An implementation that is not installed.
+    """
+    batch, dim, length = u.shape
+    expected = {"delta": (delta, (batch, dim, length)), "A": (A, (dim, A.shape[-1])), "z": (z, (batch, dim, length))}
+    expected |= {"B": (B, (batch, A.shape[-1], length)), "C": (C, (batch, A.shape[-1], length))}
+    expected |= {"D": (D, (dim,)), "delta_bias": (delta_bias, (dim,))}
+    for name, (tensor, shape) in expected.items():
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; with u {tuple(u.shape)} it must be {shape}")
+    scan = IMPLEMENTATIONS[choose_implementation(implementation, u.device.type)]
+    inputs = [None if x is None else x.float() for x in (u, delta, A, B, C, D, z, delta_bias)]
+    y, last = scan(*inputs, delta_softplus, reverse)
+    return (y.to(u.dtype), last) if return_last_state else y.to(u.dtype)

@@ -1,0 +1,238 @@
+"""The selective scan: every implementation against the naive one, in outputs, last state and all gradients."""
+
+import os
+import subprocess
+
+import pytest
+import torch
+
+from modeling_fftp import scan_cpu_fftp, scan_fftp, scan_triton_fftp
+from modeling_fftp.scan_fftp import selective_scan, selective_scan_ref
+
+NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+# Relative root-mean-square error. In bfloat16 the sequences are rounded on the way in and out.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+SHAPES = [(2, 5, 1, 16), (3, 17, 2, 3), (1, 40, 63, 16), (2, 33, 199, 16), (1, 7, 991, 20)]
+
+triton_cpu = pytest.mark.skipif(
+    scan_fftp.triton is None or os.environ.get("TRITON_INTERPRET") != "1",
+    reason="needs Triton, and TRITON_INTERPRET=1 where there is no GPU",
+)
+IMPLEMENTATIONS = ["torch", "cpu", pytest.param("triton", marks=triton_cpu)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread_pool_warm():
+    if scan_cpu_fftp.load_cpu_kernel() is None:
+        pytest.skip("no C compiler")
+
+
+def make_inputs(batch, dim, length, state, dtype=torch.float32, channels_last=False):
+    generator = torch.Generator().manual_seed(length)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    inputs = {
+        "u": draw(batch, dim, length), "delta": draw(batch, dim, length), "A": -4 * draw(dim, state).abs() - 0.1,
+        "B": draw(batch, state, length), "C": draw(batch, state, length), "D": draw(dim),
+        "z": draw(batch, dim, length), "delta_bias": draw(dim),
+    }  # fmt: skip
+    for name, tensor in inputs.items():
+        if tensor.ndim == 3:
+            tensor = tensor.to(dtype)
+            tensor = tensor.transpose(1, 2).contiguous().transpose(1, 2) if channels_last else tensor
+        inputs[name] = tensor.requires_grad_()
+    return inputs
+
+
+def evaluate(scan, inputs, **settings):
+    """Output, last state, and the gradients of all inputs."""
+    output, last = scan(**inputs, return_last_state=True, **settings)
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.randn(tensor.shape, generator=generator) for tensor in (output, last)]
+    loss = (output.float() * weights[0]).sum() + (last * weights[1]).sum()
+    gradients = torch.autograd.grad(loss, list(inputs.values()))
+    return {"output": output, "last": last, **dict(zip(inputs, gradients, strict=True))}
+
+
+def assert_close(results, expected, tolerance):
+    for name, value in expected.items():
+        assert results[name].dtype == value.dtype, name
+        assert results[name].shape == value.shape, name
+        difference, scale = (results[name].double() - value.double()).norm(), value.double().norm()
+        assert difference <= tolerance * (scale + 1e-3), f"{name}: {difference / (scale + 1e-3):.1e}"
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_equals_the_naive_scan(implementation, shape, reverse):
+    if implementation == "triton":
+        # The interpreter takes seconds for a step of a program: one program, and 991 tokens only on demand.
+        if shape[2] > 199 and "FFTP_SLOW_TESTS" not in os.environ:
+            pytest.skip("takes minutes in Triton's interpreter; FFTP_SLOW_TESTS=1 runs it")
+        shape = (1, min(shape[1], scan_triton_fftp.BLOCK_DIM), *shape[2:])
+    inputs = make_inputs(*shape)
+    expected = evaluate(selective_scan_ref, inputs, delta_softplus=True, reverse=reverse)
+    results = evaluate(selective_scan, inputs, delta_softplus=True, reverse=reverse, implementation=implementation)
+    assert_close(results, expected, TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("missing", [("D",), ("z",), ("delta_bias",), ("D", "z", "delta_bias")], ids="-".join)
+@pytest.mark.parametrize("delta_softplus", [False, True])
+def test_options(implementation, missing, delta_softplus):
+    inputs = {name: value for name, value in make_inputs(2, 19, 40, 16).items() if name not in missing}
+    if not delta_softplus:
+        inputs["delta"] = inputs["delta"].detach().abs().requires_grad_()
+        inputs.pop("delta_bias", None)
+    expected = evaluate(selective_scan_ref, inputs, delta_softplus=delta_softplus)
+    results = evaluate(selective_scan, inputs, delta_softplus=delta_softplus, implementation=implementation)
+    assert_close(results, expected, TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_bfloat16_sequences(implementation, reverse):
+    inputs = make_inputs(2, 33, 63, 16, torch.bfloat16)
+    expected = evaluate(selective_scan_ref, inputs, delta_softplus=True, reverse=reverse)
+    results = evaluate(selective_scan, inputs, delta_softplus=True, reverse=reverse, implementation=implementation)
+    assert_close(results, expected, TOLERANCE[torch.bfloat16])
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_strides_change_nothing(implementation):
+    expected = evaluate(selective_scan, make_inputs(2, 33, 63, 16), delta_softplus=True, implementation=implementation)
+    results = evaluate(
+        selective_scan,
+        make_inputs(2, 33, 63, 16, channels_last=True),
+        delta_softplus=True,
+        implementation=implementation,
+    )
+    assert_close(results, expected, TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_extreme_values_stay_finite(implementation):
+    inputs = make_inputs(1, 16, 40, 16)
+    with torch.no_grad():
+        inputs["delta"][:, ::2] = 60.0
+        inputs["delta"][:, 1::2] = -60.0
+        inputs["z"][..., ::2] = 100.0
+        inputs["z"][..., 1::2] = -100.0
+    expected = evaluate(selective_scan_ref, inputs, delta_softplus=True)
+    results = evaluate(selective_scan, inputs, delta_softplus=True, implementation=implementation)
+    assert all(value.isfinite().all() for value in results.values())
+    assert_close(results, expected, 1e-4)
+
+
+def test_reverse_is_the_scan_of_the_flipped_sequence():
+    inputs = make_inputs(2, 20, 50, 16)
+    flipped = {name: x.flip(2) if x.ndim == 3 else x for name, x in inputs.items()}
+    expected, last = selective_scan(**flipped, delta_softplus=True, return_last_state=True)
+    results, reverse_last = selective_scan(**inputs, delta_softplus=True, reverse=True, return_last_state=True)
+    torch.testing.assert_close(results, expected.flip(2), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(reverse_last, last, atol=1e-5, rtol=1e-5)
+
+
+def test_same_numbers_twice():
+    results = [evaluate(selective_scan, make_inputs(3, 70, 100, 16), delta_softplus=True) for _ in range(2)]
+    assert all((results[0][name] == results[1][name]).all() for name in results[0])
+
+
+def test_threads_change_nothing():
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            results.append(evaluate(selective_scan, make_inputs(3, 70, 100, 16), delta_softplus=True))
+    finally:
+        torch.set_num_threads(threads)
+    assert all((results[0][name] == results[1][name]).all() for name in results[0])
+
+
+def test_cpu_kernel_is_a_proper_operator():
+    tensors = make_inputs(2, 20, 40, 16, channels_last=True)
+    tensors["A"] = tensors["A"].detach().t().contiguous().requires_grad_()
+    inputs = [*tensors.values(), True, False, True]
+    torch.library.opcheck(scan_cpu_fftp._forward, inputs, test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.skipif(
+    subprocess.run(["which", "c++"], capture_output=True).returncode != 0, reason="needs a C++ compiler"
+)
+def test_compiles_to_one_graph():
+    inputs = make_inputs(2, 20, 40, 16)
+    compiled = torch.compile(selective_scan, fullgraph=True)
+    expected = evaluate(selective_scan, inputs, delta_softplus=True)
+    assert_close(evaluate(compiled, inputs, delta_softplus=True), expected, TOLERANCE[torch.float32])
+
+
+def test_auto_takes_the_kernel_on_a_cpu():
+    assert scan_fftp.choose_implementation("auto", "cpu") == "cpu"
+
+
+def test_without_a_compiler_one_warning_and_plain_torch(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    warnings = []
+    monkeypatch.setattr(scan_cpu_fftp.logger, "warning", warnings.append)
+    scan_cpu_fftp.load_cpu_kernel.cache_clear()
+    try:
+        inputs = make_inputs(1, 5, 9, 4)
+        expected = selective_scan_ref(**inputs)
+        for _ in range(2):
+            torch.testing.assert_close(selective_scan(**inputs), expected, atol=1e-5, rtol=1e-5)
+        with pytest.raises(ImportError, match="apt-get install gcc"):
+            selective_scan(**inputs, implementation="cpu")
+        assert scan_fftp.choose_implementation("auto", "cpu") == "torch"
+    finally:
+        scan_cpu_fftp.load_cpu_kernel.cache_clear()
+    assert len(warnings) == 1
+    assert "no C compiler" in warnings[0]
+
+
+def test_broken_build_leaves_nothing_behind(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(scan_cpu_fftp, "SOURCE", "not C")
+    with pytest.raises(subprocess.CalledProcessError):
+        scan_cpu_fftp._build()
+    assert list((tmp_path / "fftp").iterdir()) == []
+
+
+def test_cache_folder_is_private(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert scan_cpu_fftp._cache_folder().stat().st_mode & 0o777 == 0o700
+    (tmp_path / "fftp").chmod(0o777)
+    with pytest.raises(PermissionError, match="written by others"):
+        scan_cpu_fftp._cache_folder()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"B": torch.zeros(2, 3, 9)}, r"B has shape \(2, 3, 9\); with u \(2, 5, 9\) it must be \(2, 4, 9\)"),
+        ({"delta": torch.zeros(2, 5, 8)}, r"delta has shape \(2, 5, 8\)"),
+        ({"D": torch.zeros(4)}, r"D has shape \(4,\).*\(5,\)"),
+        ({"implementation": "cuda"}, "implementation='cuda' is unknown"),
+    ],
+)
+def test_errors(change, message):
+    with pytest.raises(ValueError, match=message):
+        selective_scan(**(make_inputs(2, 5, 9, 4) | change))
+
+
+def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.setattr(scan_fftp, "selective_scan_fn", None)
+    monkeypatch.setattr(scan_fftp, "triton", None)
+    for name, line in (("mamba_ssm", r"pip install 'fftp\[kernels\]'"), ("triton", "pip install triton")):
+        with pytest.raises(ImportError, match=line):
+            selective_scan(**make_inputs(1, 5, 9, 4), implementation=name)
+
+
+def test_too_many_states_for_the_kernel():
+    with pytest.raises(ValueError, match=r"65 states.*at most 64"):
+        selective_scan(**make_inputs(1, 5, 9, 65), implementation="cpu")
