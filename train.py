@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from sklearn.metrics import accuracy_score, average_precision_score
-from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArguments, set_seed
+from transformers import EvalPrediction, HfArgumentParser, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from feature_extraction import FFTPFeatureExtractor, SpecMask, SpecMaskDataCollator
@@ -36,6 +36,7 @@ from feature_extraction.audio_dataset_fftp import (
 from feature_extraction.augment_fftp import Mixup, RandomCrop, RandomGain, Stretch, TimeRoll, UniformNoise
 from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.trainer_fftp import FFTPTrainer
 
 logger = logging.getLogger("train")
 
@@ -49,6 +50,8 @@ class ModelArguments:
     """What to train. A checkpoint fixes all but the labels; without one the fields below shape a new model."""
 
     model_name_or_path: str | None = field(default=None, metadata={"help": "FFTP checkpoint to fine-tune."})
+    backbone: str = field(default="ast", metadata={"help": "ast or mamba."})
+    mamba_variant: str = field(default="fo-bi", metadata={"help": "fo-fo, fo-bi or bi-bi."})
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
@@ -60,6 +63,7 @@ class ModelArguments:
     hidden_dropout_prob: float = 0.0
     attention_probs_dropout_prob: float = 0.0
     drop_path_rate: float = 0.0
+    layer_norm_eps: float = 1e-12
     attn_implementation: str | None = field(
         default=None, metadata={"help": "eager, sdpa, flash_attention_2, ...; default: transformers' choice."}
     )
@@ -282,7 +286,7 @@ def main(arguments: list[str]) -> None:
     problem_type = "multi_label_classification" if is_multi_label else "single_label_classification"
     model, extractor = build_model(model_arguments, clips["train"], max_seconds, labels, problem_type)
     collator = build_collator(augmentation, extractor, model.config, max_seconds)
-    trainer = Trainer(
+    trainer = FFTPTrainer(
         model=model,
         args=training,
         data_collator=collator,

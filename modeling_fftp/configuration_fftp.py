@@ -52,8 +52,9 @@ class FFTPConfig(PreTrainedConfig):
         time_step_min: Mamba: smallest initial time step.
         time_step_max: Mamba: largest initial time step.
         time_step_floor: Mamba: lower bound on the initial time step.
-        pooling: "cls" averages the class tokens (AST: class and distillation token), "mean" the patch tokens and has
-            no class token.
+        scan_implementation: Mamba: `implementation` of `selective_scan`.
+        pooling: "cls" takes the class token (AST: the mean of class and distillation token), "mean" averages the patch
+            tokens and has no class token.
         problem_type: Selects the loss: "single_label_classification" (cross entropy; labels are indices or
             distributions), "multi_label_classification" (binary cross entropy) or "regression".
 
@@ -88,6 +89,7 @@ class FFTPConfig(PreTrainedConfig):
     time_step_min: float = 0.001
     time_step_max: float = 0.1
     time_step_floor: float = 1e-4
+    scan_implementation: str = "auto"
     pooling: str = "cls"
     problem_type: str | None = "single_label_classification"
 

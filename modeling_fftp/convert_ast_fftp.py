@@ -4,15 +4,13 @@ python -m modeling_fftp.convert_ast_fftp MIT/ast-finetuned-audioset-10-10-0.4593
 """
 
 import argparse
-import os
-import tempfile
-from pathlib import Path
 
 import torch
 from transformers import ASTFeatureExtractor, ASTForAudioClassification
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.save_folder import save_folder
 
 SHARED_FIELDS = (
     "num_mel_bins", "max_length", "patch_size", "frequency_stride", "time_stride", "hidden_size", "num_hidden_layers",
@@ -68,17 +66,9 @@ def convert(source: str, output_folder: str) -> None:
     Raises:
         FileExistsError: `output_folder` exists and is not empty.
     """
-    output = Path(output_folder).absolute()
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"{output_folder} exists and is not an empty folder")
-    model = convert_model(ASTForAudioClassification.from_pretrained(source))
-    extractor = convert_feature_extractor(ASTFeatureExtractor.from_pretrained(source))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
-        complete = Path(scratch, "complete")
-        model.save_pretrained(complete)
-        extractor.save_pretrained(complete)
-        os.replace(complete, output)
+    with save_folder(output_folder) as folder:
+        convert_model(ASTForAudioClassification.from_pretrained(source)).save_pretrained(folder)
+        convert_feature_extractor(ASTFeatureExtractor.from_pretrained(source)).save_pretrained(folder)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_fftp import FFTPConfig
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
+from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPStateSpace
 
 
 class FFTPPatchEmbeddings(nn.Module):
@@ -81,23 +82,29 @@ class FFTPPositionEmbeddings(nn.Module):
 
 
 class FFTPEmbeddings(nn.Module):
-    """Patch tokens with positions, behind the class tokens, and the mask over all of them."""
+    """Patch tokens with positions, joined by the class tokens, and the mask over all of them.
+
+    The AST backbone has a class and a distillation token in front. The Mamba backbone has one class token in the
+    middle of the real tokens (Erol et al. 2024, section 3.2), and real tokens come before padding, so that a scan in
+    either direction meets them as it would without padding.
+    """
 
     def __init__(self, config: FFTPConfig):
         super().__init__()
         self.config = config
+        self.is_sequential = config.backbone == "mamba"
         self.patch_embeddings = FFTPPatchEmbeddings(config)
         self.position_embeddings = FFTPPositionEmbeddings(config)
-        self.num_class_tokens = 2 if config.pooling == "cls" else 0
-        if self.num_class_tokens:
+        if config.pooling == "cls":
             # The positions of class tokens are constants, so they are part of the tokens.
             self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
-            self.distillation_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+            if not self.is_sequential:
+                self.distillation_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """Embed a batch of spectrograms.
 
         Args:
@@ -105,8 +112,9 @@ class FFTPEmbeddings(nn.Module):
             attention_mask: (batch, frames), 1 at real frames, padding on the right.
 
         Returns:
-            Tokens (batch, class tokens + patches, hidden), and the mask over them, (batch, class tokens + patches), 1
-            where every frame of the patch is real, or None without `attention_mask`.
+            Tokens (batch, class tokens + patches, hidden); the mask over them, (batch, class tokens + patches), true
+            where every frame of the patch is real, or None without `attention_mask`; and the places of the class
+            tokens, (batch or 1, class tokens).
         """
         if attention_mask is not None:
             if attention_mask.shape != input_values.shape[:2]:
@@ -127,12 +135,42 @@ class FFTPEmbeddings(nn.Module):
             is_valid = torch.arange(time_patches, device=patches.device) < valid_patches
             token_mask = is_valid.repeat(1, frequency_patches)
         tokens = patches + self.position_embeddings(time_patches, valid_patches)
-        if self.num_class_tokens:
-            class_tokens = torch.cat((self.cls_token, self.distillation_token), dim=1)
-            tokens = torch.cat((class_tokens.expand(tokens.shape[0], -1, -1), tokens), dim=1)
-            if token_mask is not None:
-                token_mask = nn.functional.pad(token_mask, (self.num_class_tokens, 0), value=True)
-        return self.dropout(tokens), token_mask
+        join = self._insert_class_token if self.is_sequential else self._prepend_class_tokens
+        tokens, token_mask, class_places = join(tokens, token_mask)
+        return self.dropout(tokens), token_mask, class_places
+
+    def _prepend_class_tokens(
+        self, patches: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Class and distillation token in front of the patches (batch, patches, hidden)."""
+        if self.config.pooling == "mean":
+            return patches, mask, patches.new_empty(1, 0, dtype=torch.long)
+        class_tokens = torch.cat((self.cls_token, self.distillation_token), dim=1)
+        tokens = torch.cat((class_tokens.expand(patches.shape[0], -1, -1), patches), dim=1)
+        mask = None if mask is None else nn.functional.pad(mask, (2, 0), value=True)
+        return tokens, mask, torch.arange(2, device=patches.device)[None]
+
+    def _insert_class_token(
+        self, patches: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Real patches first, and the class token in their middle."""
+        batch, num_patches, hidden_size = patches.shape
+        if mask is not None:
+            # With several patches along frequency, padding stands between the rows.
+            order = mask.logical_not().int().argsort(dim=1, stable=True)
+            patches = patches.gather(1, order[..., None].expand_as(patches))
+            num_valid = mask.sum(dim=1, keepdim=True)
+        else:
+            num_valid = torch.tensor([[num_patches]], device=patches.device)
+        if self.config.pooling == "mean":
+            mask = None if mask is None else torch.arange(num_patches, device=patches.device) < num_valid
+            return patches, mask, patches.new_empty(1, 0, dtype=torch.long)
+        middle = num_valid // 2
+        places = torch.arange(num_patches + 1, device=patches.device)
+        source = torch.where(places == middle, num_patches, places - (places > middle).long())
+        tokens = torch.cat((patches, self.cls_token.expand(batch, -1, -1)), dim=1)
+        tokens = tokens.gather(1, source[..., None].expand(batch, -1, hidden_size))
+        return tokens, None if mask is None else places <= num_valid, middle
 
 
 class FFTPPreTrainedModel(PreTrainedModel):
@@ -145,13 +183,16 @@ class FFTPPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The loss is a mean over clips; Trainer averages it over accumulated batches.
     accepts_loss_kwargs = False
-    _no_split_modules = ["FFTPEmbeddings", "FFTPTransformerLayer"]  # noqa: RUF012
+    _no_split_modules = ["FFTPEmbeddings", "FFTPTransformerLayer", "FFTPMambaLayer"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    _can_record_outputs = {"hidden_states": FFTPTransformerLayer, "attentions": FFTPAttention}  # noqa: RUF012
+    _can_record_outputs = {  # noqa: RUF012
+        "hidden_states": [FFTPTransformerLayer, FFTPMambaLayer],
+        "attentions": FFTPAttention,
+    }
 
     def get_input_embeddings(self) -> FFTPPatchEmbeddings:
         """The patch embedding."""
@@ -171,9 +212,12 @@ class FFTPPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, FFTPEmbeddings) and module.num_class_tokens:
-            init.trunc_normal_(module.cls_token, std=self.config.initializer_range)
-            init.trunc_normal_(module.distillation_token, std=self.config.initializer_range)
+        if isinstance(module, (FFTPMambaMixer, FFTPStateSpace)):
+            module.initialise(self.config)
+        elif isinstance(module, FFTPEmbeddings):
+            for name in ("cls_token", "distillation_token"):
+                if hasattr(module, name):
+                    init.trunc_normal_(getattr(module, name), std=self.config.initializer_range)
         elif isinstance(module, FFTPPositionEmbeddings):
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
 
@@ -183,11 +227,12 @@ class FFTPModel(FFTPPreTrainedModel):
 
     def __init__(self, config: FFTPConfig):
         super().__init__(config)
-        if config.backbone != "ast":
-            raise ValueError(f"backbone={config.backbone!r} is not available in this version; use backbone='ast'")
+        layer, norm = (
+            (FFTPMambaLayer, nn.RMSNorm) if config.backbone == "mamba" else (FFTPTransformerLayer, nn.LayerNorm)
+        )
         self.embeddings = FFTPEmbeddings(config)
-        self.layers = nn.ModuleList([FFTPTransformerLayer(config, index) for index in range(config.num_hidden_layers)])
-        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList([layer(config, index) for index in range(config.num_hidden_layers)])
+        self.layernorm = norm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
     @merge_with_config_defaults
@@ -210,21 +255,26 @@ class FFTPModel(FFTPPreTrainedModel):
             request `hidden_states` (one more than layers) and `attentions` (batch, heads, tokens, tokens) of every
             layer.
         """
-        hidden_states, token_mask = self.embeddings(input_values, attention_mask)
-        attention_bias = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=token_mask
-        )
+        hidden_states, token_mask, class_places = self.embeddings(input_values, attention_mask)
+        layer_mask = token_mask
+        if self.config.backbone == "ast":
+            layer_mask = create_bidirectional_mask(
+                config=self.config, inputs_embeds=hidden_states, attention_mask=token_mask
+            )
         for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_bias, **kwargs)
-        hidden_states = self.layernorm(hidden_states)
+            hidden_states = layer(hidden_states, layer_mask, **kwargs)
+        hidden_states = self.layernorm(hidden_states.to(self.layernorm.weight.dtype))
         return BaseModelOutputWithPooling(
-            last_hidden_state=hidden_states, pooler_output=self._pool(hidden_states, token_mask)
+            last_hidden_state=hidden_states, pooler_output=self._pool(hidden_states, token_mask, class_places)
         )
 
-    def _pool(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor:
+    def _pool(
+        self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None, class_places: torch.Tensor
+    ) -> torch.Tensor:
         """(batch, tokens, hidden) to (batch, hidden): the mean of the class tokens, or of the real patch tokens."""
         if self.config.pooling == "cls":
-            return hidden_states[:, : self.embeddings.num_class_tokens].mean(dim=1)
+            index = class_places[..., None].expand(hidden_states.shape[0], -1, hidden_states.shape[-1])
+            return hidden_states.gather(1, index).mean(dim=1)
         if token_mask is None:
             return hidden_states.mean(dim=1)
         weights = token_mask[..., None].to(hidden_states.dtype)
@@ -232,11 +282,12 @@ class FFTPModel(FFTPPreTrainedModel):
 
 
 class FFTPClassificationHead(nn.Module):
-    """LayerNorm and one linear layer, as in AST."""
+    """One linear layer, behind a LayerNorm on the AST backbone, as in AST and AuM."""
 
     def __init__(self, config: FFTPConfig):
         super().__init__()
-        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        is_ast = config.backbone == "ast"
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if is_ast else nn.Identity()
         self.dense = nn.Linear(config.hidden_size, config.num_labels)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:

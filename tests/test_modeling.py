@@ -6,12 +6,21 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import TrainingArguments
 
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPModel
+from modeling_fftp.trainer_fftp import FFTPTrainer
 
 GEOMETRIES = {
     "full-frequency": {"patch_size": (128, 10), "time_stride": 5},
     "square": {"patch_size": 16, "frequency_stride": 16, "time_stride": 10},
+}
+
+BACKBONES = {
+    "ast": {},
+    "fo-fo": {"backbone": "mamba", "mamba_variant": "fo-fo"},
+    "fo-bi": {"backbone": "mamba", "mamba_variant": "fo-bi"},
+    "bi-bi": {"backbone": "mamba", "mamba_variant": "bi-bi"},
 }
 
 
@@ -27,11 +36,20 @@ def build(config, attention="sdpa"):
     return model
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(
+    ("backbone", "settings"),
+    [
+        ("ast", {"attention": "eager"}),
+        ("ast", {"attention": "sdpa"}),
+        *((name, {"scan": scan}) for name in ("fo-fo", "fo-bi", "bi-bi") for scan in ("auto", "torch")),
+    ],
+)
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_batch_gives_each_clip_the_logits_it_gets_alone(make_config, extractor, attention, pooling, geometry):
-    model = build(make_config(pooling=pooling, **GEOMETRIES[geometry]), attention)
+def test_batch_gives_each_clip_the_logits_it_gets_alone(make_config, extractor, backbone, settings, pooling, geometry):
+    config = make_config(pooling=pooling, **GEOMETRIES[geometry], **BACKBONES[backbone])
+    config.scan_implementation = settings.get("scan", "auto")
+    model = build(config, settings.get("attention", "sdpa"))
     rng = np.random.default_rng(0)
     # From below one window, over below one patch, to three times the position table.
     clips = [rng.normal(size=samples).astype(np.float32) * 0.1 for samples in (200, 1500, 9000, 16000, 50000)]
@@ -52,9 +70,10 @@ def test_flex_attention_equals_eager(make_config):
     torch.testing.assert_close(flex, eager, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_what_stands_in_padding_is_ignored(make_config, geometry):
-    model = build(make_config(**GEOMETRIES[geometry]))
+def test_what_stands_in_padding_is_ignored(make_config, geometry, backbone):
+    model = build(make_config(**GEOMETRIES[geometry], **BACKBONES[backbone]))
     features = torch.randn(2, 60, 128)
     mask = torch.ones(2, 60, dtype=torch.long)
     mask[0, 33:] = 0
@@ -87,10 +106,12 @@ def test_square_positions_interpolate_along_time_only(make_config):
     torch.testing.assert_close(longer[:, -1], grid[:, -1])
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_every_parameter_gets_a_gradient(make_config, pooling, geometry):
-    model = FFTPForAudioClassification(make_config(pooling=pooling, max_length=100, **GEOMETRIES[geometry]))
+def test_every_parameter_gets_a_gradient(make_config, pooling, geometry, backbone):
+    config = make_config(pooling=pooling, max_length=100, **GEOMETRIES[geometry], **BACKBONES[backbone])
+    model = FFTPForAudioClassification(config)
     labels = torch.tensor([0, 3])
     model(torch.randn(2, 100, 128), labels=labels).loss.backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -98,11 +119,12 @@ def test_every_parameter_gets_a_gradient(make_config, pooling, geometry):
     assert [name for name in silent if not name.endswith("k_proj.bias")] == []
 
 
-def test_gradient_checkpointing_changes_nothing(make_config):
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_gradient_checkpointing_changes_nothing(make_config, backbone):
     features, labels = torch.randn(2, 100, 128), torch.tensor([0, 3])
     gradients = []
     for checkpointing in (False, True):
-        model = build(make_config()).train()
+        model = build(make_config(**BACKBONES[backbone])).train()
         if checkpointing:
             model.gradient_checkpointing_enable()
         model(features, labels=labels).loss.backward()
@@ -182,18 +204,98 @@ def test_input_of_the_wrong_shape(make_config):
         model(torch.randn(2, 50, 128), torch.ones(2, 49))
 
 
-def test_unavailable_backbone_is_refused(make_config):
-    with pytest.raises(ValueError, match="'mamba'"):
-        FFTPModel(make_config(backbone="mamba"))
+def test_mamba_class_token_stands_in_the_middle_of_the_real_tokens(make_config):
+    model = build(make_config(**BACKBONES["fo-bi"]))
+    mask = torch.ones(2, 100, dtype=torch.long)
+    mask[1, 47:] = 0
+    tokens, token_mask, places = model.fftp.embeddings(torch.randn(2, 100, 128), mask)
+    # 19 and 8 patches.
+    assert places.tolist() == [[9], [4]]
+    assert token_mask.sum(dim=1).tolist() == [20, 9]
+    for row, place in enumerate((9, 4)):
+        torch.testing.assert_close(tokens[row, place], model.fftp.embeddings.cls_token[0, 0])
 
 
-def test_same_seed_same_numbers(make_config):
-    logits = [build(make_config())(torch.ones(1, 80, 128)).logits for _ in range(2)]
+def test_mamba_hidden_states_and_float32_residual(make_config):
+    model = build(make_config(**BACKBONES["fo-bi"])).to(torch.bfloat16)
+    outputs = model(torch.randn(2, 100, 128, dtype=torch.bfloat16), output_hidden_states=True)
+    assert [state.shape for state in outputs.hidden_states] == [(2, 20, 48)] * 3
+    assert outputs.hidden_states[-1].dtype == torch.float32
+    assert outputs.logits.dtype == torch.bfloat16
+    assert outputs.logits.isfinite().all()
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_bfloat16_training_stays_finite(make_config, backbone):
+    model = FFTPForAudioClassification(make_config(**BACKBONES[backbone])).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    features, labels = 3 * torch.randn(4, 100, 128), torch.arange(4)
+    losses = []
+    for _ in range(20):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(features, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("variant", ["fo-fo", "fo-bi", "bi-bi"])
+def test_mamba_starts_as_mamba_ssm_does_and_keeps_it_when_loaded(make_config, tmp_path, variant):
+    config = make_config(**BACKBONES[variant])
+    model = FFTPModel(config)
+    model.save_pretrained(tmp_path)
+    loaded = FFTPForAudioClassification.from_pretrained(tmp_path).fftp
+    for mixer, again in zip(model.layers, loaded.layers, strict=True):
+        mixer, again = mixer.mixer, again.mixer
+        for space in filter(None, (mixer.state_space, mixer.state_space_reverse)):
+            decays = [decay for decay in (space.A_log, space.A_log_reverse) if decay is not None]
+            assert len(decays) == (2 if variant == "fo-bi" else 1)
+            for decay in decays:
+                torch.testing.assert_close(decay.exp(), torch.arange(1.0, 17).expand_as(decay))
+            assert (space.D == 1).all()
+            steps = torch.nn.functional.softplus(space.dt_proj.bias)
+            assert 0.00099 < steps.min() < 0.01
+            assert 0.02 < steps.max() < 0.101
+            assert space.dt_proj.weight.abs().max() <= config.time_step_rank**-0.5
+        for name, parameter in mixer.named_parameters():
+            assert (parameter == again.get_parameter(name)).all()
+
+
+def test_weight_decay_leaves_out_what_must_not_shrink(make_config, tmp_path):
+    for backbone in ("ast", "bi-bi", "fo-bi"):
+        model = FFTPForAudioClassification(make_config(**BACKBONES[backbone]))
+        trainer = FFTPTrainer(model, TrainingArguments(tmp_path, report_to="none", use_cpu=True))
+        decayed = set(trainer.get_decay_parameter_names(model))
+        for name, parameter in model.named_parameters():
+            is_weight = parameter.ndim > 1 and not any(
+                part in name for part in ("A_log", "position_embeddings", "cls_token", "distillation_token")
+            )
+            assert (name in decayed) == is_weight, name
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_same_seed_same_numbers(make_config, backbone):
+    logits = [build(make_config(**BACKBONES[backbone]))(torch.ones(1, 80, 128)).logits for _ in range(2)]
     assert (logits[0] == logits[1]).all()
 
 
-def test_save_and_load(make_config, tmp_path):
-    model = build(make_config(patch_size=(128, 8), time_stride=4))
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi"])
+def test_compiles_to_one_graph(make_config, backbone):
+    model = build(make_config(num_hidden_layers=1, **BACKBONES[backbone]))
+    features, mask = torch.randn(2, 60, 128), torch.ones(2, 60, dtype=torch.long)
+    mask[1, 33:] = 0
+    with torch.no_grad():
+        compiled = torch.compile(model, fullgraph=True)(features, mask).logits
+        torch.testing.assert_close(compiled, model(features, mask).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_save_and_load(make_config, tmp_path, backbone):
+    model = build(make_config(patch_size=(128, 8), time_stride=4, **BACKBONES[backbone]))
     model.save_pretrained(tmp_path)
     loaded = FFTPForAudioClassification.from_pretrained(tmp_path)
     features = torch.randn(2, 50, 128)

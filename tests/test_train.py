@@ -1,6 +1,7 @@
 """train.py from every kind of source to a folder that works where this package is not installed."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -109,6 +110,31 @@ print(json.dumps({{"logits": logits.tolist(), "batched": classify(clips, batch_s
     assert [item["score"] for item in answer["alone"]] == pytest.approx(
         [item["score"] for item in answer["batched"][1]], abs=1e-5
     )
+
+
+@pytest.mark.parametrize("path", [os.environ["PATH"], ""], ids=["with a compiler", "without"])
+def test_mamba_folder_works_without_either_package(clip_folder, tmp_path, run_without_package, path):
+    mamba = ["--backbone", "mamba", "--layer_norm_eps", "1e-5"]
+    run(tmp_path / "out", "--dataset_name", clip_folder, *mamba)
+    sound, _ = soundfile.read(clip_folder / "validation" / "low" / "1.wav", dtype="float32", always_2d=True)
+    np.save(tmp_path / "clip.npy", sound[:, 0])
+    output = run_without_package(
+        f"""
+import json, numpy as np
+from transformers import pipeline
+classify = pipeline("audio-classification", model={str(tmp_path / "out")!r}, trust_remote_code=True, top_k=None)
+print(json.dumps(classify(np.load({str(tmp_path / "clip.npy")!r}))))
+""",
+        PATH=path,
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+    )
+    assert any((tmp_path / "cache").rglob("selective_scan_*.so")) == bool(path)
+    scores = {item["label"]: item["score"] for item in json.loads(output.splitlines()[-1])}
+    model = FFTPForAudioClassification.from_pretrained(tmp_path / "out")
+    extractor = train.FFTPFeatureExtractor.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        expected = model(**extractor(sound[:, 0], sampling_rate=16000, return_tensors="pt")).logits.softmax(dim=-1)[0]
+    assert scores == {name: pytest.approx(expected[i].item(), abs=1e-5) for name, i in model.config.label2id.items()}
 
 
 def test_fine_tuning_takes_the_extractor_and_a_new_head(trained, clip_folder, tmp_path):

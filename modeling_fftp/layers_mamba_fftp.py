@@ -1,0 +1,170 @@
+"""Blocks of the Mamba backbone (Erol et al. 2024, AuM; `mamba_simple.py` of its authors' fork of mamba-ssm)."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+
+from .configuration_fftp import FFTPConfig
+from .drop_path_fftp import FFTPDropPath
+from .scan_fftp import selective_scan
+
+
+def causal_conv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse: bool = False) -> torch.Tensor:
+    """Depthwise convolution that sees the present and the past, or with `reverse` the future.
+
+    Args:
+        x: (batch, tokens, channels).
+        weight: (channels, 1, width); the last element is that of the present.
+        bias: (channels,).
+        reverse: Whether time runs backwards.
+
+    Returns:
+        (batch, tokens, channels).
+    """
+    width, num_tokens = weight.shape[-1], x.shape[1]
+    padded = functional.pad(x, (0, 0, 0, width - 1) if reverse else (0, 0, width - 1, 0))
+    output = bias.to(x.dtype)
+    for offset, tap in enumerate(weight[:, 0].to(x.dtype).unbind(dim=-1)):
+        start = width - 1 - offset if reverse else offset
+        output = torch.addcmul(output, padded[:, start : start + num_tokens], tap)
+    return output
+
+
+class FFTPStateSpace(nn.Module):
+    """One direction of a Mamba block: causal convolution, input-dependent parameters, selective scan.
+
+    Args:
+        config: Model configuration.
+        shared_reverse: Whether a second decay matrix scans the same sequence backwards as well ("fo-bi").
+    """
+
+    def __init__(self, config: FFTPConfig, shared_reverse: bool = False):
+        super().__init__()
+        inner_size = config.expand * config.hidden_size
+        self.implementation = config.scan_implementation
+        self.sizes = (config.time_step_rank, config.state_size, config.state_size)
+        self.conv1d = nn.Conv1d(inner_size, inner_size, config.conv_kernel, groups=inner_size)
+        self.x_proj = nn.Linear(inner_size, sum(self.sizes), bias=False)
+        self.dt_proj = nn.Linear(config.time_step_rank, inner_size)
+        self.A_log = nn.Parameter(torch.zeros(inner_size, config.state_size))
+        self.A_log_reverse = nn.Parameter(torch.zeros_like(self.A_log)) if shared_reverse else None
+        self.D = nn.Parameter(torch.ones(inner_size))
+
+    def forward(
+        self, x: torch.Tensor, z: torch.Tensor, token_mask: torch.Tensor | None, reverse: bool = False
+    ) -> torch.Tensor:
+        """Scan a sequence.
+
+        Args:
+            x: (batch, tokens, inner), zero in padding.
+            z: Gate, like `x`.
+            token_mask: (batch, tokens, 1), real tokens first.
+            reverse: Whether time runs backwards.
+
+        Returns:
+            (batch, tokens, inner); with a second decay matrix the sum of both directions.
+        """
+        x = functional.silu(causal_conv(x, self.conv1d.weight, self.conv1d.bias, reverse))
+        if token_mask is not None:
+            # A state that starts in padding and sees zeros there is still zero at the first real token.
+            x = x * token_mask
+        rank, B, C = self.x_proj(x).split(self.sizes, dim=-1)
+        delta = functional.linear(rank, self.dt_proj.weight)
+        # The kernels take (batch, channels, tokens) of any strides: these are views.
+        sequences = [s.transpose(1, 2) for s in (x, delta, B, C, z)]
+        y = self._scan(self.A_log, *sequences, reverse)
+        if self.A_log_reverse is not None:
+            y = y + self._scan(self.A_log_reverse, *sequences, not reverse)
+        return y.transpose(1, 2)
+
+    def _scan(self, A_log, u, delta, B, C, z, reverse):
+        return selective_scan(
+            u,
+            delta,
+            -torch.exp(A_log.float()),
+            B,
+            C,
+            self.D,
+            z,
+            self.dt_proj.bias,
+            delta_softplus=True,
+            reverse=reverse,
+            implementation=self.implementation,
+        )
+
+    @torch.no_grad()
+    def initialise(self, config: FFTPConfig) -> None:
+        """Initial values of mamba-ssm's `Mamba`: S4D-real decay, unit skip, time steps log-uniform in a range."""
+        for decay in (self.A_log, self.A_log_reverse):
+            if decay is not None:
+                rates = torch.arange(1, config.state_size + 1, dtype=torch.float32, device=decay.device)
+                init.copy_(decay, rates.log().expand_as(decay))
+        init.ones_(self.D)
+        init.kaiming_uniform_(self.conv1d.weight, a=math.sqrt(5))
+        init.kaiming_uniform_(self.x_proj.weight, a=math.sqrt(5))
+        init.uniform_(self.dt_proj.weight, -(config.time_step_rank**-0.5), config.time_step_rank**-0.5)
+        low, high = math.log(config.time_step_min), math.log(config.time_step_max)
+        steps = torch.exp(torch.rand_like(self.dt_proj.bias, dtype=torch.float32) * (high - low) + low)
+        steps = steps.clamp(min=config.time_step_floor)
+        # The inverse of softplus.
+        init.copy_(self.dt_proj.bias, steps + torch.log(-torch.expm1(-steps)))
+
+
+class FFTPMambaMixer(nn.Module):
+    """Gated state spaces in one or two directions.
+
+    "fo-fo" scans forwards; "fo-bi" scans one convolved sequence in both directions, each with its own decay, and adds
+    the outputs; "bi-bi" has a state space of its own per direction and averages the outputs.
+    """
+
+    def __init__(self, config: FFTPConfig):
+        super().__init__()
+        inner_size = config.expand * config.hidden_size
+        self.in_proj = nn.Linear(config.hidden_size, 2 * inner_size, bias=False)
+        self.state_space = FFTPStateSpace(config, shared_reverse=config.mamba_variant == "fo-bi")
+        self.state_space_reverse = FFTPStateSpace(config) if config.mamba_variant == "bi-bi" else None
+        self.out_proj = nn.Linear(inner_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor:
+        """(batch, tokens, hidden) to the same shape; `token_mask` (batch, tokens) has real tokens first."""
+        x, z = self.in_proj(hidden_states).chunk(2, dim=-1)
+        if token_mask is not None:
+            token_mask = token_mask[..., None].to(x.dtype)
+            x = x * token_mask
+        y = self.state_space(x, z, token_mask)
+        if self.state_space_reverse is not None:
+            y = (y + self.state_space_reverse(x, z, token_mask, reverse=True)) / 2
+        return self.out_proj(y)
+
+    @torch.no_grad()
+    def initialise(self, config: FFTPConfig) -> None:
+        """Initial values of mamba-ssm: the output projection is scaled down with the number of residual branches."""
+        init.kaiming_uniform_(self.in_proj.weight, a=math.sqrt(5))
+        bound = 1 / math.sqrt(self.out_proj.in_features * config.num_hidden_layers)
+        init.uniform_(self.out_proj.weight, -bound, bound)
+
+
+class FFTPMambaLayer(GradientCheckpointingLayer):
+    """One block of the Mamba backbone: a mixer behind an RMSNorm, in a residual that stays in float32."""
+
+    def __init__(self, config: FFTPConfig, layer_index: int):
+        super().__init__()
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mixer = FFTPMambaMixer(config)
+        self.drop_path = FFTPDropPath(config.drop_path_rate * layer_index / max(1, config.num_hidden_layers - 1))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        token_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """(batch, tokens, hidden) to the same shape; `token_mask` (batch, tokens) has real tokens first."""
+        mixed = self.mixer(self.norm(hidden_states.to(self.norm.weight.dtype)), token_mask)
+        return hidden_states.float() + self.drop_path(mixed)
