@@ -20,7 +20,6 @@ import torch
 from datasets import Dataset
 from sklearn.metrics import accuracy_score, average_precision_score
 from transformers import EvalPrediction, HfArgumentParser, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from feature_extraction import FFTPFeatureExtractor, SpecMask, SpecMaskDataCollator
 from feature_extraction.audio_dataset_fftp import (
@@ -154,6 +153,9 @@ def parse_arguments(arguments: list[str]) -> tuple:
         raise SystemExit(
             "train.py: --validation_column and --validation_value go together: a column and one of its groups"
         )
+    training = groups[-1]
+    if Path(training.output_dir, "model.safetensors").exists() and not training.resume_from_checkpoint:
+        raise SystemExit(f"train.py: {training.output_dir} holds a model already; choose another --output_dir")
     return tuple(groups)
 
 
@@ -230,7 +232,7 @@ def build_model(
                 f"{source} is for sound at {extractor.sampling_rate} Hz; train.py gives {SAMPLING_RATE} Hz"
             )
         return model, extractor
-    max_length = num_frames(round(max_seconds * SAMPLING_RATE), SAMPLING_RATE)
+    max_length = max(shape["patch_size"][-1], num_frames(round(max_seconds * SAMPLING_RATE), SAMPLING_RATE))
     config = FFTPConfig(max_length=max_length, **shape, **settings)
     extractor = FFTPFeatureExtractor(config.num_mel_bins, SAMPLING_RATE, max_length)
     extractor.mean, extractor.std = extractor.measure(example["audio"] for example in train)
@@ -301,9 +303,7 @@ def main(arguments: list[str]) -> None:
         groups = (model_arguments, data, augmentation)
         recipe = {key: value for group in groups for key, value in vars(group).items()} | training.to_dict()
         Path(training.output_dir, "arguments.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-    result = trainer.train(
-        resume_from_checkpoint=training.resume_from_checkpoint and get_last_checkpoint(training.output_dir)
-    )
+    result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model()
     trainer.save_state()
     trainer.save_metrics("train", result.metrics)

@@ -20,6 +20,7 @@ from transformers.models.mamba.modeling_mamba import mamba_selective_scan
 
 from benchmarks.machine import describe_machine
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.scan_cpu_fftp import OPERATOR
 from modeling_fftp.scan_fftp import selective_scan
 
 RESULTS = Path(__file__).parent / "results"
@@ -126,7 +127,7 @@ def scan_share() -> dict[str, float]:
             started = time.perf_counter()
             model(features)
             total = time.perf_counter() - started
-    operator = "fftp::selective_scan_cpu_forward"
+    operator = f"{OPERATOR}_forward"
     scan = sum(event.cpu_time_total for event in recorded.key_averages() if event.key == operator) / 1e6
     return {"forward_seconds": total, "scan_seconds": scan, "share": scan / total}
 

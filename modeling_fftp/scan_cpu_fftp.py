@@ -24,6 +24,9 @@ LANES = 16
 CHUNK = 32
 MAX_STATE = 64
 MAX_GROUPS = 4
+# Each copy of this file (the package, the code of each loaded checkpoint) registers operators of its own: a second
+# registration of one name would take the first away under a model that uses it.
+OPERATOR = f"fftp::selective_scan_cpu_{hashlib.sha256(__name__.encode()).hexdigest()[:8]}"
 FLAGS = ("-O2", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 
 SOURCE = r"""
@@ -374,7 +377,7 @@ def _cache_folder() -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "fftp"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022:
+    if os.name == "posix" and (folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022):
         raise PermissionError(f"{folder} belongs to another user or can be written by others")
     return folder
 
@@ -475,7 +478,7 @@ def _num_saved(u: torch.Tensor) -> int:
     return -(-u.shape[2] // CHUNK)
 
 
-@torch.library.custom_op("fftp::selective_scan_cpu_forward", mutates_args=())
+@torch.library.custom_op(f"{OPERATOR}_forward", mutates_args=())
 def _forward(
     u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, D: torch.Tensor | None,
     z: torch.Tensor | None, delta_bias: torch.Tensor | None, delta_softplus: bool, reverse: bool, save: bool,
@@ -498,7 +501,7 @@ def _forward_fake(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, 
     return _allocate_forward(u, A, save)
 
 
-@torch.library.custom_op("fftp::selective_scan_cpu_backward", mutates_args=())
+@torch.library.custom_op(f"{OPERATOR}_backward", mutates_args=())
 def _backward(
     grad_out: torch.Tensor, grad_last: torch.Tensor, saved: torch.Tensor,
     u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, D: torch.Tensor | None,

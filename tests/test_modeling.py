@@ -126,7 +126,7 @@ def test_gradient_checkpointing_changes_nothing(make_config, backbone):
     for checkpointing in (False, True):
         model = build(make_config(**BACKBONES[backbone])).train()
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         model(features, labels=labels).loss.backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
@@ -291,6 +291,16 @@ def test_compiles_to_one_graph(make_config, backbone):
     with torch.no_grad():
         compiled = torch.compile(model, fullgraph=True)(features, mask).logits
         torch.testing.assert_close(compiled, model(features, mask).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi", "bi-bi"])
+def test_exports(make_config, backbone):
+    model = build(make_config(num_hidden_layers=1, **BACKBONES[backbone]))
+    features, mask = torch.randn(2, 60, 128), torch.ones(2, 60, dtype=torch.long)
+    mask[1, 33:] = 0
+    with torch.no_grad():
+        exported = torch.export.export(model, (features, mask)).module()
+        torch.testing.assert_close(exported(features, mask).logits, model(features, mask).logits)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

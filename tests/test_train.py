@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -116,20 +117,25 @@ print(json.dumps({{"logits": logits.tolist(), "batched": classify(clips, batch_s
 def test_mamba_folder_works_without_either_package(clip_folder, tmp_path, run_without_package, path):
     mamba = ["--backbone", "mamba", "--layer_norm_eps", "1e-5"]
     run(tmp_path / "out", "--dataset_name", clip_folder, *mamba)
+    shutil.copytree(tmp_path / "out", tmp_path / "copy")
     sound, _ = soundfile.read(clip_folder / "validation" / "low" / "1.wav", dtype="float32", always_2d=True)
     np.save(tmp_path / "clip.npy", sound[:, 0])
     output = run_without_package(
         f"""
 import json, numpy as np
 from transformers import pipeline
-classify = pipeline("audio-classification", model={str(tmp_path / "out")!r}, trust_remote_code=True, top_k=None)
-print(json.dumps(classify(np.load({str(tmp_path / "clip.npy")!r}))))
+folders = [{str(tmp_path / "out")!r}, {str(tmp_path / "copy")!r}]
+# The code of both folders is loaded before either model runs.
+pipelines = [pipeline("audio-classification", model=folder, trust_remote_code=True) for folder in folders]
+print(json.dumps([classify(np.load({str(tmp_path / "clip.npy")!r}), top_k=None) for classify in pipelines]))
 """,
         PATH=path,
         XDG_CACHE_HOME=str(tmp_path / "cache"),
     )
     assert any((tmp_path / "cache").rglob("selective_scan_*.so")) == bool(path)
-    scores = {item["label"]: item["score"] for item in json.loads(output.splitlines()[-1])}
+    first, second = json.loads(output.splitlines()[-1])
+    assert first == second
+    scores = {item["label"]: item["score"] for item in first}
     model = FFTPForAudioClassification.from_pretrained(tmp_path / "out")
     extractor = train.FFTPFeatureExtractor.from_pretrained(tmp_path / "out")
     with torch.no_grad():
@@ -177,7 +183,7 @@ def test_parquet_with_groups(clip_folder, tmp_path):
     results = json.loads((tmp_path / "out" / "validation_results.json").read_text())
     assert results["validation_samples_per_second"] > 0
     with pytest.raises(ValueError, match=r"fold='7' holds 0 of 36 clips.*'0'.*'1'.*'2'"):
-        run(tmp_path / "out", *source, "--validation_value", 7)
+        run(tmp_path / "other", *source, "--validation_value", 7)
 
 
 def test_several_labels_per_clip(clip_folder, tmp_path):
@@ -231,6 +237,13 @@ def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, na
 def test_misspelt_arguments(tmp_path, arguments, message):
     with pytest.raises(SystemExit, match=message):
         train.main(["--output_dir", str(tmp_path), *arguments])
+
+
+def test_a_trained_folder_is_not_overwritten(trained, clip_folder):
+    before = (trained / "model.safetensors").read_bytes()
+    with pytest.raises(SystemExit, match="holds a model already"):
+        run(trained, "--dataset_name", clip_folder)
+    assert (trained / "model.safetensors").read_bytes() == before
 
 
 def test_misspelt_recipe_keys(tmp_path):
