@@ -5,19 +5,16 @@ else the machine does falls on all of them; the table gives medians over the rou
 """
 
 import argparse
-import json
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, pipeline
 
-from benchmarks.machine import describe_machine
+from benchmarks.report import describe_machine, keep
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 
-RESULTS = Path(__file__).parent / "results"
 SAMPLING_RATE = 16000
 CLIP_SECONDS = (1, 10)
 BASELINE = "transformers AST-base, 1212 tokens"
@@ -86,11 +83,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     results = {"rounds": rounds, "machine": describe_machine(), "seconds": measure(rounds)}
-    table = render(results)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "latency.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / "latency.md").write_text(table, encoding="utf-8")
-    print(table)
+    keep("latency", results, render(results))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ reference is read from the file that holds it: unpack its source distribution an
 
 import argparse
 import ast
-import json
 import statistics
 import time
 from pathlib import Path
@@ -18,12 +17,11 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from transformers.models.mamba.modeling_mamba import mamba_selective_scan
 
-from benchmarks.machine import describe_machine
+from benchmarks.report import describe_machine, keep
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.scan_cpu_fftp import OPERATOR
 from modeling_fftp.scan_fftp import selective_scan
 
-RESULTS = Path(__file__).parent / "results"
 BATCH, DIM, LENGTH, STATE = 8, 1536, 199, 16
 OURS = "ours, cpu kernel"
 
@@ -175,11 +173,7 @@ def main() -> None:
         "share": scan_share(),
         "seconds": time_scans(build_scans(arguments.mamba_ssm_source), arguments.rounds),
     }
-    table = render(results)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "scan.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / "scan.md").write_text(table, encoding="utf-8")
-    print(table)
+    keep("scan", results, render(results))
 
 
 if __name__ == "__main__":

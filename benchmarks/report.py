@@ -1,10 +1,13 @@
-"""What figures were measured on."""
+"""What every benchmark reports: the machine, and its results as files."""
 
+import json
 import platform
 from pathlib import Path
 
 import torch
 import transformers
+
+RESULTS = Path(__file__).parent / "results"
 
 
 def describe_machine() -> dict[str, str | int]:
@@ -19,3 +22,11 @@ def describe_machine() -> dict[str, str | int]:
         "transformers": transformers.__version__,
         "precision": "float32",
     }
+
+
+def keep(name: str, results: dict, table: str) -> None:
+    """Print a table, and write it and the raw results to `results/NAME.md` and `results/NAME.json`."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.md").write_text(table, encoding="utf-8")
+    print(table)
