@@ -12,7 +12,7 @@ from transformers.utils import TransformersKwargs
 
 from .configuration_fftp import FFTPConfig
 from .drop_path_fftp import FFTPDropPath
-from .scan_fftp import selective_scan
+from .scan_fftp import bidirectional_scan, selective_scan
 
 
 def causal_conv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse: bool = False) -> torch.Tensor:
@@ -77,26 +77,14 @@ class FFTPStateSpace(nn.Module):
         rank, B, C = self.x_proj(x).split(self.sizes, dim=-1)
         delta = functional.linear(rank, self.dt_proj.weight)
         # The kernels take (batch, channels, tokens) of any strides: these are views.
-        sequences = [s.transpose(1, 2) for s in (x, delta, B, C, z)]
-        y = self._scan(self.A_log, *sequences, reverse)
-        if self.A_log_reverse is not None:
-            y = y + self._scan(self.A_log_reverse, *sequences, not reverse)
+        u, delta, B, C, z = (s.transpose(1, 2) for s in (x, delta, B, C, z))
+        A, rest = -torch.exp(self.A_log.float()), (B, C, self.D, z, self.dt_proj.bias, True)
+        if self.A_log_reverse is None:
+            y = selective_scan(u, delta, A, *rest, reverse=reverse, implementation=self.implementation)
+        else:
+            A_reverse = -torch.exp(self.A_log_reverse.float())
+            y = bidirectional_scan(u, delta, A, A_reverse, *rest, implementation=self.implementation)
         return y.transpose(1, 2)
-
-    def _scan(self, A_log, u, delta, B, C, z, reverse):
-        return selective_scan(
-            u,
-            delta,
-            -torch.exp(A_log.float()),
-            B,
-            C,
-            self.D,
-            z,
-            self.dt_proj.bias,
-            delta_softplus=True,
-            reverse=reverse,
-            implementation=self.implementation,
-        )
 
     @torch.no_grad()
     def initialise(self, config: FFTPConfig) -> None:

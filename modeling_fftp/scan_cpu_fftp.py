@@ -1,8 +1,9 @@
 """The selective scan as one fused kernel for CPUs: C source, its build at first use, and the torch operators.
 
-The kernel keeps 16 channels in one vector and walks along time with their states in registers, so no tensor of shape
-(batch, dim, length, state) is ever made. The backward pass starts from states kept every `CHUNK` steps. It is plain C
-with the vector extension of gcc and clang; its threads are those of torch's own OpenMP runtime.
+The kernel takes as many channels as a register holds and walks along time with some of their states in registers, so
+no tensor of shape (batch, dim, length, state) is ever made. The backward pass starts from states kept every `CHUNK`
+steps. A second decay matrix scans the same sequence the other way in the same call. It is plain C with the vector
+extension of gcc and clang; its threads are those of torch's own OpenMP runtime.
 """
 
 import ctypes
@@ -16,43 +17,57 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch.nn import functional
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-LANES = 16
 CHUNK = 32
-MAX_STATE = 64
-MAX_GROUPS = 4
+# The kernel takes states four at a time, and channels by the register: 16 of them, or 8.
+STATE_MULTIPLE = 4
+MAX_LANES = 16
 # Each copy of this file (the package, the code of each loaded checkpoint) registers operators of its own: a second
-# registration of one name would take the first away under a model that uses it.
-OPERATOR = f"fftp::selective_scan_cpu_{hashlib.sha256(__name__.encode()).hexdigest()[:8]}"
-FLAGS = ("-O2", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+# registration of one name would take the first away under a model that uses it. Each version has its own as well:
+# torch.compile keeps graphs on disk by the names of their operators.
+_COPY = hashlib.sha256(__name__.encode() + Path(__file__).read_bytes()).hexdigest()[:8]
+OPERATOR = f"fftp::selective_scan_cpu_{_COPY}"
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 
 SOURCE = r"""
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
+/* Channels in one vector: the width of the registers. */
+#ifdef __AVX512DQ__
+#define LANES 16
+#else
+#define LANES 8
+#endif
+#define STATES 4 /* states that one pass over time keeps in registers; s->state is a multiple */
+
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
+typedef uint32_t uvec __attribute__((vector_size(LANES * 4)));
+typedef uint16_t hvec __attribute__((vector_size(LANES * 2)));
 typedef void (*parallel_fn)(void (*)(void *), void *, unsigned, unsigned);
 
-/* A float tensor (batch, channel, time) and its strides; of B and C the "channel" is the state, and its stride 1. */
-typedef struct { float *data; int64_t batch, channel, time; } tensor;
+/* A sequence (batch, channel, time), float32 or bfloat16, and its strides in elements; no data: not there. */
+typedef struct { char *data; int64_t batch, channel, time; } tensor;
 
 typedef struct {
-  int64_t batch, dim, length, state, groups, softplus, reverse, threads;
+  int64_t batch, dim, length, state, groups, directions, bfloat16, softplus, reverse, threads;
   parallel_fn parallel;               /* GOMP_parallel of the runtime that torch uses, or NULL */
-  tensor u, delta, z, B, C, out;      /* z.data may be NULL */
-  const float *A, *D, *bias;          /* (state, dim), (dim), (dim); D and bias may be NULL */
-  float *last, *saved;                /* (batch, state, dim); (batch, blocks, chunks, state, LANES) or NULL */
+  tensor u, delta, z, out;
+  const float *A, *B, *C;             /* (directions, state, dim); (batch, length, state) twice */
+  const float *D, *bias;              /* (dim), or NULL */
+  float *last, *saved;                /* (batch, directions, state, dim); see saved_states; or NULL */
   tensor gout, gu, gdelta, gz;
-  const float *glast;                 /* (batch, state, dim) */
-  float *gA, *gB, *gC;                /* (batch, state, dim); (batch, groups, length, state) twice */
+  const float *glast;                 /* (batch, directions, state, dim), or NULL */
+  float *gA, *gB, *gC;                /* (batch, directions, state, dim); (batch, groups, state, length) twice */
   float *gD, *gbias;                  /* (batch, dim) */
   int64_t next;                       /* next task, shared between threads */
 } scan;
@@ -60,13 +75,17 @@ typedef struct {
 static inline vec splat(float x) { return x - (vec){0}; }
 static inline vec pick(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
 
-/* 2^x: the nearest integer goes into the exponent, a polynomial covers the rest (2 ulp). */
+/* 2^x (2 ulp): the nearest integer goes into the exponent, a polynomial covers the rest in [-1/2, 1/2]. */
 static inline vec exp2_(vec x) {
-#ifdef __AVX512F__
+#if LANES == 16
   const vec n = (vec)_mm512_roundscale_ps((__m512)x, 0), r = x - n;
 #else
-  x = pick(x > -126.0f, x, splat(-126.0f));
-  x = pick(x < 126.0f, x, splat(126.0f));
+  /* Not a number must stay so: the second operand of these instructions does. */
+#ifdef __AVX2__
+  x = (vec)_mm256_max_ps((__m256)splat(-126.0f), _mm256_min_ps((__m256)splat(127.0f), (__m256)x));
+#else
+  x = pick(x < -126.0f, splat(-126.0f), pick(x > 127.0f, splat(127.0f), x));
+#endif
   const vec n = x + 12582912.0f;          /* 1.5 * 2^23: adding it rounds to an integer */
   const vec r = x - (n - 12582912.0f);
 #endif
@@ -75,7 +94,7 @@ static inline vec exp2_(vec x) {
   p = p * r + 2.402264791363012e-1f;
   p = p * r + 6.931472028550421e-1f;
   p = p * r + 1.0f;
-#ifdef __AVX512F__
+#if LANES == 16
   return (vec)_mm512_scalef_ps((__m512)p, (__m512)n);
 #else
   return (vec)((ivec)p + ((ivec)n << 23));
@@ -100,16 +119,50 @@ static inline vec softplus_(vec x) {
   return pick(x > 0.0f, x, splat(0)) + p * e;
 }
 
-static inline vec load(const float *p, int64_t stride, int lanes) {
+static inline vec widen(hvec h) { return (vec)(__builtin_convertvector(h, uvec) << 16); }
+
+/* To the nearest bfloat16, ties to even; NaN stays NaN. */
+static inline hvec narrow(vec v) {
+  const uvec x = (uvec)v, rounded = x + 0x7fff + ((x >> 16) & 1);
+  return __builtin_convertvector((uvec)pick(v == v, (vec)rounded, (vec)(x | 0x400000)) >> 16, hvec);
+}
+
+static inline vec load(const float *p, int lanes) {
   vec v = {0};
-  if (stride == 1 && lanes == LANES) memcpy(&v, p, sizeof v);
-  else for (int i = 0; i < lanes; i++) v[i] = p[i * stride];
+  if (lanes == LANES) memcpy(&v, p, sizeof v);
+  else for (int i = 0; i < lanes; i++) v[i] = p[i];
   return v;
 }
 
-static inline void store(float *p, int64_t stride, int lanes, vec v) {
-  if (stride == 1 && lanes == LANES) memcpy(p, &v, sizeof v);
-  else for (int i = 0; i < lanes; i++) p[i * stride] = v[i];
+static inline void store(float *p, int lanes, vec v) {
+  if (lanes == LANES) memcpy(p, &v, sizeof v);
+  else for (int i = 0; i < lanes; i++) p[i] = v[i];
+}
+
+static inline vec load_sequence(int64_t bfloat16, const char *p, int64_t stride, int lanes) {
+  const int contiguous = stride == 1 && lanes == LANES;
+  if (!bfloat16) {
+    if (contiguous) return load((const float *)p, LANES);
+    vec v = {0};
+    for (int i = 0; i < lanes; i++) v[i] = ((const float *)p)[i * stride];
+    return v;
+  }
+  hvec h = {0};
+  if (contiguous) memcpy(&h, p, sizeof h);
+  else for (int i = 0; i < lanes; i++) h[i] = ((const uint16_t *)p)[i * stride];
+  return widen(h);
+}
+
+static inline void store_sequence(int64_t bfloat16, char *p, int64_t stride, int lanes, vec v) {
+  const int contiguous = stride == 1 && lanes == LANES;
+  if (!bfloat16) {
+    if (contiguous) store((float *)p, LANES, v);
+    else for (int i = 0; i < lanes; i++) ((float *)p)[i * stride] = v[i];
+    return;
+  }
+  const hvec h = narrow(v);
+  if (contiguous) memcpy(p, &h, sizeof h);
+  else for (int i = 0; i < lanes; i++) ((uint16_t *)p)[i * stride] = h[i];
 }
 
 #if defined(__clang__) || __GNUC__ >= 12
@@ -118,223 +171,316 @@ static inline void store(float *p, int64_t stride, int lanes, vec v) {
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
 #endif
 
-/* Rows become columns: four times, each half of the rows is interleaved with the other. */
+#if LANES == 16
+#define LOWER(a, b) SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define UPPER(a, b) SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#else
+#define LOWER(a, b) SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define UPPER(a, b) SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#endif
+
+/* Rows become columns: as often as LANES halves, each half of the rows is interleaved with the other. */
 static inline void transpose(vec x[LANES]) {
-  for (int pass = 0; pass < 4; pass++) {
+#pragma GCC unroll 4
+  for (int size = LANES; size > 1; size /= 2) {
     vec y[LANES];
+#pragma GCC unroll 8
     for (int i = 0; i < LANES / 2; i++) {
-      vec a = x[i], b = x[i + LANES / 2];
-      y[2 * i] = SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-      y[2 * i + 1] = SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+      const vec a = x[i], b = x[i + LANES / 2];
+      y[2 * i] = LOWER(a, b);
+      y[2 * i + 1] = UPPER(a, b);
     }
-    memcpy(x, y, sizeof y);
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) x[i] = y[i];
   }
 }
 
-/* Channels d to d + lanes at the moments t to t + steps (at most LANES), one vector per moment. */
-static inline void read(const tensor *x, int64_t b, int64_t d, int64_t t, int lanes, int steps, vec out[LANES]) {
-  const float *p = x->data + b * x->batch + d * x->channel + t * x->time;
-  if (x->time == 1 && lanes == LANES && steps == LANES) {
-    for (int i = 0; i < LANES; i++) memcpy(&out[i], p + i * x->channel, sizeof(vec));
-    transpose(out);
-  } else {
-    for (int i = 0; i < steps; i++) out[i] = load(p + i * x->time, x->channel, lanes);
-  }
+static inline int64_t min_(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* A block of LANES channels (the last one has fewer) of one clip. */
+typedef struct { int64_t b, d; int lanes; } place;
+
+static inline char *element(const scan *s, const tensor *x, place at, int64_t t) {
+  return x->data + (s->bfloat16 ? 2 : 4) * (at.b * x->batch + at.d * x->channel + t * x->time);
 }
 
-static inline void write(const tensor *x, int64_t b, int64_t d, int64_t t, int lanes, int steps, vec in[LANES]) {
-  float *p = x->data + b * x->batch + d * x->channel + t * x->time;
-  if (x->time == 1 && lanes == LANES && steps == LANES) {
-    transpose(in);
-    for (int i = 0; i < LANES; i++) memcpy(p + i * x->channel, &in[i], sizeof(vec));
-  } else {
-    for (int i = 0; i < steps; i++) store(p + i * x->time, x->channel, lanes, in[i]);
-  }
+/* The block at `steps` moments from t on, one vector per moment. */
+static void read(const scan *s, const tensor *x, place at, int64_t t, int64_t steps, vec *out) {
+  const int64_t step = (s->bfloat16 ? 2 : 4) * x->time, channel = (s->bfloat16 ? 2 : 4) * x->channel;
+  const char *p = element(s, x, at, t);
+  int64_t i = 0;
+  if (x->time == 1 && at.lanes == LANES)
+    for (; i + LANES <= steps; i += LANES) {
+      for (int j = 0; j < LANES; j++) out[i + j] = load_sequence(s->bfloat16, p + i * step + j * channel, 1, LANES);
+      transpose(out + i);
+    }
+  for (; i < steps; i++) out[i] = load_sequence(s->bfloat16, p + i * step, x->channel, at.lanes);
 }
 
-/* Row of B or C at one moment. */
-static inline const float *row(const tensor *x, int64_t b, int64_t t) { return x->data + b * x->batch + t * x->time; }
-
-/* Steps of the tile of LANES steps that begins at step `first`, and the earliest moment in it. */
-static inline int tile_steps(int64_t length, int64_t first) { return length - first < LANES ? length - first : LANES; }
+/* The way back; with `add`, on top of what is there. */
+static void write(const scan *s, const tensor *x, place at, int64_t t, int64_t steps, vec *in, int add) {
+  const int64_t step = (s->bfloat16 ? 2 : 4) * x->time, channel = (s->bfloat16 ? 2 : 4) * x->channel;
+  char *p = element(s, x, at, t);
+  int64_t i = 0;
+  if (add) {
+    vec there[CHUNK];
+    read(s, x, at, t, steps, there);
+    for (int64_t j = 0; j < steps; j++) in[j] += there[j];
+  }
+  if (x->time == 1 && at.lanes == LANES)
+    for (; i + LANES <= steps; i += LANES) {
+      transpose(in + i);
+      for (int j = 0; j < LANES; j++) store_sequence(s->bfloat16, p + i * step + j * channel, 1, LANES, in[i + j]);
+    }
+  for (; i < steps; i++) store_sequence(s->bfloat16, p + i * step, x->channel, at.lanes, in[i]);
+}
 
 static inline int64_t num_blocks(const scan *s) { return (s->dim + LANES - 1) / LANES; }
 static inline int64_t num_chunks(const scan *s) { return (s->length + CHUNK - 1) / CHUNK; }
-static inline float *saved_states(const scan *s, int64_t b, int64_t block, int64_t chunk) {
-  return s->saved + ((b * num_blocks(s) + block) * num_chunks(s) + chunk) * s->state * LANES;
+static inline place block_place(const scan *s, int64_t b, int64_t block) {
+  return (place){b, block * LANES, min_(LANES, s->dim - block * LANES)};
+}
+static inline int is_reverse(const scan *s, int64_t direction) { return s->reverse != direction; }
+
+/* States before the first step of a chunk, (state, LANES). */
+static inline float *saved_states(const scan *s, int64_t direction, place at, int64_t chunk) {
+  const int64_t row = (direction * s->batch + at.b) * num_blocks(s) + at.d / LANES;
+  return s->saved + (row * num_chunks(s) + chunk) * s->state * LANES;
 }
 
-static inline __attribute__((always_inline)) void forward_block(scan *s, int64_t b, int64_t block, int64_t N) {
-  const int64_t d = block * LANES, length = s->length;
-  const int lanes = s->dim - d < LANES ? s->dim - d : LANES;
-  const vec D = s->D ? load(s->D + d, 1, lanes) : splat(0), bias = s->bias ? load(s->bias + d, 1, lanes) : splat(0);
-  vec A2[MAX_STATE], h[MAX_STATE], u[LANES], delta[LANES], z[LANES], out[LANES];
-  for (int64_t n = 0; n < N; n++) {
-    A2[n] = LOG2E * load(s->A + n * s->dim + d, 1, lanes);
-    h[n] = splat(0);
+/* Element [b, direction, n, d] of a tensor (batch, directions, state, dim). */
+static inline int64_t parameter(const scan *s, int64_t direction, place at, int64_t n) {
+  return ((at.b * s->directions + direction) * s->state + n) * s->dim + at.d;
+}
+
+static inline const float *decay_rates(const scan *s, int64_t direction, place at, int64_t n) {
+  return s->A + (direction * s->state + n) * s->dim + at.d;
+}
+
+/* Adds what STATES states, from n on, give to y. */
+static void forward_states(
+    const scan *s, place at, int64_t direction, int64_t n, const vec *dt, const vec *dtu, vec *y) {
+  const int64_t length = s->length, state = s->state;
+  const int reverse = is_reverse(s, direction);
+  const float *B = s->B + at.b * length * state + n, *C = s->C + at.b * length * state + n;
+  vec A2[STATES], h[STATES];
+  for (int k = 0; k < STATES; k++) {
+    A2[k] = LOG2E * load(decay_rates(s, direction, at, n + k), at.lanes);
+    h[k] = splat(0);
   }
-  for (int64_t first = 0; first < length; first += LANES) {
-    const int steps = tile_steps(length, first);
-    const int64_t t0 = s->reverse ? length - first - steps : first;
-    if (s->saved && first % CHUNK == 0) memcpy(saved_states(s, b, block, first / CHUNK), h, N * sizeof(vec));
-    read(&s->u, b, d, t0, lanes, steps, u);
-    read(&s->delta, b, d, t0, lanes, steps, delta);
-    if (s->z.data) read(&s->z, b, d, t0, lanes, steps, z);
-    for (int step = 0; step < steps; step++) {
-      const int i = s->reverse ? steps - 1 - step : step;
-      const float *B = row(&s->B, b, t0 + i), *C = row(&s->C, b, t0 + i);
-      const vec raw = delta[i] + bias, dt = s->softplus ? softplus_(raw) : raw, dtu = dt * u[i];
-      vec y = D * u[i];
+  for (int64_t step = 0; step < length; step++) {
+    const int64_t t = reverse ? length - 1 - step : step;
+    if (s->saved && step % CHUNK == 0)
+      for (int k = 0; k < STATES; k++)
+        store(saved_states(s, direction, at, step / CHUNK) + (n + k) * LANES, LANES, h[k]);
+    vec sum = y[t];
 #pragma GCC unroll 4
-      for (int64_t n = 0; n < N; n++) {
-        h[n] = exp2_(dt * A2[n]) * h[n] + dtu * B[n];
-        y += h[n] * C[n];
-      }
-      out[i] = s->z.data ? y * z[i] * sigmoid_(z[i]) : y;
+    for (int k = 0; k < STATES; k++) {
+      h[k] = exp2_(dt[t] * A2[k]) * h[k] + dtu[t] * B[t * state + k];
+      sum += h[k] * C[t * state + k];
     }
-    write(&s->out, b, d, t0, lanes, steps, out);
+    y[t] = sum;
   }
-  for (int64_t n = 0; n < N; n++) store(s->last + (b * N + n) * s->dim + d, 1, lanes, h[n]);
+  if (s->last)
+    for (int k = 0; k < STATES; k++) store(s->last + parameter(s, direction, at, n + k), at.lanes, h[k]);
 }
 
-/* What the backward pass keeps of one chunk of one block while it walks back. */
-typedef struct {
-  vec h[CHUNK + 1][MAX_STATE], a[CHUNK][MAX_STATE];
-  vec dt[CHUNK], slope[CHUNK], y[CHUNK];
-} chunk_states;
-
-/* And over all chunks: sums over blocks for B and C, and running sums per block. */
-typedef struct {
-  vec gB[CHUNK][MAX_STATE], gC[CHUNK][MAX_STATE];
-} chunk_sums;
-
-typedef struct { vec carry[MAX_STATE], gA[MAX_STATE], gD, gbias; } block_sums;
-
-static inline __attribute__((always_inline)) void backward_chunk(
-    scan *s, int64_t b, int64_t block, int64_t chunk, int64_t N, chunk_states *k, chunk_sums *sums, block_sums *g) {
-  const int64_t d = block * LANES, begin = chunk * CHUNK, length = s->length;
-  const int64_t end = begin + CHUNK < length ? begin + CHUNK : length;
-  const int lanes = s->dim - d < LANES ? s->dim - d : LANES;
-  const vec D = s->D ? load(s->D + d, 1, lanes) : splat(0), bias = s->bias ? load(s->bias + d, 1, lanes) : splat(0);
-  vec A[MAX_STATE], A2[MAX_STATE], u[LANES], delta[LANES], z[LANES], gout[LANES], gu[LANES], gdelta[LANES], gz[LANES];
-  for (int64_t n = 0; n < N; n++) {
-    A[n] = load(s->A + n * s->dim + d, 1, lanes);
-    A2[n] = LOG2E * A[n];
+static void forward_block(scan *s, place at, vec *memory) {
+  const int64_t length = s->length;
+  const vec D = s->D ? (float)s->directions * load(s->D + at.d, at.lanes) : splat(0);
+  const vec bias = s->bias ? load(s->bias + at.d, at.lanes) : splat(0);
+  vec *dt = memory, *dtu = dt + length, *y = dtu + length;
+  read(s, &s->delta, at, 0, length, dt);
+  read(s, &s->u, at, 0, length, dtu);
+  for (int64_t t = 0; t < length; t++) {
+    const vec raw = dt[t] + bias;
+    dt[t] = s->softplus ? softplus_(raw) : raw;
+    y[t] = D * dtu[t];
+    dtu[t] *= dt[t];
   }
-  memcpy(k->h[0], saved_states(s, b, block, chunk), N * sizeof(vec));
-  for (int64_t first = begin; first < end; first += LANES) {
-    const int steps = tile_steps(length, first);
-    const int64_t t0 = s->reverse ? length - first - steps : first;
-    read(&s->u, b, d, t0, lanes, steps, u);
-    read(&s->delta, b, d, t0, lanes, steps, delta);
-    for (int step = 0; step < steps; step++) {
-      const int i = s->reverse ? steps - 1 - step : step, j = first - begin + step;
-      const float *B = row(&s->B, b, t0 + i), *C = row(&s->C, b, t0 + i);
-      const vec raw = delta[i] + bias, dt = s->softplus ? softplus_(raw) : raw, dtu = dt * u[i];
-      vec y = D * u[i];
-      for (int64_t n = 0; n < N; n++) {
-        const vec a = k->a[j][n] = exp2_(dt * A2[n]);
-        const vec h = k->h[j + 1][n] = a * k->h[j][n] + dtu * B[n];
-        y += h * C[n];
-      }
-      k->slope[j] = s->softplus ? sigmoid_(raw) : splat(1);
-      k->dt[j] = dt;
-      k->y[j] = y;
+  for (int64_t direction = 0; direction < s->directions; direction++)
+    for (int64_t n = 0; n < s->state; n += STATES) forward_states(s, at, direction, n, dt, dtu, y);
+  if (s->z.data) {
+    vec *z = dt;
+    read(s, &s->z, at, 0, length, z);
+    for (int64_t t = 0; t < length; t++) y[t] *= z[t] * sigmoid_(z[t]);
+  }
+  write(s, &s->out, at, 0, length, y, 0);
+}
+
+/* One chunk of one block on the way back, by moment; the gradients fill up as the states are passed. */
+typedef struct {
+  int64_t t, steps;
+  vec u[CHUNK], dt[CHUNK], dtu[CHUNK], slope[CHUNK], y[CHUNK], gy[CHUNK], gdtu[CHUNK], gdt[CHUNK];
+} chunk_work;
+
+/* What a block carries from chunk to chunk: gradients of the states, and sums; gstate and gA are (state) vectors. */
+typedef struct { vec gD, gbias, *gstate, *gA; } block_work;
+
+/* STATES states of a chunk, from n on: walks forwards again, then back. gB and gC are (state, CHUNK) vectors. */
+static void backward_states(
+    const scan *s, place at, int64_t direction, int64_t chunk, int64_t n, chunk_work *w, block_work *g, vec *gB,
+    vec *gC) {
+  const int64_t state = s->state, first = (at.b * s->length + w->t) * state + n;
+  const int reverse = is_reverse(s, direction);
+  const float *B = s->B + first, *C = s->C + first;
+  vec A[STATES], A2[STATES], h[STATES], gh[STATES], gA[STATES], decay[CHUNK][STATES], before[CHUNK][STATES];
+  memcpy(h, saved_states(s, direction, at, chunk) + n * LANES, sizeof h);
+  memcpy(gh, g->gstate + n, sizeof gh);
+  memcpy(gA, g->gA + n, sizeof gA);
+  for (int k = 0; k < STATES; k++) {
+    A[k] = load(decay_rates(s, direction, at, n + k), at.lanes);
+    A2[k] = LOG2E * A[k];
+  }
+  for (int64_t step = 0; step < w->steps; step++) {
+    const int64_t i = reverse ? w->steps - 1 - step : step;
+    vec sum = w->y[i];
+#pragma GCC unroll 4
+    for (int k = 0; k < STATES; k++) {
+      before[i][k] = h[k];
+      decay[i][k] = exp2_(w->dt[i] * A2[k]);
+      h[k] = decay[i][k] * h[k] + w->dtu[i] * B[i * state + k];
+      sum += h[k] * C[i * state + k];
+    }
+    w->y[i] = sum;
+  }
+  for (int64_t step = w->steps - 1; step >= 0; step--) {
+    const int64_t i = reverse ? w->steps - 1 - step : step;
+    const vec gy = w->gy[i], dt = w->dt[i], dtu = w->dtu[i];
+    vec gdtu = w->gdtu[i], gdt = w->gdt[i];
+#pragma GCC unroll 4
+    for (int k = 0; k < STATES; k++) {
+      gC[(n + k) * CHUNK + i] += gy * h[k];
+      gh[k] += gy * C[i * state + k];
+      gB[(n + k) * CHUNK + i] += gh[k] * dtu;
+      gdtu += gh[k] * B[i * state + k];
+      gh[k] *= decay[i][k];
+      h[k] = before[i][k];
+      const vec gexponent = gh[k] * h[k];
+      gdt += gexponent * A[k];
+      gA[k] += gexponent * dt;
+    }
+    w->gdtu[i] = gdtu;
+    w->gdt[i] = gdt;
+  }
+  memcpy(g->gstate + n, gh, sizeof gh);
+  memcpy(g->gA + n, gA, sizeof gA);
+}
+
+static void backward_chunk(
+    const scan *s, place at, int64_t direction, int64_t chunk, chunk_work *w, block_work *g, vec *gB, vec *gC) {
+  const vec D = s->D ? load(s->D + at.d, at.lanes) : splat(0);
+  const vec bias = s->bias ? load(s->bias + at.d, at.lanes) : splat(0);
+  const int64_t first = chunk * CHUNK;
+  vec z[CHUNK], gz[CHUNK];
+  w->steps = min_(CHUNK, s->length - first);
+  w->t = is_reverse(s, direction) ? s->length - first - w->steps : first;
+  read(s, &s->u, at, w->t, w->steps, w->u);
+  read(s, &s->delta, at, w->t, w->steps, w->dt);
+  read(s, &s->gout, at, w->t, w->steps, w->gy);
+  for (int64_t i = 0; i < w->steps; i++) {
+    const vec raw = w->dt[i] + bias;
+    w->dt[i] = s->softplus ? softplus_(raw) : raw;
+    w->slope[i] = s->softplus ? sigmoid_(raw) : splat(1);
+    w->dtu[i] = w->dt[i] * w->u[i];
+    w->y[i] = D * w->u[i];
+    w->gdtu[i] = w->gdt[i] = splat(0);
+  }
+  if (s->z.data) {
+    read(s, &s->z, at, w->t, w->steps, z);
+    for (int64_t i = 0; i < w->steps; i++) {
+      const vec gate = sigmoid_(z[i]);
+      gz[i] = w->gy[i] * gate * (1.0f + z[i] * (1.0f - gate));
+      w->gy[i] *= z[i] * gate;
     }
   }
-  for (int64_t first = begin + (end - begin - 1) / LANES * LANES; first >= begin; first -= LANES) {
-    const int steps = tile_steps(length, first);
-    const int64_t t0 = s->reverse ? length - first - steps : first;
-    read(&s->u, b, d, t0, lanes, steps, u);
-    read(&s->gout, b, d, t0, lanes, steps, gout);
-    if (s->z.data) read(&s->z, b, d, t0, lanes, steps, z);
-    for (int step = steps - 1; step >= 0; step--) {
-      const int i = s->reverse ? steps - 1 - step : step, j = first - begin + step;
-      const float *B = row(&s->B, b, t0 + i), *C = row(&s->C, b, t0 + i);
-      vec gy = gout[i];
-      if (s->z.data) {
-        const vec gate = sigmoid_(z[i]);
-        gz[i] = gy * k->y[j] * gate * (1.0f + z[i] * (1.0f - gate));
-        gy *= z[i] * gate;
-      }
-      const vec dt = k->dt[j], dtu = dt * u[i];
-      vec gdtu = splat(0), gdt = splat(0);
-      for (int64_t n = 0; n < N; n++) {
-        const vec gh = g->carry[n] + gy * C[n];
-        sums->gC[j][n] += gy * k->h[j + 1][n];
-        sums->gB[j][n] += gh * dtu;
-        gdtu += gh * B[n];
-        g->carry[n] = gh * k->a[j][n];
-        const vec ga = g->carry[n] * k->h[j][n];
-        gdt += ga * A[n];
-        g->gA[n] += ga * dt;
-      }
-      gdelta[i] = (gdt + gdtu * u[i]) * k->slope[j];
-      gu[i] = gy * D + gdtu * dt;
-      g->gbias += gdelta[i];
-      g->gD += gy * u[i];
-    }
-    write(&s->gu, b, d, t0, lanes, steps, gu);
-    write(&s->gdelta, b, d, t0, lanes, steps, gdelta);
-    if (s->z.data) write(&s->gz, b, d, t0, lanes, steps, gz);
+  for (int64_t n = 0; n < s->state; n += STATES) backward_states(s, at, direction, chunk, n, w, g, gB, gC);
+  for (int64_t i = 0; i < w->steps; i++) {
+    w->gdt[i] = (w->gdt[i] + w->gdtu[i] * w->u[i]) * w->slope[i];
+    w->gdtu[i] = w->gy[i] * D + w->gdtu[i] * w->dt[i];
+    g->gbias += w->gdt[i];
+    g->gD += w->gy[i] * w->u[i];
+  }
+  write(s, &s->gdelta, at, w->t, w->steps, w->gdt, direction);
+  write(s, &s->gu, at, w->t, w->steps, w->gdtu, direction);
+  if (s->z.data) {
+    for (int64_t i = 0; i < w->steps; i++) gz[i] *= w->y[i];
+    write(s, &s->gz, at, w->t, w->steps, gz, direction);
   }
 }
 
-static inline __attribute__((always_inline)) void backward_group(
-    scan *s, int64_t b, int64_t group, int64_t N, char *memory) {
-  const int64_t blocks = num_blocks(s), size = (blocks + s->groups - 1) / s->groups;
-  const int64_t first = group * size, end = first + size < blocks ? first + size : blocks;
-  chunk_states *k = (chunk_states *)memory;
-  chunk_sums *sums = (chunk_sums *)(k + 1);
-  block_sums *g = (block_sums *)(sums + 1);
-  for (int64_t block = first; block < end; block++) {
-    const int64_t d = block * LANES;
-    const int lanes = s->dim - d < LANES ? s->dim - d : LANES;
-    memset(&g[block - first], 0, sizeof(block_sums));
-    for (int64_t n = 0; n < N; n++) g[block - first].carry[n] = load(s->glast + (b * N + n) * s->dim + d, 1, lanes);
-  }
-  for (int64_t chunk = num_chunks(s) - 1; chunk >= 0; chunk--) {
-    memset(sums, 0, sizeof *sums);
-    for (int64_t block = first; block < end; block++)
-      backward_chunk(s, b, block, chunk, N, k, sums, &g[block - first]);
-    for (int64_t i = 0; i < CHUNK && chunk * CHUNK + i < s->length; i++) {
-      const int64_t step = chunk * CHUNK + i, t = s->reverse ? s->length - 1 - step : step;
-      for (int64_t n = 0; n < N; n++) {
-        float gB = 0, gC = 0;
-        for (int lane = 0; lane < LANES; lane++) { gB += sums->gB[i][n][lane]; gC += sums->gC[i][n][lane]; }
-        const int64_t index = ((b * s->groups + group) * s->length + t) * N + n;
-        s->gB[index] = gB;
-        s->gC[index] = gC;
+/* Sums over the lanes of a chunk's gradients of B or C, into a tensor (state, length); with `add`, on top. */
+static void sum_lanes(const scan *s, int64_t t, int64_t steps, vec *sums, float *out, int add) {
+  for (int64_t n = 0; n < s->state; n++)
+    for (int64_t i = 0; i < steps; i += LANES) {
+      vec *x = sums + n * CHUNK + i;
+      float *p = out + n * s->length + t + i;
+      const int count = min_(LANES, steps - i);
+      transpose(x);
+      for (int width = LANES / 2; width; width /= 2)
+        for (int j = 0; j < width; j++) x[j] += x[j + width];
+      store(p, count, add ? x[0] + load(p, count) : x[0]);
+    }
+}
+
+static void backward_group(scan *s, int64_t b, int64_t group, vec *memory) {
+  const int64_t first = group * num_blocks(s) / s->groups, end = (group + 1) * num_blocks(s) / s->groups;
+  const int64_t state = s->state, size = end - first;
+  const int64_t sums = (b * s->groups + group) * state * s->length;
+  vec *gB = memory, *gC = gB + state * CHUNK, *states = gC + state * CHUNK;
+  chunk_work *w = (chunk_work *)(states + 2 * size * state);
+  block_work *work = (block_work *)(w + 1);
+  for (int64_t direction = 0; direction < s->directions; direction++) {
+    for (int64_t block = first; block < end; block++) {
+      const place at = block_place(s, b, block);
+      block_work *g = work + block - first;
+      if (!direction) g->gD = g->gbias = splat(0);
+      g->gstate = states + 2 * (block - first) * state;
+      g->gA = g->gstate + state;
+      for (int64_t n = 0; n < state; n++) {
+        g->gstate[n] = s->glast ? load(s->glast + parameter(s, direction, at, n), at.lanes) : splat(0);
+        g->gA[n] = splat(0);
       }
+    }
+    for (int64_t chunk = num_chunks(s) - 1; chunk >= 0; chunk--) {
+      memset(gB, 0, 2 * state * CHUNK * sizeof(vec));
+      for (int64_t block = first; block < end; block++)
+        backward_chunk(s, block_place(s, b, block), direction, chunk, w, work + block - first, gB, gC);
+      sum_lanes(s, w->t, w->steps, gB, s->gB + sums, direction);
+      sum_lanes(s, w->t, w->steps, gC, s->gC + sums, direction);
+    }
+    for (int64_t block = first; block < end; block++) {
+      const place at = block_place(s, b, block);
+      for (int64_t n = 0; n < state; n++)
+        store(s->gA + parameter(s, direction, at, n), at.lanes, work[block - first].gA[n]);
     }
   }
   for (int64_t block = first; block < end; block++) {
-    const int64_t d = block * LANES;
-    const int lanes = s->dim - d < LANES ? s->dim - d : LANES;
-    for (int64_t n = 0; n < N; n++) store(s->gA + (b * N + n) * s->dim + d, 1, lanes, g[block - first].gA[n]);
-    store(s->gD + b * s->dim + d, 1, lanes, g[block - first].gD);
-    store(s->gbias + b * s->dim + d, 1, lanes, g[block - first].gbias);
+    const place at = block_place(s, b, block);
+    store(s->gD + b * s->dim + at.d, at.lanes, work[block - first].gD);
+    store(s->gbias + b * s->dim + at.d, at.lanes, work[block - first].gbias);
   }
 }
 
 static void forward_worker(void *data) {
   scan *s = data;
-  const int64_t blocks = num_blocks(s);
-  for (int64_t i; (i = __atomic_fetch_add(&s->next, 1, __ATOMIC_RELAXED)) < s->batch * blocks;) {
-    if (s->state == 16) forward_block(s, i / blocks, i % blocks, 16);
-    else forward_block(s, i / blocks, i % blocks, s->state);
-  }
+  /* Blocks side by side share cache lines and pages: one thread takes them together. */
+  const int64_t blocks = num_blocks(s), size = 64 / LANES, tasks = (blocks + size - 1) / size;
+  vec *memory = aligned_alloc(sizeof(vec), 3 * s->length * sizeof(vec));
+  for (int64_t i; (i = __atomic_fetch_add(&s->next, 1, __ATOMIC_RELAXED)) < s->batch * tasks;)
+    for (int64_t block = i % tasks * size; block < min_(blocks, (i % tasks + 1) * size); block++)
+      forward_block(s, block_place(s, i / tasks, block), memory);
+  free(memory);
 }
 
 static void backward_worker(void *data) {
   scan *s = data;
   const int64_t size = (num_blocks(s) + s->groups - 1) / s->groups;
-  const size_t bytes = sizeof(chunk_states) + sizeof(chunk_sums) + size * sizeof(block_sums);
-  char *memory = aligned_alloc(sizeof(vec), bytes);
-  for (int64_t i; (i = __atomic_fetch_add(&s->next, 1, __ATOMIC_RELAXED)) < s->batch * s->groups;) {
-    if (s->state == 16) backward_group(s, i / s->groups, i % s->groups, 16, memory);
-    else backward_group(s, i / s->groups, i % s->groups, s->state, memory);
-  }
+  const size_t vectors = 2 * s->state * (CHUNK + size);
+  const size_t bytes = vectors * sizeof(vec) + sizeof(chunk_work) + size * sizeof(block_work);
+  vec *memory = aligned_alloc(sizeof(vec), bytes);
+  for (int64_t i; (i = __atomic_fetch_add(&s->next, 1, __ATOMIC_RELAXED)) < s->batch * s->groups;)
+    backward_group(s, i / s->groups, i % s->groups, memory);
   free(memory);
 }
 
@@ -359,13 +505,11 @@ class _Scan(ctypes.Structure):
     """`scan` of the C source."""
 
     _fields_ = [
-        *(
-            (n, ctypes.c_int64)
-            for n in ("batch", "dim", "length", "state", "groups", "softplus", "reverse", "threads")
-        ),
+        *((name, ctypes.c_int64) for name in ("batch", "dim", "length", "state", "groups", "directions")),
+        *((name, ctypes.c_int64) for name in ("bfloat16", "softplus", "reverse", "threads")),
         ("parallel", ctypes.c_void_p),
-        *((name, _Tensor) for name in ("u", "delta", "z", "B", "C", "out")),
-        *((name, ctypes.c_void_p) for name in ("A", "D", "bias", "last", "saved")),
+        *((name, _Tensor) for name in ("u", "delta", "z", "out")),
+        *((name, ctypes.c_void_p) for name in ("A", "B", "C", "D", "bias", "last", "saved")),
         *((name, _Tensor) for name in ("gout", "gu", "gdelta", "gz")),
         *((name, ctypes.c_void_p) for name in ("glast", "gA", "gB", "gC", "gD", "gbias")),
         ("next", ctypes.c_int64),
@@ -397,8 +541,7 @@ def _build() -> Path:
     compiler = shutil.which(os.environ.get("CC") or "cc")
     if compiler is None:
         raise FileNotFoundError("no C compiler: neither $CC nor cc is on the PATH")
-    defines = [f"-D{name}={value}" for name, value in (("LANES", LANES), ("CHUNK", CHUNK), ("MAX_STATE", MAX_STATE))]
-    command = [compiler, *FLAGS, *defines]
+    command = [compiler, *FLAGS, f"-DCHUNK={CHUNK}"]
     digest = hashlib.sha256("\0".join((SOURCE, *command, _machine())).encode()).hexdigest()[:20]
     library = _cache_folder() / f"selective_scan_{digest}.so"
     if not library.exists():
@@ -456,26 +599,20 @@ def _describe(
 ) -> _Scan:  # fmt: skip
     """The inputs as the C structure; it holds no references, so the tensors must outlive it."""
     batch, dim, length = u.shape
+    directions, state, _ = A.shape
     return _Scan(
-        batch=batch, dim=dim, length=length, state=A.shape[0], groups=_groups(u),
-        softplus=delta_softplus, reverse=reverse, threads=torch.get_num_threads(), parallel=load_cpu_kernel().parallel,
-        u=_view(u), delta=_view(delta), z=_view(z), B=_view(B), C=_view(C),
-        A=_pointer(A), D=_pointer(D), bias=_pointer(delta_bias),
+        batch=batch, dim=dim, length=length, state=state, groups=_groups(u), directions=directions,
+        bfloat16=u.dtype == torch.bfloat16, softplus=delta_softplus, reverse=reverse,
+        threads=torch.get_num_threads(), parallel=load_cpu_kernel().parallel,
+        u=_view(u), delta=_view(delta), z=_view(z),
+        A=_pointer(A), B=_pointer(B), C=_pointer(C), D=_pointer(D), bias=_pointer(delta_bias),
     )  # fmt: skip
 
 
-def _blocks(u: torch.Tensor) -> int:
-    return -(-u.shape[1] // LANES)
-
-
 def _groups(u: torch.Tensor) -> int:
-    """Groups of blocks whose gradients of B and C are summed apart, so that one clip still feeds several threads."""
-    size = -(-_blocks(u) // MAX_GROUPS)
-    return -(-_blocks(u) // size)
-
-
-def _num_saved(u: torch.Tensor) -> int:
-    return -(-u.shape[2] // CHUNK)
+    """Groups of channels whose gradients of B and C are summed apart, so that few clips still feed several threads."""
+    batch, dim, _ = u.shape
+    return min(4, -(-64 // batch), -(-dim // MAX_LANES))
 
 
 @torch.library.custom_op(f"{OPERATOR}_forward", mutates_args=())
@@ -483,17 +620,21 @@ def _forward(
     u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, D: torch.Tensor | None,
     z: torch.Tensor | None, delta_bias: torch.Tensor | None, delta_softplus: bool, reverse: bool, save: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """A is (directions, state, dim), B and C are (batch, length, state); output, last states, saved states."""
     out, last, saved = _allocate_forward(u, A, save)
     scan = _describe(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
-    scan.out, scan.last, scan.saved = _view(out), last.data_ptr(), saved.data_ptr() if save else None
+    scan.out, scan.last, scan.saved = _view(out), _pointer(last), _pointer(saved)
     load_cpu_kernel().forward(scan)
     return out, last, saved
 
 
 def _allocate_forward(u: torch.Tensor, A: torch.Tensor, save: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Output, last state, and the states before each chunk if they are wanted."""
-    saved_shape = (u.shape[0], _blocks(u), _num_saved(u), A.shape[0], LANES) if save else (0,)
-    return torch.empty_like(u), u.new_empty(u.shape[0], *A.shape), u.new_empty(saved_shape)
+    """Output, last states, and the states before each chunk if they are wanted."""
+    batch, _, length = u.shape
+    directions, state, dim = A.shape
+    saved_shape = (directions, batch, -(-length // CHUNK), state, -(-dim // MAX_LANES) * MAX_LANES)
+    last = A.new_empty(batch, directions, state, dim)
+    return torch.empty_like(u), last, A.new_empty(saved_shape if save else (0,))
 
 
 @_forward.register_fake
@@ -503,7 +644,7 @@ def _forward_fake(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, 
 
 @torch.library.custom_op(f"{OPERATOR}_backward", mutates_args=())
 def _backward(
-    grad_out: torch.Tensor, grad_last: torch.Tensor, saved: torch.Tensor,
+    grad_out: torch.Tensor, grad_last: torch.Tensor | None, saved: torch.Tensor,
     u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, D: torch.Tensor | None,
     z: torch.Tensor | None, delta_bias: torch.Tensor | None, delta_softplus: bool, reverse: bool,
 ) -> tuple[
@@ -511,28 +652,27 @@ def _backward(
 ]:  # fmt: skip
     grads = _allocate_backward(u, delta, A, z)
     grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias = grads
-    grad_last = grad_last.contiguous()
+    grad_last = None if grad_last is None else grad_last.contiguous()
     scan = _describe(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
-    scan.saved, scan.gout, scan.glast = saved.data_ptr(), _view(grad_out), grad_last.data_ptr()
+    scan.saved, scan.gout, scan.glast = _pointer(saved), _view(grad_out), _pointer(grad_last)
     scan.gu, scan.gdelta, scan.gz = _view(grad_u), _view(grad_delta), _view(None if z is None else grad_z)
-    scan.gA, scan.gB, scan.gC = grad_A.data_ptr(), grad_B.data_ptr(), grad_C.data_ptr()
-    scan.gD, scan.gbias = grad_D.data_ptr(), grad_bias.data_ptr()
+    scan.gA, scan.gB, scan.gC, scan.gD, scan.gbias = map(_pointer, (grad_A, grad_B, grad_C, grad_D, grad_bias))
     load_cpu_kernel().backward(scan)
     return grads
 
 
 def _allocate_backward(u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, z: torch.Tensor | None) -> tuple:
     """Gradients in the order of the inputs; those of parameters per clip, those of B and C per group."""
-    (batch, dim, length), state, groups = u.shape, A.shape[0], _groups(u)
+    (batch, dim, length), state, groups = u.shape, A.shape[1], _groups(u)
     return (
         torch.empty_like(u),
         torch.empty_like(delta),
-        u.new_empty(batch, state, dim),
-        u.new_empty(batch, groups, length, state),
-        u.new_empty(batch, groups, length, state),
-        u.new_empty(batch, dim),
+        A.new_empty(batch, *A.shape),
+        A.new_empty(batch, groups, state, length),
+        A.new_empty(batch, groups, state, length),
+        A.new_empty(batch, dim),
         u.new_empty(0) if z is None else torch.empty_like(z),
-        u.new_empty(batch, dim),
+        A.new_empty(batch, dim),
     )
 
 
@@ -543,12 +683,15 @@ def _backward_fake(grad_out, grad_last, saved, u, delta, A, B, C, D, z, delta_bi
 
 def _setup_context(ctx, inputs, output):
     *tensors, ctx.delta_softplus, ctx.reverse, _ = inputs
+    # The last state and the saved ones seldom have a gradient: None then, not a tensor of zeros.
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors, output[2])
 
 
 def _autograd(ctx, grad_out, grad_last, grad_saved):
     *inputs, saved = ctx.saved_tensors
-    D, z, delta_bias = inputs[5:]
+    u, D, z, delta_bias = inputs[0], *inputs[5:]
+    grad_out = torch.zeros_like(u) if grad_out is None else grad_out
     grads = _backward(grad_out, grad_last, saved, *inputs, ctx.delta_softplus, ctx.reverse)
     grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias = grads
     return (
@@ -572,21 +715,28 @@ _forward.register_autograd(_autograd, setup_context=_setup_context)
 def selective_scan_cpu(
     u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, D: torch.Tensor | None,
     z: torch.Tensor | None, delta_bias: torch.Tensor | None, delta_softplus: bool, reverse: bool,
+    A_reverse: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """The scan of `scan_fftp.py` on float32 CPU tensors of any strides.
+    """The scan of `scan_fftp.py` on CPU tensors of any strides, in one direction or, with `A_reverse`, in both.
+
+    Sequences that are all bfloat16 are read and written as such; everything else is float32.
 
     Returns:
-        Output like `u`, and the last state (batch, dim, state).
-
-    Raises:
-        ValueError: More than `MAX_STATE` states.
+        Output like `u` (with `A_reverse` the sum of both directions), and the last state (batch, dim, state) of the
+        first direction.
     """
-    if A.shape[1] > MAX_STATE:
-        raise ValueError(f"A has {A.shape[1]} states; the CPU kernel holds at most {MAX_STATE}")
-    # The kernel reads the states of one moment, and the channels of one state, side by side.
-    A, D, delta_bias = (None if x is None else x.contiguous() for x in (A.t(), D, delta_bias))
-    B, C = (x if x.stride(1) == 1 else x.transpose(1, 2).contiguous().transpose(1, 2) for x in (B, C))
+    dtype = u.dtype
+    if not all(x is None or x.dtype == torch.bfloat16 for x in (u, delta, z)):
+        u, delta, z = (None if x is None else x.float() for x in (u, delta, z))
+    state = A.shape[1]
+    A = torch.stack([x.float().t() for x in (A, A_reverse) if x is not None])
+    B, C = (x.float().transpose(1, 2) for x in (B, C))
+    missing = -state % STATE_MULTIPLE
+    if missing:
+        # States with B = 0 stay 0.
+        A, B, C = functional.pad(A, (0, 0, 0, missing)), *(functional.pad(x, (0, missing)) for x in (B, C))
+    A, B, C, D, delta_bias = (None if x is None else x.float().contiguous() for x in (A, B, C, D, delta_bias))
     inputs = (u, delta, A, B, C, D, z, delta_bias)
     save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     out, last, _ = _forward(*inputs, delta_softplus, reverse, save)
-    return out, last.transpose(1, 2)
+    return out.to(dtype), last[:, 0, :state].transpose(1, 2)

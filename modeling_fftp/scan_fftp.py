@@ -135,6 +135,9 @@ def _chunk_states(
 
 
 def _scan_torch(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse):
+    dtype = u.dtype
+    tensors = (u, delta, A, B, C, D, z, delta_bias)
+    u, delta, A, B, C, D, z, delta_bias = (None if x is None else x.float() for x in tensors)
     dt = delta if delta_bias is None else delta + delta_bias[:, None]
     if delta_softplus:
         dt = functional.softplus(dt)
@@ -143,12 +146,13 @@ def _scan_torch(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse):
     y = y.flip(2) if reverse else y
     if D is not None:
         y = y + D[:, None] * u
-    return (y if z is None else y * functional.silu(z)), last
+    return (y if z is None else y * functional.silu(z)).to(dtype), last
 
 
 def _scan_mamba_ssm(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse):
     sequences = [None if x is None else (x.flip(2) if reverse else x).contiguous() for x in (u, delta, B, C, z)]
     u, delta, B, C, z = sequences
+    A, D, delta_bias = (None if x is None else x.float() for x in (A, D, delta_bias))
     y, last = selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state=True)
     return (y.flip(2) if reverse else y), last
 
@@ -191,6 +195,16 @@ def choose_implementation(implementation: str, device: str) -> str:
     return implementation
 
 
+def _check_shapes(u, delta, A, B, C, D=None, z=None, delta_bias=None):
+    batch, dim, length = u.shape
+    expected = {"delta": (delta, (batch, dim, length)), "A": (A, (dim, A.shape[-1])), "z": (z, (batch, dim, length))}
+    expected |= {"B": (B, (batch, A.shape[-1], length)), "C": (C, (batch, A.shape[-1], length))}
+    expected |= {"D": (D, (dim,)), "delta_bias": (delta_bias, (dim,))}
+    for name, (tensor, shape) in expected.items():
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; with u {tuple(u.shape)} it must be {shape}")
+
+
 def selective_scan(
     u: torch.Tensor,
     delta: torch.Tensor,
@@ -229,14 +243,36 @@ def selective_scan(
         ValueError: Shapes that do not belong together, or an implementation that does not exist or fit the device.
         ImportError: An implementation that is not installed.
     """
-    batch, dim, length = u.shape
-    expected = {"delta": (delta, (batch, dim, length)), "A": (A, (dim, A.shape[-1])), "z": (z, (batch, dim, length))}
-    expected |= {"B": (B, (batch, A.shape[-1], length)), "C": (C, (batch, A.shape[-1], length))}
-    expected |= {"D": (D, (dim,)), "delta_bias": (delta_bias, (dim,))}
-    for name, (tensor, shape) in expected.items():
-        if tensor is not None and tensor.shape != shape:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; with u {tuple(u.shape)} it must be {shape}")
+    _check_shapes(u, delta, A, B, C, D, z, delta_bias)
     scan = IMPLEMENTATIONS[choose_implementation(implementation, u.device.type)]
-    inputs = [None if x is None else x.float() for x in (u, delta, A, B, C, D, z, delta_bias)]
-    y, last = scan(*inputs, delta_softplus, reverse)
-    return (y.to(u.dtype), last) if return_last_state else y.to(u.dtype)
+    y, last = scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
+    return (y, last) if return_last_state else y
+
+
+def bidirectional_scan(
+    u: torch.Tensor,
+    delta: torch.Tensor,
+    A: torch.Tensor,
+    A_reverse: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor | None = None,
+    z: torch.Tensor | None = None,
+    delta_bias: torch.Tensor | None = None,
+    delta_softplus: bool = False,
+    implementation: str = "auto",
+) -> torch.Tensor:
+    """The sum of a scan with `A` forwards and a scan with `A_reverse` backwards over the same sequences.
+
+    Arguments and errors are those of `selective_scan`. The "cpu" kernel takes both directions in one pass.
+
+    Returns:
+        (batch, dim, length) in the dtype of `u`.
+    """
+    _check_shapes(u, delta, A, B, C, D, z, delta_bias)
+    _check_shapes(u, delta, A_reverse, B, C)
+    chosen = choose_implementation(implementation, u.device.type)
+    if chosen == "cpu":
+        return selective_scan_cpu(u, delta, A, B, C, D, z, delta_bias, delta_softplus, False, A_reverse)[0]
+    scan, rest = IMPLEMENTATIONS[chosen], (B, C, D, z, delta_bias, delta_softplus)
+    return scan(u, delta, A, *rest, False)[0] + scan(u, delta, A_reverse, *rest, True)[0]

@@ -211,5 +211,6 @@ def selective_scan_triton(
     Returns:
         Output like `u`, and the last state (batch, dim, state), float32.
     """
+    A, D, delta_bias = (None if x is None else x.float() for x in (A, D, delta_bias))
     tensors = [None if x is None else x.contiguous() for x in (u, delta, A, B, C, D, z, delta_bias)]
     return _TritonScan.apply(*tensors, delta_softplus, reverse)

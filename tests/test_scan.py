@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from modeling_fftp import scan_cpu_fftp, scan_fftp, scan_triton_fftp
-from modeling_fftp.scan_fftp import selective_scan, selective_scan_ref
+from modeling_fftp.scan_fftp import bidirectional_scan, selective_scan, selective_scan_ref
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 # Relative root-mean-square error. In bfloat16 the sequences are rounded on the way in and out.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
-SHAPES = [(2, 5, 1, 16), (3, 17, 2, 3), (1, 40, 63, 16), (2, 33, 199, 16), (1, 7, 991, 20)]
+SHAPES = [(2, 5, 1, 16), (3, 17, 2, 3), (1, 40, 63, 16), (2, 33, 199, 16), (1, 7, 991, 18)]
 
 triton_cpu = pytest.mark.skipif(
     scan_fftp.triton is None or os.environ.get("TRITON_INTERPRET") != "1",
@@ -119,6 +119,27 @@ def test_extreme_values_stay_finite(implementation):
     assert_close(results, expected, 1e-4)
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_two_directions_are_the_sum_of_two_scans(implementation, dtype):
+    inputs = make_inputs(2, 33, 50, 16, dtype, channels_last=True)
+    A_reverse = (inputs["A"].detach() / 2).requires_grad_()
+    sequences = [inputs["u"], inputs["delta"], inputs["A"], A_reverse, *list(inputs.values())[3:]]
+    forwards = selective_scan_ref(**inputs, delta_softplus=True)
+    backwards = selective_scan_ref(**(inputs | {"A": A_reverse}), delta_softplus=True, reverse=True)
+    weight = torch.randn(forwards.shape, generator=torch.Generator().manual_seed(1))
+    outputs = {
+        "expected": forwards.float() + backwards.float(),
+        "results": bidirectional_scan(*sequences, delta_softplus=True, implementation=implementation).float(),
+    }
+    names = ("u", "delta", "A", "A_reverse", "B", "C", "D", "z", "delta_bias")
+    expected, results = (
+        {"output": output, **dict(zip(names, torch.autograd.grad((output * weight).sum(), sequences), strict=True))}
+        for output in outputs.values()
+    )
+    assert_close(results, expected, TOLERANCE[dtype])
+
+
 def test_reverse_is_the_scan_of_the_flipped_sequence():
     inputs = make_inputs(2, 20, 50, 16)
     flipped = {name: x.flip(2) if x.ndim == 3 else x for name, x in inputs.items()}
@@ -146,9 +167,10 @@ def test_threads_change_nothing():
 
 
 def test_cpu_kernel_is_a_proper_operator():
-    tensors = make_inputs(2, 20, 40, 16, channels_last=True)
-    tensors["A"] = tensors["A"].detach().t().contiguous().requires_grad_()
-    inputs = [*tensors.values(), True, False, True]
+    tensors = {name: tensor.detach() for name, tensor in make_inputs(2, 20, 40, 16, channels_last=True).items()}
+    tensors["A"] = tensors["A"].t()[None]
+    tensors |= {name: tensors[name].transpose(1, 2) for name in ("B", "C")}
+    inputs = [*(tensor.contiguous().requires_grad_() for tensor in tensors.values()), True, False, True]
     torch.library.opcheck(scan_cpu_fftp._forward, inputs, test_utils=("test_schema", "test_faketensor"))
 
 
@@ -234,8 +256,3 @@ def test_missing_packages_are_named(monkeypatch):
     for name, line in (("mamba_ssm", r"pip install 'fftp\[kernels\]'"), ("triton", "pip install triton")):
         with pytest.raises(ImportError, match=line):
             selective_scan(**make_inputs(1, 5, 9, 4), implementation=name)
-
-
-def test_too_many_states_for_the_kernel():
-    with pytest.raises(ValueError, match=r"65 states.*at most 64"):
-        selective_scan(**make_inputs(1, 5, 9, 65), implementation="cpu")
