@@ -11,29 +11,9 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 from .configuration_fftp import FFTPConfig
+from .conv_fftp import causal_conv_silu
 from .drop_path_fftp import FFTPDropPath
 from .scan_fftp import bidirectional_scan, selective_scan
-
-
-def causal_conv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse: bool = False) -> torch.Tensor:
-    """Depthwise convolution that sees the present and the past, or with `reverse` the future.
-
-    Args:
-        x: (batch, tokens, channels).
-        weight: (channels, 1, width); the last element is that of the present.
-        bias: (channels,).
-        reverse: Whether time runs backwards.
-
-    Returns:
-        (batch, tokens, channels).
-    """
-    width, num_tokens = weight.shape[-1], x.shape[1]
-    padded = functional.pad(x, (0, 0, 0, width - 1) if reverse else (0, 0, width - 1, 0))
-    output = bias.to(x.dtype)
-    for offset, tap in enumerate(weight[:, 0].to(x.dtype).unbind(dim=-1)):
-        start = width - 1 - offset if reverse else offset
-        output = torch.addcmul(output, padded[:, start : start + num_tokens], tap)
-    return output
 
 
 class FFTPStateSpace(nn.Module):
@@ -70,7 +50,8 @@ class FFTPStateSpace(nn.Module):
         Returns:
             (batch, tokens, inner); with a second decay matrix the sum of both directions.
         """
-        x = functional.silu(causal_conv(x, self.conv1d.weight, self.conv1d.bias, reverse))
+        conv_implementation = "torch" if self.implementation == "torch" else "auto"
+        x = causal_conv_silu(x, self.conv1d.weight, self.conv1d.bias, reverse, conv_implementation)
         if token_mask is not None:
             # A state that starts in padding and sees zeros there is still zero at the first real token.
             x = x * token_mask

@@ -1,66 +1,25 @@
-"""The selective scan as one fused kernel for CPUs: C source, its build at first use, and the torch operators.
+"""The selective scan as one fused kernel for CPUs: C source and torch operators.
 
-The kernel takes as many channels as a register holds and walks along time with some of their states in registers, so
-no tensor of shape (batch, dim, length, state) is ever made. The backward pass starts from states kept every `CHUNK`
-steps. A second decay matrix scans the same sequence the other way in the same call. It is plain C with the vector
-extension of gcc and clang; its threads are those of torch's own OpenMP runtime.
+The kernel walks along time with the states of some channels in registers, so no tensor of shape (batch, dim, length,
+state) is ever made. The backward pass starts from states kept every `CHUNK` steps. A second decay matrix scans the
+same sequence the other way in the same call.
 """
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from functools import lru_cache
-from pathlib import Path
 
 import torch
 from torch.nn import functional
-from transformers.utils import logging
 
-logger = logging.get_logger(__name__)
+from .kernel_cpu_fftp import MAX_LANES, KernelTeam, KernelTensor, load_kernel, operator_name, pointer, team, view
 
+# CHUNK and STATES of the C code: time steps between two kept states, and states that one pass over time takes.
 CHUNK = 32
-# The kernel takes states four at a time, and channels by the register: 16 of them, or 8.
 STATE_MULTIPLE = 4
-MAX_LANES = 16
-# Each copy of this file (the package, the code of each loaded checkpoint) registers operators of its own: a second
-# registration of one name would take the first away under a model that uses it. Each version has its own as well:
-# torch.compile keeps graphs on disk by the names of their operators.
-_COPY = hashlib.sha256(__name__.encode() + Path(__file__).read_bytes()).hexdigest()[:8]
-OPERATOR = f"fftp::selective_scan_cpu_{_COPY}"
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+OPERATOR = operator_name("selective_scan_cpu", __name__, __file__)
 
 SOURCE = r"""
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#ifdef __AVX2__
-#include <immintrin.h>
-#endif
-
-/* Channels in one vector: the width of the registers. */
-#ifdef __AVX512DQ__
-#define LANES 16
-#else
-#define LANES 8
-#endif
-#define STATES 4 /* states that one pass over time keeps in registers; s->state is a multiple */
-
-typedef float vec __attribute__((vector_size(LANES * 4)));
-typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
-typedef uint32_t uvec __attribute__((vector_size(LANES * 4)));
-typedef uint16_t hvec __attribute__((vector_size(LANES * 2)));
-typedef void (*parallel_fn)(void (*)(void *), void *, unsigned, unsigned);
-
-/* A sequence (batch, channel, time), float32 or bfloat16, and its strides in elements; no data: not there. */
-typedef struct { char *data; int64_t batch, channel, time; } tensor;
-
 typedef struct {
-  int64_t batch, dim, length, state, groups, directions, bfloat16, softplus, reverse, threads;
-  parallel_fn parallel;               /* GOMP_parallel of the runtime that torch uses, or NULL */
+  int64_t batch, dim, length, state, groups, directions, softplus, reverse;
   tensor u, delta, z, out;
   const float *A, *B, *C;             /* (directions, state, dim); (batch, length, state) twice */
   const float *D, *bias;              /* (dim), or NULL */
@@ -69,40 +28,8 @@ typedef struct {
   const float *glast;                 /* (batch, directions, state, dim), or NULL */
   float *gA, *gB, *gC;                /* (batch, directions, state, dim); (batch, groups, state, length) twice */
   float *gD, *gbias;                  /* (batch, dim) */
-  int64_t next;                       /* next task, shared between threads */
+  team team;
 } scan;
-
-static inline vec splat(float x) { return x - (vec){0}; }
-static inline vec pick(ivec mask, vec a, vec b) { return (vec)(((ivec)a & mask) | ((ivec)b & ~mask)); }
-
-/* 2^x (2 ulp): the nearest integer goes into the exponent, a polynomial covers the rest in [-1/2, 1/2]. */
-static inline vec exp2_(vec x) {
-#if LANES == 16
-  const vec n = (vec)_mm512_roundscale_ps((__m512)x, 0), r = x - n;
-#else
-  /* Not a number must stay so: the second operand of these instructions does. */
-#ifdef __AVX2__
-  x = (vec)_mm256_max_ps((__m256)splat(-126.0f), _mm256_min_ps((__m256)splat(127.0f), (__m256)x));
-#else
-  x = pick(x < -126.0f, splat(-126.0f), pick(x > 127.0f, splat(127.0f), x));
-#endif
-  const vec n = x + 12582912.0f;          /* 1.5 * 2^23: adding it rounds to an integer */
-  const vec r = x - (n - 12582912.0f);
-#endif
-  vec p = 1.339887440266574e-3f * r + 9.618437357674640e-3f;
-  p = p * r + 5.550332471162809e-2f;
-  p = p * r + 2.402264791363012e-1f;
-  p = p * r + 6.931472028550421e-1f;
-  p = p * r + 1.0f;
-#if LANES == 16
-  return (vec)_mm512_scalef_ps((__m512)p, (__m512)n);
-#else
-  return (vec)((ivec)p + ((ivec)n << 23));
-#endif
-}
-
-#define LOG2E 1.44269504088896341f
-static inline vec sigmoid_(vec x) { return 1.0f / (1.0f + exp2_(-LOG2E * x)); }
 
 /* log(1 + e^x) = max(x, 0) + log(1 + e), e = e^-|x| in (0, 1], by a polynomial with relative error 5e-9. */
 static inline vec softplus_(vec x) {
@@ -119,132 +46,12 @@ static inline vec softplus_(vec x) {
   return pick(x > 0.0f, x, splat(0)) + p * e;
 }
 
-static inline vec widen(hvec h) { return (vec)(__builtin_convertvector(h, uvec) << 16); }
-
-/* To the nearest bfloat16, ties to even; NaN stays NaN. */
-static inline hvec narrow(vec v) {
-  const uvec x = (uvec)v, rounded = x + 0x7fff + ((x >> 16) & 1);
-  return __builtin_convertvector((uvec)pick(v == v, (vec)rounded, (vec)(x | 0x400000)) >> 16, hvec);
-}
-
-static inline vec load(const float *p, int lanes) {
-  vec v = {0};
-  if (lanes == LANES) memcpy(&v, p, sizeof v);
-  else for (int i = 0; i < lanes; i++) v[i] = p[i];
-  return v;
-}
-
-static inline void store(float *p, int lanes, vec v) {
-  if (lanes == LANES) memcpy(p, &v, sizeof v);
-  else for (int i = 0; i < lanes; i++) p[i] = v[i];
-}
-
-static inline vec load_sequence(int64_t bfloat16, const char *p, int64_t stride, int lanes) {
-  const int contiguous = stride == 1 && lanes == LANES;
-  if (!bfloat16) {
-    if (contiguous) return load((const float *)p, LANES);
-    vec v = {0};
-    for (int i = 0; i < lanes; i++) v[i] = ((const float *)p)[i * stride];
-    return v;
-  }
-  hvec h = {0};
-  if (contiguous) memcpy(&h, p, sizeof h);
-  else for (int i = 0; i < lanes; i++) h[i] = ((const uint16_t *)p)[i * stride];
-  return widen(h);
-}
-
-static inline void store_sequence(int64_t bfloat16, char *p, int64_t stride, int lanes, vec v) {
-  const int contiguous = stride == 1 && lanes == LANES;
-  if (!bfloat16) {
-    if (contiguous) store((float *)p, LANES, v);
-    else for (int i = 0; i < lanes; i++) ((float *)p)[i * stride] = v[i];
-    return;
-  }
-  const hvec h = narrow(v);
-  if (contiguous) memcpy(p, &h, sizeof h);
-  else for (int i = 0; i < lanes; i++) ((uint16_t *)p)[i * stride] = h[i];
-}
-
-#if defined(__clang__) || __GNUC__ >= 12
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
-#endif
-
-#if LANES == 16
-#define LOWER(a, b) SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
-#define UPPER(a, b) SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
-#else
-#define LOWER(a, b) SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
-#define UPPER(a, b) SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
-#endif
-
-/* Rows become columns: as often as LANES halves, each half of the rows is interleaved with the other. */
-static inline void transpose(vec x[LANES]) {
-#pragma GCC unroll 4
-  for (int size = LANES; size > 1; size /= 2) {
-    vec y[LANES];
-#pragma GCC unroll 8
-    for (int i = 0; i < LANES / 2; i++) {
-      const vec a = x[i], b = x[i + LANES / 2];
-      y[2 * i] = LOWER(a, b);
-      y[2 * i + 1] = UPPER(a, b);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) x[i] = y[i];
-  }
-}
-
-static inline int64_t min_(int64_t a, int64_t b) { return a < b ? a : b; }
-
-/* A block of LANES channels (the last one has fewer) of one clip. */
-typedef struct { int64_t b, d; int lanes; } place;
-
-static inline char *element(const scan *s, const tensor *x, place at, int64_t t) {
-  return x->data + (s->bfloat16 ? 2 : 4) * (at.b * x->batch + at.d * x->channel + t * x->time);
-}
-
-/* The block at `steps` moments from t on, one vector per moment. */
-static void read(const scan *s, const tensor *x, place at, int64_t t, int64_t steps, vec *out) {
-  const int64_t step = (s->bfloat16 ? 2 : 4) * x->time, channel = (s->bfloat16 ? 2 : 4) * x->channel;
-  const char *p = element(s, x, at, t);
-  int64_t i = 0;
-  if (x->time == 1 && at.lanes == LANES)
-    for (; i + LANES <= steps; i += LANES) {
-      for (int j = 0; j < LANES; j++) out[i + j] = load_sequence(s->bfloat16, p + i * step + j * channel, 1, LANES);
-      transpose(out + i);
-    }
-  for (; i < steps; i++) out[i] = load_sequence(s->bfloat16, p + i * step, x->channel, at.lanes);
-}
-
-/* The way back; with `add`, on top of what is there. */
-static void write(const scan *s, const tensor *x, place at, int64_t t, int64_t steps, vec *in, int add) {
-  const int64_t step = (s->bfloat16 ? 2 : 4) * x->time, channel = (s->bfloat16 ? 2 : 4) * x->channel;
-  char *p = element(s, x, at, t);
-  int64_t i = 0;
-  if (add) {
-    vec there[CHUNK];
-    read(s, x, at, t, steps, there);
-    for (int64_t j = 0; j < steps; j++) in[j] += there[j];
-  }
-  if (x->time == 1 && at.lanes == LANES)
-    for (; i + LANES <= steps; i += LANES) {
-      transpose(in + i);
-      for (int j = 0; j < LANES; j++) store_sequence(s->bfloat16, p + i * step + j * channel, 1, LANES, in[i + j]);
-    }
-  for (; i < steps; i++) store_sequence(s->bfloat16, p + i * step, x->channel, at.lanes, in[i]);
-}
-
-static inline int64_t num_blocks(const scan *s) { return (s->dim + LANES - 1) / LANES; }
 static inline int64_t num_chunks(const scan *s) { return (s->length + CHUNK - 1) / CHUNK; }
-static inline place block_place(const scan *s, int64_t b, int64_t block) {
-  return (place){b, block * LANES, min_(LANES, s->dim - block * LANES)};
-}
 static inline int is_reverse(const scan *s, int64_t direction) { return s->reverse != direction; }
 
 /* States before the first step of a chunk, (state, LANES). */
 static inline float *saved_states(const scan *s, int64_t direction, place at, int64_t chunk) {
-  const int64_t row = (direction * s->batch + at.b) * num_blocks(s) + at.d / LANES;
+  const int64_t row = (direction * s->batch + at.b) * num_blocks(s->dim) + at.d / LANES;
   return s->saved + (row * num_chunks(s) + chunk) * s->state * LANES;
 }
 
@@ -290,8 +97,8 @@ static void forward_block(scan *s, place at, vec *memory) {
   const vec D = s->D ? (float)s->directions * load(s->D + at.d, at.lanes) : splat(0);
   const vec bias = s->bias ? load(s->bias + at.d, at.lanes) : splat(0);
   vec *dt = memory, *dtu = dt + length, *y = dtu + length;
-  read(s, &s->delta, at, 0, length, dt);
-  read(s, &s->u, at, 0, length, dtu);
+  read(&s->delta, at, 0, length, dt);
+  read(&s->u, at, 0, length, dtu);
   for (int64_t t = 0; t < length; t++) {
     const vec raw = dt[t] + bias;
     dt[t] = s->softplus ? softplus_(raw) : raw;
@@ -302,10 +109,10 @@ static void forward_block(scan *s, place at, vec *memory) {
     for (int64_t n = 0; n < s->state; n += STATES) forward_states(s, at, direction, n, dt, dtu, y);
   if (s->z.data) {
     vec *z = dt;
-    read(s, &s->z, at, 0, length, z);
+    read(&s->z, at, 0, length, z);
     for (int64_t t = 0; t < length; t++) y[t] *= z[t] * sigmoid_(z[t]);
   }
-  write(s, &s->out, at, 0, length, y, 0);
+  write(&s->out, at, 0, length, y);
 }
 
 /* One chunk of one block on the way back, by moment; the gradients fill up as the states are passed. */
@@ -367,6 +174,16 @@ static void backward_states(
   memcpy(g->gA + n, gA, sizeof gA);
 }
 
+/* Writes a chunk's gradient, on top of that of the first direction. */
+static void write_gradient(const tensor *x, place at, int64_t direction, const chunk_work *w, vec *gradient) {
+  vec there[CHUNK];
+  if (direction) {
+    read(x, at, w->t, w->steps, there);
+    for (int64_t i = 0; i < w->steps; i++) gradient[i] += there[i];
+  }
+  write(x, at, w->t, w->steps, gradient);
+}
+
 static void backward_chunk(
     const scan *s, place at, int64_t direction, int64_t chunk, chunk_work *w, block_work *g, vec *gB, vec *gC) {
   const vec D = s->D ? load(s->D + at.d, at.lanes) : splat(0);
@@ -375,9 +192,9 @@ static void backward_chunk(
   vec z[CHUNK], gz[CHUNK];
   w->steps = min_(CHUNK, s->length - first);
   w->t = is_reverse(s, direction) ? s->length - first - w->steps : first;
-  read(s, &s->u, at, w->t, w->steps, w->u);
-  read(s, &s->delta, at, w->t, w->steps, w->dt);
-  read(s, &s->gout, at, w->t, w->steps, w->gy);
+  read(&s->u, at, w->t, w->steps, w->u);
+  read(&s->delta, at, w->t, w->steps, w->dt);
+  read(&s->gout, at, w->t, w->steps, w->gy);
   for (int64_t i = 0; i < w->steps; i++) {
     const vec raw = w->dt[i] + bias;
     w->dt[i] = s->softplus ? softplus_(raw) : raw;
@@ -387,7 +204,7 @@ static void backward_chunk(
     w->gdtu[i] = w->gdt[i] = splat(0);
   }
   if (s->z.data) {
-    read(s, &s->z, at, w->t, w->steps, z);
+    read(&s->z, at, w->t, w->steps, z);
     for (int64_t i = 0; i < w->steps; i++) {
       const vec gate = sigmoid_(z[i]);
       gz[i] = w->gy[i] * gate * (1.0f + z[i] * (1.0f - gate));
@@ -401,11 +218,11 @@ static void backward_chunk(
     g->gbias += w->gdt[i];
     g->gD += w->gy[i] * w->u[i];
   }
-  write(s, &s->gdelta, at, w->t, w->steps, w->gdt, direction);
-  write(s, &s->gu, at, w->t, w->steps, w->gdtu, direction);
+  write_gradient(&s->gdelta, at, direction, w, w->gdt);
+  write_gradient(&s->gu, at, direction, w, w->gdtu);
   if (s->z.data) {
     for (int64_t i = 0; i < w->steps; i++) gz[i] *= w->y[i];
-    write(s, &s->gz, at, w->t, w->steps, gz, direction);
+    write_gradient(&s->gz, at, direction, w, gz);
   }
 }
 
@@ -424,7 +241,7 @@ static void sum_lanes(const scan *s, int64_t t, int64_t steps, vec *sums, float 
 }
 
 static void backward_group(scan *s, int64_t b, int64_t group, vec *memory) {
-  const int64_t first = group * num_blocks(s) / s->groups, end = (group + 1) * num_blocks(s) / s->groups;
+  const int64_t first = group * num_blocks(s->dim) / s->groups, end = (group + 1) * num_blocks(s->dim) / s->groups;
   const int64_t state = s->state, size = end - first;
   const int64_t sums = (b * s->groups + group) * state * s->length;
   vec *gB = memory, *gC = gB + state * CHUNK, *states = gC + state * CHUNK;
@@ -432,7 +249,7 @@ static void backward_group(scan *s, int64_t b, int64_t group, vec *memory) {
   block_work *work = (block_work *)(w + 1);
   for (int64_t direction = 0; direction < s->directions; direction++) {
     for (int64_t block = first; block < end; block++) {
-      const place at = block_place(s, b, block);
+      const place at = block_place(s->dim, b, block);
       block_work *g = work + block - first;
       if (!direction) g->gD = g->gbias = splat(0);
       g->gstate = states + 2 * (block - first) * state;
@@ -445,18 +262,18 @@ static void backward_group(scan *s, int64_t b, int64_t group, vec *memory) {
     for (int64_t chunk = num_chunks(s) - 1; chunk >= 0; chunk--) {
       memset(gB, 0, 2 * state * CHUNK * sizeof(vec));
       for (int64_t block = first; block < end; block++)
-        backward_chunk(s, block_place(s, b, block), direction, chunk, w, work + block - first, gB, gC);
+        backward_chunk(s, block_place(s->dim, b, block), direction, chunk, w, work + block - first, gB, gC);
       sum_lanes(s, w->t, w->steps, gB, s->gB + sums, direction);
       sum_lanes(s, w->t, w->steps, gC, s->gC + sums, direction);
     }
     for (int64_t block = first; block < end; block++) {
-      const place at = block_place(s, b, block);
+      const place at = block_place(s->dim, b, block);
       for (int64_t n = 0; n < state; n++)
         store(s->gA + parameter(s, direction, at, n), at.lanes, work[block - first].gA[n]);
     }
   }
   for (int64_t block = first; block < end; block++) {
-    const place at = block_place(s, b, block);
+    const place at = block_place(s->dim, b, block);
     store(s->gD + b * s->dim + at.d, at.lanes, work[block - first].gD);
     store(s->gbias + b * s->dim + at.d, at.lanes, work[block - first].gbias);
   }
@@ -465,40 +282,33 @@ static void backward_group(scan *s, int64_t b, int64_t group, vec *memory) {
 static void forward_worker(void *data) {
   scan *s = data;
   /* Blocks side by side share cache lines and pages: one thread takes them together. */
-  const int64_t blocks = num_blocks(s), size = 64 / LANES, tasks = (blocks + size - 1) / size;
+  const int64_t blocks = num_blocks(s->dim), size = 64 / LANES, tasks = (blocks + size - 1) / size;
   vec *memory = aligned_alloc(sizeof(vec), 3 * s->length * sizeof(vec));
-  for (int64_t i; (i = __atomic_fetch_add(&s->next, 1, __ATOMIC_RELAXED)) < s->batch * tasks;)
+  for (int64_t i; (i = next_task(&s->team)) < s->batch * tasks;)
     for (int64_t block = i % tasks * size; block < min_(blocks, (i % tasks + 1) * size); block++)
-      forward_block(s, block_place(s, i / tasks, block), memory);
+      forward_block(s, block_place(s->dim, i / tasks, block), memory);
   free(memory);
 }
 
 static void backward_worker(void *data) {
   scan *s = data;
-  const int64_t size = (num_blocks(s) + s->groups - 1) / s->groups;
+  const int64_t size = (num_blocks(s->dim) + s->groups - 1) / s->groups;
   const size_t vectors = 2 * s->state * (CHUNK + size);
   const size_t bytes = vectors * sizeof(vec) + sizeof(chunk_work) + size * sizeof(block_work);
   vec *memory = aligned_alloc(sizeof(vec), bytes);
-  for (int64_t i; (i = __atomic_fetch_add(&s->next, 1, __ATOMIC_RELAXED)) < s->batch * s->groups;)
+  for (int64_t i; (i = next_task(&s->team)) < s->batch * s->groups;)
     backward_group(s, i / s->groups, i % s->groups, memory);
   free(memory);
 }
 
-static void run(scan *s, void (*worker)(void *)) {
-  s->next = 0;
-  if (s->parallel && s->threads > 1) s->parallel(worker, s, s->threads, 0);
-  else worker(s);
-}
-
-void scan_forward(scan *s) { run(s, forward_worker); }
-void scan_backward(scan *s) { run(s, backward_worker); }
+void scan_forward(scan *s) { run(&s->team, forward_worker, s); }
+void scan_backward(scan *s) { run(&s->team, backward_worker, s); }
 """
 
 
-class _Tensor(ctypes.Structure):
-    """`tensor` of the C source."""
-
-    _fields_ = [("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "channel", "time"))]
+def load_scan_kernel() -> ctypes.CDLL | None:
+    """The kernel; None, with one warning, where it cannot be built."""
+    return load_kernel("selective_scan", f"#define CHUNK {CHUNK}\n#define STATES {STATE_MULTIPLE}\n{SOURCE}")
 
 
 class _Scan(ctypes.Structure):
@@ -506,91 +316,13 @@ class _Scan(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("batch", "dim", "length", "state", "groups", "directions")),
-        *((name, ctypes.c_int64) for name in ("bfloat16", "softplus", "reverse", "threads")),
-        ("parallel", ctypes.c_void_p),
-        *((name, _Tensor) for name in ("u", "delta", "z", "out")),
+        *((name, ctypes.c_int64) for name in ("softplus", "reverse")),
+        *((name, KernelTensor) for name in ("u", "delta", "z", "out")),
         *((name, ctypes.c_void_p) for name in ("A", "B", "C", "D", "bias", "last", "saved")),
-        *((name, _Tensor) for name in ("gout", "gu", "gdelta", "gz")),
+        *((name, KernelTensor) for name in ("gout", "gu", "gdelta", "gz")),
         *((name, ctypes.c_void_p) for name in ("glast", "gA", "gB", "gC", "gD", "gbias")),
-        ("next", ctypes.c_int64),
+        ("team", KernelTeam),
     ]
-
-
-def _cache_folder() -> Path:
-    """A folder of this user alone for built kernels."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "fftp"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if os.name == "posix" and (folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022):
-        raise PermissionError(f"{folder} belongs to another user or can be written by others")
-    return folder
-
-
-def _machine() -> str:
-    """What a build for this very processor depends on."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return (
-        "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
-        + platform.platform()
-    )
-
-
-def _build() -> Path:
-    """Compile the kernel, or find it compiled; raises OSError or CalledProcessError where that is not possible."""
-    compiler = shutil.which(os.environ.get("CC") or "cc")
-    if compiler is None:
-        raise FileNotFoundError("no C compiler: neither $CC nor cc is on the PATH")
-    command = [compiler, *FLAGS, f"-DCHUNK={CHUNK}"]
-    digest = hashlib.sha256("\0".join((SOURCE, *command, _machine())).encode()).hexdigest()[:20]
-    library = _cache_folder() / f"selective_scan_{digest}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-            source, built = Path(scratch, "scan.c"), Path(scratch, "scan.so")
-            source.write_text(SOURCE)
-            subprocess.run([*command, str(source), "-o", str(built)], check=True, capture_output=True, text=True)
-            os.replace(built, library)
-    return library
-
-
-class _Kernel:
-    """The loaded library and the thread pool it borrows."""
-
-    def __init__(self, library: Path):
-        handle = ctypes.CDLL(str(library))
-        self.forward, self.backward = handle.scan_forward, handle.scan_backward
-        for function in (self.forward, self.backward):
-            function.argtypes, function.restype = [ctypes.POINTER(_Scan)], None
-        self.parallel = _find_parallel()
-
-
-def _find_parallel() -> int | None:
-    """Address of GOMP_parallel in torch's own OpenMP runtime: a second one's threads would fight for the cores."""
-    for path in sorted(Path(torch.__file__).parent.glob("lib/lib*omp*")):
-        try:
-            return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, ctypes.c_void_p).value
-        except (OSError, AttributeError):
-            continue
-    return None
-
-
-@lru_cache(maxsize=1)
-def load_cpu_kernel() -> _Kernel | None:
-    """The kernel, built at the first call of all; None, with one warning, where it cannot be built."""
-    try:
-        return _Kernel(_build())
-    except (OSError, subprocess.CalledProcessError) as error:
-        detail = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
-        logger.warning(f"The selective scan runs in plain torch: its CPU kernel could not be built ({detail})")
-        return None
-
-
-def _view(tensor: torch.Tensor | None) -> _Tensor:
-    return _Tensor() if tensor is None else _Tensor(tensor.data_ptr(), *tensor.stride())
-
-
-def _pointer(tensor: torch.Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def _describe(
@@ -602,10 +334,9 @@ def _describe(
     directions, state, _ = A.shape
     return _Scan(
         batch=batch, dim=dim, length=length, state=state, groups=_groups(u), directions=directions,
-        bfloat16=u.dtype == torch.bfloat16, softplus=delta_softplus, reverse=reverse,
-        threads=torch.get_num_threads(), parallel=load_cpu_kernel().parallel,
-        u=_view(u), delta=_view(delta), z=_view(z),
-        A=_pointer(A), B=_pointer(B), C=_pointer(C), D=_pointer(D), bias=_pointer(delta_bias),
+        softplus=delta_softplus, reverse=reverse, team=team(),
+        u=view(u), delta=view(delta), z=view(z),
+        A=pointer(A), B=pointer(B), C=pointer(C), D=pointer(D), bias=pointer(delta_bias),
     )  # fmt: skip
 
 
@@ -623,8 +354,8 @@ def _forward(
     """A is (directions, state, dim), B and C are (batch, length, state); output, last states, saved states."""
     out, last, saved = _allocate_forward(u, A, save)
     scan = _describe(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
-    scan.out, scan.last, scan.saved = _view(out), _pointer(last), _pointer(saved)
-    load_cpu_kernel().forward(scan)
+    scan.out, scan.last, scan.saved = view(out), pointer(last), pointer(saved)
+    load_scan_kernel().scan_forward(ctypes.byref(scan))
     return out, last, saved
 
 
@@ -654,10 +385,10 @@ def _backward(
     grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias = grads
     grad_last = None if grad_last is None else grad_last.contiguous()
     scan = _describe(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
-    scan.saved, scan.gout, scan.glast = _pointer(saved), _view(grad_out), _pointer(grad_last)
-    scan.gu, scan.gdelta, scan.gz = _view(grad_u), _view(grad_delta), _view(None if z is None else grad_z)
-    scan.gA, scan.gB, scan.gC, scan.gD, scan.gbias = map(_pointer, (grad_A, grad_B, grad_C, grad_D, grad_bias))
-    load_cpu_kernel().backward(scan)
+    scan.saved, scan.gout, scan.glast = pointer(saved), view(grad_out), pointer(grad_last)
+    scan.gu, scan.gdelta, scan.gz = view(grad_u), view(grad_delta), view(None if z is None else grad_z)
+    scan.gA, scan.gB, scan.gC, scan.gD, scan.gbias = map(pointer, (grad_A, grad_B, grad_C, grad_D, grad_bias))
+    load_scan_kernel().scan_backward(ctypes.byref(scan))
     return grads
 
 
@@ -719,15 +450,14 @@ def selective_scan_cpu(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """The scan of `scan_fftp.py` on CPU tensors of any strides, in one direction or, with `A_reverse`, in both.
 
-    Sequences that are all bfloat16 are read and written as such; everything else is float32.
+    Sequences in bfloat16 are read and written as such; everything else is float32.
 
     Returns:
         Output like `u` (with `A_reverse` the sum of both directions), and the last state (batch, dim, state) of the
         first direction.
     """
     dtype = u.dtype
-    if not all(x is None or x.dtype == torch.bfloat16 for x in (u, delta, z)):
-        u, delta, z = (None if x is None else x.float() for x in (u, delta, z))
+    u, delta, z = (x if x is None or x.dtype == torch.bfloat16 else x.float() for x in (u, delta, z))
     state = A.shape[1]
     A = torch.stack([x.float().t() for x in (A, A_reverse) if x is not None])
     B, C = (x.float().transpose(1, 2) for x in (B, C))

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 from transformers.utils import logging
 
-from .scan_cpu_fftp import load_cpu_kernel, selective_scan_cpu
+from .scan_cpu_fftp import load_scan_kernel, selective_scan_cpu
 from .scan_triton_fftp import selective_scan_triton
 
 try:
@@ -177,14 +177,14 @@ def choose_implementation(implementation: str, device: str) -> str:
         if device == "cuda":
             chosen = "mamba_ssm" if selective_scan_fn is not None else "triton" if triton is not None else "torch"
         else:
-            chosen = "cpu" if device == "cpu" and load_cpu_kernel() is not None else "torch"
+            chosen = "cpu" if device == "cpu" and load_scan_kernel() is not None else "torch"
         logger.info_once(f"selective_scan on {device}: implementation {chosen!r}")
         return chosen
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(
             f"implementation={implementation!r} is unknown; expected 'auto' or one of {[*IMPLEMENTATIONS]}"
         )
-    if implementation == "cpu" and load_cpu_kernel() is None:
+    if implementation == "cpu" and load_scan_kernel() is None:
         raise ImportError("implementation='cpu' needs a C compiler: apt-get install gcc")
     if implementation == "triton" and triton is None:
         raise ImportError("implementation='triton' needs Triton: pip install triton")

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import torch
 
-from modeling_fftp import scan_cpu_fftp, scan_fftp, scan_triton_fftp
+from modeling_fftp import kernel_cpu_fftp, scan_cpu_fftp, scan_fftp, scan_triton_fftp
 from modeling_fftp.scan_fftp import bidirectional_scan, selective_scan, selective_scan_ref
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
@@ -23,7 +23,7 @@ IMPLEMENTATIONS = ["torch", "cpu", pytest.param("triton", marks=triton_cpu)]
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread_pool_warm():
-    if scan_cpu_fftp.load_cpu_kernel() is None:
+    if scan_cpu_fftp.load_scan_kernel() is None:
         pytest.skip("no C compiler")
 
 
@@ -204,8 +204,8 @@ def test_without_a_compiler_one_warning_and_plain_torch(monkeypatch, tmp_path):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     warnings = []
-    monkeypatch.setattr(scan_cpu_fftp.logger, "warning", warnings.append)
-    scan_cpu_fftp.load_cpu_kernel.cache_clear()
+    monkeypatch.setattr(kernel_cpu_fftp.logger, "warning_once", warnings.append)
+    kernel_cpu_fftp.load_kernel.cache_clear()
     try:
         inputs = make_inputs(1, 5, 9, 4)
         expected = selective_scan_ref(**inputs)
@@ -215,25 +215,24 @@ def test_without_a_compiler_one_warning_and_plain_torch(monkeypatch, tmp_path):
             selective_scan(**inputs, implementation="cpu")
         assert scan_fftp.choose_implementation("auto", "cpu") == "torch"
     finally:
-        scan_cpu_fftp.load_cpu_kernel.cache_clear()
+        kernel_cpu_fftp.load_kernel.cache_clear()
     assert len(warnings) == 1
     assert "no C compiler" in warnings[0]
 
 
 def test_broken_build_leaves_nothing_behind(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(scan_cpu_fftp, "SOURCE", "not C")
     with pytest.raises(subprocess.CalledProcessError):
-        scan_cpu_fftp._build()
+        kernel_cpu_fftp._build("broken", "not C")
     assert list((tmp_path / "fftp").iterdir()) == []
 
 
 def test_cache_folder_is_private(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert scan_cpu_fftp._cache_folder().stat().st_mode & 0o777 == 0o700
+    assert kernel_cpu_fftp._cache_folder().stat().st_mode & 0o777 == 0o700
     (tmp_path / "fftp").chmod(0o777)
     with pytest.raises(PermissionError, match="written by others"):
-        scan_cpu_fftp._cache_folder()
+        kernel_cpu_fftp._cache_folder()
 
 
 @pytest.mark.parametrize(

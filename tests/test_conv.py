@@ -1,0 +1,59 @@
+"""The causal convolution: torch's own convolution is the reference, in outputs and all gradients."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from modeling_fftp.conv_cpu_fftp import _forward, load_conv_kernel
+from modeling_fftp.conv_fftp import causal_conv_silu
+
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+
+
+def expected_output(x, weight, bias, reverse):
+    """SiLU of torch's grouped convolution, padded on the side of the past."""
+    past = (0, weight.shape[-1] - 1) if reverse else (weight.shape[-1] - 1, 0)
+    padded = functional.pad(x.float().transpose(1, 2), past)
+    taps = weight.flip(-1) if reverse else weight
+    return functional.silu(functional.conv1d(padded, taps, bias, groups=x.shape[-1])).transpose(1, 2)
+
+
+def make_inputs(batch, length, dim, width, dtype):
+    generator = torch.Generator().manual_seed(length)
+    x = torch.randn(batch, length, 2 * dim, generator=generator).to(dtype)[..., :dim]
+    weight = torch.randn(dim, 1, width, generator=generator)
+    return [tensor.requires_grad_() for tensor in (x, weight, torch.randn(dim, generator=generator))]
+
+
+@pytest.mark.parametrize("implementation", ["torch", "cpu"])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    "shape", [(2, 1, 5, 4), (1, 3, 17, 4), (3, 40, 33, 3), (2, 199, 384, 4), (1, 7, 16, 1)], ids=str
+)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_equals_torch(implementation, shape, reverse, dtype):
+    if implementation == "cpu" and load_conv_kernel() is None:
+        pytest.skip("no C compiler")
+    inputs = make_inputs(*shape, dtype)
+    expected = expected_output(*inputs, reverse)
+    output = causal_conv_silu(*inputs, reverse, implementation)
+    assert output.dtype == dtype
+    weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    gradients = torch.autograd.grad((output.float() * weight).sum(), inputs)
+    expected_gradients = torch.autograd.grad((expected * weight).sum(), inputs)
+    for result, value in zip((output, *gradients), (expected, *expected_gradients), strict=True):
+        difference = (result.double() - value.double()).norm()
+        assert difference <= TOLERANCE[dtype] * (value.double().norm() + 1e-3)
+
+
+def test_cpu_kernel_is_a_proper_operator():
+    if load_conv_kernel() is None:
+        pytest.skip("no C compiler")
+    x, weight, bias = (tensor.detach() for tensor in make_inputs(2, 19, 33, 4, torch.float32))
+    inputs = [tensor.requires_grad_() for tensor in (x.transpose(1, 2), weight[:, 0].t().contiguous(), bias)]
+    torch.library.opcheck(_forward, (*inputs, False), test_utils=("test_schema", "test_faketensor"))
+
+
+def test_unknown_implementation():
+    with pytest.raises(ValueError, match="'cuda' is unknown"):
+        causal_conv_silu(*make_inputs(1, 3, 4, 4, torch.float32), implementation="cuda")
