@@ -2,8 +2,8 @@
 
 from .collator_fftp import SpecMaskDataCollator
 from .feature_extraction_fftp import FFTPFeatureExtractor
-from .spec_mask_fftp import SpecMask
+from .spec_mask_fftp import SpecAugment, SpecMask
 
 FFTPFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")
 
-__all__ = ["FFTPFeatureExtractor", "SpecMask", "SpecMaskDataCollator"]
+__all__ = ["FFTPFeatureExtractor", "SpecAugment", "SpecMask", "SpecMaskDataCollator"]

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 
 from .augment_fftp import Mixup, RandomCrop, SpectrogramTransform
 from .feature_extraction_fftp import FFTPFeatureExtractor
-from .spec_mask_fftp import SpecMask
+from .spec_mask_fftp import SpectrogramMask
 
 
 class SpecMaskDataCollator(TrainerCallback):
@@ -27,37 +27,43 @@ class SpecMaskDataCollator(TrainerCallback):
 
     Args:
         feature_extractor: Computes features from sound and pads.
-        spec_mask: Masks to apply, or None.
+        spec_mask: Masks to apply, `SpecMask` or `SpecAugment`, or None.
         crop: Random crop of long sound, or None.
         mixup: Mixing of sound, or None.
-        num_labels: Length of the label vectors that mixup makes from indices.
+        label_smoothing: Share of the targets that is spread evenly: over all classes where a clip has one, and
+            between "there" and "not there" where it can have several.
+        num_labels: Length of the label vectors that mixup and smoothing make from indices.
         transforms: Changes to the spectrogram, in this order, before the masks.
         generator: Source of randomness; None is torch's default generator, which differs between the workers of a
             `DataLoader` and between epochs and which Trainer saves in its checkpoints.
         training: Whether to augment.
 
     Raises:
-        ValueError: Mixup without `num_labels`.
+        ValueError: Mixup or smoothing without `num_labels`, or a share outside [0, 1).
     """
 
     def __init__(
         self,
         feature_extractor: FFTPFeatureExtractor,
-        spec_mask: SpecMask | None = None,
+        spec_mask: SpectrogramMask | None = None,
         *,
         crop: RandomCrop | None = None,
         mixup: Mixup | None = None,
+        label_smoothing: float = 0.0,
         num_labels: int | None = None,
         transforms: Sequence[SpectrogramTransform] = (),
         generator: torch.Generator | None = None,
         training: bool = True,
     ):
-        if mixup is not None and num_labels is None:
-            raise ValueError("mixup mixes distributions over the labels; pass num_labels")
+        if (mixup is not None or label_smoothing) and num_labels is None:
+            raise ValueError("mixup and label smoothing make distributions over the labels; pass num_labels")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing={label_smoothing} must lie in [0, 1)")
         self.feature_extractor = feature_extractor
         self.spec_mask = spec_mask
         self.crop = crop
         self.mixup = mixup
+        self.label_smoothing = label_smoothing
         self.num_labels = num_labels
         self.transforms = tuple(transforms)
         self.generator = generator
@@ -72,6 +78,8 @@ class SpecMaskDataCollator(TrainerCallback):
             (batch, labels) float32, where the examples have any.
         """
         labels = _stack_labels(examples)
+        if self.training and labels is not None and (self.mixup is not None or self.label_smoothing):
+            labels = self._soften(labels)
         if "audio" in examples[0]:
             batch, labels = self._from_audio([example["audio"] for example in examples], labels)
         else:
@@ -88,6 +96,14 @@ class SpecMaskDataCollator(TrainerCallback):
         collated = {"input_values": input_values, "attention_mask": attention_mask}
         return collated if labels is None else {**collated, "labels": labels}
 
+    def _soften(self, labels: torch.Tensor) -> torch.Tensor:
+        """Smoothed vectors over the labels; mixed afterwards they are what a smoothed mixture would be."""
+        has_one_class = labels.ndim == 1
+        if has_one_class:
+            labels = torch.nn.functional.one_hot(labels, self.num_labels).float()
+        rest = torch.full_like(labels, 1 / self.num_labels if has_one_class else 1 / 2)
+        return torch.lerp(labels, rest, self.label_smoothing)
+
     def _from_audio(
         self, clips: list[Any], labels: torch.Tensor | None
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
@@ -98,8 +114,6 @@ class SpecMaskDataCollator(TrainerCallback):
         if self.training and self.mixup is not None:
             if labels is None:
                 raise ValueError("mixup needs labels; the examples hold none")
-            if labels.ndim == 1:
-                labels = torch.nn.functional.one_hot(labels, self.num_labels).float()
             waveforms, labels = self.mixup(waveforms, labels, self.generator)
         batch = self.feature_extractor(
             waveforms,

@@ -1,4 +1,6 @@
-"""SpecMask: masks on a spectrogram that follow the patch grid under a fixed budget of cells."""
+"""Masks on spectrograms: SpecMask, which follows the patch grid under a fixed budget, and SpecAugment as baseline."""
+
+from dataclasses import dataclass
 
 import torch
 
@@ -27,7 +29,49 @@ def fill_with_mean(input_values: torch.Tensor, masks: torch.Tensor, is_valid: to
     return torch.where(masks, mean[:, None, None], input_values)
 
 
-class SpecMask:
+class SpectrogramMask:
+    """Base of what masks spectrograms while training; a subclass draws the masks."""
+
+    def __call__(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """A masked copy of spectrograms; masked cells hold the mean of the clip's own real frames.
+
+        Args:
+            input_values: (batch, frames, mel bins), left as it is.
+            attention_mask: (batch, frames), 1 at real frames, padding on the right.
+            generator: Source of randomness; None is torch's default generator.
+
+        Returns:
+            (batch, frames, mel bins).
+        """
+        masks = self.draw(input_values, attention_mask, generator)
+        return fill_with_mean(input_values, masks, valid_frames(input_values, attention_mask))
+
+    def draw(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """Draw the masks of a batch.
+
+        Args:
+            input_values: (batch, frames, mel bins), of which only shape and device are read.
+            attention_mask: (batch, frames), 1 at real frames, padding on the right.
+            generator: Source of randomness, on the CPU; None is torch's default generator. The masks it gives are the
+                same on every device.
+
+        Returns:
+            (batch, frames, mel bins), bool, true where a cell is masked.
+        """
+        raise NotImplementedError
+
+
+class SpecMask(SpectrogramMask):
     """Draws and applies SpecMask (arXiv 2508.21243, section 3.2).
 
     A share of the budget goes to full-frequency masks, one patch (`patch_frames`) wide, the rest to localized masks,
@@ -92,41 +136,16 @@ class SpecMask:
             f"full_share={self.full_share})"
         )
 
-    def __call__(
-        self,
-        input_values: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> torch.Tensor:
-        """A masked copy of spectrograms; masked cells hold the mean of the clip's own real frames.
-
-        Args:
-            input_values: (batch, frames, mel bins), left as it is.
-            attention_mask: (batch, frames), 1 at real frames, padding on the right.
-            generator: Source of randomness; None is torch's default generator.
-
-        Returns:
-            (batch, frames, mel bins).
-        """
-        masks = self.draw(input_values, attention_mask, generator)
-        return fill_with_mean(input_values, masks, valid_frames(input_values, attention_mask))
-
     def draw(
         self,
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
-        """Draw the masks of a batch.
+        """Draw the masks of a batch; see `SpectrogramMask.draw`.
 
-        Args:
-            input_values: (batch, frames, mel bins), of which only shape and device are read.
-            attention_mask: (batch, frames), 1 at real frames, padding on the right.
-            generator: Source of randomness, on the CPU; None is torch's default generator. The masks it gives are the
-                same on every device.
-
-        Returns:
-            (batch, frames, mel bins), bool, true where a cell is masked.
+        Raises:
+            ValueError: Spectrograms of another height.
         """
         if input_values.ndim != 3 or input_values.shape[-1] != self.num_mel_bins:
             raise ValueError(
@@ -213,6 +232,45 @@ class SpecMask:
         height = height + (growth * (self.num_mel_bins - height)).ceil().long()
         low = (position * (self.num_mel_bins - height + 1)).long()
         return low, height
+
+
+@dataclass
+class SpecAugment(SpectrogramMask):
+    """One mask of random height over all time and one of random width over all bins (Park et al. 2019).
+
+    Heights and widths are uniform from 0 to their limits, as in the recipes of AST and AuM: 48 bins and 192 frames on
+    AudioSet, 48 and 48 on Speech Commands. It has no budget: on average a mask takes half of its limit.
+
+    Args:
+        max_bins: Highest frequency mask in mel bins.
+        max_frames: Widest time mask in frames; a shorter clip is masked whole at most.
+    """
+
+    max_bins: int = 48
+    max_frames: int = 192
+
+    def draw(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """Draw the masks of a batch; see `SpectrogramMask.draw`."""
+        batch, num_frames, num_bins = input_values.shape
+        is_valid = valid_frames(input_values, attention_mask).cpu()
+        in_time = self._draw_band(is_valid.sum(dim=1), self.max_frames, num_frames, generator)
+        in_frequency = self._draw_band(torch.full((batch,), num_bins), self.max_bins, num_bins, generator)
+        masks = (in_time[:, :, None] | in_frequency[:, None, :]) & is_valid[..., None]
+        return masks.to(input_values.device)
+
+    @staticmethod
+    def _draw_band(lengths: torch.Tensor, limit: int, size: int, generator: torch.Generator | None) -> torch.Tensor:
+        """A run of up to `limit` places somewhere in the first `lengths` of `size` places; (batch, size), bool."""
+        position = torch.rand(2, len(lengths), generator=generator)
+        width = (position[0] * (lengths.clamp(max=limit) + 1)).long()
+        start = (position[1] * (lengths - width + 1)).long()
+        places = torch.arange(size)
+        return (places >= start[:, None]) & (places < (start + width)[:, None])
 
 
 def _take_frames(

@@ -76,6 +76,27 @@ def test_mixup_makes_distributions(extractor, examples, generator):
     assert collator(examples)["labels"].tolist() == [0, 1, 2, 3]
 
 
+def test_label_smoothing(extractor, examples):
+    collator = SpecMaskDataCollator(extractor, label_smoothing=0.2, num_labels=4)
+    expected = torch.full((4, 4), 0.05) + 0.8 * torch.eye(4)
+    torch.testing.assert_close(collator(examples)["labels"], expected)
+    several = [{**example, "labels": [0.0, 1.0, 1.0, 0.0]} for example in examples]
+    torch.testing.assert_close(collator(several)["labels"], torch.tensor([[0.1, 0.9, 0.9, 0.1]]).expand(4, 4))
+    collator.training = False
+    assert collator(examples)["labels"].tolist() == [0, 1, 2, 3]
+
+
+def test_smoothed_mixtures_are_mixed_smooth_labels(extractor, examples):
+    def labels(smoothing):
+        collator = SpecMaskDataCollator(
+            extractor, mixup=Mixup(probability=1.0), label_smoothing=smoothing, num_labels=4,
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        return collator(examples)["labels"]
+
+    torch.testing.assert_close(labels(0.2), 0.8 * labels(0.0) + 0.05)
+
+
 def test_generator_decides(make_config, extractor, examples):
     def batch(seed):
         collator = SpecMaskDataCollator(
@@ -89,8 +110,11 @@ def test_generator_decides(make_config, extractor, examples):
 
 
 def test_misuse_is_refused(extractor, examples):
-    with pytest.raises(ValueError, match="num_labels"):
-        SpecMaskDataCollator(extractor, mixup=Mixup())
+    for setting in ({"mixup": Mixup()}, {"label_smoothing": 0.1}):
+        with pytest.raises(ValueError, match="num_labels"):
+            SpecMaskDataCollator(extractor, **setting)
+    with pytest.raises(ValueError, match=r"label_smoothing=1\.5"):
+        SpecMaskDataCollator(extractor, label_smoothing=1.5, num_labels=2)
     features = [{"input_values": np.zeros((10, 128), np.float32), "labels": 0}]
     with pytest.raises(ValueError, match="mixup and crop work on sound"):
         SpecMaskDataCollator(extractor, mixup=Mixup(), num_labels=2)(features)

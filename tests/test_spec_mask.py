@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from feature_extraction import SpecMask
+from feature_extraction import SpecAugment, SpecMask
 from modeling_fftp import FFTPConfig
 
 GEOMETRIES = {
@@ -137,3 +137,32 @@ def test_errors(settings, message):
 def test_wrong_shape():
     with pytest.raises(ValueError, match=r"\(1, 128, 1000\).*128 mel bins"):
         SpecMask.from_config(FFTPConfig()).draw(torch.zeros(1, 128, 1000))
+
+
+def test_spec_augment_masks_one_band_of_each_axis(generator):
+    lengths = torch.tensor([100, 60, 5, 1] * 50)
+    attention_mask = (torch.arange(100) < lengths[:, None]).long()
+    features = torch.randn(200, 100, 128, generator=generator)
+    masks = SpecAugment(max_bins=48, max_frames=30).draw(features, attention_mask, generator)
+    assert not masks[attention_mask == 0].any()
+    for mask, length in zip(masks, lengths.tolist(), strict=True):
+        in_time = mask[:length].all(dim=1)
+        in_frequency = mask[:length].all(dim=0)
+        assert len(runs(in_time)[0]) <= 1
+        if not in_time.all():
+            assert (mask[:length] == (in_time[:, None] | in_frequency)).all()
+            assert in_frequency.sum() <= 48
+            assert in_time.sum() <= 30
+            assert len(runs(in_frequency)[0]) <= 1
+    full = lengths == 100
+    assert masks[full].all(dim=2).sum(dim=1).float().mean() == pytest.approx(15, abs=4)
+    assert masks[full].all(dim=1).sum(dim=1).float().mean() == pytest.approx(24, abs=6)
+
+
+def test_spec_augment_fills_as_spec_mask_does(generator):
+    features = torch.randn(2, 50, 128, generator=generator)
+    masked = SpecAugment(20, 20)(features, generator=torch.Generator().manual_seed(1))
+    masks = SpecAugment(20, 20).draw(features, generator=torch.Generator().manual_seed(1))
+    mean = features.mean(dim=(1, 2), keepdim=True).expand_as(features)
+    assert masks.any()
+    torch.testing.assert_close(masked, torch.where(masks, mean, features))
