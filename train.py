@@ -12,34 +12,41 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from functools import partial
 from pathlib import Path
 
+import evaluate
 import torch
-from datasets import Dataset
-from sklearn.metrics import accuracy_score, average_precision_score
+from datasets import ClassLabel, Dataset, List
 from transformers import EvalPrediction, HfArgumentParser, TrainingArguments, set_seed
 
-from feature_extraction import FFTPFeatureExtractor, SpecMask, SpecMaskDataCollator
+from feature_extraction import FFTPFeatureExtractor, SpecAugment, SpecMask, SpecMaskDataCollator
 from feature_extraction.audio_dataset_fftp import (
     AUDIO_COLUMNS,
     LABEL_COLUMNS,
+    ClipDecoder,
     class_names,
+    compute_features,
     decode_dataset,
     find_column,
     hold_out_fraction,
     hold_out_group,
     load_splits,
+    read_class_names,
+    report_left_out,
 )
 from feature_extraction.augment_fftp import Mixup, RandomCrop, RandomGain, Stretch, TimeRoll, UniformNoise
 from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
-from modeling_fftp.trainer_fftp import FFTPTrainer
+from modeling_fftp.trainer_fftp import FFTPTrainer, WeightAveraging, multiplies_bfloat16
 
 logger = logging.getLogger("train")
 
 SAMPLING_RATE = 16000
+METRIC = Path(__file__).parent / "hub_cards" / "metrics" / "audio_tagging"
+# The metric of the best checkpoint until the data says whether that is accuracy or mAP.
+TASK_METRIC = "score"
 # Longest training clip unless --max_seconds says otherwise.
 MAX_SECONDS = 10.0
 
@@ -63,6 +70,8 @@ class ModelArguments:
     attention_probs_dropout_prob: float = 0.0
     drop_path_rate: float = 0.0
     layer_norm_eps: float = 1e-12
+    state_size: int = field(default=16, metadata={"help": "States per channel of the Mamba backbone."})
+    expand: int = field(default=2, metadata={"help": "Inner width of a Mamba block in hidden sizes."})
     attn_implementation: str | None = field(
         default=None, metadata={"help": "eager, sdpa, flash_attention_2, ...; default: transformers' choice."}
     )
@@ -74,6 +83,10 @@ class DataArguments:
 
     dataset_name: str | None = field(default=None, metadata={"help": "Hub id, local folder, or CSV/JSON file."})
     dataset_config_name: str | None = None
+    dataset_data_dir: str | None = field(default=None, metadata={"help": "Folder inside the Hub data set."})
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Hub revision; refs/convert/parquet for data sets that are scripts."}
+    )
     audio_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {AUDIO_COLUMNS}."})
     label_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {LABEL_COLUMNS}."})
     train_split_name: str = "train"
@@ -91,6 +104,22 @@ class DataArguments:
         metadata={"help": "Length of training clips; longer ones are cropped. Default: the longest, <= 10."},
     )
     max_train_samples: int | None = None
+    label_separator: str | None = field(
+        default=None,
+        metadata={"help": "What stands between classes where one string holds several."},
+    )
+    class_names_file: str | None = field(
+        default=None,
+        metadata={"help": "CSV of index, id and display name, like AudioSet's; the labels are ids."},
+    )
+    exclude_labels: list[str] = field(default_factory=list, metadata={"help": "Classes whose clips are not used."})
+    max_left_out: float = field(
+        default=0.05,
+        metadata={"help": "Largest share of undecodable or mislabelled clips to go on without."},
+    )
+    cache_features: bool = field(
+        default=False, metadata={"help": "Compute features once, not per batch; without mixup and cropping."}
+    )
     num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
 
 
@@ -107,6 +136,8 @@ class AugmentationArguments:
     noise: float = field(default=0.1, metadata={"help": "Largest amplitude of uniform noise, normalised log units."})
     spec_mask_budget: float = field(default=0.2, metadata={"help": "Masked cells, or their share below 1."})
     spec_mask_full_share: float = 0.7
+    spec_augment_bins: int = field(default=0, metadata={"help": "Highest frequency mask of SpecAugment, in mel bins."})
+    spec_augment_frames: int = field(default=0, metadata={"help": "Widest time mask of SpecAugment, in frames."})
 
 
 @dataclass
@@ -126,10 +157,26 @@ class FFTPTrainingArguments(TrainingArguments):
     load_best_model_at_end: bool = True
     logging_strategy: str = "epoch"
     remove_unused_columns: bool = False
+    do_train: bool = field(default=True, metadata={"help": "false: only evaluate the checkpoint."})
+    class_balanced: bool = field(default=False, metadata={"help": "Draw clips of rare classes more often."})
+    ema_decay: float | None = field(default=None, metadata={"help": "Result: moving average of the weights."})
+    average_last_epochs: int | None = field(
+        default=None, metadata={"help": "Result: mean of the weights after each of the last epochs."}
+    )
+    auto_bf16: bool = field(
+        default=False, metadata={"help": "bf16 where the processor multiplies it, else float32; logged."}
+    )
 
     def __post_init__(self):
-        """Let bf16 mean bf16 autocast on a machine without an accelerator too."""
+        """Let bf16 mean bf16 autocast on a machine without an accelerator too; an average has no best epoch."""
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        words = {"true": True, "false": None}
+        self.resume_from_checkpoint = words.get(str(self.resume_from_checkpoint).lower(), self.resume_from_checkpoint)
+        if self.ema_decay or self.average_last_epochs:
+            self.load_best_model_at_end = False
+        elif self.load_best_model_at_end:
+            self.metric_for_best_model = self.metric_for_best_model or TASK_METRIC
+        self.bf16 = self.bf16 or (self.auto_bf16 and multiplies_bfloat16(on_cpu=self.use_cpu))
         super().__post_init__()
 
 
@@ -154,6 +201,8 @@ def parse_arguments(arguments: list[str]) -> tuple:
             "train.py: --validation_column and --validation_value go together: a column and one of its groups"
         )
     training = groups[-1]
+    if not training.do_train and groups[0].model_name_or_path is None:
+        raise SystemExit("train.py: --do_train false evaluates a checkpoint; name it with --model_name_or_path")
     if Path(training.output_dir, "model.safetensors").exists() and not training.resume_from_checkpoint:
         raise SystemExit(f"train.py: {training.output_dir} holds a model already; choose another --output_dir")
     return tuple(groups)
@@ -168,62 +217,94 @@ def refuse_unknown(given, names: list[str], origin: str) -> None:
             raise SystemExit(f"train.py: unknown argument {name!r} in {origin}{hint}")
 
 
-def load_clips(arguments: DataArguments, seed: int) -> tuple[dict[str, Dataset], list[str], bool]:
-    """Decoded splits, "train" and "validation" among them, the class names, and whether clips have several labels."""
-    splits = load_splits(arguments.dataset_name, arguments.dataset_config_name)
-    if arguments.train_split_name not in splits:
-        raise ValueError(f"no split {arguments.train_split_name!r} in {arguments.dataset_name}; it has {[*splits]}")
-    train = splits[arguments.train_split_name]
+def build_decoder(arguments: DataArguments, train: Dataset) -> ClipDecoder:
+    """What the training split says about columns and classes."""
     audio_column = find_column(train, "audio", arguments.audio_column_name)
     label_column = find_column(train, "label", arguments.label_column_name)
-    labels, is_multi_label = class_names(train, label_column)
-    roles = {"train": "train_split_name", "validation": "validation_split_name", "test": "test_split_name"}
-    decode = partial(
-        decode_dataset,
-        audio_column=audio_column,
-        label_column=label_column,
-        labels=labels,
-        sampling_rate=SAMPLING_RATE,
+    labels, is_multi_label = class_names(train, label_column, arguments.label_separator)
+    names = {label: label for label in labels}
+    if arguments.class_names_file:
+        names = read_class_names(Path(arguments.class_names_file))
+    unknown = [label for label in arguments.exclude_labels if label not in names]
+    if unknown:
+        raise ValueError(f"--exclude_labels {unknown[0]!r} is not among the classes {[*names]}")
+    feature = train.features[label_column]
+    feature = feature.feature if isinstance(feature, List) else feature
+    return ClipDecoder(
+        audio_column,
+        label_column,
+        {label: name for label, name in names.items() if label not in arguments.exclude_labels},
+        SAMPLING_RATE,
+        index_names=feature.names if isinstance(feature, ClassLabel) else None,
+        is_multi_label=is_multi_label,
+        separator=arguments.label_separator,
+        excluded=arguments.exclude_labels,
         folder=Path(arguments.dataset_name).parent,
-        num_proc=arguments.num_proc,
     )
+
+
+def load_clips(arguments: DataArguments, training: FFTPTrainingArguments) -> tuple[dict[str, Dataset], ClipDecoder]:
+    """Decoded splits, "train" and "validation" among them, and how they were decoded."""
+    source = (arguments.dataset_name, arguments.dataset_config_name)
+    splits = load_splits(*source, arguments.dataset_data_dir, arguments.dataset_revision)
+    if arguments.train_split_name not in splits:
+        raise ValueError(f"no split {arguments.train_split_name!r} in {arguments.dataset_name}; it has {[*splits]}")
+    decoder = build_decoder(arguments, splits[arguments.train_split_name])
+    roles = {"train": "train_split_name", "validation": "validation_split_name", "test": "test_split_name"}
+    names = {role: getattr(arguments, field_name) for role, field_name in roles.items()}
     group = arguments.validation_column
-    clips = {
-        role: decode(splits[name], keep_columns=[group] if group and role == "train" else []).with_format("numpy")
-        for role, name in ((role, getattr(arguments, field_name)) for role, field_name in roles.items())
-        if name in splits
-    }
+    if not training.do_train and names["validation"] in splits and not group:
+        del names["train"]
+    clips, left_out = {}, {}
+    for role, name in names.items():
+        if name in splits:
+            columns = [group] if group and role == "train" else []
+            decoded, left_out[name] = decode_dataset(
+                splits[name], decoder, keep_columns=columns, num_proc=arguments.num_proc
+            )
+            clips[role] = decoded.with_format("numpy")
+    sizes = {names[role]: len(split) for role, split in clips.items()}
+    report_left_out(left_out, sizes, arguments.max_left_out, Path(training.output_dir, "left_out_clips.csv"))
     if group:
         clips["train"], clips["validation"] = hold_out_group(clips["train"], group, arguments.validation_value)
     elif "validation" not in clips:
-        clips["train"], clips["validation"] = hold_out_fraction(clips["train"], arguments.validation_fraction, seed)
+        clips["train"], clips["validation"] = hold_out_fraction(
+            clips["train"], arguments.validation_fraction, training.seed
+        )
         logger.warning(
             "No split %r: %d of %d clips, drawn with seed %d, validate. Clips of one speaker or recording may be on "
             "both sides; --validation_column keeps groups together.",
             arguments.validation_split_name,
             len(clips["validation"]),
             len(clips["validation"]) + len(clips["train"]),
-            seed,
+            training.seed,
         )
-    if arguments.max_train_samples:
-        shuffled = clips["train"].shuffle(seed=seed)
+    if arguments.max_train_samples and "train" in clips:
+        shuffled = clips["train"].shuffle(seed=training.seed)
         clips["train"] = shuffled.select(range(min(arguments.max_train_samples, len(shuffled))))
-    return clips, labels, is_multi_label
+    return clips, decoder
 
 
 def build_model(
-    model_arguments: ModelArguments, train: Dataset, max_seconds: float, labels: list[str], problem_type: str
+    model_arguments: ModelArguments,
+    train: Dataset,
+    max_seconds: float,
+    names: list[str],
+    problem_type: str,
+    keep_classes: bool,
 ) -> tuple[FFTPForAudioClassification, FFTPFeatureExtractor]:
     """A new model with an extractor that knows the training audio's statistics, or a checkpoint with a new head."""
-    names = dict(enumerate(labels))
     settings = {
-        "id2label": names,
-        "label2id": {name: index for index, name in names.items()},
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
         "problem_type": problem_type,
     }
     shape = dict(vars(model_arguments))
     source = shape.pop("model_name_or_path")
     if source:
+        known = [*FFTPConfig.from_pretrained(source).id2label.values()]
+        if keep_classes and known != names:
+            raise ValueError(f"{source} tells apart {known}; the data has {names}")
         settings["attn_implementation"] = model_arguments.attn_implementation
         model = FFTPForAudioClassification.from_pretrained(source, ignore_mismatched_sizes=True, **settings)
         extractor = FFTPFeatureExtractor.from_pretrained(source)
@@ -241,35 +322,75 @@ def build_model(
 
 
 def build_collator(
-    arguments: AugmentationArguments, extractor: FFTPFeatureExtractor, config: FFTPConfig, max_seconds: float
+    arguments: AugmentationArguments,
+    extractor: FFTPFeatureExtractor,
+    config: FFTPConfig,
+    max_seconds: float | None,
+    label_smoothing: float,
 ) -> SpecMaskDataCollator:
-    """The training collator with what the recipe turns on."""
+    """The training collator with what the recipe turns on; no crop without `max_seconds`."""
     transforms = [
         (arguments.stretch_time or arguments.stretch_frequency)
         and Stretch(arguments.stretch_time, arguments.stretch_frequency),
         arguments.roll_frames and TimeRoll(arguments.roll_frames),
         arguments.gain and RandomGain(arguments.gain),
         arguments.noise and UniformNoise(arguments.noise),
+        (arguments.spec_augment_bins or arguments.spec_augment_frames)
+        and SpecAugment(arguments.spec_augment_bins, arguments.spec_augment_frames),
     ]
     budget, full_share = arguments.spec_mask_budget, arguments.spec_mask_full_share
     mixup = Mixup(arguments.mixup_alpha, arguments.mixup_probability) if arguments.mixup_probability else None
     return SpecMaskDataCollator(
         extractor,
         SpecMask.from_config(config, budget, full_share) if budget else None,
-        crop=RandomCrop(round(max_seconds * SAMPLING_RATE)),
+        crop=RandomCrop(round(max_seconds * SAMPLING_RATE)) if max_seconds else None,
         mixup=mixup,
+        label_smoothing=label_smoothing,
         num_labels=config.num_labels,
         transforms=[transform for transform in transforms if transform],
     )
 
 
-def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Accuracy, or for several labels per clip the mean average precision over classes that have positives."""
-    logits, labels = prediction.predictions, prediction.label_ids
-    if labels.ndim == 1:
-        return {"accuracy": accuracy_score(labels, logits.argmax(axis=-1))}
-    has_positives = labels.any(axis=0)
-    return {"map": average_precision_score(labels[:, has_positives], logits[:, has_positives])}
+def build_scorer(names: list[str]) -> Callable[[EvalPrediction], dict]:
+    """Gives all results of the metric `audio_tagging` from logits and labels."""
+    # In memory: processes that evaluate side by side share no files.
+    metric = evaluate.load(str(METRIC), keep_in_memory=True)
+    return lambda prediction: metric.compute(
+        predictions=prediction.predictions, references=prediction.label_ids, class_names=names
+    )
+
+
+def only_numbers(results: dict) -> dict[str, float]:
+    """The results that are one number."""
+    return {name: value for name, value in results.items() if isinstance(value, float)}
+
+
+def evaluate_split(trainer: FFTPTrainer, clips: Dataset, name: str, scorer: Callable, metric: str) -> None:
+    """Evaluate a split, and write its results and those of each class."""
+    prediction = trainer.predict(clips, metric_key_prefix=name)
+    trainer.log_metrics(name, prediction.metrics)
+    trainer.save_metrics(name, prediction.metrics)
+    if trainer.is_world_process_zero():
+        results = scorer(prediction)
+        path = Path(trainer.args.output_dir, f"{name}_per_class.json")
+        details = {key: results[key] for key in ("per_class", "left_out")}
+        path.write_text(json.dumps(details, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        score = "not defined" if results[metric] is None else f"{results[metric]:.4f}"
+        print(f"{name} {metric}: {score} on {len(clips)} clips, results in {trainer.args.output_dir}")
+
+
+def run_training(trainer: FFTPTrainer, groups: tuple, label_smoothing: float) -> None:
+    """Train, and leave the model, the extractor, all arguments and the results in the output folder."""
+    training = trainer.args
+    if trainer.is_world_process_zero():
+        os.makedirs(training.output_dir, exist_ok=True)
+        recipe = {key: value for group in groups for key, value in vars(group).items()} | training.to_dict()
+        recipe["label_smoothing_factor"] = label_smoothing
+        Path(training.output_dir, "arguments.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    trainer.save_metrics("train", result.metrics)
 
 
 def main(arguments: list[str]) -> None:
@@ -277,42 +398,58 @@ def main(arguments: list[str]) -> None:
     model_arguments, data, augmentation, training = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     set_seed(training.seed)
+    precision = "bfloat16 autocast" if training.bf16 else "float16 autocast" if training.fp16 else "float32"
+    batch = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
+    logger.info(
+        "Precision %s, effective batch %d clips (%d processes), learning rate %g",
+        precision,
+        batch,
+        training.world_size,
+        training.learning_rate,
+    )
 
     with training.main_process_first(desc="decoding"):
-        clips, labels, is_multi_label = load_clips(data, training.seed)
-    metric = "map" if is_multi_label else "accuracy"
-    training.metric_for_best_model = training.metric_for_best_model or metric
-    longest = max(map(len, clips["train"].data.column("audio"))) / SAMPLING_RATE
+        clips, decoder = load_clips(data, training)
+    metric = "map" if decoder.is_multi_label else "accuracy"
+    if training.metric_for_best_model == TASK_METRIC:
+        training.metric_for_best_model = metric
+    longest = max(map(len, clips.get("train", clips["validation"]).data.column("audio"))) / SAMPLING_RATE
     max_seconds = data.max_seconds or min(MAX_SECONDS, longest)
 
-    problem_type = "multi_label_classification" if is_multi_label else "single_label_classification"
-    model, extractor = build_model(model_arguments, clips["train"], max_seconds, labels, problem_type)
-    collator = build_collator(augmentation, extractor, model.config, max_seconds)
+    problem_type = "multi_label_classification" if decoder.is_multi_label else "single_label_classification"
+    classes = [*decoder.labels.values()]
+    model, extractor = build_model(
+        model_arguments, clips.get("train"), max_seconds, classes, problem_type, keep_classes=not training.do_train
+    )
+    if data.cache_features:
+        if augmentation.mixup_probability or longest > max_seconds:
+            raise SystemExit("train.py: --cache_features goes with --mixup_probability 0 and no crops")
+        with training.main_process_first(desc="features"):
+            clips, max_seconds = {role: compute_features(split, extractor) for role, split in clips.items()}, None
+    # Ours smooths what mixup mixed as well; transformers' own would refuse that.
+    label_smoothing, training.label_smoothing_factor = training.label_smoothing_factor, 0.0
+    collator = build_collator(augmentation, extractor, model.config, max_seconds, label_smoothing)
+    scorer = build_scorer(classes)
+    averaging = None
+    if training.ema_decay or training.average_last_epochs:
+        averaging = WeightAveraging(training.ema_decay, training.average_last_epochs)
     trainer = FFTPTrainer(
         model=model,
         args=training,
         data_collator=collator,
-        train_dataset=clips["train"],
+        train_dataset=clips.get("train"),
         eval_dataset=clips["validation"],
         processing_class=extractor,
-        compute_metrics=compute_metrics,
+        compute_metrics=lambda prediction: only_numbers(scorer(prediction)),
         callbacks=[collator],
+        class_balanced=training.class_balanced,
+        averaging=averaging,
     )
-    if trainer.is_world_process_zero():
-        os.makedirs(training.output_dir, exist_ok=True)
-        groups = (model_arguments, data, augmentation)
-        recipe = {key: value for group in groups for key, value in vars(group).items()} | training.to_dict()
-        Path(training.output_dir, "arguments.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-    result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-    trainer.save_model()
-    trainer.save_state()
-    trainer.save_metrics("train", result.metrics)
+    if training.do_train:
+        run_training(trainer, (model_arguments, data, augmentation), label_smoothing)
     for name in ("validation", "test"):
         if name in clips:
-            metrics = trainer.evaluate(clips[name], metric_key_prefix=name)
-            trainer.save_metrics(name, metrics)
-            score = metrics[f"{name}_{metric}"]
-            print(f"{name} {metric}: {score:.4f} on {len(clips[name])} clips, model in {training.output_dir}")
+            evaluate_split(trainer, clips[name], name, scorer, metric)
 
 
 if __name__ == "__main__":

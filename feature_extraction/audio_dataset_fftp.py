@@ -1,14 +1,26 @@
 """Labelled audio data sets of every form, as decoded waveforms and targets, with `datasets` and no torchcodec."""
 
+import csv
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import datasets
 import numpy as np
 import soundfile
-from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
+from datasets import Array2D, Audio, ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
+from datasets.fingerprint import Hasher
 from sklearn.model_selection import train_test_split
 
 from .audio_fftp import read_audio
+from .feature_extraction_fftp import FFTPFeatureExtractor
+
+logger = logging.getLogger(__name__)
+
+# Columns that a decoded split has until its unusable clips are out, and the problem of a clip that is not wanted.
+SOURCE, PROBLEM, EXCLUDED = "__source__", "__problem__", "excluded"
 
 AUDIO_COLUMNS = ("audio", "path", "file", "file_name", "filename")
 LABEL_COLUMNS = ("label", "labels", "class", "category")
@@ -17,7 +29,9 @@ SPLIT_NAMES = ("train", "validation", "test")
 AUDIO_FORMATS = (set(soundfile.available_formats()) - {"RAW"}) | {"OGA", "OPUS", "AIF"}
 
 
-def load_splits(source: str, config_name: str | None = None) -> DatasetDict:
+def load_splits(
+    source: str, config_name: str | None = None, data_dir: str | None = None, revision: str | None = None
+) -> DatasetDict:
     """Splits of a data set, sound not decoded.
 
     Args:
@@ -25,6 +39,8 @@ def load_splits(source: str, config_name: str | None = None) -> DatasetDict:
             `train/CLASS/clip.wav`, `validation/...`, `test/...`; or a CSV, JSON or JSON-lines file with a column of
             paths, relative to that file or absolute.
         config_name: Configuration of a Hub data set.
+        data_dir: Folder inside a Hub data set.
+        revision: Revision of a Hub data set; "refs/convert/parquet" is the parquet form of those that are scripts.
 
     Raises:
         ValueError: A local folder in which no sound is found.
@@ -34,7 +50,7 @@ def load_splits(source: str, config_name: str | None = None) -> DatasetDict:
         return load_dataset("csv" if path.suffix == ".csv" else "json", data_files=str(path))
     if path.is_dir() and not any(path.rglob("*.parquet")):
         return _load_audio_folder(path)
-    return load_dataset(source, config_name)
+    return load_dataset(source, config_name, data_dir=data_dir, revision=revision)
 
 
 def _load_audio_folder(folder: Path) -> DatasetDict:
@@ -73,79 +89,223 @@ def find_column(dataset: Dataset, role: str, wanted: str | None = None) -> str:
     raise ValueError(f"{asked}; the data has {dataset.column_names}")
 
 
-def class_names(dataset: Dataset, column: str) -> tuple[list[str], bool]:
-    """Names of the classes in a label column, and whether a clip can have several."""
+def class_names(dataset: Dataset, column: str, separator: str | None = None) -> tuple[list[str], bool]:
+    """Names of the classes in a label column, and whether a clip can have several.
+
+    Args:
+        dataset: One split.
+        column: Column of class indices or names, or of lists of them.
+        separator: What stands between the names where one string holds several, "," in AudioSet's files.
+    """
     feature = dataset.features[column]
-    is_multi_label = isinstance(feature, List)
-    inner = feature.feature if is_multi_label else feature
+    is_multi_label = isinstance(feature, List) or separator is not None
+    inner = feature.feature if isinstance(feature, List) else feature
     if isinstance(inner, ClassLabel):
         return list(inner.names), is_multi_label
-    values = dataset[column]
-    unique = {value for row in values for value in row} if is_multi_label else set(values)
+    unique = {value for label in dataset[column] for value in _label_values(label, separator)}
     return [str(value) for value in sorted(unique)], is_multi_label
 
 
+def read_class_names(path: Path) -> dict[str, str]:
+    """Display names by id, in the order of the classes, from a CSV file like AudioSet's: index, id, display name.
+
+    Raises:
+        ValueError: Columns or indices that are not so.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file, skipinitialspace=True))[1:]
+    if any(len(row) != 3 for row in rows) or [row[0] for row in rows] != [*map(str, range(len(rows)))]:
+        raise ValueError(f"{path}: expected a header and the columns index (0, 1, ...), id, display name")
+    return {identifier: name for _, identifier, name in rows}
+
+
+def _label_values(label: Any, separator: str | None) -> list:
+    """The classes of one clip, as they are written."""
+    if isinstance(label, str) and separator is not None:
+        return [part.strip() for part in label.split(separator) if part.strip()]
+    return label if isinstance(label, list) else [] if label is None else [label]
+
+
+@dataclass
+class ClipDecoder:
+    """Decodes, resamples and labels one clip of a data set.
+
+    Args:
+        audio_column: Column of undecoded audio or of paths.
+        label_column: Column of class indices or names, or of lists of them.
+        labels: Names of all classes in their order, by what stands for them in the data.
+        sampling_rate: Wanted rate in Hz.
+        index_names: Names by index where the label column holds indices; a negative index means no label.
+        is_multi_label: Whether a clip can have several classes.
+        separator: What stands between the names where one string holds several.
+        excluded: Classes, as the data writes them, whose clips are not wanted.
+        folder: What relative paths start from.
+    """
+
+    audio_column: str
+    label_column: str
+    labels: dict[str, str]
+    sampling_rate: int
+    index_names: Sequence[str] | None = None
+    is_multi_label: bool = False
+    separator: str | None = None
+    excluded: Sequence[str] = ()
+    folder: Path = Path()
+
+    def __post_init__(self):
+        self.positions = {label: position for position, label in enumerate(self.labels)}
+
+    def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
+        """`audio` and `labels`, and in `SOURCE` and `PROBLEM` where the sound came from and what is wrong with it."""
+        source, label = example[self.audio_column], example[self.label_column]
+        name = source.get("path") if isinstance(source, dict) else source
+        no_labels = np.zeros(len(self.labels), dtype=np.float32) if self.is_multi_label else -1
+        nothing = {"audio": np.zeros(0, dtype=np.float32), "labels": no_labels, SOURCE: name}
+        try:
+            written = [self._as_written(value) for value in _label_values(label, self.separator)]
+            if not set(self.excluded).isdisjoint(written):
+                return nothing | {PROBLEM: EXCLUDED}
+            labels = self._encode(written, is_missing=label is None)
+            waveform = read_audio(self.folder / source if isinstance(source, str) else source, self.sampling_rate)
+        except ValueError as error:
+            return nothing | {PROBLEM: str(error)}
+        return {"audio": waveform, "labels": labels, SOURCE: name, PROBLEM: None}
+
+    def _as_written(self, value: Any) -> str:
+        """A class as `labels` has it."""
+        if self.index_names is None:
+            return str(value)
+        if value < 0:
+            raise ValueError("no label")
+        return self.index_names[value]
+
+    def _encode(self, written: list[str], is_missing: bool) -> int | np.ndarray:
+        """A class index, or a float32 vector over the classes, which may be zero."""
+        if is_missing or not (written or self.is_multi_label):
+            raise ValueError("no label")
+        unknown = [label for label in written if label not in self.positions]
+        if unknown:
+            raise ValueError(f"label {unknown[0]!r} is not among the {len(self.labels)} classes")
+        positions = [self.positions[label] for label in written]
+        if not self.is_multi_label:
+            return positions[0]
+        target = np.zeros(len(self.labels), dtype=np.float32)
+        target[positions] = 1.0
+        return target
+
+
 def decode_dataset(
-    dataset: Dataset,
-    audio_column: str,
-    label_column: str,
-    labels: Sequence[str],
-    sampling_rate: int,
-    *,
-    folder: Path = Path(),
-    keep_columns: Sequence[str] = (),
-    num_proc: int | None = None,
-) -> Dataset:
+    dataset: Dataset, decoder: ClipDecoder, *, keep_columns: Sequence[str] = (), num_proc: int | None = None
+) -> tuple[Dataset, list[dict[str, Any]]]:
     """Decode and resample every clip once; the result stays in the cache of `datasets`.
 
     Args:
         dataset: One split.
-        audio_column: Column of undecoded audio or of paths.
-        label_column: Column of class indices or names, or of lists of them.
-        labels: Names of all classes.
-        sampling_rate: Wanted rate in Hz.
-        folder: What relative paths start from.
+        decoder: What to do with a clip.
         keep_columns: Other columns to keep.
         num_proc: Processes.
 
     Returns:
-        `audio`, float32 waveforms (samples,); `labels`, an index, or a float32 vector over `labels` where clips can
-        have several; and the kept columns.
-
-    Raises:
-        ValueError: A clip that cannot be decoded, or a label that is not in `labels`; both are named.
+        The clips, with `audio`, float32 waveforms (samples,), `labels`, an index or a float32 vector over the classes,
+        and the kept columns; and what is left out of them because its sound cannot be decoded or its label is missing
+        or unknown: `row`, `source` and `problem` of each. Excluded classes are in neither.
     """
-    feature = dataset.features[label_column]
-    is_multi_label = isinstance(feature, List)
-    is_index = isinstance(feature.feature if is_multi_label else feature, ClassLabel)
-    index = {name: position for position, name in enumerate(labels)}
-    if isinstance(dataset.features[audio_column], Audio):
-        dataset = dataset.cast_column(audio_column, Audio(decode=False))
-
-    def encode(value) -> int:
-        if is_index:
-            return value
-        if str(value) not in index:
-            raise ValueError(f"label {str(value)!r} is not among the classes of the training split: {list(labels)}")
-        return index[str(value)]
-
-    def decode(example: dict) -> dict:
-        source, label = example[audio_column], example[label_column]
-        waveform = read_audio(folder / source if isinstance(source, str) else source, sampling_rate)
-        if not is_multi_label:
-            return {"audio": waveform, "labels": encode(label)}
-        target = np.zeros(len(labels), dtype=np.float32)
-        target[[encode(value) for value in label]] = 1.0
-        return {"audio": waveform, "labels": target}
-
+    if isinstance(dataset.features[decoder.audio_column], Audio):
+        dataset = dataset.cast_column(decoder.audio_column, Audio(decode=False))
     kept = {name: dataset.features[name] for name in keep_columns}
-    label_feature = List(Value("float32")) if is_multi_label else Value("int64")
-    return dataset.map(
-        decode,
+    features = {"audio": List(Value("float32")), SOURCE: Value("string"), PROBLEM: Value("string"), **kept}
+    features["labels"] = List(Value("float32")) if decoder.is_multi_label else Value("int64")
+    decoded = dataset.map(
+        decoder,
         remove_columns=[name for name in dataset.column_names if name not in kept],
-        features=Features({"audio": List(Value("float32")), "labels": label_feature, **kept}),
+        features=Features(features),
         num_proc=num_proc,
         desc="Decoding",
+        **_cache_of_files(dataset, decoder, keep_columns),
+    )
+    sources, problems = decoded[SOURCE][:], decoded[PROBLEM][:]
+    left_out = [
+        {"row": row, "source": source, "problem": problem}
+        for row, (source, problem) in enumerate(zip(sources, problems, strict=True))
+        if problem not in (None, EXCLUDED)
+    ]
+    decoded = decoded.remove_columns([SOURCE, PROBLEM])
+    whole = [row for row, problem in enumerate(problems) if problem is None]
+    return decoded if len(whole) == len(decoded) else decoded.select(whole), left_out
+
+
+def _cache_of_files(dataset: Dataset, decoder: ClipDecoder, keep_columns: Sequence[str]) -> dict[str, str]:
+    """Where the decoded sound of a column of paths is kept: `datasets` knows the paths, but not when files change."""
+    if not isinstance(dataset[0][decoder.audio_column], str):
+        return {}
+    paths = [decoder.folder / path for path in dataset[decoder.audio_column]]
+    states = [path.stat() if path.exists() else None for path in paths]
+    files = [
+        (str(path), state and (state.st_size, state.st_mtime_ns)) for path, state in zip(paths, states, strict=True)
+    ]
+    columns = {name: dataset[name][:] for name in (decoder.label_column, *keep_columns)}
+    fingerprint = Hasher.hash((files, columns, decoder))
+    cache = Path(datasets.config.HF_DATASETS_CACHE) / "fftp"
+    cache.mkdir(parents=True, exist_ok=True)
+    return {"cache_file_name": str(cache / f"{fingerprint}.arrow"), "new_fingerprint": fingerprint}
+
+
+def report_left_out(left_out: dict[str, list[dict]], sizes: dict[str, int], largest_share: float, path: Path) -> None:
+    """Name the clips that are left out in a CSV file, and count them in the log.
+
+    Args:
+        left_out: What `decode_dataset` left out of each split.
+        sizes: Number of clips that each split keeps.
+        largest_share: Share of a split that may be left out.
+        path: The file; removed where nothing is left out.
+
+    Raises:
+        ValueError: More than that share is left out of a split.
+    """
+    path.unlink(missing_ok=True)
+    if not any(left_out.values()):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=["split", "row", "source", "problem"])
+        writer.writeheader()
+        writer.writerows({"split": split, **clip} for split, clips in left_out.items() for clip in clips)
+    for split, clips in left_out.items():
+        share = len(clips) / max(1, sizes[split] + len(clips))
+        message = f"{split}: {len(clips)} clips ({share:.1%}) cannot be used; {path} names them and says why"
+        if share > largest_share:
+            raise ValueError(f"{message}. At most {largest_share:.1%} may be left out")
+        if clips:
+            logger.warning("%s. They are left out", message)
+
+
+def compute_features(dataset: Dataset, extractor: FFTPFeatureExtractor) -> Dataset:
+    """Clips with features in place of sound; they stay in the cache of `datasets`.
+
+    Args:
+        dataset: `audio` at the extractor's rate, and `labels`.
+        extractor: Computes the features.
+
+    Returns:
+        `input_values` (frames, mel bins) and `labels`.
+    """
+
+    def extract(batch: dict) -> dict:
+        clips = [np.asarray(clip, dtype=np.float32) for clip in batch["audio"]]
+        return {"input_values": extractor(clips, sampling_rate=extractor.sampling_rate, padding=False)["input_values"]}
+
+    spectrogram = Array2D(shape=(None, extractor.feature_size), dtype="float32")
+    return (
+        dataset.select_columns(["audio", "labels"])
+        .map(
+            extract,
+            batched=True,
+            batch_size=64,
+            remove_columns="audio",
+            features=Features({"input_values": spectrogram, "labels": dataset.features["labels"]}),
+            desc="Extracting features",
+        )
+        .with_format("numpy")
     )
 
 

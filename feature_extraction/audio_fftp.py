@@ -37,7 +37,8 @@ def read_audio(source: str | PathLike | bytes | dict[str, Any], sampling_rate: i
         Samples in [-1, 1], (samples,), float32.
 
     Raises:
-        ValueError: The sound cannot be decoded or holds no samples; the message names the source.
+        ValueError: The sound cannot be decoded, or holds no samples or some that are not finite; the message names the
+            source.
     """
     if isinstance(source, dict):
         name = source.get("path") or "audio bytes"
@@ -51,6 +52,9 @@ def read_audio(source: str | PathLike | bytes | dict[str, Any], sampling_rate: i
         )
     except (soundfile.SoundFileError, TypeError) as error:
         raise ValueError(f"cannot decode {name}: {error}") from error
-    if not len(samples):
+    waveform = resample(samples.mean(axis=1), rate, sampling_rate) if len(samples) else samples
+    if not len(waveform):
         raise ValueError(f"{name} holds no samples")
-    return resample(samples.mean(axis=1), rate, sampling_rate)
+    if not np.isfinite(waveform).all():
+        raise ValueError(f"{name} holds samples that are not finite")
+    return waveform

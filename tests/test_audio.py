@@ -67,3 +67,6 @@ def test_errors_name_the_file(tmp_path):
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
     with pytest.raises(ValueError, match=r"empty\.wav holds no samples"):
         read_audio(tmp_path / "empty.wav", 16000)
+    soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), 16000, subtype="FLOAT")
+    with pytest.raises(ValueError, match=r"nan\.wav holds samples that are not finite"):
+        read_audio(tmp_path / "nan.wav", 16000)

@@ -1,10 +1,13 @@
 """train.py from every kind of source to a folder that works where this package is not installed."""
 
+import csv
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,6 +199,158 @@ def test_several_labels_per_clip(clip_folder, tmp_path):
     assert config["problem_type"] == "multi_label_classification"
     assert config["label2id"] == {"low": 0, "tone": 1}
     assert json.loads((tmp_path / "out" / "validation_results.json").read_text())["validation_map"] > 0.5
+
+
+def test_audioset_labels_and_class_names(clip_folder, tmp_path):
+    paths = sorted(clip_folder.rglob("*.wav"))
+    tags = {"low": '"/m/1, /m/2"', "high": "/m/2", "noise": "/m/3"}
+    lines = [f"{path},{tags[path.parent.name]}" for path in paths]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,labels", *lines]))
+    (tmp_path / "names.csv").write_text('index,mid,display_name\n0,/m/3,Hiss\n1,/m/1,"Low, deep"\n2,/m/2,Tone\n')
+    source = ["--dataset_name", tmp_path / "clips.csv", "--label_separator", ","]
+    run(tmp_path / "out", *source, "--class_names_file", tmp_path / "names.csv", "--max_train_samples", 16)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["label2id"] == {"Hiss": 0, "Low, deep": 1, "Tone": 2}
+    assert config["problem_type"] == "multi_label_classification"
+    (tmp_path / "names.csv").write_text("mid,display_name\n/m/3,Hiss\n")
+    with pytest.raises(ValueError, match=r"names\.csv: expected .* index \(0, 1, \.\.\.\), id, display name"):
+        run(tmp_path / "other", *source, "--class_names_file", tmp_path / "names.csv")
+
+
+def test_results_per_class(trained):
+    per_class = json.loads((trained / "validation_per_class.json").read_text())["per_class"]
+    assert {name: values["positives"] for name, values in per_class.items()} == {"high": 4, "low": 4, "noise": 4}
+    results = json.loads((trained / "validation_results.json").read_text())
+    recalls = [values["recall"] for values in per_class.values()]
+    assert np.mean(recalls) == pytest.approx(results["validation_accuracy"])
+
+
+def test_broken_clips_are_left_out_and_named(clip_folder, tmp_path, caplog):
+    data = shutil.copytree(clip_folder, tmp_path / "data")
+    (data / "train" / "low" / "text.wav").write_text("no sound")
+    soundfile.write(data / "validation" / "high" / "empty.wav", np.zeros(0), 16000)
+    allow = ["--max_left_out", 0.1]
+    run(tmp_path / "out", "--dataset_name", data, *allow)
+    assert "train: 1 clips (2.7%) cannot be used" in caplog.text
+    rows = list(csv.DictReader((tmp_path / "out" / "left_out_clips.csv").open()))
+    assert [(row["split"], Path(row["source"]).name) for row in rows] == [
+        ("train", "text.wav"), ("validation", "empty.wav"),
+    ]  # fmt: skip
+    assert "cannot decode" in rows[0]["problem"]
+    assert "no samples" in rows[1]["problem"]
+    with pytest.raises(ValueError, match=r"train: 1 clips .* cannot be used; .*left_out_clips\.csv.* At most 0\.0%"):
+        run(tmp_path / "strict", "--dataset_name", data, "--max_left_out", 0)
+    assert not (tmp_path / "strict" / "model.safetensors").exists()
+    shutil.copy(data / "train" / "low" / "0.wav", data / "train" / "low" / "text.wav")
+    (data / "validation" / "high" / "empty.wav").unlink()
+    shutil.rmtree(tmp_path / "out" / "checkpoint-5")
+    (tmp_path / "out" / "model.safetensors").unlink()
+    run(tmp_path / "out", "--dataset_name", data, "--max_left_out", 0)
+    assert not (tmp_path / "out" / "left_out_clips.csv").exists()
+
+
+def test_mislabelled_clips_are_left_out(clip_folder, tmp_path):
+    rows = [{"audio": str(path), "label": path.parent.name} for path in sorted(clip_folder.rglob("*.wav"))]
+    for split, wrong in (("train", None), ("validation", "unheard")):
+        changed = [{**row, "label": wrong} if index == 5 else row for index, row in enumerate(rows)]
+        Dataset.from_list(changed).to_parquet(tmp_path / "data" / f"{split}.parquet")
+    run(tmp_path / "out", "--dataset_name", tmp_path / "data")
+    rows = list(csv.DictReader((tmp_path / "out" / "left_out_clips.csv").open()))
+    assert [(row["split"], row["row"], row["problem"]) for row in rows] == [
+        ("train", "5", "no label"),
+        ("validation", "5", "label 'unheard' is not among the 3 classes"),
+    ]
+
+
+def test_cached_features_train_the_same_model(clip_folder, tmp_path):
+    plain = ["--dataset_name", clip_folder, "--mixup_probability", 0, "--roll_frames", 0, "--noise", 0]
+    plain += ["--spec_mask_budget", 0]
+    run(tmp_path / "sound", *plain)
+    run(tmp_path / "features", *plain, "--cache_features", "true")
+    sound, features = (FFTPForAudioClassification.from_pretrained(tmp_path / name) for name in ("sound", "features"))
+    for one, other in zip(sound.parameters(), features.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+    with pytest.raises(SystemExit, match="--cache_features goes with --mixup_probability 0"):
+        run(tmp_path / "mixed", "--dataset_name", clip_folder, "--cache_features", "true")
+
+
+@pytest.mark.parametrize("result", [["--ema_decay", "0.9"], ["--average_last_epochs", "2"]], ids=" ".join)
+def test_averaged_weights_and_the_other_options(clip_folder, tmp_path, result):
+    options = ["--class_balanced", "true", "--label_smoothing_factor", 0.1, "--spec_augment_bins", 24]
+    run(tmp_path, "--dataset_name", clip_folder, *result, *options, "--num_train_epochs", 2)
+    assert (tmp_path / "checkpoint-10" / "averaged_weights.safetensors").exists()
+    assert json.loads((tmp_path / "arguments.json").read_text())["label_smoothing_factor"] == 0.1
+
+
+def test_killed_and_resumed_is_as_if_nothing_had_happened(clip_folder, tmp_path):
+    arguments = [*TINY, "--dataset_name", str(clip_folder), "--num_train_epochs", "12"]
+    train.main([*arguments, "--output_dir", str(tmp_path / "whole")])
+    broken = [*arguments, "--output_dir", str(tmp_path / "broken")]
+    process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *broken], stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "broken").glob("checkpoint-[123]*/trainer_state.json")) and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -9
+    assert not (tmp_path / "broken" / "model.safetensors").exists()
+    train.main([*broken, "--resume_from_checkpoint", "true"])
+    whole, resumed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken"))
+    assert whole == resumed
+
+
+def launch(processes, *arguments):
+    """Run train.py in several processes on the CPU; its log. accelerate starts several there only by way of MPI."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
+    command += [str(ROOT / "train.py"), *arguments, "--use_cpu", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_excluded_classes_are_neither_used_nor_counted(clip_folder, tmp_path):
+    source = ["--dataset_name", clip_folder, "--max_left_out", 0]
+    run(tmp_path / "out", *source, "--exclude_labels", "noise")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["label2id"] == {"high": 0, "low": 1}
+    per_class = json.loads((tmp_path / "out" / "validation_per_class.json").read_text())["per_class"]
+    assert sum(values["positives"] for values in per_class.values()) == 8
+    with pytest.raises(ValueError, match=r"--exclude_labels 'nose' is not among the classes \['high'"):
+        run(tmp_path / "other", *source, "--exclude_labels", "nose")
+
+
+def test_best_checkpoint_is_that_of_the_metric(trained):
+    state = json.loads((trained / "trainer_state.json").read_text())
+    accuracies = [entry["eval_accuracy"] for entry in state["log_history"] if "eval_accuracy" in entry]
+    assert state["best_metric"] == max(accuracies)
+
+
+def test_evaluation_of_a_checkpoint_for_other_classes_is_refused(trained, clip_folder, tmp_path):
+    lines = [f"{path},{path.parent.name.upper()}" for path in clip_folder.rglob("*.wav")]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,class", *lines]))
+    evaluate = ["--dataset_name", tmp_path / "clips.csv", "--do_train", "false"]
+    with pytest.raises(ValueError, match=r"tells apart \['high', 'low', 'noise'\]; the data has \['HIGH'"):
+        run(tmp_path / "out", *evaluate, "--model_name_or_path", trained)
+    with pytest.raises(SystemExit, match="name it with --model_name_or_path"):
+        run(tmp_path / "out", *evaluate)
+
+
+def test_two_processes_measure_what_one_does(trained, clip_folder, tmp_path):
+    evaluate = ["--dataset_name", str(clip_folder), "--model_name_or_path", str(trained), "--do_train", "false"]
+    evaluate += ["--per_device_eval_batch_size", "5", "--disable_tqdm", "true"]
+    results = []
+    for processes in ("1", "2"):
+        folder = tmp_path / processes
+        log = launch(processes, *evaluate, "--output_dir", str(folder))
+        assert f"({processes} processes)" in log
+        metrics = json.loads((folder / "validation_results.json").read_text())
+        results.append({name: metrics[f"validation_{name}"] for name in ("accuracy", "map", "mauc", "top5_accuracy")})
+        assert (folder / "validation_per_class.json").exists()
+    assert results[0] == pytest.approx(results[1])
+
+
+def test_two_processes_train_one_model(clip_folder, tmp_path):
+    arguments = [*TINY, "--dataset_name", str(clip_folder), "--output_dir", str(tmp_path / "out")]
+    log = launch("2", *arguments, "--class_balanced", "true", "--ema_decay", "0.9")
+    assert "effective batch 16 clips (2 processes)" in log
+    assert FFTPForAudioClassification.from_pretrained(tmp_path / "out").num_labels == 3
 
 
 def test_same_seed_same_weights(clip_folder, tmp_path):
