@@ -155,7 +155,7 @@ def render(results: dict) -> str:
             *rows,
             "",
             f"A whole forward pass of FFTP-AuM-base (fo-bi, 199 tokens, batch {BATCH}) takes "
-            f"{share['forward_seconds']:.2f} s; its 48 scans are {share['share']:.0%} of it.",
+            f"{share['forward_seconds']:.2f} s; its 48 scans, two at a time, are {share['share']:.0%} of it.",
             "",
         ]
     )
