@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainingArguments
 
+from benchmarks.compute import multiply_adds
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPModel
 from modeling_fftp.trainer_fftp import FFTPTrainer
 
@@ -321,16 +321,6 @@ def test_new_weights_are_initialised_when_loading(make_config, tmp_path):
     weight = model.classifier.dense.weight
     assert weight.std().item() == pytest.approx(config.initializer_range, rel=0.3)
     assert (model.classifier.layernorm.weight == 1).all()
-
-
-def multiply_adds(config, frames):
-    """Multiply-adds of the linear layers and convolutions, as the paper counts; attention is left out."""
-    with torch.device("meta"):
-        model = FFTPForAudioClassification(config).eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(torch.empty(1, frames, 128))
-    flops = {str(operator): count for operator, count in counter.get_flop_counts()["Global"].items()}
-    return sum(count for name, count in flops.items() if name in ("aten.addmm", "aten.mm", "aten.convolution")) / 2
 
 
 @pytest.mark.parametrize(

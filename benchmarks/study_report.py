@@ -1,0 +1,105 @@
+"""The report of the study: tables and plots made of the results files alone."""
+
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib
+
+from benchmarks.compute import multiply_adds
+from benchmarks.report import RESULTS
+from modeling_fftp import FFTPConfig
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot
+
+MODEL_FIELDS = (
+    "backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps",
+    "patch_size", "frequency_stride", "time_stride",
+)  # fmt: skip
+COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#000000", "#EE8866")
+
+HEADER = """# The paper's claims on small models and real recordings
+
+Made by `python -m benchmarks.study --report` from the files in `study/`; `python -m benchmarks.study --data FOLDER`
+makes those that are missing, after the grid in `study.json`. Every arm of a study has the same training: same epochs,
+same batches, one evaluation after the last epoch, no choice of checkpoint. A value is the mean over seeds and its
+standard deviation; where there are folds, a seed's value is the mean over its folds. Multiply-adds are of one clip,
+linear layers only, as the paper counts. Times are those of one training on one thread of a 2-core machine with another
+beside it.
+"""
+
+
+def write_report(grid: dict, results: list[dict]) -> None:
+    """Write `study.md` and one plot per study."""
+    parts = [HEADER]
+    for number, study in enumerate(grid["studies"], start=1):
+        task = grid["tasks"][study["task"]]
+        rows = [summarise(grid, study, arm, results) for arm in study["arms"]]
+        parts.append(f"## {study['title']} ({task['data']}, {task['metric']})\n\n{render_table(rows)}")
+        if any(row["values"] for row in rows):
+            plot(rows, task["metric"], RESULTS / f"study-{number}.png")
+            parts.append(f"![{study['title']}](study-{number}.png)\n")
+    text = "\n".join(parts)
+    (RESULTS / "study.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def summarise(grid: dict, study: dict, arm: str, results: list[dict]) -> dict:
+    """Cost of an arm, and the value of each of its seeds that has all its folds."""
+    task = grid["tasks"][study["task"]]
+    arguments = grid["defaults"] | grid["arms"][arm]
+    fields = {name: arguments[name] for name in MODEL_FIELDS if name in arguments}
+    config = FFTPConfig(max_length=task["frames"], num_labels=10, **fields)
+    by_seed = defaultdict(list)
+    for run in results:
+        if (run["task"], run["arm"]) == (study["task"], arm) and run["seed"] in study["seeds"]:
+            by_seed[run["seed"]].append(run)
+    folds = len(task.get("folds", [None]))
+    whole = [runs for _, runs in sorted(by_seed.items()) if len(runs) == folds]
+    return {
+        "arm": arm,
+        "tokens": config.num_patches,
+        "multiply_adds": multiply_adds(config, task["frames"]),
+        "values": [statistics.mean(run["value"] for run in runs) for runs in whole],
+        "seconds": [run["train_seconds"] for runs in whole for run in runs],
+    }
+
+
+def spread(values: list[float]) -> tuple[float, float]:
+    """Mean and standard deviation; that of one value is 0."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def render_table(rows: list[dict]) -> str:
+    """Markdown."""
+    lines = ["| arm | patches | multiply-adds | seeds | result | training time |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        result, time = "not measured", "not measured"
+        if row["values"]:
+            mean, deviation = spread(row["values"])
+            result = f"{100 * mean:.2f} %" + (f" +- {100 * deviation:.2f}" if len(row["values"]) > 1 else "")
+            time = f"{statistics.median(row['seconds']):.0f} s"
+        lines.append(
+            f"| {row['arm']} | {row['tokens']} | {row['multiply_adds'] / 1e6:.1f} M | {len(row['values'])} "
+            f"| {result} | {time} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: list[dict], metric: str, path: Path) -> None:
+    """Result against multiply-adds and against training time."""
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    for row, color in zip(rows, COLORS, strict=False):
+        if row["values"]:
+            mean, deviation = spread(row["values"])
+            for axis, cost in zip(axes, (row["multiply_adds"] / 1e6, statistics.median(row["seconds"])), strict=True):
+                axis.errorbar(cost, 100 * mean, 100 * deviation, fmt="o", color=color, capsize=3, label=row["arm"])
+    axes[0].set(xlabel="multiply-adds per clip (millions)", ylabel=f"{metric} (%)", xscale="log")
+    axes[1].set(xlabel="training time (s)", xscale="log")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    axes[1].legend(fontsize=7)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
