@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help demo test lint format bench
 
 help:
-	@echo "make demo    train on made sounds and classify one (about a minute on 2 cores once installed)"
+	@echo "make demo    train on made sounds and classify one (one to two minutes on 2 cores once installed)"
 	@echo "make test    run the tests"
 	@echo "make lint    check style and formatting"
 	@echo "make format  fix what can be fixed of it"
