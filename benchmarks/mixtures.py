@@ -45,9 +45,9 @@ def make_mixtures(source: Path, folder: Path, seed: int = 0) -> None:
             rows["audio"].append(_as_flac(mixture / max(1.0, np.abs(mixture).max())))
             rows["labels"].append(sorted(int(label) for label in classes))
             rows["fold"].append(int(fold))
-    features = Features(
-        {"audio": Audio(decode=False), "labels": List(ClassLabel(names=names)), "fold": Value("int64")}
-    )
+    # What an undecoded audio column holds; `Audio` itself would need torchcodec to write it.
+    audio = {"bytes": Value("binary"), "path": Value("string")}
+    features = Features({"audio": audio, "labels": List(ClassLabel(names=names)), "fold": Value("int64")})
     Dataset.from_dict(rows, features=features).to_parquet(folder / "train.parquet")
 
 

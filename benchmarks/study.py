@@ -77,9 +77,7 @@ def train(grid: dict, run: dict, data: Path) -> None:
         plain = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "disable_tqdm": True}
         groups = {"validation_column": "fold", "validation_value": run["fold"]} if run["fold"] else {}
         recipe.write_text(json.dumps(run_arguments(grid, run) | plain | groups), encoding="utf-8")
-        source = (
-            make_mixtures(data / "esc10", Path(folder)) if task["data"] == "esc10 mixtures" else data / task["data"]
-        )
+        source = MIXTURES if task["data"] == MIXTURES.name else data / task["data"]
         command = [sys.executable, "train.py", recipe, "--dataset_name", source, "--output_dir", output]
         done = subprocess.run(
             [*map(str, command)], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
