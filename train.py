@@ -36,7 +36,15 @@ from feature_extraction.audio_dataset_fftp import (
     read_class_names,
     report_left_out,
 )
-from feature_extraction.augment_fftp import Mixup, RandomCrop, RandomGain, Stretch, TimeRoll, UniformNoise
+from feature_extraction.augment_fftp import (
+    Mixup,
+    RandomCrop,
+    RandomGain,
+    SpeedPerturb,
+    Stretch,
+    TimeRoll,
+    UniformNoise,
+)
 from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.trainer_fftp import FFTPTrainer, WeightAveraging, multiplies_bfloat16
@@ -129,6 +137,7 @@ class AugmentationArguments:
 
     mixup_probability: float = 0.5
     mixup_alpha: float = 10.0
+    speed: float = field(default=0.0, metadata={"help": "Largest relative change of speed."})
     roll_frames: int = 10
     stretch_time: float = field(default=0.0, metadata={"help": "Largest relative change of tempo."})
     stretch_frequency: float = field(default=0.0, metadata={"help": "Largest relative shift of the mel axis."})
@@ -180,12 +189,13 @@ class FFTPTrainingArguments(TrainingArguments):
         super().__post_init__()
 
 
+ARGUMENTS = (ModelArguments, DataArguments, AugmentationArguments, FFTPTrainingArguments)
+
+
 def parse_arguments(arguments: list[str]) -> tuple:
     """Dataclasses from a recipe (a first argument that ends in .json) and the command line, which wins."""
-    parser = HfArgumentParser(
-        (ModelArguments, DataArguments, AugmentationArguments, FFTPTrainingArguments), allow_abbrev=False
-    )
-    names = [item.name for group in parser.dataclass_types for item in fields(group) if item.init]
+    parser = HfArgumentParser(ARGUMENTS, allow_abbrev=False)
+    names = [item.name for group in ARGUMENTS for item in fields(group) if item.init]
     if arguments and arguments[0].endswith(".json"):
         recipe = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
         refuse_unknown(recipe, names, arguments[0])
@@ -343,6 +353,7 @@ def build_collator(
     return SpecMaskDataCollator(
         extractor,
         SpecMask.from_config(config, budget, full_share) if budget else None,
+        speed=SpeedPerturb(arguments.speed) if arguments.speed else None,
         crop=RandomCrop(round(max_seconds * SAMPLING_RATE)) if max_seconds else None,
         mixup=mixup,
         label_smoothing=label_smoothing,
@@ -422,8 +433,8 @@ def main(arguments: list[str]) -> None:
         model_arguments, clips.get("train"), max_seconds, classes, problem_type, keep_classes=not training.do_train
     )
     if data.cache_features:
-        if augmentation.mixup_probability or longest > max_seconds:
-            raise SystemExit("train.py: --cache_features goes with --mixup_probability 0 and no crops")
+        if augmentation.mixup_probability or augmentation.speed or longest > max_seconds:
+            raise SystemExit("train.py: --cache_features goes with --mixup_probability 0, --speed 0 and no crops")
         with training.main_process_first(desc="features"):
             clips, max_seconds = {role: compute_features(split, extractor) for role, split in clips.items()}, None
     # Ours smooths what mixup mixed as well; transformers' own would refuse that.

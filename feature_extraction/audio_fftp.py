@@ -9,7 +9,7 @@ import soundfile
 import soxr
 
 
-def resample(waveform: np.ndarray, orig_rate: int, sampling_rate: int) -> np.ndarray:
+def resample(waveform: np.ndarray, orig_rate: float, sampling_rate: float) -> np.ndarray:
     """Resample along the first axis.
 
     Args:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .audio_fftp import resample
 from .spec_mask_fftp import valid_frames
 
 
@@ -29,6 +30,27 @@ class RandomCrop:
     def apply(self, waveforms: list[torch.Tensor], starts: list[int]) -> list[torch.Tensor]:
         """Cut each waveform (samples,) at its start."""
         return [wave[start : start + self.num_samples] for wave, start in zip(waveforms, starts, strict=True)]
+
+    def __call__(self, waveforms: list[torch.Tensor], generator: torch.Generator | None = None) -> list[torch.Tensor]:
+        """Draw and apply."""
+        return self.apply(waveforms, self.draw([len(wave) for wave in waveforms], generator))
+
+
+@dataclass
+class SpeedPerturb:
+    """Plays each waveform faster or slower, pitch and all (Ko et al. 2015), by a factor within 1 +- `max_change`."""
+
+    max_change: float = 0.1
+
+    def draw(self, lengths: list[int], generator: torch.Generator | None = None) -> list[float]:
+        """Factors for clips of these lengths; above 1 is faster."""
+        position = torch.rand(len(lengths), generator=generator, dtype=torch.float64)
+        return (1 + self.max_change * (2 * position - 1)).tolist()
+
+    def apply(self, waveforms: list[torch.Tensor], factors: list[float]) -> list[torch.Tensor]:
+        """Resample each waveform (samples,) to `samples / factor`."""
+        pairs = zip(waveforms, factors, strict=True)
+        return [torch.from_numpy(resample(wave.numpy(), factor, 1.0)) for wave, factor in pairs]
 
     def __call__(self, waveforms: list[torch.Tensor], generator: torch.Generator | None = None) -> list[torch.Tensor]:
         """Draw and apply."""

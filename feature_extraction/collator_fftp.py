@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from .augment_fftp import Mixup, RandomCrop, SpectrogramTransform
+from .augment_fftp import Mixup, RandomCrop, SpectrogramTransform, SpeedPerturb
 from .feature_extraction_fftp import FFTPFeatureExtractor
 from .spec_mask_fftp import SpectrogramMask
 
@@ -17,7 +17,7 @@ class SpecMaskDataCollator(TrainerCallback):
 
     An example holds either sound, `{"audio": waveform at the extractor's rate, "labels": ...}`, or features,
     `{"input_values": (frames, mel bins), "labels": ...}`, as the extractor makes them. Labels are an index, or a
-    vector over the labels. Mixup and crops need sound.
+    vector over the labels. Mixup, crops and changes of speed need sound.
 
     Trainer has one collator for training and evaluation, so this one is a callback too and follows the Trainer:
 
@@ -28,6 +28,7 @@ class SpecMaskDataCollator(TrainerCallback):
     Args:
         feature_extractor: Computes features from sound and pads.
         spec_mask: Masks to apply, `SpecMask` or `SpecAugment`, or None.
+        speed: Change of speed of sound, or None.
         crop: Random crop of long sound, or None.
         mixup: Mixing of sound, or None.
         label_smoothing: Share of the targets that is spread evenly: over all classes where a clip has one, and
@@ -47,6 +48,7 @@ class SpecMaskDataCollator(TrainerCallback):
         feature_extractor: FFTPFeatureExtractor,
         spec_mask: SpectrogramMask | None = None,
         *,
+        speed: SpeedPerturb | None = None,
         crop: RandomCrop | None = None,
         mixup: Mixup | None = None,
         label_smoothing: float = 0.0,
@@ -61,6 +63,7 @@ class SpecMaskDataCollator(TrainerCallback):
             raise ValueError(f"label_smoothing={label_smoothing} must lie in [0, 1)")
         self.feature_extractor = feature_extractor
         self.spec_mask = spec_mask
+        self.speed = speed
         self.crop = crop
         self.mixup = mixup
         self.label_smoothing = label_smoothing
@@ -107,10 +110,11 @@ class SpecMaskDataCollator(TrainerCallback):
     def _from_audio(
         self, clips: list[Any], labels: torch.Tensor | None
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """Features of waveforms (samples,), cropped and mixed while training."""
+        """Features of waveforms (samples,), changed in speed, cropped and mixed while training."""
         waveforms = [torch.from_numpy(np.require(clip, np.float32, "W")) for clip in clips]
-        if self.training and self.crop is not None:
-            waveforms = self.crop(waveforms, self.generator)
+        for transform in (self.speed, self.crop):
+            if self.training and transform is not None:
+                waveforms = transform(waveforms, self.generator)
         if self.training and self.mixup is not None:
             if labels is None:
                 raise ValueError("mixup needs labels; the examples hold none")
@@ -125,8 +129,8 @@ class SpecMaskDataCollator(TrainerCallback):
         return batch, labels
 
     def _require_audio_for_mixup(self) -> None:
-        if self.training and (self.mixup is not None or self.crop is not None):
-            raise ValueError("mixup and crop work on sound; the examples hold 'input_values' but no 'audio'")
+        if self.training and any(x is not None for x in (self.mixup, self.crop, self.speed)):
+            raise ValueError("mixup, crop and speed work on sound; the examples hold 'input_values' but no 'audio'")
 
     # Trainer announces the end of an evaluation but not its start: `training` is taken back wherever one is due.
 

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from feature_extraction.augment_fftp import Mixup, RandomCrop, RandomGain, Stretch, TimeRoll, UniformNoise
+from feature_extraction.augment_fftp import (
+    Mixup,
+    RandomCrop,
+    RandomGain,
+    SpeedPerturb,
+    Stretch,
+    TimeRoll,
+    UniformNoise,
+)
 
 TRANSFORMS = [TimeRoll(10), UniformNoise(0.1), RandomGain(0.25), Stretch(0.15, 0.15)]
 
@@ -83,3 +91,17 @@ def test_crop_keeps_short_clips_and_reaches_both_ends(generator):
     assert cropped[0].tolist() == [0, 1, 2, 3]
     assert {wave[0].item() for wave in cropped[1:]} == {0, 1, 2, 3}
     assert all(len(wave) == 10 for wave in cropped[1:])
+
+
+def test_speed_changes_length_and_pitch(generator):
+    tone = torch.sin(2 * torch.pi * 1000 * torch.arange(16000) / 16000)
+    faster, same, slower = SpeedPerturb().apply([tone, tone, tone], [1.1, 1.0, 0.9])
+    assert [len(wave) for wave in (faster, same, slower)] == [pytest.approx(16000 / f, abs=2) for f in (1.1, 1, 0.9)]
+    assert torch.equal(same, tone)
+    for wave, pitch in ((faster, 1100), (slower, 900)):
+        spectrum = torch.fft.rfft(wave[:8000]).abs()
+        assert spectrum.argmax() * 2 == pytest.approx(pitch, abs=2)
+    factors = torch.tensor(SpeedPerturb(0.2).draw([1] * 1000, generator))
+    assert factors.min() >= 0.8
+    assert factors.max() <= 1.2
+    assert factors.std() == pytest.approx(0.4 / 12**0.5, rel=0.1)
