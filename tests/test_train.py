@@ -407,11 +407,28 @@ def test_misspelt_recipe_keys(tmp_path):
         train.main([str(tmp_path / "recipe.json"), "--dataset_name", "x", "--output_dir", str(tmp_path)])
 
 
-def test_every_recipe_is_valid():
+GEOMETRY = {"stride1": ([128, 10], 1), "stride5": ([128, 10], 5), "stride10": ([128, 50], 10)}
+SQUARE = {"ast": ([16, 16], 10), "mamba": ([16, 16], 16)}
+
+
+def test_every_recipe_is_valid_and_what_its_name_says():
     recipes = sorted((ROOT / "hub_cards").glob("*/recipe.json"))
-    assert recipes
+    base = [recipe for recipe in recipes if "-base-" in recipe.parent.name]
+    assert len(base) == 2 * 2 * 4 * 2
     for recipe in recipes:
-        train.parse_arguments([str(recipe), "--dataset_name", "x", "--output_dir", "y"])
+        model, data, augmentation, _ = train.parse_arguments([str(recipe), "--dataset_name", "x", "--output_dir", "y"])
+        shape = dict(vars(model))
+        shape.pop("model_name_or_path")
+        train.FFTPConfig(max_length=998, **shape)
+        name = recipe.parent.name
+        assert model.backbone in name
+        for geometry, (patch_size, time_stride) in (GEOMETRY | {"square": SQUARE[model.backbone]}).items():
+            if geometry in name.split("-"):
+                assert (model.patch_size, model.time_stride) == (patch_size, time_stride)
+        if recipe in base:
+            assert bool(augmentation.spec_mask_budget) == name.endswith("-specmask")
+            assert bool(augmentation.spec_augment_bins) != name.endswith("-specmask")
+            assert (data.max_seconds == 10.0) == ("audioset" in name)
 
 
 def test_missing_columns_are_named(clip_folder, tmp_path):

@@ -1,0 +1,63 @@
+"""The study: its grid, one real run of it, and a report that tells what was not measured."""
+
+import json
+
+import pytest
+from conftest import ROOT
+
+from benchmarks import study, study_report
+
+GRID = json.loads((ROOT / "benchmarks" / "study.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def small_grid(clip_folder, tmp_path, monkeypatch):
+    """Two arms on a few clips; results go to a temporary folder."""
+    monkeypatch.setattr(study, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(study_report, "RESULTS", tmp_path)
+    size = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 96}
+    return {
+        "defaults": size | {"per_device_train_batch_size": 8},
+        "tasks": {
+            "sounds": {
+                "data": clip_folder.name, "metric": "accuracy", "frames": 80, "arguments": {"num_train_epochs": 1},
+            }
+        },
+        "arms": {"stride 5": {"time_stride": 5}, "stride 1": {"time_stride": 1}},
+        "studies": [{"title": "Strides", "task": "sounds", "seeds": [0], "arms": ["stride 5", "stride 1"]}],
+    }  # fmt: skip
+
+
+def test_every_run_of_the_grid_has_a_name_and_valid_arguments():
+    import train
+
+    runs = study.list_runs(GRID)
+    assert len({study.run_name(run) for run in runs}) == len(runs)
+    names = {item.name for group in train.ARGUMENTS for item in train.fields(group) if item.init}
+    assert all(set(study.run_arguments(GRID, run)) <= names for run in runs)
+
+
+def test_arms_at_equal_cost_cost_the_same():
+    rows = {
+        arm: study_report.summarise(GRID, GRID["studies"][0], arm, [])["multiply_adds"]
+        for arm in ("FFTP stride 5", "square 16/10, narrower", "square 16/10, shallower")
+    }
+    assert rows["square 16/10, narrower"] == pytest.approx(rows["FFTP stride 5"], rel=0.25)
+    assert rows["square 16/10, shallower"] == pytest.approx(rows["FFTP stride 5"], rel=0.5)
+
+
+def test_a_run_is_kept_reported_and_not_repeated(small_grid, clip_folder, tmp_path):
+    run, other = study.list_runs(small_grid)
+    study.train(small_grid, run, clip_folder.parent)
+    assert study.load_results(small_grid).keys() == {"sounds-stride-5-seed-0"}
+    results = study.load_results(small_grid)["sounds-stride-5-seed-0"]
+    assert 0 <= results["value"] <= 1
+    study_report.write_report(small_grid, [results])
+    report = (tmp_path / "study.md").read_text(encoding="utf-8")
+    assert f"{100 * results['value']:.2f} %" in report
+    assert "| stride 1 | 71 |" in report
+    assert report.count("not measured") == 2
+    assert (tmp_path / "study-1.png").stat().st_size > 5000
+    small_grid["defaults"]["num_hidden_layers"] = 2
+    assert not study.load_results(small_grid)
+    assert study.run_name(other) == "sounds-stride-1-seed-0"
