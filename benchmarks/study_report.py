@@ -12,7 +12,7 @@ from modeling_fftp import FFTPConfig
 
 matplotlib.use("Agg")
 
-from matplotlib import pyplot
+from matplotlib import pyplot, ticker
 
 MODEL_FIELDS = (
     "backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps",
@@ -89,17 +89,42 @@ def render_table(rows: list[dict]) -> str:
 
 
 def plot(rows: list[dict], metric: str, path: Path) -> None:
-    """Result against multiply-adds and against training time."""
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
-    for row, color in zip(rows, COLORS, strict=False):
-        if row["values"]:
-            mean, deviation = spread(row["values"])
-            for axis, cost in zip(axes, (row["multiply_adds"] / 1e6, statistics.median(row["seconds"])), strict=True):
-                axis.errorbar(cost, 100 * mean, 100 * deviation, fmt="o", color=color, capsize=3, label=row["arm"])
-    axes[0].set(xlabel="multiply-adds per clip (millions)", ylabel=f"{metric} (%)", xscale="log")
-    axes[1].set(xlabel="training time (s)", xscale="log")
-    for axis in axes:
-        axis.grid(alpha=0.3)
-    axes[1].legend(fontsize=7)
+    """Result against multiply-adds and training time, or arm by arm where all cost the same."""
+    measured = [row for row in rows if row["values"]]
+    for row in measured:
+        row["mean"], row["deviation"] = spread(row["values"])
+    if len({row["multiply_adds"] for row in measured}) == 1:
+        figure = plot_arms(measured, metric)
+    else:
+        figure = plot_costs(measured, metric)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+def plot_arms(rows: list[dict], metric: str) -> pyplot.Figure:
+    """One line per arm, the first on top."""
+    figure, axis = pyplot.subplots(figsize=(7, 1 + 0.35 * len(rows)), layout="constrained")
+    for row in rows[::-1]:
+        axis.errorbar(100 * row["mean"], row["arm"], xerr=100 * row["deviation"], fmt="o", color=COLORS[0], capsize=3)
+    axis.set(xlabel=f"{metric} (%)")
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def plot_costs(rows: list[dict], metric: str) -> pyplot.Figure:
+    """Two panels, both with a logarithmic cost."""
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
+    for row, color in zip(rows, COLORS, strict=False):
+        for axis, cost in zip(axes, (row["multiply_adds"] / 1e6, statistics.median(row["seconds"])), strict=True):
+            label, deviation = row["arm"], 100 * row["deviation"]
+            axis.errorbar(cost, 100 * row["mean"], deviation, fmt="o", color=color, capsize=3, label=label)
+    axes[0].set(xlabel="multiply-adds per clip (millions)", ylabel=f"{metric} (%)")
+    axes[1].set(xlabel="training time (s)")
+    for axis in axes:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ticker.ScalarFormatter())
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+    return figure
