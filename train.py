@@ -37,6 +37,8 @@ from feature_extraction.audio_dataset_fftp import (
     report_left_out,
 )
 from feature_extraction.augment_fftp import (
+    ColoredNoise,
+    FilterAugment,
     Mixup,
     RandomCrop,
     RandomGain,
@@ -138,10 +140,17 @@ class AugmentationArguments:
     mixup_probability: float = 0.5
     mixup_alpha: float = 10.0
     speed: float = field(default=0.0, metadata={"help": "Largest relative change of speed."})
+    colored_noise: float = field(default=0.0, metadata={"help": "Share of clips with noise added to the sound."})
+    colored_noise_snr: list[float] = field(
+        default_factory=lambda: [10.0, 40.0], metadata={"help": "Lowest and highest signal-to-noise ratio in dB."}
+    )
     roll_frames: int = 10
     stretch_time: float = field(default=0.0, metadata={"help": "Largest relative change of tempo."})
     stretch_frequency: float = field(default=0.0, metadata={"help": "Largest relative shift of the mel axis."})
     gain: float = field(default=0.0, metadata={"help": "Largest offset in normalised log units."})
+    filter_augment: float = field(
+        default=0.0, metadata={"help": "Largest offset of a random filter's bands in normalised log units."}
+    )
     noise: float = field(default=0.1, metadata={"help": "Largest amplitude of uniform noise, normalised log units."})
     spec_mask_budget: float = field(default=0.2, metadata={"help": "Masked cells, or their share below 1."})
     spec_mask_full_share: float = 0.7
@@ -344,6 +353,7 @@ def build_collator(
         and Stretch(arguments.stretch_time, arguments.stretch_frequency),
         arguments.roll_frames and TimeRoll(arguments.roll_frames),
         arguments.gain and RandomGain(arguments.gain),
+        arguments.filter_augment and FilterAugment(arguments.filter_augment),
         arguments.noise and UniformNoise(arguments.noise),
         (arguments.spec_augment_bins or arguments.spec_augment_frames)
         and SpecAugment(arguments.spec_augment_bins, arguments.spec_augment_frames),
@@ -356,6 +366,7 @@ def build_collator(
         speed=SpeedPerturb(arguments.speed) if arguments.speed else None,
         crop=RandomCrop(round(max_seconds * SAMPLING_RATE)) if max_seconds else None,
         mixup=mixup,
+        noise=ColoredNoise(arguments.colored_noise, *arguments.colored_noise_snr) if arguments.colored_noise else None,
         label_smoothing=label_smoothing,
         num_labels=config.num_labels,
         transforms=[transform for transform in transforms if transform],
@@ -433,8 +444,11 @@ def main(arguments: list[str]) -> None:
         model_arguments, clips.get("train"), max_seconds, classes, problem_type, keep_classes=not training.do_train
     )
     if data.cache_features:
-        if augmentation.mixup_probability or augmentation.speed or longest > max_seconds:
-            raise SystemExit("train.py: --cache_features goes with --mixup_probability 0, --speed 0 and no crops")
+        on_sound = (augmentation.speed, augmentation.mixup_probability, augmentation.colored_noise)
+        if any(on_sound) or longest > max_seconds:
+            raise SystemExit(
+                "train.py: --cache_features goes with --mixup_probability 0, --speed 0, --colored_noise 0 and no crops"
+            )
         with training.main_process_first(desc="features"):
             clips, max_seconds = {role: compute_features(split, extractor) for role, split in clips.items()}, None
     # Ours smooths what mixup mixed as well; transformers' own would refuse that.

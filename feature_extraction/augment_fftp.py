@@ -16,8 +16,24 @@ from .audio_fftp import resample
 from .spec_mask_fftp import valid_frames
 
 
+class WaveformTransform:
+    """Base of what changes waveforms of any lengths, (samples,) each."""
+
+    def draw(self, lengths: list[int], generator: torch.Generator | None = None) -> list[Any]:
+        """One parameter for each of the clips of these lengths; the second argument of `apply`."""
+        raise NotImplementedError
+
+    def apply(self, waveforms: list[torch.Tensor], parameters: list[Any]) -> list[torch.Tensor]:
+        """The changed waveforms."""
+        raise NotImplementedError
+
+    def __call__(self, waveforms: list[torch.Tensor], generator: torch.Generator | None = None) -> list[torch.Tensor]:
+        """Draw and apply."""
+        return self.apply(waveforms, self.draw([len(wave) for wave in waveforms], generator))
+
+
 @dataclass
-class RandomCrop:
+class RandomCrop(WaveformTransform):
     """Cuts each waveform to a random stretch of `num_samples`; shorter ones stay as they are."""
 
     num_samples: int
@@ -31,13 +47,9 @@ class RandomCrop:
         """Cut each waveform (samples,) at its start."""
         return [wave[start : start + self.num_samples] for wave, start in zip(waveforms, starts, strict=True)]
 
-    def __call__(self, waveforms: list[torch.Tensor], generator: torch.Generator | None = None) -> list[torch.Tensor]:
-        """Draw and apply."""
-        return self.apply(waveforms, self.draw([len(wave) for wave in waveforms], generator))
-
 
 @dataclass
-class SpeedPerturb:
+class SpeedPerturb(WaveformTransform):
     """Plays each waveform faster or slower, pitch and all (Ko et al. 2015), by a factor within 1 +- `max_change`."""
 
     max_change: float = 0.1
@@ -51,10 +63,6 @@ class SpeedPerturb:
         """Resample each waveform (samples,) to `samples / factor`."""
         pairs = zip(waveforms, factors, strict=True)
         return [torch.from_numpy(resample(wave.numpy(), factor, 1.0)) for wave, factor in pairs]
-
-    def __call__(self, waveforms: list[torch.Tensor], generator: torch.Generator | None = None) -> list[torch.Tensor]:
-        """Draw and apply."""
-        return self.apply(waveforms, self.draw([len(wave) for wave in waveforms], generator))
 
 
 @dataclass
@@ -100,6 +108,45 @@ class Mixup:
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Draw and apply."""
         return self.apply(waveforms, labels, *self.draw(len(waveforms), generator))
+
+
+@dataclass
+class ColoredNoise(WaveformTransform):
+    """Adds noise to some of the waveforms, with a random colour and at a random signal-to-noise ratio.
+
+    Args:
+        probability: Share of clips that get noise.
+        min_snr: Lowest ratio of the clip's power to the noise's, in dB.
+        max_snr: Highest.
+        min_exponent: The noise's power falls with frequency f as 1 / f ** exponent; 0 is white, 1 pink.
+        max_exponent: Highest exponent; 2 is brown.
+    """
+
+    probability: float = 0.5
+    min_snr: float = 10.0
+    max_snr: float = 40.0
+    min_exponent: float = 0.0
+    max_exponent: float = 2.0
+
+    def draw(self, lengths: list[int], generator: torch.Generator | None = None) -> list[torch.Tensor | None]:
+        """Noise (samples,) for clips of these lengths if their power were 1; None where there is no noise."""
+        has_noise = torch.rand(len(lengths), generator=generator) < self.probability
+        return [self._draw_one(n, generator) if drawn else None for n, drawn in zip(lengths, has_noise, strict=True)]
+
+    def _draw_one(self, length: int, generator: torch.Generator | None) -> torch.Tensor:
+        position = torch.rand(2, generator=generator).tolist()
+        snr = self.min_snr + position[0] * (self.max_snr - self.min_snr)
+        exponent = self.min_exponent + position[1] * (self.max_exponent - self.min_exponent)
+        frequency = torch.arange(length // 2 + 1).clamp(min=1)
+        spectrum = torch.randn(len(frequency), 2, generator=generator) * frequency[:, None] ** (-exponent / 2)
+        spectrum[0] = 0.0
+        noise = torch.fft.irfft(torch.view_as_complex(spectrum), n=length)
+        return noise * (10 ** (-snr / 20) / noise.square().mean().sqrt().clamp(min=1e-12))
+
+    def apply(self, waveforms: list[torch.Tensor], noises: list[torch.Tensor | None]) -> list[torch.Tensor]:
+        """Add the noise to each waveform (samples,), scaled by the waveform's root mean square."""
+        pairs = zip(waveforms, noises, strict=True)
+        return [wave if noise is None else wave + wave.square().mean().sqrt() * noise for wave, noise in pairs]
 
 
 class SpectrogramTransform:
@@ -180,6 +227,41 @@ class RandomGain(SpectrogramTransform):
     def apply(self, input_values: torch.Tensor, lengths: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
         """Add the offsets."""
         return input_values + offset.to(input_values)
+
+
+@dataclass
+class FilterAugment(SpectrogramTransform):
+    """Colours each clip as another microphone or room would: a random piecewise linear offset over the mel bins.
+
+    Source: Nam, Kim and Park 2022, FilterAugment, linear type.
+
+    Args:
+        max_offset: Largest offset, up or down, in normalised log units.
+        num_bands: Pieces; the ends of the inner ones lie at random.
+    """
+
+    max_offset: float = 0.25
+    num_bands: int = 4
+
+    def draw(
+        self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Ends of the pieces, shares of the mel axis, and the offsets there; (batch, pieces + 1) each."""
+        inner = torch.rand(len(lengths), self.num_bands - 1, generator=generator).sort(dim=1).values
+        offset = self.max_offset * (2 * torch.rand(len(lengths), self.num_bands + 1, generator=generator) - 1)
+        ends = torch.zeros(len(lengths), 1)
+        return {"position": torch.cat((ends, inner, ends + 1), dim=1), "offset": offset}
+
+    def apply(
+        self, input_values: torch.Tensor, lengths: torch.Tensor, position: torch.Tensor, offset: torch.Tensor
+    ) -> torch.Tensor:
+        """Add the offsets, interpolated linearly between the ends of each piece."""
+        bins = torch.linspace(0, 1, input_values.shape[-1]).expand(len(position), -1).contiguous()
+        right = torch.searchsorted(position, bins, right=True).clamp(1, position.shape[1] - 1)
+        start, end = (position.gather(1, right - 1), position.gather(1, right))
+        share = (bins - start) / (end - start).clamp(min=1e-6)
+        curve = torch.lerp(offset.gather(1, right - 1), offset.gather(1, right), share)
+        return input_values + curve[:, None, :].to(input_values)
 
 
 @dataclass

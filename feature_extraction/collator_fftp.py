@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from .augment_fftp import Mixup, RandomCrop, SpectrogramTransform, SpeedPerturb
+from .augment_fftp import ColoredNoise, Mixup, RandomCrop, SpectrogramTransform, SpeedPerturb
 from .feature_extraction_fftp import FFTPFeatureExtractor
 from .spec_mask_fftp import SpectrogramMask
 
@@ -17,7 +17,7 @@ class SpecMaskDataCollator(TrainerCallback):
 
     An example holds either sound, `{"audio": waveform at the extractor's rate, "labels": ...}`, or features,
     `{"input_values": (frames, mel bins), "labels": ...}`, as the extractor makes them. Labels are an index, or a
-    vector over the labels. Mixup, crops and changes of speed need sound.
+    vector over the labels. Mixup, crops, noise and changes of speed need sound.
 
     Trainer has one collator for training and evaluation, so this one is a callback too and follows the Trainer:
 
@@ -31,6 +31,7 @@ class SpecMaskDataCollator(TrainerCallback):
         speed: Change of speed of sound, or None.
         crop: Random crop of long sound, or None.
         mixup: Mixing of sound, or None.
+        noise: Noise added to sound at the end, or None.
         label_smoothing: Share of the targets that is spread evenly: over all classes where a clip has one, and
             between "there" and "not there" where it can have several.
         num_labels: Length of the label vectors that mixup and smoothing make from indices.
@@ -51,6 +52,7 @@ class SpecMaskDataCollator(TrainerCallback):
         speed: SpeedPerturb | None = None,
         crop: RandomCrop | None = None,
         mixup: Mixup | None = None,
+        noise: ColoredNoise | None = None,
         label_smoothing: float = 0.0,
         num_labels: int | None = None,
         transforms: Sequence[SpectrogramTransform] = (),
@@ -66,6 +68,7 @@ class SpecMaskDataCollator(TrainerCallback):
         self.speed = speed
         self.crop = crop
         self.mixup = mixup
+        self.noise = noise
         self.label_smoothing = label_smoothing
         self.num_labels = num_labels
         self.transforms = tuple(transforms)
@@ -86,7 +89,7 @@ class SpecMaskDataCollator(TrainerCallback):
         if "audio" in examples[0]:
             batch, labels = self._from_audio([example["audio"] for example in examples], labels)
         else:
-            self._require_audio_for_mixup()
+            self._refuse_features()
             features = [np.asarray(example["input_values"], dtype=np.float32) for example in examples]
             batch = self.feature_extractor.pad(
                 {"input_values": features}, padding="longest", return_attention_mask=True, return_tensors="pt"
@@ -110,7 +113,7 @@ class SpecMaskDataCollator(TrainerCallback):
     def _from_audio(
         self, clips: list[Any], labels: torch.Tensor | None
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """Features of waveforms (samples,), changed in speed, cropped and mixed while training."""
+        """Features of waveforms (samples,), changed in speed, cropped, mixed and made noisy while training."""
         waveforms = [torch.from_numpy(np.require(clip, np.float32, "W")) for clip in clips]
         for transform in (self.speed, self.crop):
             if self.training and transform is not None:
@@ -119,6 +122,8 @@ class SpecMaskDataCollator(TrainerCallback):
             if labels is None:
                 raise ValueError("mixup needs labels; the examples hold none")
             waveforms, labels = self.mixup(waveforms, labels, self.generator)
+        if self.training and self.noise is not None:
+            waveforms = self.noise(waveforms, self.generator)
         batch = self.feature_extractor(
             waveforms,
             sampling_rate=self.feature_extractor.sampling_rate,
@@ -128,9 +133,11 @@ class SpecMaskDataCollator(TrainerCallback):
         )
         return batch, labels
 
-    def _require_audio_for_mixup(self) -> None:
-        if self.training and any(x is not None for x in (self.mixup, self.crop, self.speed)):
-            raise ValueError("mixup, crop and speed work on sound; the examples hold 'input_values' but no 'audio'")
+    def _refuse_features(self) -> None:
+        if self.training and any(x is not None for x in (self.speed, self.crop, self.mixup, self.noise)):
+            raise ValueError(
+                "speed, crop, mixup and noise work on sound; the examples hold 'input_values' but no 'audio'"
+            )
 
     # Trainer announces the end of an evaluation but not its start: `training` is taken back wherever one is due.
 

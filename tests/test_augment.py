@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from feature_extraction.augment_fftp import (
+    ColoredNoise,
+    FilterAugment,
     Mixup,
     RandomCrop,
     RandomGain,
@@ -13,7 +15,7 @@ from feature_extraction.augment_fftp import (
     UniformNoise,
 )
 
-TRANSFORMS = [TimeRoll(10), UniformNoise(0.1), RandomGain(0.25), Stretch(0.15, 0.15)]
+TRANSFORMS = [TimeRoll(10), UniformNoise(0.1), RandomGain(0.25), FilterAugment(0.25), Stretch(0.15, 0.15)]
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: type(transform).__name__)
@@ -105,3 +107,32 @@ def test_speed_changes_length_and_pitch(generator):
     assert factors.min() >= 0.8
     assert factors.max() <= 1.2
     assert factors.std() == pytest.approx(0.4 / 12**0.5, rel=0.1)
+
+
+def test_filter_is_piecewise_linear_over_the_bins_and_constant_over_time():
+    features = torch.zeros(1, 5, 101)
+    knots = {"position": torch.tensor([[0.0, 0.2, 1.0]]), "offset": torch.tensor([[0.1, -0.3, 0.5]])}
+    filtered = FilterAugment().apply(features, torch.tensor([5]), **knots)
+    expected = torch.cat((torch.linspace(0.1, -0.3, 21), torch.linspace(-0.3, 0.5, 81)[1:])).expand(1, 5, -1)
+    torch.testing.assert_close(filtered, expected)
+    draws = FilterAugment(0.2, num_bands=3).draw(torch.zeros(1000, 5, 4), torch.full((1000,), 5))
+    assert draws["offset"].abs().max() <= 0.2
+    assert (draws["position"].diff() >= 0).all()
+    assert draws["position"].shape == (1000, 4)
+
+
+def test_noise_has_the_ratio_and_colour_asked_for(generator):
+    tone = 0.3 * torch.sin(2 * torch.pi * 1000 * torch.arange(16000) / 16000)
+    for exponent in (0.0, 2.0):
+        (noise,) = ColoredNoise(1.0, min_exponent=exponent, max_exponent=exponent).draw([16000], generator)
+        spectrum = torch.fft.rfft(noise).abs().square()
+        # Per bin, an octave is 2 ** exponent times weaker than the one below.
+        assert spectrum[500:1000].mean() / spectrum[1000:2000].mean() == pytest.approx(2**exponent, rel=0.2)
+    (noisy,) = ColoredNoise(1.0, 20.0, 20.0)([tone], generator)
+    ratio = tone.square().mean() / (noisy - tone).square().mean()
+    assert 10 * ratio.log10() == pytest.approx(20, abs=0.1)
+    drawn = ColoredNoise(0.25).draw([8] * 1000, generator)
+    assert sum(noise is not None for noise in drawn) == pytest.approx(250, abs=60)
+    (empty, silent) = ColoredNoise(1.0)([torch.zeros(1), torch.zeros(100)], generator)
+    assert not empty.any()
+    assert not silent.any()

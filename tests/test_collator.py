@@ -6,7 +6,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from feature_extraction import FFTPFeatureExtractor, SpecMask, SpecMaskDataCollator
-from feature_extraction.augment_fftp import Mixup, RandomCrop, SpeedPerturb, TimeRoll
+from feature_extraction.augment_fftp import ColoredNoise, Mixup, RandomCrop, SpeedPerturb, TimeRoll
 from modeling_fftp import FFTPForAudioClassification
 
 
@@ -101,7 +101,8 @@ def test_generator_decides(make_config, extractor, examples):
     def batch(seed):
         collator = SpecMaskDataCollator(
             extractor, SpecMask.from_config(make_config(), 0.3), speed=SpeedPerturb(), crop=RandomCrop(8000),
-            mixup=Mixup(), num_labels=4, transforms=[TimeRoll()], generator=torch.Generator().manual_seed(seed),
+            mixup=Mixup(), noise=ColoredNoise(), num_labels=4, transforms=[TimeRoll()],
+            generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
         return collator(examples)["input_values"]
 
@@ -116,7 +117,7 @@ def test_misuse_is_refused(extractor, examples):
     with pytest.raises(ValueError, match=r"label_smoothing=1\.5"):
         SpecMaskDataCollator(extractor, label_smoothing=1.5, num_labels=2)
     features = [{"input_values": np.zeros((10, 128), np.float32), "labels": 0}]
-    with pytest.raises(ValueError, match="mixup, crop and speed work on sound"):
+    with pytest.raises(ValueError, match="speed, crop, mixup and noise work on sound"):
         SpecMaskDataCollator(extractor, mixup=Mixup(), num_labels=2)(features)
     with pytest.raises(ValueError, match="mixup needs labels"):
         SpecMaskDataCollator(extractor, mixup=Mixup(), num_labels=2)([{"audio": examples[0]["audio"]}])
