@@ -1,0 +1,48 @@
+"""FSDP: models whose blocks are sharded over two processes train as whole ones do.
+
+accelerate turns FSDP on for GPUs alone, so this uses what it calls, torch's `fully_shard`, on the classes that
+accelerate's automatic wrapping takes from the model.
+"""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import distributed, multiprocessing
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from modeling_fftp import FFTPForAudioClassification
+
+
+def step(model, input_values, labels):
+    """One step of plain gradient descent: Adam's would blow up rounding."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    model(input_values, labels=labels).loss.backward()
+    optimizer.step()
+
+
+def train_shard(rank, folder, model, input_values, labels):
+    """Train on one half of the batch in one of two processes; the first saves the whole weights."""
+    distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    mesh = init_device_mesh("cpu", (2,))
+    for module in [module for module in model.modules() if type(module).__name__ in model._no_split_modules]:
+        fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    step(model, *(tensor.chunk(2)[rank] for tensor in (input_values, labels)))
+    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if rank == 0:
+        save_file(weights, folder / "weights.safetensors")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("backbone", ["ast", "mamba"])
+def test_sharded_blocks_train_as_whole_ones(make_config, tmp_path, backbone):
+    torch.manual_seed(0)
+    model = FFTPForAudioClassification(make_config(backbone=backbone))
+    batch = torch.randn(4, 60, 128), torch.tensor([0, 1, 2, 3])
+    multiprocessing.spawn(train_shard, (tmp_path, model, *batch), nprocs=2)
+    step(model, *batch)
+    sharded = load_file(tmp_path / "weights.safetensors")
+    assert all(parameter.grad.any() for parameter in model.parameters())
+    torch.testing.assert_close(sharded, dict(model.state_dict()), atol=1e-5, rtol=1e-4)
