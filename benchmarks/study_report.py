@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
+from scipy import stats
 
 from benchmarks.compute import multiply_adds
 from benchmarks.report import RESULTS
@@ -30,10 +31,17 @@ linear layers only, as the paper counts. Times are those of one training on one 
 beside it.
 """
 
+CLAIMS = """## Where the paper's claims hold
+
+Differences between two arms with the same seed, in points; the mean over seeds and the half-width of its 95 %
+confidence interval (Student's t). A claim holds where the whole interval is above 0, the opposite where it is below;
+what few seeds cannot tell is undecided.
+"""
+
 
 def write_report(grid: dict, results: list[dict]) -> None:
     """Write `study.md` and one plot per study."""
-    parts = [HEADER]
+    parts = [HEADER, CLAIMS + "\n" + render_claims(grid, results)]
     for number, study in enumerate(grid["studies"], start=1):
         task = grid["tasks"][study["task"]]
         rows = [summarise(grid, study, arm, results) for arm in study["arms"]]
@@ -52,19 +60,59 @@ def summarise(grid: dict, study: dict, arm: str, results: list[dict]) -> dict:
     arguments = grid["defaults"] | grid["arms"][arm]
     fields = {name: arguments[name] for name in MODEL_FIELDS if name in arguments}
     config = FFTPConfig(max_length=task["frames"], num_labels=10, **fields)
-    by_seed = defaultdict(list)
-    for run in results:
-        if (run["task"], run["arm"]) == (study["task"], arm) and run["seed"] in study["seeds"]:
-            by_seed[run["seed"]].append(run)
-    folds = len(task.get("folds", [None]))
-    whole = [runs for _, runs in sorted(by_seed.items()) if len(runs) == folds]
+    runs = runs_by_seed(grid, study["task"], arm, results)
     return {
         "arm": arm,
         "tokens": config.num_patches,
         "multiply_adds": multiply_adds(config, task["frames"]),
-        "values": [statistics.mean(run["value"] for run in runs) for runs in whole],
-        "seconds": [run["train_seconds"] for runs in whole for run in runs],
+        "values": [seed_value(runs[seed]) for seed in study["seeds"] if seed in runs],
+        "seconds": [run["train_seconds"] for seed in study["seeds"] for run in runs.get(seed, [])],
     }
+
+
+def runs_by_seed(grid: dict, task: str, arm: str, results: list[dict]) -> dict[int, list[dict]]:
+    """The runs of an arm, of each seed that has all its folds."""
+    by_seed = defaultdict(list)
+    for run in results:
+        if (run["task"], run["arm"]) == (task, arm):
+            by_seed[run["seed"]].append(run)
+    folds = len(grid["tasks"][task].get("folds", [None]))
+    return {seed: runs for seed, runs in by_seed.items() if len(runs) == folds}
+
+
+def seed_value(runs: list[dict]) -> float:
+    """Mean over the folds."""
+    return statistics.mean(run["value"] for run in runs)
+
+
+def judge(grid: dict, claim: dict, results: list[dict]) -> dict:
+    """Differences over the seeds that both arms have, and what they say of a claim."""
+    arms = [runs_by_seed(grid, claim["task"], claim[side], results) for side in ("better", "than")]
+    seeds = sorted(arms[0].keys() & arms[1].keys())
+    differences = [seed_value(arms[0][seed]) - seed_value(arms[1][seed]) for seed in seeds]
+    if len(seeds) < 2:
+        return {"differences": differences, "half_width": None, "verdict": "undecided" if seeds else "not measured"}
+    mean, deviation = spread(differences)
+    half_width = stats.t.ppf(0.975, len(seeds) - 1) * deviation / len(seeds) ** 0.5
+    verdict = "holds" if mean > half_width else "the opposite" if mean < -half_width else "undecided"
+    return {"differences": differences, "half_width": half_width, "verdict": verdict}
+
+
+def render_claims(grid: dict, results: list[dict]) -> str:
+    """Markdown."""
+    lines = ["| claim | task | difference | seeds | verdict |", "|---|---|---|---|---|"]
+    for claim in grid["claims"]:
+        judged = judge(grid, claim, results)
+        difference = ""
+        if judged["differences"]:
+            difference = f"{100 * statistics.mean(judged['differences']):+.2f}"
+        if judged["half_width"] is not None:
+            difference += f" +- {100 * judged['half_width']:.2f}"
+        lines.append(
+            f"| {claim['claim']} | {claim['task']} | {difference} | {len(judged['differences'])} "
+            f"| {judged['verdict']} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def spread(values: list[float]) -> tuple[float, float]:

@@ -25,6 +25,7 @@ def small_grid(clip_folder, tmp_path, monkeypatch):
         },
         "arms": {"stride 5": {"time_stride": 5}, "stride 1": {"time_stride": 1}},
         "studies": [{"title": "Strides", "task": "sounds", "seeds": [0], "arms": ["stride 5", "stride 1"]}],
+        "claims": [{"claim": "Stride 1 is better", "task": "sounds", "better": "stride 1", "than": "stride 5"}],
     }  # fmt: skip
 
 
@@ -56,8 +57,34 @@ def test_a_run_is_kept_reported_and_not_repeated(small_grid, clip_folder, tmp_pa
     report = (tmp_path / "study.md").read_text(encoding="utf-8")
     assert f"{100 * results['value']:.2f} %" in report
     assert "| stride 1 | 71 |" in report
-    assert report.count("not measured") == 2
+    assert report.count("not measured") == 3
     assert (tmp_path / "study-1.png").stat().st_size > 5000
     small_grid["defaults"]["num_hidden_layers"] = 2
     assert not study.load_results(small_grid)
     assert study.run_name(other) == "sounds-stride-1-seed-0"
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ([], "not measured"),
+        ([0.3], "undecided"),
+        ([0.1, 0.11, 0.12], "holds"),
+        ([-0.1, -0.11, -0.12], "the opposite"),
+        ([0.1, -0.05, 0.12], "undecided"),
+    ],
+)
+def test_a_claim_is_judged_over_the_seeds_that_both_arms_have(small_grid, differences, verdict):
+    runs = [{"task": "sounds", "arm": "stride 1", "seed": 9, "value": 1.0}]
+    for seed, difference in enumerate(differences):
+        for arm, value in (("stride 1", 0.5 + seed / 10 + difference), ("stride 5", 0.5 + seed / 10)):
+            runs.append({"task": "sounds", "arm": arm, "seed": seed, "value": value})
+    judged = study_report.judge(small_grid, small_grid["claims"][0], runs)
+    assert judged["differences"] == pytest.approx(differences)
+    assert judged["verdict"] == verdict
+
+
+def test_claims_name_arms_and_tasks_of_the_grid():
+    for claim in GRID["claims"]:
+        arms = {arm for entry in GRID["studies"] if entry["task"] == claim["task"] for arm in entry["arms"]}
+        assert {claim["better"], claim["than"]} <= arms
