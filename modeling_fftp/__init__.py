@@ -1,19 +1,38 @@
 """FFTP models for transformers: configuration, base model and heads."""
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+)
 
 from feature_extraction import FFTPFeatureExtractor
 
 from .configuration_fftp import FFTPConfig
-from .modeling_fftp import FFTPForAudioClassification, FFTPModel, FFTPPreTrainedModel
+from .modeling_fftp import (
+    FFTPForAudioClassification,
+    FFTPForAudioFrameClassification,
+    FFTPModel,
+    FFTPPreTrainedModel,
+)
 
 AutoConfig.register("fftp", FFTPConfig)
 AutoFeatureExtractor.register(FFTPConfig, FFTPFeatureExtractor)
 AutoModel.register(FFTPConfig, FFTPModel)
 AutoModelForAudioClassification.register(FFTPConfig, FFTPForAudioClassification)
+AutoModelForAudioFrameClassification.register(FFTPConfig, FFTPForAudioFrameClassification)
 # Saved folders carry the code files and say which class they are for.
 FFTPConfig.register_for_auto_class()
 FFTPModel.register_for_auto_class("AutoModel")
 FFTPForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
+FFTPForAudioFrameClassification.register_for_auto_class("AutoModelForAudioFrameClassification")
 
-__all__ = ["FFTPConfig", "FFTPForAudioClassification", "FFTPModel", "FFTPPreTrainedModel"]
+__all__ = [
+    "FFTPConfig",
+    "FFTPForAudioClassification",
+    "FFTPForAudioFrameClassification",
+    "FFTPModel",
+    "FFTPPreTrainedModel",
+]

@@ -1,0 +1,62 @@
+"""Sound events in seconds, and the tokens that they fall on."""
+
+import torch
+
+from .configuration_fftp import FFTPConfig
+
+# Kaldi's frames, and those of the feature extractor.
+FRAME_SHIFT = 0.010
+FRAME_LENGTH = 0.025
+
+# Onset and offset in seconds, and the label's index or name.
+Event = tuple[float, float, int | str]
+
+
+def token_spans(config: FFTPConfig, num_tokens: int) -> torch.Tensor:
+    """The stretch of a clip that each of its tokens speaks for.
+
+    A token speaks for the `time_stride` frames around the middle of its patch; the first and the last also for the
+    rest of their patch. So the spans meet and cover all that any patch sees.
+
+    Returns:
+        Start and end in seconds, (tokens, 2), float64.
+    """
+    first_frame = config.time_stride * torch.arange(num_tokens, dtype=torch.float64)
+    middle = (first_frame + (config.patch_size[1] - 1) / 2) * FRAME_SHIFT + FRAME_LENGTH / 2
+    half = config.time_stride * FRAME_SHIFT / 2
+    spans = torch.stack((middle - half, middle + half), dim=1)
+    spans[0, 0] = 0.0
+    spans[-1, 1] = (first_frame[-1] + config.patch_size[1] - 1) * FRAME_SHIFT + FRAME_LENGTH
+    return spans
+
+
+def events_to_labels(config: FFTPConfig, events: list[list[Event]], num_tokens: list[int]) -> torch.Tensor:
+    """Targets per token from the events of each clip.
+
+    An event marks the tokens whose span it fills by half, or that hold half of it.
+
+    Args:
+        config: Says what spans and labels the tokens have.
+        events: Events of each clip.
+        num_tokens: Real tokens of each clip.
+
+    Returns:
+        0 and 1, (batch, most tokens, labels), float32.
+
+    Raises:
+        ValueError: An unknown label, or an event that does not end after it starts.
+    """
+    labels = torch.zeros(len(events), max(num_tokens), config.num_labels)
+    for row, clip, count in zip(labels, events, num_tokens, strict=True):
+        start, end = token_spans(config, count).unbind(dim=1)
+        for onset, offset, label in clip:
+            index = config.label2id.get(label, label)
+            if not isinstance(index, int) or not 0 <= index < config.num_labels:
+                raise ValueError(
+                    f"event {(onset, offset, label)}: no such label; expected one of {[*config.label2id]}"
+                )
+            if not onset < offset:
+                raise ValueError(f"event {(onset, offset, label)}: the offset must come after the onset, in seconds")
+            overlap = end.clamp(max=offset) - start.clamp(min=onset)
+            row[:count][overlap >= (end - start).clamp(max=offset - onset) / 2, index] = 1.0
+    return labels
