@@ -15,6 +15,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .audio_tagging_fftp import FFTPAudioTaggingPipeline
 from .configuration_fftp import FFTPConfig
 from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings
 from .events_fftp import Event, events_to_labels, token_spans
@@ -62,6 +63,11 @@ class FFTPPreTrainedModel(PreTrainedModel):
         self.config.auto_map = {name: f"{module}.{model.__name__}" for name, model in classes.items()} | (
             getattr(self.config, "auto_map", None) or {}
         )
+        # Whoever loads the folder gets the pipeline's code too, since this file imports it.
+        pipeline = f"{FFTPAudioTaggingPipeline.__module__.split('.')[-1]}.{FFTPAudioTaggingPipeline.__name__}"
+        self.config.custom_pipelines = {
+            "audio-tagging": {"impl": pipeline, "pt": ["AutoModelForAudioClassification"], "type": "audio"}
+        }
         return super().save_pretrained(*args, **kwargs)
 
     @torch.no_grad()

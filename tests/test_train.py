@@ -88,16 +88,24 @@ def test_folder_works_without_either_package(trained, clip_folder, run_without_p
     np.savez(trained.parent / "clips.npz", *clips)
     output = run_without_package(f"""
 import json, numpy as np, torch
-from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, pipeline
+from transformers import (
+    AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, AutoModelForAudioFrameClassification, pipeline
+)
 folder = {str(trained)!r}
 clips = list(np.load({str(trained.parent / "clips.npz")!r}).values())
 extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
 model = AutoModelForAudioClassification.from_pretrained(folder, trust_remote_code=True)
 AutoModel.from_pretrained(folder, trust_remote_code=True)
+frames = AutoModelForAudioFrameClassification.from_pretrained(folder, trust_remote_code=True)
+tag = pipeline("audio-tagging", model=folder, trust_remote_code=True)
 classify = pipeline("audio-classification", model=folder, trust_remote_code=True, top_k=None)
 with torch.no_grad():
-    logits = model(**extractor(clips, sampling_rate=16000, return_tensors="pt")).logits
-print(json.dumps({{"logits": logits.tolist(), "batched": classify(clips, batch_size=2), "alone": classify(clips[1])}}))
+    features = extractor(clips, sampling_rate=16000, return_tensors="pt")
+    logits, steps = model(**features).logits, frames(**features).logits.shape
+print(json.dumps({{
+    "logits": logits.tolist(), "steps": steps, "tagged": tag(clips, batch_size=2),
+    "batched": classify(clips, batch_size=2), "alone": classify(clips[1]),
+}}))
 """)
     answer = json.loads(output.splitlines()[-1])
     model = FFTPForAudioClassification.from_pretrained(trained)
@@ -106,6 +114,8 @@ print(json.dumps({{"logits": logits.tolist(), "batched": classify(clips, batch_s
         expected = model(**extractor(clips, sampling_rate=16000, return_tensors="pt")).logits
     torch.testing.assert_close(torch.tensor(answer["logits"]), expected, atol=1e-5, rtol=0)
     assert answer["batched"][0][0]["label"] == "low"
+    assert [tagged["labels"] for tagged in answer["tagged"]] == answer["batched"]
+    assert answer["steps"][0] == len(clips)
     scores = expected.softmax(dim=-1)
     for clip, row in zip(answer["batched"], scores, strict=True):
         assert {item["label"]: pytest.approx(item["score"], abs=1e-5) for item in clip} == {

@@ -1,0 +1,126 @@
+"""Sound of any length in bounded memory: decoded by soundfile, mixed down, resampled by soxr, cut into windows."""
+
+import io
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+try:
+    import soundfile
+except ImportError:
+    soundfile = None
+
+try:
+    import soxr
+except ImportError:
+    soxr = None
+
+BLOCK_SECONDS = 10
+# The shorter axis of a 2-D array holds channels, if it is no longer than this.
+MAX_CHANNELS = 8
+
+
+def read_blocks(source: Any, sampling_rate: int) -> Iterator[np.ndarray]:
+    """Sound as one channel at the wanted rate, about ten seconds at a time.
+
+    Args:
+        source: A path; the bytes of a sound file; a waveform (samples,), (samples, channels) or (channels, samples) of
+            floats at `sampling_rate`; or a dict with "raw" or "array" and "sampling_rate", or with "bytes" or "path".
+        sampling_rate: Wanted rate in Hz.
+
+    Yields:
+        (samples,), float32.
+
+    Raises:
+        ValueError: The sound cannot be decoded, or is of an unknown form.
+        ImportError: A file or another rate, where soundfile or soxr is not installed.
+    """
+    if isinstance(source, dict):
+        waveform = source.get("raw", source.get("array"))
+        if waveform is not None:
+            if "sampling_rate" not in source:
+                raise ValueError(f"sound as a dict of {[*source]} has no 'sampling_rate'")
+            yield from _resampled(_cut(_as_mono(waveform), source["sampling_rate"]), sampling_rate)
+            return
+        source = source["path"] if source.get("bytes") is None else source["bytes"]
+    if isinstance(source, (np.ndarray, torch.Tensor)):
+        yield from _resampled(_cut(_as_mono(source), sampling_rate), sampling_rate)
+    elif isinstance(source, (str, bytes, os.PathLike)):
+        yield from _resampled(_decode(source), sampling_rate)
+    else:
+        raise ValueError(f"sound is a {type(source).__name__}; expected a path, bytes, an array or a dict")
+
+
+def sliding_windows(blocks: Iterator[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray, bool]]:
+    """Overlapping windows over the whole sound; the last one ends where the sound ends.
+
+    Args:
+        blocks: The sound, (samples,) each.
+        window: Samples per window; shorter sound is one window of its own length.
+        hop: Samples from one window to the next, at most `window`.
+
+    Yields:
+        First sample, samples, and whether this is the last window.
+
+    Raises:
+        ValueError: The sound holds no samples.
+    """
+    rest, passed, start = np.zeros(0, np.float32), np.zeros(0, np.float32), 0
+    for block in blocks:
+        rest = np.concatenate((rest, block))
+        # A window is the last one until there is sound behind it.
+        while len(rest) > window:
+            yield start, rest[:window], False
+            passed, rest = rest[:hop], rest[hop:]
+            start += hop
+    if not len(rest):
+        raise ValueError("the sound holds no samples")
+    missing = min(window - len(rest), len(passed))
+    yield start - missing, np.concatenate((passed[len(passed) - missing :], rest)), True
+
+
+def _as_mono(waveform: np.ndarray | torch.Tensor) -> np.ndarray:
+    samples = waveform.cpu().numpy() if isinstance(waveform, torch.Tensor) else np.asarray(waveform)
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(f"the waveform holds {samples.dtype}; expected floats in [-1, 1]")
+    if samples.ndim == 2 and min(samples.shape) <= MAX_CHANNELS:
+        samples = samples.mean(axis=int(np.argmin(samples.shape)))
+    if samples.ndim != 1:
+        raise ValueError(f"the waveform has shape {samples.shape}; expected (samples,), or that with up to 8 channels")
+    return samples.astype(np.float32, copy=False)
+
+
+def _cut(samples: np.ndarray, rate: int) -> Iterator[tuple[np.ndarray, int]]:
+    step = BLOCK_SECONDS * rate
+    for start in range(0, len(samples), step):
+        yield samples[start : start + step], rate
+
+
+def _decode(source: str | bytes | os.PathLike) -> Iterator[tuple[np.ndarray, int]]:
+    if soundfile is None:
+        raise ImportError("reading sound files needs soundfile: pip install soundfile")
+    name = "audio bytes" if isinstance(source, bytes) else source
+    try:
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            for block in file.blocks(BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True):
+                yield block.mean(axis=1), file.samplerate
+    except soundfile.SoundFileError as error:
+        raise ValueError(f"cannot decode {name}: {error}") from error
+
+
+def _resampled(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> Iterator[np.ndarray]:
+    resampler = None
+    for block, rate in blocks:
+        if rate != sampling_rate and resampler is None:
+            if soxr is None:
+                raise ImportError(f"the sound is at {rate} Hz, not {sampling_rate} Hz: pip install soxr")
+            resampler = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32", quality="HQ")
+        yield block if resampler is None else resampler.resample_chunk(block)
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+__all__ = ["read_blocks", "sliding_windows"]

@@ -1,0 +1,149 @@
+"""The pipeline "audio-tagging": recordings of any length, to labels and to a timeline of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers.pipelines.base import ChunkPipeline
+
+from .audio_stream_fftp import read_blocks, sliding_windows
+
+# Of a frame of features.
+FRAME_SHIFT = 0.010
+AGGREGATIONS = ("mean", "max")
+
+
+class FFTPAudioTaggingPipeline(ChunkPipeline):
+    """Labels of a recording of any length, and when they sound.
+
+        tag = pipeline("audio-tagging", model=MODEL, trust_remote_code=True)
+        tag("recording.flac", batch_size=4)
+
+    Windows slide over the recording; sound is read from disk as they need it, so an hour takes no more memory than a
+    minute. Files are read by soundfile (no ffmpeg), channels are averaged, other rates are resampled by soxr.
+
+    A call takes what `read_blocks` takes, or a list of that, and these arguments:
+
+    Args:
+        window_seconds: Length of a window; the default is that of the model's position table. A recording that is not
+            longer is one window of its own length, without padding.
+        hop_seconds: From one window to the next; the default is half a window.
+        top_k: Labels to return, those with the highest scores; None is all.
+        threshold: Lowest score of what the timeline shows.
+        aggregation: How a recording's scores come from those of its windows, "mean" or "max"; the default is "max"
+            where a clip can have several labels, and "mean" where it has one.
+
+    Returns (one per recording):
+        "labels": [{"label", "score"}, ...], highest first; "timeline": [{"start", "end", "label", "score"}, ...] in
+        seconds, in order of start; "duration" in seconds. A moment's score is the mean over the windows that
+        hold it, a timeline entry's the mean over its time.
+    """
+
+    _load_feature_extractor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_processor = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.model.config.problem_type == "regression":
+            raise ValueError("audio-tagging needs a classifier; this model's problem_type is 'regression'")
+
+    def _sanitize_parameters(
+        self,
+        window_seconds: float | None = None,
+        hop_seconds: float | None = None,
+        top_k: int | None = 5,
+        threshold: float = 0.5,
+        aggregation: str | None = None,
+    ) -> tuple[dict, dict, dict]:
+        window = self.model.config.max_length * FRAME_SHIFT if window_seconds is None else window_seconds
+        hop = window / 2 if hop_seconds is None else hop_seconds
+        if not 0 < hop <= window:
+            raise ValueError(f"hop_seconds={hop} must lie between 0 and window_seconds={window}")
+        is_multi_label = self.model.config.problem_type == "multi_label_classification"
+        aggregation = aggregation or ("max" if is_multi_label else "mean")
+        if aggregation not in AGGREGATIONS:
+            raise ValueError(f"aggregation={aggregation!r} is unknown; expected one of {', '.join(AGGREGATIONS)}")
+        top_k = self.model.config.num_labels if top_k is None else min(top_k, self.model.config.num_labels)
+        rate = self.feature_extractor.sampling_rate
+        windows = {"window": round(window * rate), "hop": max(1, round(hop * rate))}
+        return windows, {}, {"top_k": top_k, "threshold": threshold, "aggregation": aggregation}
+
+    def preprocess(self, inputs: Any, window: int, hop: int) -> Iterator[dict[str, Any]]:
+        """Features of one window at a time."""
+        rate = self.feature_extractor.sampling_rate
+        for start, samples, is_last in sliding_windows(read_blocks(inputs, rate), window, hop):
+            features = self.feature_extractor(samples, sampling_rate=rate, return_tensors="pt")
+            if self.dtype is not None:
+                features["input_values"] = features["input_values"].to(self.dtype)
+            span = torch.tensor([[start, start + len(samples)]], dtype=torch.float64) / rate
+            yield {**features, "span": span, "is_last": is_last}
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+        span, is_last = model_inputs.pop("span"), model_inputs.pop("is_last")
+        logits = self.model(**model_inputs).logits.float()
+        is_multi_label = self.model.config.problem_type == "multi_label_classification"
+        return {
+            "scores": logits.sigmoid() if is_multi_label else logits.softmax(dim=-1),
+            "span": span,
+            "is_last": is_last,
+        }
+
+    def postprocess(
+        self, model_outputs: list[dict[str, Any]], top_k: int, threshold: float, aggregation: str
+    ) -> dict[str, Any]:
+        """Labels and timeline from the scores of all windows."""
+        scores = torch.cat([output["scores"] for output in model_outputs])
+        spans = torch.cat([output["span"] for output in model_outputs])
+        names = self.model.config.id2label
+        whole = scores.mean(dim=0) if aggregation == "mean" else scores.amax(dim=0)
+        best = whole.topk(top_k)
+        return {
+            "labels": [
+                {"label": names[index], "score": score}
+                for index, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            ],
+            "timeline": [
+                {"start": start, "end": end, "label": names[index], "score": score}
+                for start, end, index, score in find_segments(scores, spans, threshold)
+            ],
+            "duration": spans.max().item(),
+        }
+
+
+def find_segments(
+    scores: torch.Tensor, spans: torch.Tensor, threshold: float
+) -> list[tuple[float, float, int, float]]:
+    """Stretches of time in which a label's score is not below a threshold.
+
+    Args:
+        scores: Of each window, (windows, labels).
+        spans: Start and end of each window in seconds, (windows, 2), float64.
+        threshold: Lowest score.
+
+    Returns:
+        Start, end, label and mean score of each stretch, in order of start, then label.
+    """
+    edges = spans.unique()
+    first, last = torch.searchsorted(edges, spans.T.contiguous())
+    # Sums over the windows that hold the time between one edge and the next: added where they start, taken off
+    # where they end.
+    change = scores.new_zeros(len(edges), scores.shape[1] + 1, dtype=torch.float64)
+    counted = torch.nn.functional.pad(scores.double(), (0, 1), value=1.0)
+    change.index_add_(0, first, counted)
+    change.index_add_(0, last, -counted)
+    sums = change.cumsum(dim=0)[:-1]
+    moments = sums[:, :-1] / sums[:, -1:]
+    lengths = edges.diff()
+    segments = []
+    for label in range(moments.shape[1]):
+        is_on = torch.nn.functional.pad((moments[:, label] >= threshold).int(), (1, 1)).diff()
+        for start, end in zip(is_on.eq(1).nonzero(), is_on.eq(-1).nonzero(), strict=True):
+            piece = slice(int(start), int(end))
+            score = (moments[piece, label] * lengths[piece]).sum() / lengths[piece].sum()
+            segments.append((edges[start].item(), edges[end].item(), label, score.item()))
+    return sorted(segments, key=lambda segment: (segment[0], segment[2]))
+
+
+__all__ = ["FFTPAudioTaggingPipeline"]
