@@ -2,29 +2,26 @@
 
     python train.py hub_cards/NAME/recipe.json --dataset_name DATA --output_dir FOLDER
 
-A recipe is a JSON file of the arguments below; what the command line says wins over it. DATA is a Hub id, a local
-data-set folder (parquet with embedded audio, or one folder of sound files per class), or a CSV or JSON file with a
-column of paths. Sound of any rate and channel count is decoded by soundfile and resampled by soxr.
+A recipe is a JSON file of the arguments in modeling_fftp/arguments.py; the command line wins over it. DATA is a Hub
+id, a local data-set folder (parquet with embedded audio, or one folder of sound files per class), or a CSV or JSON
+file with a column of paths. Sound of any rate and channel count is decoded by soundfile and resampled by soxr.
 """
 
-import difflib
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import evaluate
-import torch
+import pyarrow.compute
 from datasets import ClassLabel, Dataset, List
-from transformers import EvalPrediction, HfArgumentParser, TrainingArguments, set_seed
+from huggingface_hub import DatasetCard, HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from transformers import EvalPrediction, set_seed
 
 from feature_extraction import FFTPFeatureExtractor, SpecAugment, SpecMask, SpecMaskDataCollator
 from feature_extraction.audio_dataset_fftp import (
-    AUDIO_COLUMNS,
-    LABEL_COLUMNS,
     ClipDecoder,
     class_names,
     compute_features,
@@ -48,192 +45,27 @@ from feature_extraction.augment_fftp import (
     UniformNoise,
 )
 from feature_extraction.log_mel_fftp import num_frames
+from hub_cards.render_card import write_card
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
-from modeling_fftp.trainer_fftp import FFTPTrainer, WeightAveraging, multiplies_bfloat16
+from modeling_fftp.arguments import (
+    TASK_METRIC,
+    AugmentationArguments,
+    DataArguments,
+    FFTPTrainingArguments,
+    ModelArguments,
+    find_recipe,
+    parse_arguments,
+)
+from modeling_fftp.efficiency import measure_efficiency
+from modeling_fftp.push import push
+from modeling_fftp.trainer_fftp import FFTPTrainer, WeightAveraging
 
 logger = logging.getLogger("train")
 
 SAMPLING_RATE = 16000
 METRIC = Path(__file__).parent / "hub_cards" / "metrics" / "audio_tagging"
-# The metric of the best checkpoint until the data says whether that is accuracy or mAP.
-TASK_METRIC = "score"
 # Longest training clip unless --max_seconds says otherwise.
 MAX_SECONDS = 10.0
-
-
-@dataclass
-class ModelArguments:
-    """What to train. A checkpoint fixes all but the labels; without one the fields below shape a new model."""
-
-    model_name_or_path: str | None = field(default=None, metadata={"help": "FFTP checkpoint to fine-tune."})
-    backbone: str = field(default="ast", metadata={"help": "ast or mamba."})
-    mamba_variant: str = field(default="fo-bi", metadata={"help": "fo-fo, fo-bi or bi-bi."})
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    patch_size: list[int] = field(default_factory=lambda: [128, 10], metadata={"help": "Mel bins and frames."})
-    frequency_stride: int = field(default=128, metadata={"help": "Mel bins between two patches."})
-    time_stride: int = field(default=5, metadata={"help": "Frames between two patches."})
-    pooling: str = field(default="cls", metadata={"help": "cls or mean."})
-    hidden_dropout_prob: float = 0.0
-    attention_probs_dropout_prob: float = 0.0
-    drop_path_rate: float = 0.0
-    layer_norm_eps: float = 1e-12
-    state_size: int = field(default=16, metadata={"help": "States per channel of the Mamba backbone."})
-    expand: int = field(default=2, metadata={"help": "Inner width of a Mamba block in hidden sizes."})
-    attn_implementation: str | None = field(
-        default=None, metadata={"help": "eager, sdpa, flash_attention_2, ...; default: transformers' choice."}
-    )
-
-
-@dataclass
-class DataArguments:
-    """Where sound and labels come from."""
-
-    dataset_name: str | None = field(default=None, metadata={"help": "Hub id, local folder, or CSV/JSON file."})
-    dataset_config_name: str | None = None
-    dataset_data_dir: str | None = field(default=None, metadata={"help": "Folder inside the Hub data set."})
-    dataset_revision: str | None = field(
-        default=None, metadata={"help": "Hub revision; refs/convert/parquet for data sets that are scripts."}
-    )
-    audio_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {AUDIO_COLUMNS}."})
-    label_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {LABEL_COLUMNS}."})
-    train_split_name: str = "train"
-    validation_split_name: str = "validation"
-    test_split_name: str = "test"
-    validation_fraction: float = field(
-        default=0.1, metadata={"help": "Share of the training clips to validate on where there is no such split."}
-    )
-    validation_column: str | None = field(
-        default=None, metadata={"help": "Column that groups clips (fold, speaker): one group validates instead."}
-    )
-    validation_value: str | None = field(default=None, metadata={"help": "The group that validates."})
-    max_seconds: float | None = field(
-        default=None,
-        metadata={"help": "Length of training clips; longer ones are cropped. Default: the longest, <= 10."},
-    )
-    max_train_samples: int | None = None
-    label_separator: str | None = field(
-        default=None,
-        metadata={"help": "What stands between classes where one string holds several."},
-    )
-    class_names_file: str | None = field(
-        default=None,
-        metadata={"help": "CSV of index, id and display name, like AudioSet's; the labels are ids."},
-    )
-    exclude_labels: list[str] = field(default_factory=list, metadata={"help": "Classes whose clips are not used."})
-    max_left_out: float = field(
-        default=0.05,
-        metadata={"help": "Largest share of undecodable or mislabelled clips to go on without."},
-    )
-    cache_features: bool = field(
-        default=False, metadata={"help": "Compute features once, not per batch; without mixup and cropping."}
-    )
-    num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
-
-
-@dataclass
-class AugmentationArguments:
-    """Changes to training clips; 0 turns one off."""
-
-    mixup_probability: float = 0.5
-    mixup_alpha: float = 10.0
-    speed: float = field(default=0.0, metadata={"help": "Largest relative change of speed."})
-    colored_noise: float = field(default=0.0, metadata={"help": "Share of clips with noise added to the sound."})
-    colored_noise_snr: list[float] = field(
-        default_factory=lambda: [10.0, 40.0], metadata={"help": "Lowest and highest signal-to-noise ratio in dB."}
-    )
-    roll_frames: int = 10
-    stretch_time: float = field(default=0.0, metadata={"help": "Largest relative change of tempo."})
-    stretch_frequency: float = field(default=0.0, metadata={"help": "Largest relative shift of the mel axis."})
-    gain: float = field(default=0.0, metadata={"help": "Largest offset in normalised log units."})
-    filter_augment: float = field(
-        default=0.0, metadata={"help": "Largest offset of a random filter's bands in normalised log units."}
-    )
-    noise: float = field(default=0.1, metadata={"help": "Largest amplitude of uniform noise, normalised log units."})
-    spec_mask_budget: float = field(default=0.2, metadata={"help": "Masked cells, or their share below 1."})
-    spec_mask_full_share: float = 0.7
-    spec_augment_bins: int = field(default=0, metadata={"help": "Highest frequency mask of SpecAugment, in mel bins."})
-    spec_augment_frames: int = field(default=0, metadata={"help": "Widest time mask of SpecAugment, in frames."})
-
-
-@dataclass
-class FFTPTrainingArguments(TrainingArguments):
-    """TrainingArguments with the defaults of audio classification from scratch."""
-
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.05
-    lr_scheduler_type: str = "cosine"
-    warmup_steps: float = 0.1
-    num_train_epochs: float = 40
-    per_device_train_batch_size: int = 64
-    per_device_eval_batch_size: int = 64
-    eval_strategy: str = "epoch"
-    save_strategy: str = "epoch"
-    save_total_limit: int | None = 1
-    load_best_model_at_end: bool = True
-    logging_strategy: str = "epoch"
-    remove_unused_columns: bool = False
-    do_train: bool = field(default=True, metadata={"help": "false: only evaluate the checkpoint."})
-    class_balanced: bool = field(default=False, metadata={"help": "Draw clips of rare classes more often."})
-    ema_decay: float | None = field(default=None, metadata={"help": "Result: moving average of the weights."})
-    average_last_epochs: int | None = field(
-        default=None, metadata={"help": "Result: mean of the weights after each of the last epochs."}
-    )
-    auto_bf16: bool = field(
-        default=False, metadata={"help": "bf16 where the processor multiplies it, else float32; logged."}
-    )
-
-    def __post_init__(self):
-        """Let bf16 mean bf16 autocast on a machine without an accelerator too; an average has no best epoch."""
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
-        words = {"true": True, "false": None}
-        self.resume_from_checkpoint = words.get(str(self.resume_from_checkpoint).lower(), self.resume_from_checkpoint)
-        if self.ema_decay or self.average_last_epochs:
-            self.load_best_model_at_end = False
-        elif self.load_best_model_at_end:
-            self.metric_for_best_model = self.metric_for_best_model or TASK_METRIC
-        self.bf16 = self.bf16 or (self.auto_bf16 and multiplies_bfloat16(on_cpu=self.use_cpu))
-        super().__post_init__()
-
-
-ARGUMENTS = (ModelArguments, DataArguments, AugmentationArguments, FFTPTrainingArguments)
-
-
-def parse_arguments(arguments: list[str]) -> tuple:
-    """Dataclasses from a recipe (a first argument that ends in .json) and the command line, which wins."""
-    parser = HfArgumentParser(ARGUMENTS, allow_abbrev=False)
-    names = [item.name for group in ARGUMENTS for item in fields(group) if item.init]
-    if arguments and arguments[0].endswith(".json"):
-        recipe = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-        refuse_unknown(recipe, names, arguments[0])
-        parser.set_defaults(**recipe)
-        arguments = arguments[1:]
-    *groups, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
-    refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line")
-    data = groups[1]
-    if data.dataset_name is None:
-        raise SystemExit("train.py: --dataset_name is missing: a Hub id, a local folder, or a CSV or JSON file")
-    if (data.validation_column is None) != (data.validation_value is None):
-        raise SystemExit(
-            "train.py: --validation_column and --validation_value go together: a column and one of its groups"
-        )
-    training = groups[-1]
-    if not training.do_train and groups[0].model_name_or_path is None:
-        raise SystemExit("train.py: --do_train false evaluates a checkpoint; name it with --model_name_or_path")
-    if Path(training.output_dir, "model.safetensors").exists() and not training.resume_from_checkpoint:
-        raise SystemExit(f"train.py: {training.output_dir} holds a model already; choose another --output_dir")
-    return tuple(groups)
-
-
-def refuse_unknown(given, names: list[str], origin: str) -> None:
-    """Stop on misspelt arguments, with the nearest valid name."""
-    for name in given:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise SystemExit(f"train.py: unknown argument {name!r} in {origin}{hint}")
 
 
 def build_decoder(arguments: DataArguments, train: Dataset) -> ClipDecoder:
@@ -262,8 +94,10 @@ def build_decoder(arguments: DataArguments, train: Dataset) -> ClipDecoder:
     )
 
 
-def load_clips(arguments: DataArguments, training: FFTPTrainingArguments) -> tuple[dict[str, Dataset], ClipDecoder]:
-    """Decoded splits, "train" and "validation" among them, and how they were decoded."""
+def load_clips(
+    arguments: DataArguments, training: FFTPTrainingArguments
+) -> tuple[dict[str, Dataset], ClipDecoder, dict[str, int]]:
+    """Decoded splits, "train" and "validation" among them, how they were decoded, and how many clips each left out."""
     source = (arguments.dataset_name, arguments.dataset_config_name)
     splits = load_splits(*source, arguments.dataset_data_dir, arguments.dataset_revision)
     if arguments.train_split_name not in splits:
@@ -301,7 +135,37 @@ def load_clips(arguments: DataArguments, training: FFTPTrainingArguments) -> tup
     if arguments.max_train_samples and "train" in clips:
         shuffled = clips["train"].shuffle(seed=training.seed)
         clips["train"] = shuffled.select(range(min(arguments.max_train_samples, len(shuffled))))
-    return clips, decoder
+    return clips, decoder, {role: len(left_out[name]) for role, name in names.items() if left_out.get(name)}
+
+
+def describe_data(arguments: DataArguments, clips: dict[str, Dataset], left_out: dict[str, int]) -> dict:
+    """What the card says about the data."""
+    source = arguments.dataset_name
+    is_local = Path(source).exists()
+    try:
+        license = DatasetCard.load(Path(source, "README.md") if is_local else source).data.license
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        logger.info("The licence of the data is not known: %s", error)
+        license = None
+    lengths = {role: pyarrow.compute.list_value_length(split.data.column("audio")) for role, split in clips.items()}
+    return {
+        "dataset": Path(source).stem if is_local else source,
+        "hub_id": None if is_local else source,
+        "license": license,
+        "splits": {
+            role: {"clips": len(length), "hours": pyarrow.compute.sum(length).as_py() / SAMPLING_RATE / 3600}
+            for role, length in lengths.items()
+        },
+        "left_out": left_out,
+    }
+
+
+def write_results(training: FFTPTrainingArguments, name: str, results: dict) -> None:
+    """Write `NAME.json` into the output folder."""
+    if training.process_index == 0:
+        path = Path(training.output_dir, f"{name}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def build_model(
@@ -394,9 +258,7 @@ def evaluate_split(trainer: FFTPTrainer, clips: Dataset, name: str, scorer: Call
     trainer.save_metrics(name, prediction.metrics)
     if trainer.is_world_process_zero():
         results = scorer(prediction)
-        path = Path(trainer.args.output_dir, f"{name}_per_class.json")
-        details = {key: results[key] for key in ("per_class", "left_out")}
-        path.write_text(json.dumps(details, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_results(trainer.args, f"{name}_per_class", {key: results[key] for key in ("per_class", "left_out")})
         score = "not defined" if results[metric] is None else f"{results[metric]:.4f}"
         print(f"{name} {metric}: {score} on {len(clips)} clips, results in {trainer.args.output_dir}")
 
@@ -404,11 +266,8 @@ def evaluate_split(trainer: FFTPTrainer, clips: Dataset, name: str, scorer: Call
 def run_training(trainer: FFTPTrainer, groups: tuple, label_smoothing: float) -> None:
     """Train, and leave the model, the extractor, all arguments and the results in the output folder."""
     training = trainer.args
-    if trainer.is_world_process_zero():
-        os.makedirs(training.output_dir, exist_ok=True)
-        recipe = {key: value for group in groups for key, value in vars(group).items()} | training.to_dict()
-        recipe["label_smoothing_factor"] = label_smoothing
-        Path(training.output_dir, "arguments.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    arguments = {key: value for group in groups for key, value in vars(group).items()} | training.to_dict()
+    write_results(training, "arguments", arguments | {"label_smoothing_factor": label_smoothing})
     result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model()
     trainer.save_state()
@@ -419,6 +278,10 @@ def main(arguments: list[str]) -> None:
     """Run the whole training."""
     model_arguments, data, augmentation, training = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if training.push_when_done:
+        # Now, not after hours of training, is the time to find that nobody is logged in.
+        logger.info("Will push as %s", HfApi(token=training.hub_token).whoami()["name"])
+    recipe = find_recipe((model_arguments, data, augmentation, training))
     set_seed(training.seed)
     precision = "bfloat16 autocast" if training.bf16 else "float16 autocast" if training.fp16 else "float32"
     batch = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
@@ -431,10 +294,11 @@ def main(arguments: list[str]) -> None:
     )
 
     with training.main_process_first(desc="decoding"):
-        clips, decoder = load_clips(data, training)
+        clips, decoder, left_out = load_clips(data, training)
     metric = "map" if decoder.is_multi_label else "accuracy"
     if training.metric_for_best_model == TASK_METRIC:
         training.metric_for_best_model = metric
+    described = describe_data(data, clips, left_out)
     longest = max(map(len, clips.get("train", clips["validation"]).data.column("audio"))) / SAMPLING_RATE
     max_seconds = data.max_seconds or min(MAX_SECONDS, longest)
 
@@ -475,6 +339,21 @@ def main(arguments: list[str]) -> None:
     for name in ("validation", "test"):
         if name in clips:
             evaluate_split(trainer, clips[name], name, scorer, metric)
+    if training.do_train and trainer.is_world_process_zero():
+        write_results(training, "recipe", recipe)
+        write_results(training, "data_results", described)
+        seconds = min(longest, MAX_SECONDS)
+        write_results(training, "efficiency_results", measure_efficiency(trainer.model, extractor, seconds))
+        publish(training)
+
+
+def publish(training: FFTPTrainingArguments) -> None:
+    """Write the card, and push where that is wanted."""
+    repo_id = training.hub_model_id or Path(training.output_dir).resolve().name
+    write_card(training.output_dir, repo_id if training.push_when_done else None)
+    if training.push_when_done:
+        private, revision = bool(training.hub_private_repo), training.hub_revision or "main"
+        print(push(training.output_dir, repo_id, private=private, revision=revision, token=training.hub_token))
 
 
 if __name__ == "__main__":

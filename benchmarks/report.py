@@ -1,27 +1,18 @@
 """What every benchmark reports: the machine, and its results as files."""
 
 import json
-import platform
 from pathlib import Path
 
-import torch
 import transformers
+
+from modeling_fftp import efficiency
 
 RESULTS = Path(__file__).parent / "results"
 
 
 def describe_machine() -> dict[str, str | int]:
-    """Processor, threads and versions."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "precision": "float32",
-    }
+    """Processor, threads, versions and precision."""
+    return efficiency.describe_machine() | {"transformers": transformers.__version__, "precision": "float32"}
 
 
 def keep(name: str, results: dict, table: str) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import matplotlib
 from scipy import stats
 
-from benchmarks.compute import multiply_adds
 from benchmarks.report import RESULTS
 from modeling_fftp import FFTPConfig
+from modeling_fftp.efficiency import multiply_adds
 
 matplotlib.use("Agg")
 

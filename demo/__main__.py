@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers import pipeline
 
-from demo.plots import plot_patches, plot_training
+from demo.plots import plot_patches
 from demo.sounds import write_sounds
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.audio_fftp import read_audio
@@ -47,10 +47,9 @@ def main() -> None:
 
     config, extractor = FFTPConfig.from_pretrained(model), FFTPFeatureExtractor.from_pretrained(model)
     plot_patches(sound, TEST_CLIP.parent.name, config, extractor, OUTPUT / "patches.png", arguments.seed)
-    plot_training(model / "trainer_state.json", OUTPUT / "training.png")
     results = json.loads((model / "test_results.json").read_text(encoding="utf-8"))
     print(f"\nTest accuracy {results['test_accuracy']:.1%} on clips it did not train on.")
-    print(f"Pictures: {OUTPUT / 'patches.png'}, {OUTPUT / 'training.png'}.")
+    print(f"Pictures: {OUTPUT / 'patches.png'}, {model / 'training.png'}. Card: {model / 'README.md'}.")
     print(f"{time.perf_counter() - started:.0f} s in all.")
 
 

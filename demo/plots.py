@@ -1,6 +1,5 @@
-"""Pictures: what the model sees, and how it learnt."""
+"""A picture of what the model sees."""
 
-import json
 from pathlib import Path
 
 import matplotlib
@@ -16,13 +15,6 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 SECONDS_PER_FRAME = 0.01
-COLORS = {"training loss": "#4477AA", "validation loss": "#EE6677", "validation accuracy": "#228833"}
-
-
-def save(figure: pyplot.Figure, path: Path) -> None:
-    """Write a figure and close it."""
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
 
 
 def plot_patches(
@@ -64,25 +56,5 @@ def plot_patches(
     for axis in axes:
         axis.set_ylabel("mel bin")
     figure.colorbar(image, ax=axes, label="log-mel energy, normalised")
-    save(figure, path)
-
-
-def plot_training(trainer_state: Path, path: Path) -> None:
-    """Losses and validation accuracy by epoch, from the state that Trainer saves."""
-    history = json.loads(trainer_state.read_text(encoding="utf-8"))["log_history"]
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    panels = {"training loss": (axes[0], "loss"), "validation loss": (axes[0], "eval_loss")}
-    panels["validation accuracy"] = (axes[1], "eval_accuracy")
-    for label, (axis, key) in panels.items():
-        entries = [(entry["epoch"], entry[key]) for entry in history if key in entry]
-        axis.plot(*zip(*entries, strict=True), color=COLORS[label], label=label, marker=".")
-    axes[0].set(
-        xlabel="epoch", ylabel="cross entropy", ylim=(0, None), title="Loss (training clips are mixed and masked)"
-    )
-    axes[0].legend(frameon=False)
-    axes[1].set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1.02), title="Validation accuracy")
-    for axis in axes:
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.title.set_fontsize(10)
-    save(figure, path)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

@@ -61,7 +61,13 @@ def describe_other_model(api: HfApi, repo_id: str, revision: str, config: dict) 
 
 
 def push(
-    folder: str | Path, repo_id: str, *, private: bool = False, revision: str = "main", overwrite: bool = False
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str = "main",
+    overwrite: bool = False,
+    token: str | None = None,
 ) -> str:
     """Create the repository where it is missing, and bring it to the state of a folder.
 
@@ -73,6 +79,7 @@ def push(
         private: Whether a new repository is private.
         revision: Branch; made from "main" where it is missing.
         overwrite: Whether to replace another model.
+        token: Default: that of whoever is logged in.
 
     Returns:
         URL of the commit.
@@ -81,7 +88,7 @@ def push(
         FileNotFoundError: The folder lacks something that a repository needs.
         ValueError: The repository holds another model.
     """
-    folder, api = Path(folder), HfApi()
+    folder, api = Path(folder), HfApi(token=token)
     names = [path.name for path in files_to_push(folder)]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id

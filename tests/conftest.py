@@ -14,10 +14,15 @@ if not torch.cuda.is_available():
     # Triton reads this when the kernels are defined: without a GPU its interpreter runs them.
     os.environ["TRITON_INTERPRET"] = "1"
 
+import train
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig
 
 ROOT = Path(__file__).resolve().parent.parent
+TINY = [
+    "--hidden_size", "48", "--num_hidden_layers", "2", "--num_attention_heads", "3", "--intermediate_size", "96",
+    "--num_train_epochs", "1", "--per_device_train_batch_size", "8", "--disable_tqdm", "true",
+]  # fmt: skip
 SHARED_DATASETS = ROOT.parent / "shared" / "datasets"
 
 # Everything that a loaded checkpoint must not need: our own packages and whatever is optional.
@@ -101,6 +106,19 @@ def clip_folder(tmp_path_factory):
                 stereo = np.stack([sound, sound], axis=1) if index % 2 else sound
                 soundfile.write(folder / split / kind / f"{index}.wav", stereo, rate)
     return folder
+
+
+def run_training(output, *arguments):
+    """Run train.py with a tiny model."""
+    train.main([*TINY, "--output_dir", str(output), *map(str, arguments)])
+
+
+@pytest.fixture(scope="session")
+def trained(clip_folder, tmp_path_factory):
+    """Folder of a run over the audio folder that is long enough to tell three sounds apart."""
+    output = tmp_path_factory.mktemp("trained")
+    run_training(output, "--dataset_name", clip_folder, "--num_train_epochs", 20, "--learning_rate", "2e-3", "--bf16")
+    return output
 
 
 @pytest.fixture

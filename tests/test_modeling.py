@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from benchmarks.compute import multiply_adds
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPModel
+from modeling_fftp.efficiency import multiply_adds
 from modeling_fftp.trainer_fftp import FFTPTrainer
 
 GEOMETRIES = {

@@ -9,12 +9,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, run_training
 from hub_server import Hub
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 
 import modeling_fftp.push
+import train
 from modeling_fftp import FFTPForAudioClassification
 
 CODE = {"configuration_fftp.py", "modeling_fftp.py", "feature_extraction_fftp.py", "log_mel_fftp.py"}
@@ -44,7 +45,8 @@ def model_folder(make_config, extractor, tmp_path):
 @pytest.fixture
 def push(hub, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(modeling_fftp.push, "HfApi", partial(HfApi, endpoint=hub.url, token="hf_test"))
+    monkeypatch.setattr(modeling_fftp.push, "HfApi", partial(HfApi, endpoint=hub.url))
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
     return modeling_fftp.push.push
 
 
@@ -106,6 +108,17 @@ print(json.dumps([logits, classify(sound), tag(sound, window_seconds=2.0)["label
     copy = hub.files("tester/copy")
     assert copy.keys() == files.keys()
     assert all(copy[name] == files[name] for name in files if name.endswith((".py", ".safetensors")))
+
+
+def test_training_pushes_the_finished_folder(hub, push, monkeypatch, clip_folder, tmp_path):
+    monkeypatch.setattr(train, "HfApi", modeling_fftp.push.HfApi)
+    to_hub = ("--push_to_hub", "true", "--hub_model_id", "words", "--hub_private_repo", "true")
+    run_training(tmp_path / "out", "--dataset_name", clip_folder, *to_hub)
+    files = hub.files("tester/words")
+    assert hub.repos["tester/words"]["private"]
+    assert {"README.md", "training.png", "recipe.json", "model.safetensors", *CODE} <= files.keys()
+    assert not [name for name in files if name.endswith(".bin") or "checkpoint" in name]
+    assert b'model="words"' in files["README.md"]
 
 
 def test_a_second_push_changes_only_what_changed(model_folder, push, hub):

@@ -1,11 +1,13 @@
 """The study: its grid, one real run of it, and a report that tells what was not measured."""
 
 import json
+from dataclasses import fields
 
 import pytest
 from conftest import ROOT
 
 from benchmarks import study, study_report
+from modeling_fftp.arguments import ARGUMENTS
 
 GRID = json.loads((ROOT / "benchmarks" / "study.json").read_text(encoding="utf-8"))
 
@@ -30,11 +32,9 @@ def small_grid(clip_folder, tmp_path, monkeypatch):
 
 
 def test_every_run_of_the_grid_has_a_name_and_valid_arguments():
-    import train
-
     runs = study.list_runs(GRID)
     assert len({study.run_name(run) for run in runs}) == len(runs)
-    names = {item.name for group in train.ARGUMENTS for item in train.fields(group) if item.init}
+    names = {item.name for group in ARGUMENTS for item in fields(group) if item.init}
     assert all(set(study.run_arguments(GRID, run)) <= names for run in runs)
 
 

@@ -13,16 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import ROOT
+from conftest import ROOT, TINY, run_training
 from datasets import Dataset
 
 import train
 from modeling_fftp import FFTPForAudioClassification
-
-TINY = [
-    "--hidden_size", "48", "--num_hidden_layers", "2", "--num_attention_heads", "3", "--intermediate_size", "96",
-    "--num_train_epochs", "1", "--per_device_train_batch_size", "8", "--disable_tqdm", "true",
-]  # fmt: skip
 
 PARQUET_CARD = """---
 dataset_info:
@@ -37,18 +32,6 @@ dataset_info:
     dtype: int32
 ---
 """
-
-
-def run(output, *arguments):
-    train.main([*TINY, "--output_dir", str(output), *map(str, arguments)])
-
-
-@pytest.fixture(scope="module")
-def trained(clip_folder, tmp_path_factory):
-    """Folder of a run over the audio folder that is long enough to tell three sounds apart."""
-    output = tmp_path_factory.mktemp("trained")
-    run(output, "--dataset_name", clip_folder, "--num_train_epochs", 20, "--learning_rate", "2e-3", "--bf16")
-    return output
 
 
 def test_audio_folder_is_learnt(trained):
@@ -129,7 +112,7 @@ print(json.dumps({{
 @pytest.mark.parametrize("path", [os.environ["PATH"], ""], ids=["with a compiler", "without"])
 def test_mamba_folder_works_without_either_package(clip_folder, tmp_path, run_without_package, path):
     mamba = ["--backbone", "mamba", "--layer_norm_eps", "1e-5"]
-    run(tmp_path / "out", "--dataset_name", clip_folder, *mamba)
+    run_training(tmp_path / "out", "--dataset_name", clip_folder, *mamba)
     shutil.copytree(tmp_path / "out", tmp_path / "copy")
     sound, _ = soundfile.read(clip_folder / "validation" / "low" / "1.wav", dtype="float32", always_2d=True)
     np.save(tmp_path / "clip.npy", sound[:, 0])
@@ -159,7 +142,7 @@ print(json.dumps([classify(np.load({str(tmp_path / "clip.npy")!r}), top_k=None) 
 def test_fine_tuning_takes_the_extractor_and_a_new_head(trained, clip_folder, tmp_path):
     lines = [f"{path},{'tone' if path.parent.name != 'noise' else 'hiss'}" for path in clip_folder.rglob("*.wav")]
     (tmp_path / "clips.csv").write_text("\n".join(["path,class", *lines]))
-    run(tmp_path / "out", "--dataset_name", tmp_path / "clips.csv", "--model_name_or_path", trained)
+    run_training(tmp_path / "out", "--dataset_name", tmp_path / "clips.csv", "--model_name_or_path", trained)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["id2label"] == {"0": "hiss", "1": "tone"}
     before, after = (
@@ -175,7 +158,7 @@ def test_csv_with_relative_paths(clip_folder, tmp_path):
     paths = sorted(clip_folder.rglob("*.wav"))
     lines = [f"{path.relative_to(clip_folder)},{path.parent.name}" for path in paths]
     (clip_folder / "clips.csv").write_text("\n".join(["file,label", *lines]))
-    run(tmp_path, "--dataset_name", clip_folder / "clips.csv")
+    run_training(tmp_path, "--dataset_name", clip_folder / "clips.csv")
     (clip_folder / "clips.csv").unlink()
     assert json.loads((tmp_path / "config.json").read_text())["label2id"] == {"high": 0, "low": 1, "noise": 2}
 
@@ -192,11 +175,11 @@ def test_parquet_with_groups(clip_folder, tmp_path):
     Dataset.from_dict(rows).to_parquet(tmp_path / "data" / "data" / "train-00000-of-00001.parquet")
     (tmp_path / "data" / "README.md").write_text(PARQUET_CARD.format(*names))
     source = ["--dataset_name", tmp_path / "data", "--validation_column", "fold"]
-    run(tmp_path / "out", *source, "--validation_value", 1)
+    run_training(tmp_path / "out", *source, "--validation_value", 1)
     results = json.loads((tmp_path / "out" / "validation_results.json").read_text())
     assert results["validation_samples_per_second"] > 0
     with pytest.raises(ValueError, match=r"fold='7' holds 0 of 36 clips.*'0'.*'1'.*'2'"):
-        run(tmp_path / "other", *source, "--validation_value", 7)
+        run_training(tmp_path / "other", *source, "--validation_value", 7)
 
 
 def test_several_labels_per_clip(clip_folder, tmp_path):
@@ -204,7 +187,7 @@ def test_several_labels_per_clip(clip_folder, tmp_path):
     tags = {"low": ["tone", "low"], "high": ["tone"], "noise": []}
     lines = [json.dumps({"audio": str(path), "labels": tags[path.parent.name]}) for path in paths]
     (tmp_path / "clips.jsonl").write_text("\n".join(lines))
-    run(tmp_path / "out", "--dataset_name", tmp_path / "clips.jsonl", "--num_train_epochs", 10)
+    run_training(tmp_path / "out", "--dataset_name", tmp_path / "clips.jsonl", "--num_train_epochs", 10)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["problem_type"] == "multi_label_classification"
     assert config["label2id"] == {"low": 0, "tone": 1}
@@ -218,13 +201,13 @@ def test_audioset_labels_and_class_names(clip_folder, tmp_path):
     (tmp_path / "clips.csv").write_text("\n".join(["path,labels", *lines]))
     (tmp_path / "names.csv").write_text('index,mid,display_name\n0,/m/3,Hiss\n1,/m/1,"Low, deep"\n2,/m/2,Tone\n')
     source = ["--dataset_name", tmp_path / "clips.csv", "--label_separator", ","]
-    run(tmp_path / "out", *source, "--class_names_file", tmp_path / "names.csv", "--max_train_samples", 16)
+    run_training(tmp_path / "out", *source, "--class_names_file", tmp_path / "names.csv", "--max_train_samples", 16)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["label2id"] == {"Hiss": 0, "Low, deep": 1, "Tone": 2}
     assert config["problem_type"] == "multi_label_classification"
     (tmp_path / "names.csv").write_text("mid,display_name\n/m/3,Hiss\n")
     with pytest.raises(ValueError, match=r"names\.csv: expected .* index \(0, 1, \.\.\.\), id, display name"):
-        run(tmp_path / "other", *source, "--class_names_file", tmp_path / "names.csv")
+        run_training(tmp_path / "other", *source, "--class_names_file", tmp_path / "names.csv")
 
 
 def test_results_per_class(trained):
@@ -240,7 +223,7 @@ def test_broken_clips_are_left_out_and_named(clip_folder, tmp_path, caplog):
     (data / "train" / "low" / "text.wav").write_text("no sound")
     soundfile.write(data / "validation" / "high" / "empty.wav", np.zeros(0), 16000)
     allow = ["--max_left_out", 0.1]
-    run(tmp_path / "out", "--dataset_name", data, *allow)
+    run_training(tmp_path / "out", "--dataset_name", data, *allow)
     assert "train: 1 clips (2.7%) cannot be used" in caplog.text
     rows = list(csv.DictReader((tmp_path / "out" / "left_out_clips.csv").open()))
     assert [(row["split"], Path(row["source"]).name) for row in rows] == [
@@ -249,13 +232,13 @@ def test_broken_clips_are_left_out_and_named(clip_folder, tmp_path, caplog):
     assert "cannot decode" in rows[0]["problem"]
     assert "no samples" in rows[1]["problem"]
     with pytest.raises(ValueError, match=r"train: 1 clips .* cannot be used; .*left_out_clips\.csv.* At most 0\.0%"):
-        run(tmp_path / "strict", "--dataset_name", data, "--max_left_out", 0)
+        run_training(tmp_path / "strict", "--dataset_name", data, "--max_left_out", 0)
     assert not (tmp_path / "strict" / "model.safetensors").exists()
     shutil.copy(data / "train" / "low" / "0.wav", data / "train" / "low" / "text.wav")
     (data / "validation" / "high" / "empty.wav").unlink()
     shutil.rmtree(tmp_path / "out" / "checkpoint-5")
     (tmp_path / "out" / "model.safetensors").unlink()
-    run(tmp_path / "out", "--dataset_name", data, "--max_left_out", 0)
+    run_training(tmp_path / "out", "--dataset_name", data, "--max_left_out", 0)
     assert not (tmp_path / "out" / "left_out_clips.csv").exists()
 
 
@@ -264,7 +247,7 @@ def test_mislabelled_clips_are_left_out(clip_folder, tmp_path):
     for split, wrong in (("train", None), ("validation", "unheard")):
         changed = [{**row, "label": wrong} if index == 5 else row for index, row in enumerate(rows)]
         Dataset.from_list(changed).to_parquet(tmp_path / "data" / f"{split}.parquet")
-    run(tmp_path / "out", "--dataset_name", tmp_path / "data")
+    run_training(tmp_path / "out", "--dataset_name", tmp_path / "data")
     rows = list(csv.DictReader((tmp_path / "out" / "left_out_clips.csv").open()))
     assert [(row["split"], row["row"], row["problem"]) for row in rows] == [
         ("train", "5", "no label"),
@@ -275,19 +258,19 @@ def test_mislabelled_clips_are_left_out(clip_folder, tmp_path):
 def test_cached_features_train_the_same_model(clip_folder, tmp_path):
     plain = ["--dataset_name", clip_folder, "--mixup_probability", 0, "--roll_frames", 0, "--noise", 0]
     plain += ["--spec_mask_budget", 0]
-    run(tmp_path / "sound", *plain)
-    run(tmp_path / "features", *plain, "--cache_features", "true")
+    run_training(tmp_path / "sound", *plain)
+    run_training(tmp_path / "features", *plain, "--cache_features", "true")
     sound, features = (FFTPForAudioClassification.from_pretrained(tmp_path / name) for name in ("sound", "features"))
     for one, other in zip(sound.parameters(), features.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
     with pytest.raises(SystemExit, match="--cache_features goes with --mixup_probability 0"):
-        run(tmp_path / "mixed", "--dataset_name", clip_folder, "--cache_features", "true")
+        run_training(tmp_path / "mixed", "--dataset_name", clip_folder, "--cache_features", "true")
 
 
 @pytest.mark.parametrize("result", [["--ema_decay", "0.9"], ["--average_last_epochs", "2"]], ids=" ".join)
 def test_averaged_weights_and_the_other_options(clip_folder, tmp_path, result):
     options = ["--class_balanced", "true", "--label_smoothing_factor", 0.1, "--spec_augment_bins", 24]
-    run(tmp_path, "--dataset_name", clip_folder, *result, *options, "--num_train_epochs", 2)
+    run_training(tmp_path, "--dataset_name", clip_folder, *result, *options, "--num_train_epochs", 2)
     assert (tmp_path / "checkpoint-10" / "averaged_weights.safetensors").exists()
     assert json.loads((tmp_path / "arguments.json").read_text())["label_smoothing_factor"] == 0.1
 
@@ -318,12 +301,12 @@ def launch(processes, *arguments):
 
 def test_excluded_classes_are_neither_used_nor_counted(clip_folder, tmp_path):
     source = ["--dataset_name", clip_folder, "--max_left_out", 0]
-    run(tmp_path / "out", *source, "--exclude_labels", "noise")
+    run_training(tmp_path / "out", *source, "--exclude_labels", "noise")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["label2id"] == {"high": 0, "low": 1}
     per_class = json.loads((tmp_path / "out" / "validation_per_class.json").read_text())["per_class"]
     assert sum(values["positives"] for values in per_class.values()) == 8
     with pytest.raises(ValueError, match=r"--exclude_labels 'nose' is not among the classes \['high'"):
-        run(tmp_path / "other", *source, "--exclude_labels", "nose")
+        run_training(tmp_path / "other", *source, "--exclude_labels", "nose")
 
 
 def test_best_checkpoint_is_that_of_the_metric(trained):
@@ -337,9 +320,9 @@ def test_evaluation_of_a_checkpoint_for_other_classes_is_refused(trained, clip_f
     (tmp_path / "clips.csv").write_text("\n".join(["path,class", *lines]))
     evaluate = ["--dataset_name", tmp_path / "clips.csv", "--do_train", "false"]
     with pytest.raises(ValueError, match=r"tells apart \['high', 'low', 'noise'\]; the data has \['HIGH'"):
-        run(tmp_path / "out", *evaluate, "--model_name_or_path", trained)
+        run_training(tmp_path / "out", *evaluate, "--model_name_or_path", trained)
     with pytest.raises(SystemExit, match="name it with --model_name_or_path"):
-        run(tmp_path / "out", *evaluate)
+        run_training(tmp_path / "out", *evaluate)
 
 
 def test_two_processes_measure_what_one_does(trained, clip_folder, tmp_path):
@@ -366,7 +349,7 @@ def test_two_processes_train_one_model(clip_folder, tmp_path):
 def test_same_seed_same_weights(clip_folder, tmp_path):
     weights = []
     for name in ("first", "second"):
-        run(tmp_path / name, "--dataset_name", clip_folder, "--seed", 3)
+        run_training(tmp_path / name, "--dataset_name", clip_folder, "--seed", 3)
         weights.append((tmp_path / name / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
 
@@ -407,7 +390,7 @@ def test_misspelt_arguments(tmp_path, arguments, message):
 def test_a_trained_folder_is_not_overwritten(trained, clip_folder):
     before = (trained / "model.safetensors").read_bytes()
     with pytest.raises(SystemExit, match="holds a model already"):
-        run(trained, "--dataset_name", clip_folder)
+        run_training(trained, "--dataset_name", clip_folder)
     assert (trained / "model.safetensors").read_bytes() == before
 
 
@@ -443,19 +426,19 @@ def test_every_recipe_is_valid_and_what_its_name_says():
 
 def test_missing_columns_are_named(clip_folder, tmp_path):
     with pytest.raises(ValueError, match=r"no audio column 'sound'.*'audio'"):
-        run(tmp_path, "--dataset_name", clip_folder, "--audio_column_name", "sound")
+        run_training(tmp_path, "--dataset_name", clip_folder, "--audio_column_name", "sound")
 
 
 def test_missing_splits_are_named(clip_folder, tmp_path):
     with pytest.raises(ValueError, match=r"no split 'training'.*'train', 'validation'"):
-        run(tmp_path, "--dataset_name", clip_folder, "--train_split_name", "training")
+        run_training(tmp_path, "--dataset_name", clip_folder, "--train_split_name", "training")
 
 
 def test_checkpoints_for_another_rate_are_refused(trained, clip_folder, tmp_path):
     FFTPForAudioClassification.from_pretrained(trained).save_pretrained(tmp_path / "8000")
     train.FFTPFeatureExtractor(sampling_rate=8000).save_pretrained(tmp_path / "8000")
     with pytest.raises(ValueError, match=r"8000 Hz.*16000 Hz"):
-        run(tmp_path, "--dataset_name", clip_folder, "--model_name_or_path", tmp_path / "8000")
+        run_training(tmp_path, "--dataset_name", clip_folder, "--model_name_or_path", tmp_path / "8000")
 
 
 def test_help_needs_no_data():

@@ -1,0 +1,40 @@
+"""How a model learnt, as a picture."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot
+
+COLORS = {"training loss": "#4477AA", "validation loss": "#EE6677", "validation result": "#228833"}
+RESULTS = {"eval_accuracy": "accuracy", "eval_map": "mAP"}
+
+
+def plot_training(trainer_state: Path, path: Path) -> None:
+    """Losses and validation results by epoch, from the state that Trainer saves; what was not logged is not drawn."""
+    history = json.loads(trainer_state.read_text(encoding="utf-8"))["log_history"]
+    keys = {key for entry in history for key in entry}
+    result = next((key for key in RESULTS if key in keys), None)
+    figure, axes = pyplot.subplots(
+        1, 1 if result is None else 2, figsize=(9, 3.5), layout="constrained", squeeze=False
+    )
+    panels = {"training loss": (axes[0, 0], "loss"), "validation loss": (axes[0, 0], "eval_loss")}
+    axes[0, 0].set(ylim=(0, None), title="Loss (training clips are augmented)")
+    if result is not None:
+        panels["validation result"] = (axes[0, 1], result)
+        axes[0, 1].set(ylabel=RESULTS[result], ylim=(0, 1.02), title=f"Validation {RESULTS[result]}")
+    for label, (axis, key) in panels.items():
+        entries = [(entry["epoch"], entry[key]) for entry in history if key in entry]
+        if entries:
+            axis.plot(*zip(*entries, strict=True), color=COLORS[label], label=label, marker=".")
+    axes[0, 0].legend(frameon=False)
+    for axis in axes[0]:
+        axis.set(xlabel="epoch")
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.title.set_fontsize(10)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

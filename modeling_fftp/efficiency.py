@@ -1,0 +1,81 @@
+"""What a model costs: parameters, multiply-adds, FLOPs and time."""
+
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from feature_extraction import FFTPFeatureExtractor
+from feature_extraction.log_mel_fftp import num_frames
+
+from .configuration_fftp import FFTPConfig
+from .modeling_fftp import FFTPForAudioClassification
+
+
+def count_flops(config: FFTPConfig, frames: int) -> dict[str, int]:
+    """Floating-point operations of one clip of so many frames by torch's operator names, attention included.
+
+    The selective scan is no matrix product and is left out.
+    """
+    with torch.device("meta"):
+        model = FFTPForAudioClassification(config).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.empty(1, frames, config.num_mel_bins))
+    return {str(operator): count for operator, count in counter.get_flop_counts()["Global"].items()}
+
+
+def multiply_adds(config: FFTPConfig, frames: int) -> int:
+    """Multiply-adds of the linear layers for one clip of so many frames, as the paper counts; attention is left out.
+
+    The patch embedding is a linear layer over patches.
+    """
+    flops = count_flops(config, frames)
+    return sum(flops.get(name, 0) for name in ("aten.addmm", "aten.mm")) // 2
+
+
+def describe_machine() -> dict[str, str | int]:
+    """Processor, threads and torch's version."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def measure_efficiency(
+    model: FFTPForAudioClassification, extractor: FFTPFeatureExtractor, seconds: float, rounds: int = 9
+) -> dict:
+    """Cost of one clip: as counted, and as measured on this machine's CPU in float32, features included.
+
+    Args:
+        model: Stays where it is; a copy of it is measured.
+        extractor: Makes the features.
+        seconds: Length of the clip.
+        rounds: Measurements; the result is their median.
+    """
+    config = model.config
+    samples = round(seconds * extractor.sampling_rate)
+    frames = num_frames(samples, extractor.sampling_rate)
+    copy = FFTPForAudioClassification(config).eval()
+    copy.load_state_dict({name: weight.float().cpu() for name, weight in model.state_dict().items()})
+    clip, times = torch.zeros(samples), []
+    with torch.inference_mode():
+        for _ in range(rounds + 1):
+            started = time.perf_counter()
+            copy(**extractor(clip, sampling_rate=extractor.sampling_rate, return_tensors="pt"))
+            times.append(time.perf_counter() - started)
+    return {
+        "seconds": seconds,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "tokens": config.patch_grid[0] * config.time_patches(frames),
+        "multiply_adds": multiply_adds(config, frames),
+        "flops": sum(count_flops(config, frames).values()),
+        "milliseconds": 1000 * statistics.median(times[1:]),
+        "machine": describe_machine(),
+    }
