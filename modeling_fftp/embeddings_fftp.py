@@ -176,9 +176,9 @@ class FFTPEmbeddings(nn.Module):
         batch, num_patches, hidden_size = patches.shape
         if mask is not None:
             # With several patches along frequency, padding stands between the rows.
-            order = mask.logical_not().int().argsort(dim=1, stable=True)
-            patches = patches.gather(1, order[..., None].expand_as(patches))
             num_valid = mask.sum(dim=1, keepdim=True)
+            places = torch.where(mask, mask.cumsum(dim=1), num_valid + mask.logical_not().cumsum(dim=1)) - 1
+            patches = torch.zeros_like(patches).scatter(1, places[..., None].expand_as(patches), patches)
         else:
             num_valid = torch.tensor([[num_patches]], device=patches.device)
         if self.config.pooling == "mean":

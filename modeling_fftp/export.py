@@ -1,0 +1,111 @@
+"""Write a trained folder as ONNX: spectrograms of any number and length in, logits out.
+
+python -m modeling_fftp.export FOLDER
+
+The file's metadata holds the labels and the settings of the feature extractor. Needs `pip install 'fftp[export]'`.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch.export import Dim
+
+from feature_extraction import FFTPFeatureExtractor
+
+from . import modeling_fftp, scan_fftp
+from .configuration_fftp import FFTPConfig
+from .scan_onnx import TRANSLATIONS, selective_scan_onnx
+
+
+class Exportable(torch.nn.Module):
+    """A model as a function of tensors alone, right for clips shorter than one patch too.
+
+    Args:
+        model: `FFTPForAudioClassification` or `FFTPForAudioFrameClassification`.
+    """
+
+    def __init__(self, model: modeling_fftp.FFTPPreTrainedModel):
+        super().__init__()
+        self.model = model
+        self.patch_frames, self.time_stride = model.config.patch_size[1], model.config.time_stride
+        self.is_framewise = isinstance(model, modeling_fftp.FFTPForAudioFrameClassification)
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits; the padding to at least one patch is masked, so it changes nothing."""
+        frames = input_values.shape[1]
+        input_values = torch.nn.functional.pad(input_values, (0, 0, 0, self.patch_frames - 1))
+        attention_mask = torch.nn.functional.pad(attention_mask, (0, self.patch_frames - 1))
+        logits = self.model(input_values, attention_mask).logits
+        if not self.is_framewise:
+            return logits
+        return logits[:, : torch.sym_max((frames - self.patch_frames) // self.time_stride + 1, 1)]
+
+
+@contextmanager
+def exportable_scan() -> Iterator[None]:
+    """Put the implementation that ONNX knows in place of the plain one."""
+    plain = scan_fftp.IMPLEMENTATIONS["torch"]
+    scan_fftp.IMPLEMENTATIONS["torch"] = selective_scan_onnx
+    try:
+        yield
+    finally:
+        scan_fftp.IMPLEMENTATIONS["torch"] = plain
+
+
+def export(folder: str | Path, output: str | Path | None = None) -> Path:
+    """Export a model with its head.
+
+    Args:
+        folder: With the model and its feature extractor.
+        output: File to write; default: `model.onnx` in the folder. It appears only when it is complete.
+
+    Returns:
+        The file. Inputs: `input_values` (batch, frames, mel bins) float32 and `attention_mask` (batch, frames) int64;
+        output: `logits`, (batch, labels), or (batch, steps, labels) of a frame classifier.
+    """
+    folder = Path(folder)
+    output = folder / "model.onnx" if output is None else Path(output)
+    config = FFTPConfig.from_pretrained(folder, scan_implementation="torch")
+    model_class = getattr(modeling_fftp, (config.architectures or ["FFTPForAudioClassification"])[0])
+    model = model_class.from_pretrained(folder, config=config, attn_implementation="eager", dtype=torch.float32)
+    clips = torch.zeros(2, config.max_length, config.num_mel_bins)
+    dimensions = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+    with exportable_scan():
+        program = torch.onnx.export(
+            Exportable(model).eval(),
+            (clips, torch.ones(clips.shape[:2], dtype=torch.long)),
+            input_names=["input_values", "attention_mask"],
+            output_names=["logits"],
+            dynamic_shapes={"input_values": dimensions, "attention_mask": dimensions},
+            custom_translation_table=TRANSLATIONS,
+            dynamo=True,
+            verbose=False,
+        )
+    metadata = {
+        "labels": json.dumps([config.id2label[index] for index in range(config.num_labels)], ensure_ascii=False),
+        "problem_type": config.problem_type,
+        "feature_extractor": FFTPFeatureExtractor.from_pretrained(folder).to_json_string(),
+    }
+    program.model.metadata_props.update(metadata)
+    part = output.with_suffix(".part")
+    program.save(part)
+    os.replace(part, output)
+    return output
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder that train.py left")
+    parser.add_argument("--output", type=Path, help="file to write; default: FOLDER/model.onnx")
+    arguments = parser.parse_args()
+    print(export(arguments.folder, arguments.output))
+
+
+if __name__ == "__main__":
+    main()
