@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test lint format bench
+.PHONY: help demo test conformance lint format bench
 
 help:
 	@echo "make demo    train on made sounds and classify one (one to two minutes on 2 cores once installed)"
 	@echo "make test    run the tests"
+	@echo "make conformance  run transformers' own common test suites over the models and the extractor"
 	@echo "make lint    check style and formatting"
 	@echo "make format  fix what can be fixed of it"
 	@echo "make bench   measure, and write benchmarks/results"
@@ -23,6 +24,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+conformance: $(INSTALLED)
+	$(BIN)/python -m tests.conformance.run
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
