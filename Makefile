@@ -4,12 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test conformance lint format bench
+# What depends on transformers' inner workings.
+COMPATIBILITY_TESTS := $(addprefix tests/test_, configuration.py modeling.py feature_extraction.py \
+	frame_classification.py collator.py trainer.py audio_tagging_pipeline.py push.py train.py)
+OLDEST := $(shell sed -n 's/.*transformers>=\([0-9.]*\).*/\1/p' setup.cfg)
+
+.PHONY: help demo test conformance compatibility lint format bench
 
 help:
 	@echo "make demo    train on made sounds and classify one (one to two minutes on 2 cores once installed)"
 	@echo "make test    run the tests"
 	@echo "make conformance  run transformers' own common test suites over the models and the extractor"
+	@echo "make compatibility  run the tests that depend on transformers with the oldest and the newest that setup.cfg allows"
 	@echo "make lint    check style and formatting"
 	@echo "make format  fix what can be fixed of it"
 	@echo "make bench   measure, and write benchmarks/results"
@@ -27,6 +33,17 @@ test: $(INSTALLED)
 
 conformance: $(INSTALLED)
 	$(BIN)/python -m tests.conformance.run
+
+compatibility:
+	mkdir -p build
+	grep -vE '^(transformers|huggingface_hub|tokenizers)=' constraints.txt > build/constraints.txt
+	for version in "==$(OLDEST)" "<6"; do \
+		$(PYTHON) -m venv --clear build/compatibility || exit 1; \
+		build/compatibility/bin/python -m pip install --quiet --constraint build/constraints.txt \
+			--editable '.[test]' "transformers$$version" || exit 1; \
+		build/compatibility/bin/python -c 'import transformers; print("transformers", transformers.__version__)'; \
+		build/compatibility/bin/python -m pytest $(COMPATIBILITY_TESTS) || exit 1; \
+	done
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
