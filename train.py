@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import evaluate
-import pyarrow.compute
+import yaml
 from datasets import ClassLabel, Dataset, List
 from huggingface_hub import DatasetCard, HfApi
 from huggingface_hub.errors import HfHubHTTPError
@@ -24,6 +24,7 @@ from feature_extraction import FFTPFeatureExtractor, SpecAugment, SpecMask, Spec
 from feature_extraction.audio_dataset_fftp import (
     ClipDecoder,
     class_names,
+    clip_lengths,
     compute_features,
     decode_dataset,
     find_column,
@@ -144,17 +145,17 @@ def describe_data(arguments: DataArguments, clips: dict[str, Dataset], left_out:
     is_local = Path(source).exists()
     try:
         license = DatasetCard.load(Path(source, "README.md") if is_local else source).data.license
-    except (OSError, ValueError, HfHubHTTPError) as error:
+        license = ", ".join(license) if isinstance(license, list) else license
+    except (OSError, ValueError, yaml.YAMLError, HfHubHTTPError) as error:
         logger.info("The licence of the data is not known: %s", error)
         license = None
-    lengths = {role: pyarrow.compute.list_value_length(split.data.column("audio")) for role, split in clips.items()}
     return {
-        "dataset": Path(source).stem if is_local else source,
+        "dataset": Path(source).resolve().name if is_local else source,
         "hub_id": None if is_local else source,
         "license": license,
         "splits": {
-            role: {"clips": len(length), "hours": pyarrow.compute.sum(length).as_py() / SAMPLING_RATE / 3600}
-            for role, length in lengths.items()
+            role: {"clips": len(split), "hours": sum(clip_lengths(split)) / SAMPLING_RATE / 3600}
+            for role, split in clips.items()
         },
         "left_out": left_out,
     }
@@ -223,6 +224,8 @@ def build_collator(
         and SpecAugment(arguments.spec_augment_bins, arguments.spec_augment_frames),
     ]
     budget, full_share = arguments.spec_mask_budget, arguments.spec_mask_full_share
+    min_snr, max_snr = arguments.colored_noise_snr
+    noise = ColoredNoise(arguments.colored_noise, min_snr, max_snr) if arguments.colored_noise else None
     mixup = Mixup(arguments.mixup_alpha, arguments.mixup_probability) if arguments.mixup_probability else None
     return SpecMaskDataCollator(
         extractor,
@@ -230,7 +233,7 @@ def build_collator(
         speed=SpeedPerturb(arguments.speed) if arguments.speed else None,
         crop=RandomCrop(round(max_seconds * SAMPLING_RATE)) if max_seconds else None,
         mixup=mixup,
-        noise=ColoredNoise(arguments.colored_noise, *arguments.colored_noise_snr) if arguments.colored_noise else None,
+        noise=noise,
         label_smoothing=label_smoothing,
         num_labels=config.num_labels,
         transforms=[transform for transform in transforms if transform],
@@ -280,7 +283,10 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if training.push_when_done:
         # Now, not after hours of training, is the time to find that nobody is logged in.
-        logger.info("Will push as %s", HfApi(token=training.hub_token).whoami()["name"])
+        user = HfApi(token=training.hub_token).whoami()["name"]
+        name = training.hub_model_id or Path(training.output_dir).resolve().name
+        training.hub_model_id = name if "/" in name else f"{user}/{name}"
+        logger.info("Will push to %s", training.hub_model_id)
     recipe = find_recipe((model_arguments, data, augmentation, training))
     set_seed(training.seed)
     precision = "bfloat16 autocast" if training.bf16 else "float16 autocast" if training.fp16 else "float32"
@@ -299,7 +305,7 @@ def main(arguments: list[str]) -> None:
     if training.metric_for_best_model == TASK_METRIC:
         training.metric_for_best_model = metric
     described = describe_data(data, clips, left_out)
-    longest = max(map(len, clips.get("train", clips["validation"]).data.column("audio"))) / SAMPLING_RATE
+    longest = max(clip_lengths(clips.get("train", clips["validation"]))) / SAMPLING_RATE
     max_seconds = data.max_seconds or min(MAX_SECONDS, longest)
 
     problem_type = "multi_label_classification" if decoder.is_multi_label else "single_label_classification"
@@ -343,17 +349,22 @@ def main(arguments: list[str]) -> None:
         write_results(training, "recipe", recipe)
         write_results(training, "data_results", described)
         seconds = min(longest, MAX_SECONDS)
-        write_results(training, "efficiency_results", measure_efficiency(trainer.model, extractor, seconds))
+        write_results(training, "efficiency_results", measure_efficiency(training.output_dir, seconds))
         publish(training)
 
 
 def publish(training: FFTPTrainingArguments) -> None:
     """Write the card, and push where that is wanted."""
-    repo_id = training.hub_model_id or Path(training.output_dir).resolve().name
-    write_card(training.output_dir, repo_id if training.push_when_done else None)
+    folder, repo_id = training.output_dir, training.hub_model_id
+    write_card(folder, repo_id, training.hub_license)
     if training.push_when_done:
         private, revision = bool(training.hub_private_repo), training.hub_revision or "main"
-        print(push(training.output_dir, repo_id, private=private, revision=revision, token=training.hub_token))
+        try:
+            print(push(folder, repo_id, private=private, revision=revision, token=training.hub_token))
+        except ValueError as error:
+            raise SystemExit(
+                f"train.py: {error}. {folder} is complete; `python -m modeling_fftp.push {folder} {repo_id}` pushes it"
+            ) from error
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ CLAIMS = """## Where the paper's claims hold
 
 Differences between two arms with the same seed, in points; the mean over seeds and the half-width of its 95 %
 confidence interval (Student's t). A claim holds where the whole interval is above 0, the opposite where it is below;
-what few seeds cannot tell is undecided.
+what is neither, or was measured with fewer than three seeds, is undecided. Nothing is corrected for the number of
+claims.
 """
 
 
@@ -95,6 +96,8 @@ def judge(grid: dict, claim: dict, results: list[dict]) -> dict:
     mean, deviation = spread(differences)
     half_width = stats.t.ppf(0.975, len(seeds) - 1) * deviation / len(seeds) ** 0.5
     verdict = "holds" if mean > half_width else "the opposite" if mean < -half_width else "undecided"
+    if len(seeds) < 3:
+        verdict = "undecided"
     return {"differences": differences, "half_width": half_width, "verdict": verdict}
 
 

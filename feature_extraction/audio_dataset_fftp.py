@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.compute
 import soundfile
 from datasets import Array2D, Audio, ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
 from datasets.fingerprint import Hasher
@@ -277,6 +278,12 @@ def report_left_out(left_out: dict[str, list[dict]], sizes: dict[str, int], larg
             raise ValueError(f"{message}. At most {largest_share:.1%} may be left out")
         if clips:
             logger.warning("%s. They are left out", message)
+
+
+def clip_lengths(dataset: Dataset) -> list[int]:
+    """Samples of each decoded clip."""
+    batches = dataset.select_columns("audio").with_format("arrow").iter(batch_size=256)
+    return [length for batch in batches for length in pyarrow.compute.list_value_length(batch["audio"]).to_pylist()]
 
 
 def compute_features(dataset: Dataset, extractor: FFTPFeatureExtractor) -> Dataset:

@@ -5,6 +5,7 @@ python -m hub_cards.render_card FOLDER --repo_id user/name --license apache-2.0
 
 import argparse
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,13 @@ EXTREMES = 5
 BACKBONES = {"ast": "an Audio Spectrogram Transformer", "mamba": "a bidirectional Mamba (Audio Mamba)"}
 
 
-def write_card(folder: str | Path, repo_id: str | None = None, license: str = "apache-2.0") -> Path:
+def write_card(folder: str | Path, repo_id: str | None = None, license: str | None = None) -> Path:
     """Write README.md, and the training curves it shows, into a trained folder.
 
     Args:
         folder: As train.py leaves it.
         repo_id: What the snippet loads; default: the folder's name.
-        license: Licence of the weights, by its id on the Hub.
+        license: Licence of the weights, by its id on the Hub; the card names none without it.
     """
     folder = Path(folder)
     curves = None
@@ -64,13 +65,19 @@ def collect_facts(folder: Path) -> dict[str, Any]:
     config = FFTPConfig.from_pretrained(folder)
     recipe = _read(folder, "recipe")
     evaluations = {
-        split: {name: round(values[f"{split}_{name}"], 4) for name in METRIC_NAMES if f"{split}_{name}" in values}
+        split: {
+            name: round(values[f"{split}_{name}"], 4)
+            for name in METRIC_NAMES
+            if _is_number(values.get(f"{split}_{name}"))
+        }
         for split in SPLITS
         if (values := _read(folder, f"{split}_results"))
     }
     shown = {name for values in evaluations.values() for name in values}
     height, frames = config.patch_size
     is_full = height == config.num_mel_bins
+    # train.py keeps of a folder its bare name.
+    base = (recipe or {}).get("model_name_or_path", "")
     selects = recipe is not None and recipe.get("load_best_model_at_end", True)
     return {
         "config": config,
@@ -80,7 +87,8 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "patches": f"full-frequency patches of {frames} frames" if is_full else f"patches of {height} x {frames}",
         "rate": FFTPFeatureExtractor.from_pretrained(folder).sampling_rate,
         "table_seconds": f"{config.max_length / 100:g}",
-        "base_model": (recipe or {}).get("model_name_or_path"),
+        "base_model": base if "/" in base else None,
+        "local_base": base if "/" not in base else None,
         "recipe": None if recipe is None else json.dumps(recipe, indent=2),
         "data": _read(folder, "data_results"),
         "train": _read(folder, "train_results"),
@@ -92,7 +100,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
     }
 
 
-def build_metadata(facts: dict[str, Any], name: str, license: str) -> ModelCardData:
+def build_metadata(facts: dict[str, Any], name: str, license: str | None) -> ModelCardData:
     """The card's YAML."""
     data = facts["data"] or {}
     metric = "map" if facts["is_multi_label"] else "accuracy"
@@ -122,6 +130,10 @@ def build_metadata(facts: dict[str, Any], name: str, license: str) -> ModelCardD
     )
 
 
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
 def _read(folder: Path, name: str) -> dict | None:
     path = folder / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -133,7 +145,7 @@ def _find_extremes(folder: Path) -> dict[str, Any] | None:
         results = _read(folder, f"{split}_per_class")
         if results:
             rows = [
-                (name, values["positives"], values["average_precision"])
+                (name.replace("|", "\\|"), values["positives"], values["average_precision"])
                 for name, values in results["per_class"].items()
                 if values["average_precision"] is not None
             ]
@@ -149,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder that train.py left")
     parser.add_argument("--repo_id", help="Hub id that the snippet loads; default: the folder's name")
-    parser.add_argument("--license", default="apache-2.0", help="licence of the weights, by its id on the Hub")
+    parser.add_argument("--license", help="licence of the weights, by its id on the Hub")
     arguments = parser.parse_args()
     print(write_card(arguments.folder, arguments.repo_id, arguments.license))
 

@@ -142,6 +142,8 @@ class FFTPTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "bf16 where the processor multiplies it, else float32; logged."}
     )
 
+    hub_license: str | None = field(default=None, metadata={"help": "Licence of the weights, for the card."})
+
     def __post_init__(self):
         """Let bf16 mean bf16 autocast on a machine without an accelerator too; an average has no best epoch."""
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
@@ -164,22 +166,35 @@ ARGUMENTS = (ModelArguments, DataArguments, AugmentationArguments, FFTPTrainingA
 NOT_IN_RECIPE = (
     "output_dir", "dataset_name", "num_proc", "resume_from_checkpoint", "disable_tqdm", "report_to", "run_name",
     "use_cpu", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_revision",
-    "dataloader_num_workers", "metric_for_best_model", "greater_is_better", "do_train",
+    "dataloader_num_workers", "do_train",
 )  # fmt: skip
 
 
+# Where these name something on this machine, the recipe has its bare name.
+PATHS = ("model_name_or_path", "class_names_file")
+
+
 def find_recipe(groups: Sequence) -> dict[str, Any]:
-    """The arguments that differ from their defaults: with the same data they train the same again."""
+    """The arguments that differ from their defaults: with the same data they train the same again.
+
+    Raises:
+        TypeError: An argument that JSON cannot hold.
+    """
     recipe = {}
     for group in groups:
-        folder = {"output_dir": group.output_dir} if isinstance(group, TrainingArguments) else {}
-        default = type(group)(**folder)
+        if isinstance(group, TrainingArguments):
+            given, default = group.to_dict(), type(group)(output_dir=group.output_dir).to_dict()
+        else:
+            given, default = vars(group), vars(type(group)())
         for name in [item.name for item in fields(group) if item.init and item.name not in NOT_IN_RECIPE]:
-            if getattr(group, name) != getattr(default, name):
-                recipe[name] = getattr(group, name)
+            if given[name] != default[name]:
+                recipe[name] = given[name]
+    for name in PATHS:
+        if name in recipe and Path(recipe[name]).exists():
+            recipe[name] = Path(recipe[name]).resolve().name
     if recipe.get("auto_bf16"):
         recipe.pop("bf16", None)
-    return recipe
+    return json.loads(json.dumps(recipe))
 
 
 def parse_arguments(arguments: list[str]) -> tuple:
@@ -203,6 +218,13 @@ def parse_arguments(arguments: list[str]) -> tuple:
     training = groups[-1]
     if not training.do_train and groups[0].model_name_or_path is None:
         raise SystemExit("train.py: --do_train false evaluates a checkpoint; name it with --model_name_or_path")
+    if training.push_when_done and not training.do_train:
+        raise SystemExit("train.py: --push_to_hub pushes what was trained; without training use modeling_fftp.push")
+    low, *high = groups[2].colored_noise_snr
+    if len(high) != 1 or low > high[0]:
+        raise SystemExit(
+            f"train.py: --colored_noise_snr {groups[2].colored_noise_snr}: expected two ratios in dB, the lower first"
+        )
     if Path(training.output_dir, "model.safetensors").exists() and not training.resume_from_checkpoint:
         raise SystemExit(f"train.py: {training.output_dir} holds a model already; choose another --output_dir")
     return tuple(groups)

@@ -41,10 +41,13 @@ def read_blocks(source: Any, sampling_rate: int) -> Iterator[np.ndarray]:
     if isinstance(source, dict):
         waveform = source.get("raw", source.get("array"))
         if waveform is not None:
-            if "sampling_rate" not in source:
-                raise ValueError(f"sound as a dict of {[*source]} has no 'sampling_rate'")
-            yield from _resampled(_cut(_as_mono(waveform), source["sampling_rate"]), sampling_rate)
+            rate = source.get("sampling_rate")
+            if not rate or rate != int(rate):
+                raise ValueError(f"sound as a dict of {[*source]} has 'sampling_rate' {rate}; expected whole Hz")
+            yield from _resampled(_cut(_as_mono(waveform), int(rate)), sampling_rate)
             return
+        if source.get("bytes") is None and source.get("path") is None:
+            raise ValueError(f"sound as a dict of {[*source]}; expected 'raw', 'array', 'bytes' or 'path'")
         source = source["path"] if source.get("bytes") is None else source["bytes"]
     if isinstance(source, (np.ndarray, torch.Tensor)):
         yield from _resampled(_cut(_as_mono(source), sampling_rate), sampling_rate)
@@ -83,7 +86,10 @@ def sliding_windows(blocks: Iterator[np.ndarray], window: int, hop: int) -> Iter
 
 
 def _as_mono(waveform: np.ndarray | torch.Tensor) -> np.ndarray:
-    samples = waveform.cpu().numpy() if isinstance(waveform, torch.Tensor) else np.asarray(waveform)
+    if isinstance(waveform, torch.Tensor):
+        waveform = waveform.detach().cpu()
+        waveform = waveform.float() if waveform.is_floating_point() else waveform
+    samples = np.asarray(waveform)
     if not np.issubdtype(samples.dtype, np.floating):
         raise ValueError(f"the waveform holds {samples.dtype}; expected floats in [-1, 1]")
     if samples.ndim == 2 and min(samples.shape) <= MAX_CHANNELS:

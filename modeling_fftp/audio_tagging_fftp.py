@@ -7,9 +7,8 @@ import torch
 from transformers.pipelines.base import ChunkPipeline
 
 from .audio_stream_fftp import read_blocks, sliding_windows
+from .events_fftp import FRAME_SHIFT
 
-# Of a frame of features.
-FRAME_SHIFT = 0.010
 AGGREGATIONS = ("mean", "max")
 
 
@@ -46,39 +45,36 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        if type(self.model).__name__ != "FFTPForAudioClassification":
+            raise ValueError(f"audio-tagging needs a clip classifier; the model is a {type(self.model).__name__}")
         if self.model.config.problem_type == "regression":
             raise ValueError("audio-tagging needs a classifier; this model's problem_type is 'regression'")
 
-    def _sanitize_parameters(
-        self,
-        window_seconds: float | None = None,
-        hop_seconds: float | None = None,
-        top_k: int | None = 5,
-        threshold: float = 0.5,
-        aggregation: str | None = None,
-    ) -> tuple[dict, dict, dict]:
+    def _sanitize_parameters(self, **given) -> tuple[dict, dict, dict]:
+        # Only what was given: transformers merges this with what was given to the constructor.
+        steps = ("window_seconds", "hop_seconds"), ("top_k", "threshold", "aggregation")
+        unknown = given.keys() - {*steps[0], *steps[1]}
+        if unknown:
+            raise TypeError(f"audio-tagging has no argument {sorted(unknown)[0]!r}; it has {[*steps[0], *steps[1]]}")
+        windows, results = ({name: given[name] for name in names if name in given} for names in steps)
+        return windows, {}, results
+
+    def preprocess(
+        self, inputs: Any, window_seconds: float | None = None, hop_seconds: float | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Features of one window at a time."""
         window = self.model.config.max_length * FRAME_SHIFT if window_seconds is None else window_seconds
         hop = window / 2 if hop_seconds is None else hop_seconds
         if not 0 < hop <= window:
             raise ValueError(f"hop_seconds={hop} must lie between 0 and window_seconds={window}")
-        is_multi_label = self.model.config.problem_type == "multi_label_classification"
-        aggregation = aggregation or ("max" if is_multi_label else "mean")
-        if aggregation not in AGGREGATIONS:
-            raise ValueError(f"aggregation={aggregation!r} is unknown; expected one of {', '.join(AGGREGATIONS)}")
-        top_k = self.model.config.num_labels if top_k is None else min(top_k, self.model.config.num_labels)
         rate = self.feature_extractor.sampling_rate
-        windows = {"window": round(window * rate), "hop": max(1, round(hop * rate))}
-        return windows, {}, {"top_k": top_k, "threshold": threshold, "aggregation": aggregation}
-
-    def preprocess(self, inputs: Any, window: int, hop: int) -> Iterator[dict[str, Any]]:
-        """Features of one window at a time."""
-        rate = self.feature_extractor.sampling_rate
+        window, hop = round(window * rate), max(1, round(hop * rate))
         for start, samples, is_last in sliding_windows(read_blocks(inputs, rate), window, hop):
             features = self.feature_extractor(samples, sampling_rate=rate, return_tensors="pt")
             if self.dtype is not None:
                 features["input_values"] = features["input_values"].to(self.dtype)
-            span = torch.tensor([[start, start + len(samples)]], dtype=torch.float64) / rate
-            yield {**features, "span": span, "is_last": is_last}
+            # In samples: not every device has float64.
+            yield {**features, "span": torch.tensor([[start, start + len(samples)]]), "is_last": is_last}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         span, is_last = model_inputs.pop("span"), model_inputs.pop("is_last")
@@ -91,12 +87,22 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         }
 
     def postprocess(
-        self, model_outputs: list[dict[str, Any]], top_k: int, threshold: float, aggregation: str
+        self,
+        model_outputs: list[dict[str, Any]],
+        top_k: int | None = 5,
+        threshold: float = 0.5,
+        aggregation: str | None = None,
     ) -> dict[str, Any]:
         """Labels and timeline from the scores of all windows."""
+        config = self.model.config
+        is_multi_label = config.problem_type == "multi_label_classification"
+        aggregation = aggregation or ("max" if is_multi_label else "mean")
+        if aggregation not in AGGREGATIONS:
+            raise ValueError(f"aggregation={aggregation!r} is unknown; expected one of {', '.join(AGGREGATIONS)}")
+        top_k = config.num_labels if top_k is None else min(top_k, config.num_labels)
         scores = torch.cat([output["scores"] for output in model_outputs])
-        spans = torch.cat([output["span"] for output in model_outputs])
-        names = self.model.config.id2label
+        spans = torch.cat([output["span"] for output in model_outputs]).double() / self.feature_extractor.sampling_rate
+        names = config.id2label
         whole = scores.mean(dim=0) if aggregation == "mean" else scores.amax(dim=0)
         best = whole.topk(top_k)
         return {

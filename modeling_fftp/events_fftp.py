@@ -1,5 +1,8 @@
 """Sound events in seconds, and the tokens that they fall on."""
 
+import operator
+from collections.abc import Sequence
+
 import torch
 
 from .configuration_fftp import FFTPConfig
@@ -30,7 +33,7 @@ def token_spans(config: FFTPConfig, num_tokens: int) -> torch.Tensor:
     return spans
 
 
-def events_to_labels(config: FFTPConfig, events: list[list[Event]], num_tokens: list[int]) -> torch.Tensor:
+def events_to_labels(config: FFTPConfig, events: Sequence[Sequence[Event]], num_tokens: Sequence[int]) -> torch.Tensor:
     """Targets per token from the events of each clip.
 
     An event marks the tokens whose span it fills by half, or that hold half of it.
@@ -44,14 +47,17 @@ def events_to_labels(config: FFTPConfig, events: list[list[Event]], num_tokens: 
         0 and 1, (batch, most tokens, labels), float32.
 
     Raises:
-        ValueError: An unknown label, or an event that does not end after it starts.
+        ValueError: Events of more or fewer clips than there are, an unknown label, or an event that does not end
+            after it starts.
     """
+    if len(events) != len(num_tokens):
+        raise ValueError(f"events of {len(events)} clips; expected those of {len(num_tokens)}, one list per clip")
     labels = torch.zeros(len(events), max(num_tokens), config.num_labels)
     for row, clip, count in zip(labels, events, num_tokens, strict=True):
         start, end = token_spans(config, count).unbind(dim=1)
         for onset, offset, label in clip:
-            index = config.label2id.get(label, label)
-            if not isinstance(index, int) or not 0 <= index < config.num_labels:
+            index = config.label2id.get(label, -1) if isinstance(label, str) else operator.index(label)
+            if not 0 <= index < config.num_labels:
                 raise ValueError(
                     f"event {(onset, offset, label)}: no such label; expected one of {[*config.label2id]}"
                 )

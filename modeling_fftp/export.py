@@ -2,7 +2,7 @@
 
 python -m modeling_fftp.export FOLDER
 
-The file's metadata holds the labels and the settings of the feature extractor. Needs `pip install 'fftp[export]'`.
+The file's metadata holds the labels and the settings of the feature extractor. Needs `pip install -e '.[export]'`.
 """
 
 import argparse

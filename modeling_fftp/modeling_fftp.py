@@ -1,5 +1,7 @@
 """FFTP models: the base model and its heads, over clips and over frames."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -21,6 +23,9 @@ from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEm
 from .events_fftp import Event, events_to_labels, token_spans
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPStateSpace
+
+# Index of a step without a label, as in `cross_entropy`.
+IGNORED = -100
 
 
 class FFTPPreTrainedModel(PreTrainedModel):
@@ -53,21 +58,21 @@ class FFTPPreTrainedModel(PreTrainedModel):
         self.base_model.embeddings.patch_embeddings = value
 
     def save_pretrained(self, *args, **kwargs):
-        """Save as transformers does; every Auto class that has a model here opens the folder of any of them."""
+        """Save as transformers does; the folder opens by every Auto class whose head can use its weights."""
         module = FFTPModel.__module__.split(".")[-1]
-        classes = {
-            "AutoModel": FFTPModel,
-            "AutoModelForAudioClassification": FFTPForAudioClassification,
-            "AutoModelForAudioFrameClassification": FFTPForAudioFrameClassification,
-        }
+        classes = {"AutoModel": FFTPModel, "AutoModelForAudioFrameClassification": FFTPForAudioFrameClassification}
+        self.config.custom_pipelines = {}
+        # A frame classifier's clip-level state was never trained.
+        if not isinstance(self, FFTPForAudioFrameClassification):
+            classes["AutoModelForAudioClassification"] = FFTPForAudioClassification
+            # Whoever loads the folder gets the pipeline's code too, since this file imports it.
+            pipeline = f"{FFTPAudioTaggingPipeline.__module__.split('.')[-1]}.{FFTPAudioTaggingPipeline.__name__}"
+            self.config.custom_pipelines = {
+                "audio-tagging": {"impl": pipeline, "pt": ["AutoModelForAudioClassification"], "type": "audio"}
+            }
         self.config.auto_map = {name: f"{module}.{model.__name__}" for name, model in classes.items()} | (
             getattr(self.config, "auto_map", None) or {}
         )
-        # Whoever loads the folder gets the pipeline's code too, since this file imports it.
-        pipeline = f"{FFTPAudioTaggingPipeline.__module__.split('.')[-1]}.{FFTPAudioTaggingPipeline.__name__}"
-        self.config.custom_pipelines = {
-            "audio-tagging": {"impl": pipeline, "pt": ["AutoModelForAudioClassification"], "type": "audio"}
-        }
         return super().save_pretrained(*args, **kwargs)
 
     @torch.no_grad()
@@ -249,7 +254,7 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
         self,
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | list[list[Event]] | None = None,
+        labels: torch.Tensor | Sequence[Sequence[Event]] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> TokenClassifierOutput:
         """Classify every step of a batch of clips.
@@ -292,10 +297,10 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
         return steps, num_steps.expand(len(steps), 1)
 
     def _loss(
-        self, logits: torch.Tensor, labels: torch.Tensor | list[list[Event]], num_steps: torch.Tensor
+        self, logits: torch.Tensor, labels: torch.Tensor | Sequence[Sequence[Event]], num_steps: torch.Tensor
     ) -> torch.Tensor:
         """Mean loss over the real steps of all clips."""
-        if isinstance(labels, list):
+        if not isinstance(labels, torch.Tensor):
             if self.config.problem_type != "multi_label_classification":
                 raise ValueError(
                     f"labels are events; problem_type={self.config.problem_type!r} expects a tensor, events need "
@@ -308,7 +313,11 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
                 f"labels has shape {tuple(labels.shape)}; expected {tuple(logits.shape[:2])}, (batch, steps), first"
             )
         is_real = torch.arange(logits.shape[1], device=logits.device) < num_steps
-        return classification_loss(logits[is_real], labels.to(logits.device)[is_real], self.config.problem_type)
+        logits, labels = logits[is_real], labels.to(logits.device)[is_real]
+        if labels.ndim == 1 and (labels == IGNORED).all():
+            # The mean over no step at all would be NaN, and end the training.
+            return 0.0 * logits.sum()
+        return classification_loss(logits, labels, self.config.problem_type)
 
 
 __all__ = ["FFTPForAudioClassification", "FFTPForAudioFrameClassification", "FFTPModel", "FFTPPreTrainedModel"]

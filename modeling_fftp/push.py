@@ -5,6 +5,7 @@ python -m modeling_fftp.push FOLDER REPO_ID --private
 
 import argparse
 import json
+import re
 import tempfile
 from pathlib import Path
 
@@ -29,16 +30,21 @@ def files_to_push(folder: Path) -> list[Path]:
     Raises:
         FileNotFoundError: The folder lacks weights, a config or a card.
     """
-    names = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
-    missing = [name for name in REQUIRED if name not in names]
-    if not any(name.endswith(".safetensors") for name in names):
-        missing.append("model.safetensors")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder; expected one that train.py left")
+    found = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
+    names = list(filter_repo_objects(found, allow_patterns=list(PATTERNS)))
+    index = folder / "model.safetensors.index.json"
+    weights = ["model.safetensors"]
+    if index.exists():
+        weights = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    missing = [name for name in (*REQUIRED, *weights) if name not in names]
     if missing:
         raise FileNotFoundError(
             f"{folder} lacks {', '.join(missing)}; train.py leaves all of them, and "
             "`python -m hub_cards.render_card FOLDER` a new README.md"
         )
-    return [folder / name for name in filter_repo_objects(names, allow_patterns=list(PATTERNS))]
+    return [folder / name for name in names]
 
 
 def describe_other_model(api: HfApi, repo_id: str, revision: str, config: dict) -> str | None:
@@ -86,11 +92,19 @@ def push(
 
     Raises:
         FileNotFoundError: The folder lacks something that a repository needs.
-        ValueError: The repository holds another model.
+        ValueError: The repository holds another model, or the card's snippet loads another repository.
     """
     folder, api = Path(folder), HfApi(token=token)
     names = [path.name for path in files_to_push(folder)]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "/" not in repo_id:
+        repo_id = f"{api.whoami()['name']}/{repo_id}"
+    loaded = re.search(r'pipeline\([^)]*model="([^"]+)"', (folder / "README.md").read_text(encoding="utf-8"))
+    if loaded and loaded[1] != repo_id:
+        raise ValueError(
+            f"the card's snippet loads {loaded[1]!r}, not {repo_id!r}: `python -m hub_cards.render_card {folder} "
+            f"--repo_id {repo_id}` renders it for this repository"
+        )
     repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
     if revision != "main":
         api.create_branch(repo_id, branch=revision, exist_ok=True)

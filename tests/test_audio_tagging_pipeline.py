@@ -9,7 +9,7 @@ import torch
 from transformers import pipeline
 
 from feature_extraction.audio_fftp import read_audio
-from modeling_fftp import FFTPForAudioClassification, audio_stream_fftp
+from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification, audio_stream_fftp
 from modeling_fftp.audio_stream_fftp import read_blocks, sliding_windows
 from modeling_fftp.audio_tagging_fftp import find_segments
 
@@ -79,7 +79,8 @@ def test_waveforms_are_mixed_down_and_resampled(speech):
         ("nothing.wav", ValueError, r"cannot decode nothing\.wav"),
         (np.zeros(9, np.int16), ValueError, "holds int16; expected floats"),
         (np.zeros((9, 9), np.float32), ValueError, r"shape \(9, 9\); expected \(samples,\)"),
-        ({"array": np.zeros(9)}, ValueError, "no 'sampling_rate'"),
+        ({"array": np.zeros(9)}, ValueError, "'sampling_rate' None; expected whole Hz"),
+        ({"sound": np.zeros(9)}, ValueError, r"\['sound'\]; expected 'raw', 'array', 'bytes' or 'path'"),
         (7, ValueError, "sound is a int; expected a path, bytes, an array or a dict"),
     ],
 )
@@ -134,6 +135,7 @@ def test_a_long_recording_is_what_its_windows_are(make_tagger, speech, problem_t
         answer = tag(speech, top_k=None, batch_size=batch_size)
         scores = {item["label"]: item["score"] for item in answer["labels"]}
         assert scores == pytest.approx({f"LABEL_{i}": p for i, p in enumerate(expected.tolist())}, abs=1e-5)
+        assert answer["timeline"] or max(scores.values()) < 0.5
         assert all(item["score"] >= 0.5 and 0 <= item["start"] < item["end"] <= 2 for item in answer["timeline"])
 
 
@@ -157,6 +159,11 @@ def test_arguments_of_the_call(make_tagger, speech, tmp_path):
     assert len(answer["labels"]) == 2
     # No score is below 0, so every label is there all the time.
     assert [(item["start"], item["end"]) for item in answer["timeline"]] == [(0.0, 2.0)] * 4
+    # What the constructor was given holds until a call says otherwise.
+    few = pipeline("audio-tagging", model=tag.model, feature_extractor=tag.feature_extractor, top_k=1, device="cpu")
+    assert [len(few(speech)["labels"]), len(few(speech, top_k=2)["labels"])] == [1, 2]
+    with pytest.raises(TypeError, match="no argument 'windows'"):
+        tag(speech, windows=3)
     for arguments, message in (
         ({"hop_seconds": 2.0}, r"hop_seconds=2.0 must lie between 0 and window_seconds=1.0"),
         ({"aggregation": "median"}, "'median' is unknown; expected one of mean, max"),
@@ -165,3 +172,6 @@ def test_arguments_of_the_call(make_tagger, speech, tmp_path):
             tag(speech, **arguments)
     with pytest.raises(ValueError, match="needs a classifier"):
         make_tagger("regression")
+    frames = FFTPForAudioFrameClassification(tag.model.config)
+    with pytest.raises(ValueError, match="needs a clip classifier; the model is a FFTPForAudioFrameClassification"):
+        pipeline("audio-tagging", model=frames, feature_extractor=tag.feature_extractor)

@@ -32,7 +32,6 @@ def test_what_is_not_known_is_left_out(bare_folder):
     metadata = yaml.safe_load(card.split("---")[1])
     assert metadata == {
         "library_name": "transformers",
-        "license": "apache-2.0",
         "metrics": ["accuracy"],
         "pipeline_tag": "audio-classification",
         "tags": ["audio-tagging", "fftp", "arxiv:2508.21243"],
@@ -88,6 +87,22 @@ def test_every_figure_is_that_of_a_results_file(bare_folder):
     assert (result.dataset_split, result.metric_type, result.metric_value) == ("test", "accuracy", 0.8765)
 
 
+def test_a_local_base_is_no_hub_id(bare_folder):
+    (bare_folder / "recipe.json").write_text('{"model_name_or_path": "ckpt"}')
+    card = write_card(bare_folder).read_text(encoding="utf-8")
+    assert "Fine-tuned from `ckpt`, a checkpoint that is not on the Hub." in card
+    assert "base_model" not in card
+
+
+def test_values_that_would_break_a_table(bare_folder):
+    (bare_folder / "test_results.json").write_text('{"test_accuracy": NaN, "test_map": 0.5}')
+    per_class = {"per_class": {"a|b": {"positives": 1, "average_precision": 0.5}}}
+    (bare_folder / "test_per_class.json").write_text(json.dumps(per_class))
+    card = write_card(bare_folder).read_text(encoding="utf-8")
+    assert "| split | mAP |" in card
+    assert "| a\\|b | 1 | 0.500 |" in card
+
+
 def test_a_trained_folder_has_a_card_whose_snippet_runs(trained, clip_folder, tmp_path):
     card = (trained / "README.md").read_text(encoding="utf-8")
     sections = ["Use", "For what, and for what not", "Data", "Training", "Evaluation", "Efficiency", "Citation"]
@@ -97,6 +112,7 @@ def test_a_trained_folder_has_a_card_whose_snippet_runs(trained, clip_folder, tm
     assert "so that split's figures are optimistic" in card
     accuracy = json.loads((trained / "validation_results.json").read_text())["validation_accuracy"]
     assert f"| validation | {round(accuracy, 4)} |" in card
+    assert "| train | 36 |" in card
     (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     shutil.copy(clip_folder / "validation" / "low" / "2.wav", tmp_path / "recording.wav")
     shutil.copytree(trained, tmp_path / trained.name)

@@ -80,9 +80,14 @@ def test_wrong_labels_are_named(make_config):
     features = torch.randn(1, 60, 128)
     with pytest.raises(ValueError, match=r"\(1, 12\); expected \(1, 11\), \(batch, steps\)"):
         build(make_config())(features, labels=torch.zeros(1, 12, dtype=torch.long))
+    nothing = torch.full((1, 11), -100)
+    assert build(make_config())(features, labels=nothing).loss.item() == 0.0
     with pytest.raises(ValueError, match="events need 'multi_label_classification'"):
         build(make_config())(features, labels=[[(0.0, 0.1, 0)]])
     config = make_config(problem_type="multi_label_classification")
+    with pytest.raises(ValueError, match="events of 2 clips; expected those of 1"):
+        build(config)(features, labels=[[], []])
+    assert events_to_labels(config, [[(0.0, 1.0, np.int64(1))]], [5])[0, 0].tolist() == [0, 1, 0, 0]
     for event, message in (((0.0, 1.0, "whale"), "no such label.*LABEL_0"), ((1.0, 0.5, 0), "after the onset")):
         with pytest.raises(ValueError, match=message):
             events_to_labels(config, [[event]], [5])

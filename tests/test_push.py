@@ -118,7 +118,7 @@ def test_training_pushes_the_finished_folder(hub, push, monkeypatch, clip_folder
     assert hub.repos["tester/words"]["private"]
     assert {"README.md", "training.png", "recipe.json", "model.safetensors", *CODE} <= files.keys()
     assert not [name for name in files if name.endswith(".bin") or "checkpoint" in name]
-    assert b'model="words"' in files["README.md"]
+    assert b'model="tester/words"' in files["README.md"]
 
 
 def test_a_second_push_changes_only_what_changed(model_folder, push, hub):
@@ -174,6 +174,13 @@ def test_old_pickles_and_shards_go_and_branches_are_kept_apart(model_folder, pus
     push(model_folder, "words", revision="new-branch")
     assert hub.files("tester/words", "new-branch") == on_main
     assert hub.files("tester/words") == on_main
+
+
+def test_a_card_for_another_repository_is_refused(model_folder, push, hub):
+    (model_folder / "README.md").write_text('pipeline("audio-tagging", model="model", trust_remote_code=True)')
+    with pytest.raises(ValueError, match=r"loads 'model', not 'tester/words'.*--repo_id tester/words"):
+        push(model_folder, "words")
+    assert not hub.repos
 
 
 def test_an_incomplete_folder_is_named(model_folder, push, hub):

@@ -10,8 +10,8 @@ import time
 import pytest
 from conftest import ROOT
 
-gradio = pytest.importorskip("gradio", reason="needs gradio: pip install 'fftp[space]'")
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'fftp[space]'")
+gradio = pytest.importorskip("gradio", reason="needs gradio: pip install -e '.[space]'")
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[test]'")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

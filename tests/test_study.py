@@ -69,6 +69,7 @@ def test_a_run_is_kept_reported_and_not_repeated(small_grid, clip_folder, tmp_pa
     [
         ([], "not measured"),
         ([0.3], "undecided"),
+        ([0.1, 0.1], "undecided"),
         ([0.1, 0.11, 0.12], "holds"),
         ([-0.1, -0.11, -0.12], "the opposite"),
         ([0.1, -0.05, 0.12], "undecided"),

@@ -346,6 +346,21 @@ def test_two_processes_train_one_model(clip_folder, tmp_path):
     assert FFTPForAudioClassification.from_pretrained(tmp_path / "out").num_labels == 3
 
 
+def test_data_results_count_what_was_trained_on(clip_folder, tmp_path):
+    run_training(tmp_path, "--dataset_name", clip_folder / "train", "--max_train_samples", 10)
+    splits = json.loads((tmp_path / "data_results.json").read_text())["splits"]
+    assert splits["train"]["clips"] == 10
+    # A tenth of 36 clips validates; none is longer than 0.8 s.
+    assert splits["validation"]["clips"] == 4
+    assert 0 < splits["train"]["hours"] < 10 * 0.8 / 3600
+
+
+def test_a_fine_tuned_recipe_names_no_folder_of_this_machine(trained, clip_folder, tmp_path):
+    run_training(tmp_path, "--dataset_name", clip_folder, "--model_name_or_path", trained)
+    assert json.loads((tmp_path / "recipe.json").read_text())["model_name_or_path"] == trained.name
+    assert str(trained) not in (tmp_path / "README.md").read_text()
+
+
 def test_same_seed_same_weights(clip_folder, tmp_path):
     weights = []
     for name in ("first", "second"):
@@ -380,6 +395,7 @@ def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, na
         ),
         ([], "--dataset_name is missing"),
         (["--dataset_name", "x", "--validation_column", "fold"], "--validation_value go together"),
+        (["--dataset_name", "x", "--colored_noise_snr", "40", "10"], "expected two ratios in dB, the lower first"),
     ],
 )
 def test_misspelt_arguments(tmp_path, arguments, message):
