@@ -22,7 +22,7 @@ def plot_training(trainer_state: Path, path: Path) -> None:
         1, 1 if result is None else 2, figsize=(9, 3.5), layout="constrained", squeeze=False
     )
     panels = {"training loss": (axes[0, 0], "loss"), "validation loss": (axes[0, 0], "eval_loss")}
-    axes[0, 0].set(ylim=(0, None), title="Loss (training clips are augmented)")
+    axes[0, 0].set(title="Loss (training clips are augmented)")
     if result is not None:
         panels["validation result"] = (axes[0, 1], result)
         axes[0, 1].set(ylabel=RESULTS[result], ylim=(0, 1.02), title=f"Validation {RESULTS[result]}")
@@ -30,6 +30,8 @@ def plot_training(trainer_state: Path, path: Path) -> None:
         entries = [(entry["epoch"], entry[key]) for entry in history if key in entry]
         if entries:
             axis.plot(*zip(*entries, strict=True), color=COLORS[label], label=label, marker=".")
+    # After the curves: before them it would fix the upper end as well.
+    axes[0, 0].set_ylim(bottom=0)
     axes[0, 0].legend(frameon=False)
     for axis in axes[0]:
         axis.set(xlabel="epoch")
