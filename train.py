@@ -139,8 +139,8 @@ def load_clips(
     return clips, decoder, {role: len(left_out[name]) for role, name in names.items() if left_out.get(name)}
 
 
-def describe_data(arguments: DataArguments, clips: dict[str, Dataset], left_out: dict[str, int]) -> dict:
-    """What the card says about the data."""
+def describe_data(arguments: DataArguments, lengths: dict[str, list[int]], left_out: dict[str, int]) -> dict:
+    """What the card says about the data; `lengths` are those of the clips of each split in samples."""
     source = arguments.dataset_name
     is_local = Path(source).exists()
     try:
@@ -154,8 +154,8 @@ def describe_data(arguments: DataArguments, clips: dict[str, Dataset], left_out:
         "hub_id": None if is_local else source,
         "license": license,
         "splits": {
-            role: {"clips": len(split), "hours": sum(clip_lengths(split)) / SAMPLING_RATE / 3600}
-            for role, split in clips.items()
+            role: {"clips": len(samples), "hours": sum(samples) / SAMPLING_RATE / 3600}
+            for role, samples in lengths.items()
         },
         "left_out": left_out,
     }
@@ -304,8 +304,9 @@ def main(arguments: list[str]) -> None:
     metric = "map" if decoder.is_multi_label else "accuracy"
     if training.metric_for_best_model == TASK_METRIC:
         training.metric_for_best_model = metric
-    described = describe_data(data, clips, left_out)
-    longest = max(clip_lengths(clips.get("train", clips["validation"]))) / SAMPLING_RATE
+    lengths = {role: clip_lengths(split) for role, split in clips.items()}
+    described = describe_data(data, lengths, left_out)
+    longest = max(lengths.get("train", lengths["validation"])) / SAMPLING_RATE
     max_seconds = data.max_seconds or min(MAX_SECONDS, longest)
 
     problem_type = "multi_label_classification" if decoder.is_multi_label else "single_label_classification"
