@@ -58,7 +58,7 @@ from modeling_fftp.arguments import (
     parse_arguments,
 )
 from modeling_fftp.efficiency import measure_efficiency
-from modeling_fftp.push import push
+from modeling_fftp.push import push, refuse_other_model
 from modeling_fftp.trainer_fftp import FFTPTrainer, WeightAveraging
 
 logger = logging.getLogger("train")
@@ -281,12 +281,6 @@ def main(arguments: list[str]) -> None:
     """Run the whole training."""
     model_arguments, data, augmentation, training = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if training.push_when_done:
-        # Now, not after hours of training, is the time to find that nobody is logged in.
-        user = HfApi(token=training.hub_token).whoami()["name"]
-        name = training.hub_model_id or Path(training.output_dir).resolve().name
-        training.hub_model_id = name if "/" in name else f"{user}/{name}"
-        logger.info("Will push to %s", training.hub_model_id)
     recipe = find_recipe((model_arguments, data, augmentation, training))
     set_seed(training.seed)
     precision = "bfloat16 autocast" if training.bf16 else "float16 autocast" if training.fp16 else "float32"
@@ -314,6 +308,8 @@ def main(arguments: list[str]) -> None:
     model, extractor = build_model(
         model_arguments, clips.get("train"), max_seconds, classes, problem_type, keep_classes=not training.do_train
     )
+    if training.push_when_done:
+        prepare_push(model, training)
     if data.cache_features:
         on_sound = (augmentation.speed, augmentation.mixup_probability, augmentation.colored_noise)
         if any(on_sound) or longest > max_seconds:
@@ -352,6 +348,20 @@ def main(arguments: list[str]) -> None:
         seconds = min(longest, MAX_SECONDS)
         write_results(training, "efficiency_results", measure_efficiency(training.output_dir, seconds))
         publish(training)
+
+
+def prepare_push(model: FFTPForAudioClassification, training: FFTPTrainingArguments) -> None:
+    """Find out now, not after hours of training, that nobody is logged in or the repository holds another model."""
+    api = HfApi(token=training.hub_token)
+    user = api.whoami()["name"]
+    name = training.hub_model_id or Path(training.output_dir).resolve().name
+    training.hub_model_id = name if "/" in name else f"{user}/{name}"
+    config = json.loads(model.config.to_json_string()) | {"architectures": [type(model).__name__]}
+    try:
+        refuse_other_model(api, training.hub_model_id, training.hub_revision or "main", config)
+    except ValueError as error:
+        raise SystemExit(f"train.py: {error}") from error
+    logger.info("Will push to %s", training.hub_model_id)
 
 
 def publish(training: FFTPTrainingArguments) -> None:

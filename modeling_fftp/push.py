@@ -21,7 +21,7 @@ PATTERNS = (
 # Of an earlier push, if this one does not bring them: code, weights, pickles.
 REPLACED = ("*_fftp.py", "*.safetensors", "*.bin", "*.pt", "*.pth")
 # Fields of a config that say nothing about which model it is.
-INCIDENTAL = ("auto_map", "custom_pipelines", "dtype", "transformers_version", "_name_or_path")
+INCIDENTAL = ("auto_map", "custom_pipelines", "dtype", "transformers_version", "use_cache", "_name_or_path")
 
 
 def files_to_push(folder: Path) -> list[Path]:
@@ -47,8 +47,24 @@ def files_to_push(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def describe_other_model(api: HfApi, repo_id: str, revision: str, config: dict) -> str | None:
-    """What tells the model of a repository from the one to push; None where nothing does or no model is there."""
+def refuse_other_model(api: HfApi, repo_id: str, revision: str, config: dict) -> None:
+    """Refuse a repository that holds another model.
+
+    Args:
+        api: Who asks.
+        repo_id: "user/name"; need not exist.
+        revision: Branch; need not exist.
+        config: Of the model to push, as its config.json has it.
+
+    Raises:
+        ValueError: The configs differ in a field that matters, or there are weights without a config.
+    """
+    difference = _difference(api, repo_id, revision, config)
+    if difference:
+        raise ValueError(f"{repo_id} holds another model: {difference}; choose another name, or push with --overwrite")
+
+
+def _difference(api: HfApi, repo_id: str, revision: str, config: dict) -> str | None:
     try:
         names = api.list_repo_files(repo_id, revision=revision)
     except (RepositoryNotFoundError, RevisionNotFoundError):
@@ -108,9 +124,8 @@ def push(
     repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
     if revision != "main":
         api.create_branch(repo_id, branch=revision, exist_ok=True)
-    difference = None if overwrite else describe_other_model(api, repo_id, revision, config)
-    if difference:
-        raise ValueError(f"{repo_id} holds another model: {difference}; choose another name, or say --overwrite")
+    if not overwrite:
+        refuse_other_model(api, repo_id, revision, config)
     commit = api.upload_folder(
         repo_id=repo_id,
         folder_path=folder,

@@ -189,7 +189,7 @@ def choose_implementation(implementation: str, device: str) -> str:
     if implementation == "triton" and triton is None:
         raise ImportError("implementation='triton' needs Triton: pip install triton")
     if implementation == "mamba_ssm" and selective_scan_fn is None:
-        raise ImportError("implementation='mamba_ssm' needs mamba-ssm: pip install 'fftp[kernels]'")
+        raise ImportError("implementation='mamba_ssm' needs mamba-ssm: pip install mamba-ssm")
     if implementation == "cpu" and device != "cpu":
         raise ValueError(f"implementation='cpu' runs on CPU tensors; these are on {device}")
     return implementation

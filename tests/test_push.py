@@ -120,6 +120,12 @@ def test_training_pushes_the_finished_folder(hub, push, monkeypatch, clip_folder
     assert not [name for name in files if name.endswith(".bin") or "checkpoint" in name]
     assert b'model="tester/words"' in files["README.md"]
 
+    run_training(tmp_path / "again", "--dataset_name", clip_folder, *to_hub, "--seed", 1)
+    assert hub.files("tester/words")["model.safetensors"] != files["model.safetensors"]
+    with pytest.raises(SystemExit, match="tester/words holds another model: time_stride=5 where this one has 10"):
+        run_training(tmp_path / "other", "--dataset_name", clip_folder, *to_hub, "--time_stride", 10)
+    assert not (tmp_path / "other" / "model.safetensors").exists()
+
 
 def test_a_second_push_changes_only_what_changed(model_folder, push, hub):
     push(model_folder, "words")
