@@ -57,6 +57,14 @@ def read_blocks(source: Any, sampling_rate: int) -> Iterator[np.ndarray]:
         raise ValueError(f"sound is a {type(source).__name__}; expected a path, bytes, an array or a dict")
 
 
+def source_name(source: Any) -> str:
+    """What a message calls a source of `read_blocks`: its path, where it has one."""
+    path = source.get("path") if isinstance(source, dict) else source
+    if isinstance(path, (str, os.PathLike)):
+        return os.fspath(path)
+    return "audio bytes" if isinstance(source, bytes) else "sound"
+
+
 def sliding_windows(blocks: Iterator[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray, bool]]:
     """Overlapping windows over the whole sound; the last one ends where the sound ends.
 
@@ -108,13 +116,12 @@ def _cut(samples: np.ndarray, rate: int) -> Iterator[tuple[np.ndarray, int]]:
 def _decode(source: str | bytes | os.PathLike) -> Iterator[tuple[np.ndarray, int]]:
     if soundfile is None:
         raise ImportError("reading sound files needs soundfile: pip install soundfile")
-    name = "audio bytes" if isinstance(source, bytes) else source
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
             for block in file.blocks(BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True):
                 yield block.mean(axis=1), file.samplerate
     except soundfile.SoundFileError as error:
-        raise ValueError(f"cannot decode {name}: {error}") from error
+        raise ValueError(f"cannot decode: {error}") from error
 
 
 def _resampled(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> Iterator[np.ndarray]:
@@ -129,4 +136,4 @@ def _resampled(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> 
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-__all__ = ["read_blocks", "sliding_windows"]
+__all__ = ["read_blocks", "sliding_windows", "source_name"]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers.pipelines.base import ChunkPipeline
 
-from .audio_stream_fftp import read_blocks, sliding_windows
+from .audio_stream_fftp import read_blocks, sliding_windows, source_name
 from .events_fftp import FRAME_SHIFT
 
 AGGREGATIONS = ("mean", "max")
@@ -69,12 +69,16 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
             raise ValueError(f"hop_seconds={hop} must lie between 0 and window_seconds={window}")
         rate = self.feature_extractor.sampling_rate
         window, hop = round(window * rate), max(1, round(hop * rate))
-        for start, samples, is_last in sliding_windows(read_blocks(inputs, rate), window, hop):
-            features = self.feature_extractor(samples, sampling_rate=rate, return_tensors="pt")
-            if self.dtype is not None:
-                features["input_values"] = features["input_values"].to(self.dtype)
-            # In samples: not every device has float64.
-            yield {**features, "span": torch.tensor([[start, start + len(samples)]]), "is_last": is_last}
+        try:
+            for start, samples, is_last in sliding_windows(read_blocks(inputs, rate), window, hop):
+                features = self.feature_extractor(samples, sampling_rate=rate, return_tensors="pt")
+                if self.dtype is not None:
+                    features["input_values"] = features["input_values"].to(self.dtype)
+                # In samples: not every device has float64.
+                yield {**features, "span": torch.tensor([[start, start + len(samples)]]), "is_last": is_last}
+        except ValueError as error:
+            # It may be one of many.
+            raise ValueError(f"{source_name(inputs)}: {error}") from error
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         span, is_last = model_inputs.pop("span"), model_inputs.pop("is_last")
