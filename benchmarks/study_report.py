@@ -1,5 +1,6 @@
 """The report of the study: tables and plots made of the results files alone."""
 
+import math
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -8,17 +9,13 @@ import matplotlib
 from scipy import stats
 
 from benchmarks.report import RESULTS
-from modeling_fftp import FFTPConfig
+from benchmarks.study_time import build_config, load_step_times
 from modeling_fftp.efficiency import multiply_adds
 
 matplotlib.use("Agg")
 
 from matplotlib import pyplot, ticker
 
-MODEL_FIELDS = (
-    "backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps",
-    "patch_size", "frequency_stride", "time_stride",
-)  # fmt: skip
 COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#000000", "#EE8866")
 
 HEADER = """# The paper's claims on small models and real recordings
@@ -27,8 +24,8 @@ Made by `python -m benchmarks.study --report` from the files in `study/`; `pytho
 makes those that are missing, after the grid in `study.json`. Every arm of a study has the same training: same epochs,
 same batches, one evaluation after the last epoch, no choice of checkpoint. A value is the mean over seeds and its
 standard deviation; where there are folds, a seed's value is the mean over its folds. Multiply-adds are of one clip,
-linear layers only, as the paper counts. Times are those of one training on one thread of a 2-core machine with another
-beside it.
+linear layers only, as the paper counts. Times are of one clip in a training step, forward and backward, on one thread,
+medians of one run in which all models took turns (`python -m benchmarks.study_time`).
 """
 
 CLAIMS = """## Where the paper's claims hold
@@ -58,16 +55,14 @@ def write_report(grid: dict, results: list[dict]) -> None:
 def summarise(grid: dict, study: dict, arm: str, results: list[dict]) -> dict:
     """Cost of an arm, and the value of each of its seeds that has all its folds."""
     task = grid["tasks"][study["task"]]
-    arguments = grid["defaults"] | grid["arms"][arm]
-    fields = {name: arguments[name] for name in MODEL_FIELDS if name in arguments}
-    config = FFTPConfig(max_length=task["frames"], num_labels=10, **fields)
+    config = build_config(grid, study["task"], arm)
     runs = runs_by_seed(grid, study["task"], arm, results)
     return {
         "arm": arm,
         "tokens": config.num_patches,
         "multiply_adds": multiply_adds(config, task["frames"]),
         "values": [seed_value(runs[seed]) for seed in study["seeds"] if seed in runs],
-        "seconds": [run["train_seconds"] for seed in study["seeds"] for run in runs.get(seed, [])],
+        "milliseconds": load_step_times().get(study["task"], {}).get(arm),
     }
 
 
@@ -125,13 +120,14 @@ def spread(values: list[float]) -> tuple[float, float]:
 
 def render_table(rows: list[dict]) -> str:
     """Markdown."""
-    lines = ["| arm | patches | multiply-adds | seeds | result | training time |", "|---|---|---|---|---|---|"]
+    lines = ["| arm | patches | multiply-adds | seeds | result | training step |", "|---|---|---|---|---|---|"]
     for row in rows:
-        result, time = "not measured", "not measured"
+        result = time = "not measured"
         if row["values"]:
             mean, deviation = spread(row["values"])
             result = f"{100 * mean:.2f} %" + (f" +- {100 * deviation:.2f}" if len(row["values"]) > 1 else "")
-            time = f"{statistics.median(row['seconds']):.0f} s"
+        if row["milliseconds"] is not None:
+            time = f"{row['milliseconds']:.2f} ms"
         lines.append(
             f"| {row['arm']} | {row['tokens']} | {row['multiply_adds'] / 1e6:.1f} M | {len(row['values'])} "
             f"| {result} | {time} |"
@@ -140,7 +136,7 @@ def render_table(rows: list[dict]) -> str:
 
 
 def plot(rows: list[dict], metric: str, path: Path) -> None:
-    """Result against multiply-adds and training time, or arm by arm where all cost the same."""
+    """Result against multiply-adds and time of a step, or arm by arm where all cost the same."""
     measured = [row for row in rows if row["values"]]
     for row in measured:
         row["mean"], row["deviation"] = spread(row["values"])
@@ -166,11 +162,11 @@ def plot_costs(rows: list[dict], metric: str) -> pyplot.Figure:
     """Two panels, both with a logarithmic cost."""
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
     for row, color in zip(rows, COLORS, strict=False):
-        for axis, cost in zip(axes, (row["multiply_adds"] / 1e6, statistics.median(row["seconds"])), strict=True):
+        for axis, cost in zip(axes, (row["multiply_adds"] / 1e6, row["milliseconds"] or math.nan), strict=True):
             label, deviation = row["arm"], 100 * row["deviation"]
             axis.errorbar(cost, 100 * row["mean"], deviation, fmt="o", color=color, capsize=3, label=label)
     axes[0].set(xlabel="multiply-adds per clip (millions)", ylabel=f"{metric} (%)")
-    axes[1].set(xlabel="training time (s)")
+    axes[1].set(xlabel="training step (ms per clip)")
     for axis in axes:
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))

@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 from conftest import ROOT
 
-from benchmarks import study, study_report
+from benchmarks import study, study_report, study_time
 from modeling_fftp.arguments import ARGUMENTS
 
 GRID = json.loads((ROOT / "benchmarks" / "study.json").read_text(encoding="utf-8"))
@@ -17,6 +17,7 @@ def small_grid(clip_folder, tmp_path, monkeypatch):
     """Two arms on a few clips; results go to a temporary folder."""
     monkeypatch.setattr(study, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(study_report, "RESULTS", tmp_path)
+    monkeypatch.setattr(study_time, "RESULTS", tmp_path)
     size = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 96}
     return {
         "defaults": size | {"per_device_train_batch_size": 8},
@@ -53,15 +54,25 @@ def test_a_run_is_kept_reported_and_not_repeated(small_grid, clip_folder, tmp_pa
     assert study.load_results(small_grid).keys() == {"sounds-stride-5-seed-0"}
     results = study.load_results(small_grid)["sounds-stride-5-seed-0"]
     assert 0 <= results["value"] <= 1
+    times = {"milliseconds_per_clip": {"sounds": {"stride 5": 1.25}}}
+    (tmp_path / "study_time.json").write_text(json.dumps(times), encoding="utf-8")
     study_report.write_report(small_grid, [results])
     report = (tmp_path / "study.md").read_text(encoding="utf-8")
     assert f"{100 * results['value']:.2f} %" in report
     assert "| stride 1 | 71 |" in report
+    assert "| 1.25 ms |" in report
     assert report.count("not measured") == 3
     assert (tmp_path / "study-1.png").stat().st_size > 5000
     small_grid["defaults"]["num_hidden_layers"] = 2
     assert not study.load_results(small_grid)
     assert study.run_name(other) == "sounds-stride-1-seed-0"
+
+
+def test_arms_with_one_model_are_timed_once(small_grid):
+    small_grid["arms"]["masked"] = {"time_stride": 5, "spec_mask_budget": 0.1}
+    times = study_time.measure_steps(small_grid, "sounds", ["stride 5", "masked", "stride 1"], rounds=1)
+    assert times["masked"] == times["stride 5"] != times["stride 1"]
+    assert min(times.values()) > 0
 
 
 @pytest.mark.parametrize(
