@@ -3,7 +3,8 @@
     make demo
     python -m benchmarks.long_recording demo_output/model
 
-The recording is made of the demo's kinds of sound, each 10 to 30 s long, and written as FLAC.
+The recording is made of the demo's kinds of sound, each heard for 10 to 30 s in new clips one after another, and
+written as FLAC.
 """
 
 import argparse
@@ -14,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 import torch
 from transformers import pipeline
 
 from benchmarks.report import describe_machine, keep
-from demo.sounds import KINDS, SAMPLING_RATE
+from demo.sounds import KINDS, SAMPLING_RATE, make_clip
 
 # A recorder's rate, not the model's.
 RECORDED_RATE = 44100
-FADE_SECONDS = 0.05
 
 
 def write_recording(path: Path, minutes: float, seed: int) -> list[tuple[float, float, str]]:
@@ -36,16 +37,13 @@ def write_recording(path: Path, minutes: float, seed: int) -> list[tuple[float, 
     with soundfile.SoundFile(path, "w", RECORDED_RATE, 2) as file:
         while end < 60 * minutes:
             kind = rng.choice([name for name in KINDS if name != kind])
-            seconds = float(rng.uniform(10, 30))
-            sound = KINDS[kind](rng, seconds)
-            samples = int(seconds * RECORDED_RATE)
-            # Linear interpolation is enough: what it adds lies above the model's range.
-            sound = np.interp(np.arange(samples) / RECORDED_RATE, np.arange(len(sound)) / SAMPLING_RATE, sound)
-            sound = 0.1 * sound / sound.std() + 0.003 * rng.normal(size=samples)
-            sound = np.clip(sound * np.minimum(1, np.arange(samples) / (FADE_SECONDS * RECORDED_RATE)), -1, 1)
-            file.write(np.stack((sound, sound), axis=1))
-            events.append((end, end + samples / RECORDED_RATE, kind))
-            end = events[-1][1]
+            start, until = end, end + rng.uniform(10, 30)
+            while end < until:
+                clip = make_clip(kind, rng)
+                clip = soxr.resample(0.3 * clip / np.abs(clip).max(), SAMPLING_RATE, RECORDED_RATE)
+                file.write(np.stack((clip, clip), axis=1))
+                end += len(clip) / RECORDED_RATE
+            events.append((start, end, kind))
     return events
 
 

@@ -28,7 +28,9 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
             longer is one window of its own length, without padding.
         hop_seconds: From one window to the next; the default is half a window.
         top_k: Labels to return, those with the highest scores; None is all.
-        threshold: Lowest score of what the timeline shows.
+        threshold: Lowest score at which the timeline takes a label as heard.
+        max_gap_seconds: Longest gap that the timeline closes between two stretches of one label; the default is the
+            length of a window, as what is shorter cannot be told from one weak window.
         aggregation: How a recording's scores come from those of its windows, "mean" or "max"; the default is "max"
             where a clip can have several labels, and "mean" where it has one.
 
@@ -52,7 +54,7 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
 
     def _sanitize_parameters(self, **given) -> tuple[dict, dict, dict]:
         # Only what was given: transformers merges this with what was given to the constructor.
-        steps = ("window_seconds", "hop_seconds"), ("top_k", "threshold", "aggregation")
+        steps = ("window_seconds", "hop_seconds"), ("top_k", "threshold", "max_gap_seconds", "aggregation")
         unknown = given.keys() - {*steps[0], *steps[1]}
         if unknown:
             raise TypeError(f"audio-tagging has no argument {sorted(unknown)[0]!r}; it has {[*steps[0], *steps[1]]}")
@@ -95,6 +97,7 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         model_outputs: list[dict[str, Any]],
         top_k: int | None = 5,
         threshold: float = 0.5,
+        max_gap_seconds: float | None = None,
         aggregation: str | None = None,
     ) -> dict[str, Any]:
         """Labels and timeline from the scores of all windows."""
@@ -106,6 +109,7 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         top_k = config.num_labels if top_k is None else min(top_k, config.num_labels)
         scores = torch.cat([output["scores"] for output in model_outputs])
         spans = torch.cat([output["span"] for output in model_outputs]).double() / self.feature_extractor.sampling_rate
+        max_gap = spans.diff().max().item() if max_gap_seconds is None else max_gap_seconds
         names = config.id2label
         whole = scores.mean(dim=0) if aggregation == "mean" else scores.amax(dim=0)
         best = whole.topk(top_k)
@@ -116,21 +120,22 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
             ],
             "timeline": [
                 {"start": start, "end": end, "label": names[index], "score": score}
-                for start, end, index, score in find_segments(scores, spans, threshold)
+                for start, end, index, score in find_segments(scores, spans, threshold, max_gap)
             ],
             "duration": spans.max().item(),
         }
 
 
 def find_segments(
-    scores: torch.Tensor, spans: torch.Tensor, threshold: float
+    scores: torch.Tensor, spans: torch.Tensor, threshold: float, max_gap: float = 0.0
 ) -> list[tuple[float, float, int, float]]:
-    """Stretches of time in which a label's score is not below a threshold.
+    """Stretches of time in which a label's score is not below a threshold, but for short gaps.
 
     Args:
         scores: Of each window, (windows, labels).
         spans: Start and end of each window in seconds, (windows, 2), float64.
         threshold: Lowest score.
+        max_gap: Longest gap inside a stretch in seconds.
 
     Returns:
         Start, end, label and mean score of each stretch, in order of start, then label.
@@ -149,7 +154,10 @@ def find_segments(
     segments = []
     for label in range(moments.shape[1]):
         is_on = torch.nn.functional.pad((moments[:, label] >= threshold).int(), (1, 1)).diff()
-        for start, end in zip(is_on.eq(1).nonzero(), is_on.eq(-1).nonzero(), strict=True):
+        starts, ends = is_on.eq(1).nonzero()[:, 0], is_on.eq(-1).nonzero()[:, 0]
+        is_far = edges[starts[1:]] - edges[ends[:-1]] > max_gap
+        starts, ends = torch.cat((starts[:1], starts[1:][is_far])), torch.cat((ends[:-1][is_far], ends[-1:]))
+        for start, end in zip(starts, ends, strict=True):
             piece = slice(int(start), int(end))
             score = (moments[piece, label] * lengths[piece]).sum() / lengths[piece].sum()
             segments.append((edges[start].item(), edges[end].item(), label, score.item()))

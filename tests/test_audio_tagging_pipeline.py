@@ -105,6 +105,17 @@ def test_segments_are_where_the_mean_over_windows_is_high():
     assert [segment[3] for segment in segments] == pytest.approx([0.85, 0.6])
 
 
+@pytest.mark.parametrize(
+    ("max_gap", "expected"), [(0.9, [(0, 1), (2, 3), (5, 6)]), (1.0, [(0, 3), (5, 6)]), (2.0, [(0, 6)])]
+)
+def test_short_gaps_are_closed(max_gap, expected):
+    start = torch.arange(6.0, dtype=torch.float64)
+    scores = torch.tensor([0.9, 0.0, 0.6, 0.3, 0.3, 0.9])
+    segments = find_segments(scores[:, None], torch.stack((start, start + 1), dim=1), 0.5, max_gap)
+    assert [segment[:2] for segment in segments] == expected
+    assert [segment[3] for segment in segments] == pytest.approx([scores[a:b].mean().item() for a, b in expected])
+
+
 def test_a_short_recording_is_classified_as_it_is(make_tagger, speech):
     tag = make_tagger()
     clip = speech[:9000]

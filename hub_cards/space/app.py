@@ -64,7 +64,7 @@ def build_app(model: str) -> gradio.Blocks:
         with gradio.Row():
             with gradio.Column():
                 sound = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="Sound")
-                threshold = gradio.Slider(0.05, 0.95, 0.5, step=0.05, label="Lowest score in the timeline")
+                threshold = gradio.Slider(0.05, 0.95, 0.5, step=0.05, label="Lowest score at which a label is heard")
                 button = gradio.Button("Tag", variant="primary")
             labels = gradio.Label(num_top_classes=TOP_LABELS, label="Labels")
         timeline = gradio.Dataframe(headers=["start (s)", "end (s)", "label", "score"], label="Timeline")
