@@ -1,6 +1,5 @@
 """The report of the study: tables and plots made of the results files alone."""
 
-import math
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -159,19 +158,20 @@ def plot_arms(rows: list[dict], metric: str) -> pyplot.Figure:
 
 
 def plot_costs(rows: list[dict], metric: str) -> pyplot.Figure:
-    """Two panels, both with a logarithmic cost."""
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
-    for row, color in zip(rows, COLORS, strict=False):
-        for axis, cost in zip(axes, (row["multiply_adds"] / 1e6, row["milliseconds"] or math.nan), strict=True):
-            label, deviation = row["arm"], 100 * row["deviation"]
-            axis.errorbar(cost, 100 * row["mean"], deviation, fmt="o", color=color, capsize=3, label=label)
-    axes[0].set(xlabel="multiply-adds per clip (millions)", ylabel=f"{metric} (%)")
-    axes[1].set(xlabel="training step (ms per clip)")
-    for axis in axes:
-        axis.set_xscale("log")
+    """A panel for each cost that was measured of all, with a logarithmic axis."""
+    costs = {"multiply-adds per clip (millions)": [row["multiply_adds"] / 1e6 for row in rows]}
+    if all(row["milliseconds"] for row in rows):
+        costs["training step (ms per clip)"] = [row["milliseconds"] for row in rows]
+    figure, axes = pyplot.subplots(1, len(costs), figsize=(11, 4), sharey=True, squeeze=False, layout="constrained")
+    for axis, (label, values) in zip(axes[0], costs.items(), strict=True):
+        for row, cost, color in zip(rows, values, COLORS, strict=False):
+            mean, deviation = 100 * row["mean"], 100 * row["deviation"]
+            axis.errorbar(cost, mean, deviation, fmt="o", color=color, capsize=3, label=row["arm"])
+        axis.set(xlabel=label, xscale="log")
         axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(ticker.ScalarFormatter())
         axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.grid(alpha=0.3)
-    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+    axes[0, 0].set(ylabel=f"{metric} (%)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     return figure

@@ -63,6 +63,8 @@ def test_a_run_is_kept_reported_and_not_repeated(small_grid, clip_folder, tmp_pa
     assert "| 1.25 ms |" in report
     assert report.count("not measured") == 3
     assert (tmp_path / "study-1.png").stat().st_size > 5000
+    study_report.write_report(small_grid, [results, results | {"arm": "stride 1"}])
+    assert "not measured" in (tmp_path / "study.md").read_text(encoding="utf-8")
     small_grid["defaults"]["num_hidden_layers"] = 2
     assert not study.load_results(small_grid)
     assert study.run_name(other) == "sounds-stride-1-seed-0"
