@@ -8,7 +8,7 @@ import torch
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import TensorType, logging
 
-from .log_mel_fftp import frame, log_mel_from_frames, num_samples, window_length
+from .log_mel_fftp import log_mel_of_clips, num_frames, num_samples, window_length
 
 logger = logging.get_logger(__name__)
 
@@ -117,25 +117,16 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         if self.truncation if truncation is None else truncation:
             limit = num_samples(max_length, self.sampling_rate)
             waveforms = [waveform[:limit] for waveform in waveforms]
-        features = self._log_mel(waveforms)
+        features, starts = log_mel_of_clips(waveforms, self.num_mel_bins, self.sampling_rate)
         if self.do_normalize:
-            features = [self.normalize(feature) for feature in features]
-        masks = [torch.ones(len(feature), dtype=torch.long, device=feature.device) for feature in features]
-        if padding:
-            length = max(len(feature) for feature in features)
-            if padding == "max_length":
-                if length > max_length:
-                    raise ValueError(
-                        f"a clip has {length} frames, more than max_length={max_length} to pad to; pass "
-                        "truncation=True to cut it"
-                    )
-                length = max_length
-            if pad_to_multiple_of:
-                length = -(-length // pad_to_multiple_of) * pad_to_multiple_of
-            features = _pad_stack(features, length, self.padding_value)
-            masks = _pad_stack(masks, length, 0)
-        elif return_tensors is not None:
-            features, masks = _stack_equal(features), _stack_equal(masks)
+            features = self.normalize(features)
+        counts = [num_frames(len(waveform), self.sampling_rate) for waveform in waveforms]
+        if padding or return_tensors is not None:
+            length = self._batch_length(counts, padding, max_length, pad_to_multiple_of)
+            features, masks = _pad_rows(features, starts, counts, length, self.padding_value)
+        else:
+            features = [features[start : start + count] for start, count in zip(starts, counts, strict=True)]
+            masks = [torch.ones(count, dtype=torch.long) for count in counts]
         encoded = {"input_values": features}
         if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
             encoded["attention_mask"] = masks
@@ -148,7 +139,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
 
     def normalize(self, features: torch.Tensor) -> torch.Tensor:
         """Map log-mel energies to the space that the models see: (x - mean) / (2 std)."""
-        return (features - self.mean) / (2 * self.std)
+        return (features - self.mean).div_(2 * self.std)
 
     def measure(self, clips: Iterable[Waveform]) -> tuple[float, float]:
         """Mean and standard deviation of the log-mel energies of clips, over all cells, summed in float64.
@@ -160,7 +151,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         """
         count, total, squares = 0, 0.0, 0.0
         for clip in clips:
-            energies = self._log_mel(self._to_waveforms([clip], torch.device("cpu")))[0].double()
+            waveforms = self._to_waveforms([clip], torch.device("cpu"))
+            energies = log_mel_of_clips(waveforms, self.num_mel_bins, self.sampling_rate)[0].double()
             count += energies.numel()
             total += float(energies.sum())
             squares += float(energies.square().sum())
@@ -169,11 +161,25 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         mean = total / count
         return mean, sqrt(max(0.0, squares / count - mean**2))
 
-    def _log_mel(self, waveforms: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Log-mel energies of every clip, (frames, mel bins) each, computed as one batch of windows."""
-        frames = [frame(waveform, self.sampling_rate) for waveform in waveforms]
-        features = log_mel_from_frames(torch.cat(frames), self.num_mel_bins, self.sampling_rate)
-        return list(features.split([len(clip) for clip in frames]))
+    @staticmethod
+    def _batch_length(counts: list[int], padding: str | bool, max_length: int, multiple: int | None) -> int:
+        """Frames that every clip of a batch gets."""
+        length = max(counts)
+        if not padding:
+            if min(counts) < length:
+                raise ValueError(
+                    f"clips of {min(counts)} to {length} frames cannot form one tensor with padding=False; pass "
+                    "padding='longest'"
+                )
+            return length
+        if padding == "max_length":
+            if length > max_length:
+                raise ValueError(
+                    f"a clip has {length} frames, more than max_length={max_length} to pad to; pass "
+                    "truncation=True to cut it"
+                )
+            length = max_length
+        return -(-length // multiple) * multiple if multiple else length
 
     def _check_sampling_rate(self, sampling_rate: int | None) -> None:
         if sampling_rate is None:
@@ -225,7 +231,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         if not len(samples):
             raise ValueError(f"clip {index} is empty: expected at least one sample")
         samples = _pcm_to_float(samples, index)
-        if not samples.isfinite().all():
+        # The sum is finite only where all samples are (one that overflowed is looked at again), and is much faster.
+        if not samples.sum().isfinite() and not samples.isfinite().all():
             raise ValueError(f"clip {index} holds {int((~samples.isfinite()).sum())} samples that are NaN or infinite")
         missing = window_length(self.sampling_rate) - len(samples)
         return torch.nn.functional.pad(samples, (0, missing)) if missing > 0 else samples
@@ -244,22 +251,17 @@ def _pcm_to_float(samples: torch.Tensor, index: int) -> torch.Tensor:
     )
 
 
-def _pad_stack(items: list[torch.Tensor], length: int, value: float) -> torch.Tensor:
-    """Stack items of unequal length (length_i, ...) into (batch, length, ...), filled with `value` on the right."""
-    stacked = items[0].new_full((len(items), length, *items[0].shape[1:]), value)
-    for row, item in zip(stacked, items, strict=True):
-        row[: len(item)] = item
-    return stacked
-
-
-def _stack_equal(items: list[torch.Tensor]) -> torch.Tensor:
-    lengths = sorted({len(item) for item in items})
-    if len(lengths) > 1:
-        raise ValueError(
-            f"clips of {lengths[0]} to {lengths[-1]} frames cannot form one tensor with padding=False; pass "
-            "padding='longest'"
-        )
-    return torch.stack(items)
+def _pad_rows(
+    rows: torch.Tensor, starts: list[int], counts: list[int], length: int, value: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clips that lie one after another in rows, as a batch (clips, length, columns) with a mask (clips, length)."""
+    position = torch.arange(length, device=rows.device)
+    mask = position < torch.tensor(counts, device=rows.device)[:, None]
+    index = torch.tensor(starts, device=rows.device)[:, None] + position
+    # A selection and a write into few rows: each is many times faster than indexing and masking all cells.
+    batch = rows.index_select(0, index.clamp_(max=len(rows) - 1).flatten()).unflatten(0, mask.shape)
+    batch[~mask] = value
+    return batch, mask.long()
 
 
 __all__ = ["FFTPFeatureExtractor"]

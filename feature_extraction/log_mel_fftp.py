@@ -5,6 +5,7 @@ window, 25 ms every 10 ms, pre-emphasis 0.97, DC removal, power spectrum, 20 Hz 
 """
 
 from functools import lru_cache
+from itertools import accumulate
 from math import log
 
 import torch
@@ -17,6 +18,7 @@ LOW_FREQUENCY = 20.0
 ENERGY_FLOOR = torch.finfo(torch.float32).eps
 # Frames processed at once: their spectra stay in the cache, and an hour of sound needs no more memory than a minute.
 BLOCK_FRAMES = 2048
+MEL_GROUPS = 4
 
 
 def window_length(sampling_rate: int) -> int:
@@ -71,6 +73,23 @@ def mel_filter_bank(num_mel_bins: int, sampling_rate: int, device: str = "cpu") 
 
 
 @lru_cache(maxsize=16)
+def mel_filter_groups(num_mel_bins: int, sampling_rate: int, device: str) -> list[tuple[slice, torch.Tensor]]:
+    """The filter bank as groups of neighbouring filters, each with the frequencies that it weighs.
+
+    Most weights of the whole bank are 0, and the products with them took a third of the time of the features.
+
+    Returns:
+        Rows and weights, (rows, filters of the group), of each group.
+    """
+    groups = []
+    for weights in mel_filter_bank(num_mel_bins, sampling_rate, device).tensor_split(MEL_GROUPS, dim=1):
+        used = weights.any(dim=1).int()
+        rows = slice(int(used.argmax()), len(used) - int(used.flip(0).argmax()))
+        groups.append((rows, weights[rows].contiguous()))
+    return groups
+
+
+@lru_cache(maxsize=16)
 def hann_window(sampling_rate: int, device: str = "cpu") -> torch.Tensor:
     """Symmetric Hann window of 25 ms, shape (window_length,), float32."""
     window = torch.hann_window(window_length(sampling_rate), periodic=False, dtype=torch.float64)
@@ -93,20 +112,52 @@ def log_mel_from_frames(frames: torch.Tensor, num_mel_bins: int, sampling_rate: 
     Returns:
         Natural logarithm of the mel energies, (frames, num_mel_bins), on the device of `frames`.
     """
-    filters = mel_filter_bank(num_mel_bins, sampling_rate, str(frames.device))
+    groups = mel_filter_groups(num_mel_bins, sampling_rate, str(frames.device))
     window = hann_window(sampling_rate, str(frames.device))
     output = frames.new_empty(frames.shape[0], num_mel_bins)
+    # Zeros behind each window stay: they pad it to the length of the transform.
+    padded = frames.new_zeros(min(BLOCK_FRAMES, frames.shape[0]), fft_length(sampling_rate))
     for block, result in zip(frames.split(BLOCK_FRAMES), output.split(BLOCK_FRAMES), strict=True):
-        centered = block - block.mean(dim=-1, keepdim=True)
+        emphasized = padded[: len(block), : block.shape[1]]
+        torch.sub(block[:, 1:], block[:, :-1], alpha=PREEMPHASIS, out=emphasized[:, 1:])
         # The sample before the first is taken to be equal to it (Kaldi's Preemphasize).
-        emphasized = centered.clone()
-        emphasized[:, 1:] -= PREEMPHASIS * centered[:, :-1]
-        emphasized[:, 0] *= 1.0 - PREEMPHASIS
-        spectrum = torch.fft.rfft(emphasized.mul_(window), n=fft_length(sampling_rate))
-        power = torch.view_as_real(spectrum).square().sum(dim=-1)
-        torch.matmul(power, filters, out=result)
+        torch.mul(block[:, 0], 1.0 - PREEMPHASIS, out=emphasized[:, 0])
+        # Kaldi takes the mean off before; of a constant, pre-emphasis leaves this share everywhere.
+        emphasized.sub_(block.mean(dim=1, keepdim=True), alpha=1.0 - PREEMPHASIS).mul_(window)
+        spectrum = torch.view_as_real(torch.fft.rfft(padded[: len(block)]))
+        # Faster than a sum over the axis of real and imaginary parts.
+        power = spectrum[..., 0].square().addcmul_(spectrum[..., 1], spectrum[..., 1])
+        torch.cat([power[:, rows] @ weights for rows, weights in groups], dim=1, out=result)
         result.clamp_(min=ENERGY_FLOOR).log_()
     return output
+
+
+def log_mel_of_clips(
+    waveforms: list[torch.Tensor], num_mel_bins: int, sampling_rate: int
+) -> tuple[torch.Tensor, list[int]]:
+    """Log-mel energies of waveforms of unequal length, computed as one batch of windows.
+
+    The clips lie one after another in one signal, so that its windows are a view of it.
+
+    Args:
+        waveforms: Samples in [-1, 1], (samples,) each, at least one window long, float32, on one device.
+        num_mel_bins: Number of mel filters.
+        sampling_rate: Samples per second.
+
+    Returns:
+        Natural logarithms of the energies, (rows, num_mel_bins), and the first row of each clip, of which
+        `num_frames` rows follow. The rows between two clips, whose windows reach into both, mean nothing.
+    """
+    hop = hop_length(sampling_rate)
+    # In hops: every clip starts on one.
+    ends = list(accumulate(-(-len(waveform) // hop) for waveform in waveforms))
+    starts = [0, *ends[:-1]]
+    signal = waveforms[0]
+    if len(waveforms) > 1:
+        signal = signal.new_zeros(hop * ends[-1])
+        for waveform, start in zip(waveforms, starts, strict=True):
+            signal[hop * start : hop * start + len(waveform)] = waveform
+    return log_mel_from_frames(frame(signal, sampling_rate), num_mel_bins, sampling_rate), starts
 
 
 def log_mel_spectrogram(waveform: torch.Tensor, num_mel_bins: int = 128, sampling_rate: int = 16000) -> torch.Tensor:
