@@ -281,6 +281,8 @@ def main(arguments: list[str]) -> None:
     """Run the whole training."""
     model_arguments, data, augmentation, training = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if training.push_when_done:
+        find_repository(training)
     recipe = find_recipe((model_arguments, data, augmentation, training))
     set_seed(training.seed)
     precision = "bfloat16 autocast" if training.bf16 else "float16 autocast" if training.fp16 else "float32"
@@ -309,7 +311,7 @@ def main(arguments: list[str]) -> None:
         model_arguments, clips.get("train"), max_seconds, classes, problem_type, keep_classes=not training.do_train
     )
     if training.push_when_done:
-        prepare_push(model, training)
+        check_repository(model, training)
     if data.cache_features:
         on_sound = (augmentation.speed, augmentation.mixup_probability, augmentation.colored_noise)
         if any(on_sound) or longest > max_seconds:
@@ -350,18 +352,25 @@ def main(arguments: list[str]) -> None:
         publish(training)
 
 
-def prepare_push(model: FFTPForAudioClassification, training: FFTPTrainingArguments) -> None:
-    """Find out now, not after hours of training, that nobody is logged in or the repository holds another model."""
-    api = HfApi(token=training.hub_token)
-    user = api.whoami()["name"]
+def find_repository(training: FFTPTrainingArguments) -> None:
+    """Full name of the repository to push to; raises where nobody is logged in."""
+    user = HfApi(token=training.hub_token).whoami()["name"]
     name = training.hub_model_id or Path(training.output_dir).resolve().name
     training.hub_model_id = name if "/" in name else f"{user}/{name}"
+    logger.info("Will push to %s", training.hub_model_id)
+
+
+def check_repository(model: FFTPForAudioClassification, training: FFTPTrainingArguments) -> None:
+    """Find out now, not after hours of training, that the repository holds another model."""
+    api, repo_id = HfApi(token=training.hub_token), training.hub_model_id
     config = json.loads(model.config.to_json_string()) | {"architectures": [type(model).__name__]}
     try:
-        refuse_other_model(api, training.hub_model_id, training.hub_revision or "main", config)
+        refuse_other_model(api, repo_id, training.hub_revision or "main", config)
     except ValueError as error:
-        raise SystemExit(f"train.py: {error}") from error
-    logger.info("Will push to %s", training.hub_model_id)
+        raise SystemExit(
+            f"train.py: {error}. Choose another --hub_model_id; or train without --push_to_hub, then "
+            f"`python -m modeling_fftp.push {training.output_dir} {repo_id} --overwrite`"
+        ) from error
 
 
 def publish(training: FFTPTrainingArguments) -> None:

@@ -20,14 +20,13 @@ MODEL_FIELDS = (
     "backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps",
     "patch_size", "frequency_stride", "time_stride", "attn_implementation",
 )  # fmt: skip
-LABELS = 10
 
 
 def build_config(grid: dict, task: str, arm: str) -> FFTPConfig:
     """Model of an arm on a task of the grid."""
     arguments = grid["defaults"] | grid["tasks"][task]["arguments"] | grid["arms"][arm]
     fields = {name: arguments[name] for name in MODEL_FIELDS if name in arguments}
-    return FFTPConfig(max_length=grid["tasks"][task]["frames"], num_labels=LABELS, **fields)
+    return FFTPConfig(max_length=grid["tasks"][task]["frames"], num_labels=grid["tasks"][task]["labels"], **fields)
 
 
 def load_step_times() -> dict[str, dict[str, float]]:
@@ -40,10 +39,11 @@ def measure_steps(grid: dict, task: str, arms: list[str], rounds: int) -> dict[s
     """Median milliseconds per clip of each arm; arms with the same model are measured once."""
     arguments = grid["defaults"] | grid["tasks"][task]["arguments"]
     batch, frames = arguments["per_device_train_batch_size"], grid["tasks"][task]["frames"]
+    labels = torch.randint(grid["tasks"][task]["labels"], (batch,))
     configs = {arm: build_config(grid, task, arm) for arm in arms}
     names = {arm: config.to_json_string() for arm, config in configs.items()}
     models = {names[arm]: FFTPForAudioClassification(config).train() for arm, config in configs.items()}
-    clips, labels = torch.randn(batch, frames, 128), torch.randint(LABELS, (batch,))
+    clips = torch.randn(batch, frames, 128)
     times = {name: [] for name in models}
     for index in range(rounds + 1):
         for name, model in models.items():

@@ -113,6 +113,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         self._check_sampling_rate(sampling_rate)
         padding = self._check_padding(self.padding if padding is None else padding)
         max_length = self.max_length if max_length is None else max_length
+        if max_length < 1:
+            raise ValueError(f"max_length={max_length} must be at least one frame")
         waveforms = self._to_waveforms(raw_speech, torch.device(device))
         if self.truncation if truncation is None else truncation:
             limit = num_samples(max_length, self.sampling_rate)
@@ -221,8 +223,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
 
     def _to_waveform(self, clip: Waveform, index: int, device: torch.device) -> torch.Tensor:
         if not isinstance(clip, torch.Tensor):
-            # torch shares memory with arrays, and warns where that is read-only, as in data sets.
-            clip = np.require(clip, requirements="W")
+            # torch shares memory with arrays; it warns where that is read-only, as in data sets, and refuses reversed.
+            clip = np.require(clip, requirements="CW")
         samples = torch.as_tensor(clip, device=device)
         if samples.ndim != 1:
             raise ValueError(
@@ -255,6 +257,8 @@ def _pad_rows(
     rows: torch.Tensor, starts: list[int], counts: list[int], length: int, value: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Clips that lie one after another in rows, as a batch (clips, length, columns) with a mask (clips, length)."""
+    if counts == [length]:
+        return rows[None], rows.new_ones(1, length, dtype=torch.long)
     position = torch.arange(length, device=rows.device)
     mask = position < torch.tensor(counts, device=rows.device)[:, None]
     index = torch.tensor(starts, device=rows.device)[:, None] + position

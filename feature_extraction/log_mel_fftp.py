@@ -16,7 +16,7 @@ PREEMPHASIS = 0.97
 LOW_FREQUENCY = 20.0
 # Kaldi's floor under the logarithm: the epsilon of a 32-bit float.
 ENERGY_FLOOR = torch.finfo(torch.float32).eps
-# Frames processed at once: their spectra stay in the cache, and an hour of sound needs no more memory than a minute.
+# Frames processed at once: their spectra stay in the cache, and those of an hour take no more memory than a minute's.
 BLOCK_FRAMES = 2048
 MEL_GROUPS = 4
 
@@ -73,19 +73,22 @@ def mel_filter_bank(num_mel_bins: int, sampling_rate: int, device: str = "cpu") 
 
 
 @lru_cache(maxsize=16)
-def mel_filter_groups(num_mel_bins: int, sampling_rate: int, device: str) -> list[tuple[slice, torch.Tensor]]:
+def mel_filter_groups(
+    num_mel_bins: int, sampling_rate: int, device: str = "cpu"
+) -> list[tuple[slice, slice, torch.Tensor]]:
     """The filter bank as groups of neighbouring filters, each with the frequencies that it weighs.
 
     Most weights of the whole bank are 0, and the products with them took a third of the time of the features.
 
     Returns:
-        Rows and weights, (rows, filters of the group), of each group.
+        Of each group the frequencies and the filters that it holds, and their weights (frequencies, filters).
     """
-    groups = []
+    groups, first = [], 0
     for weights in mel_filter_bank(num_mel_bins, sampling_rate, device).tensor_split(MEL_GROUPS, dim=1):
         used = weights.any(dim=1).int()
         rows = slice(int(used.argmax()), len(used) - int(used.flip(0).argmax()))
-        groups.append((rows, weights[rows].contiguous()))
+        groups.append((rows, slice(first, first + weights.shape[1]), weights[rows].contiguous()))
+        first += weights.shape[1]
     return groups
 
 
@@ -119,15 +122,17 @@ def log_mel_from_frames(frames: torch.Tensor, num_mel_bins: int, sampling_rate: 
     padded = frames.new_zeros(min(BLOCK_FRAMES, frames.shape[0]), fft_length(sampling_rate))
     for block, result in zip(frames.split(BLOCK_FRAMES), output.split(BLOCK_FRAMES), strict=True):
         emphasized = padded[: len(block), : block.shape[1]]
-        torch.sub(block[:, 1:], block[:, :-1], alpha=PREEMPHASIS, out=emphasized[:, 1:])
+        centered = block - block.mean(dim=1, keepdim=True)
+        torch.sub(centered[:, 1:], centered[:, :-1], alpha=PREEMPHASIS, out=emphasized[:, 1:])
         # The sample before the first is taken to be equal to it (Kaldi's Preemphasize).
-        torch.mul(block[:, 0], 1.0 - PREEMPHASIS, out=emphasized[:, 0])
-        # Kaldi takes the mean off before; of a constant, pre-emphasis leaves this share everywhere.
-        emphasized.sub_(block.mean(dim=1, keepdim=True), alpha=1.0 - PREEMPHASIS).mul_(window)
+        torch.mul(centered[:, 0], 1.0 - PREEMPHASIS, out=emphasized[:, 0])
+        emphasized.mul_(window)
         spectrum = torch.view_as_real(torch.fft.rfft(padded[: len(block)]))
         # Faster than a sum over the axis of real and imaginary parts.
         power = spectrum[..., 0].square().addcmul_(spectrum[..., 1], spectrum[..., 1])
-        torch.cat([power[:, rows] @ weights for rows, weights in groups], dim=1, out=result)
+        for rows, columns, weights in groups:
+            # With `out`, which autocast leaves alone: it would round energies to its own precision.
+            torch.matmul(power[:, rows], weights, out=result[:, columns])
         result.clamp_(min=ENERGY_FLOOR).log_()
     return output
 

@@ -43,26 +43,27 @@ def read_blocks(source: Any, sampling_rate: int) -> Iterator[np.ndarray]:
         if waveform is not None:
             rate = source.get("sampling_rate")
             if not rate or rate != int(rate):
-                raise ValueError(f"sound as a dict of {[*source]} has 'sampling_rate' {rate}; expected whole Hz")
+                raise ValueError(f"a dict of {[*source]} has 'sampling_rate' {rate}; expected whole Hz")
             yield from _resampled(_cut(_as_mono(waveform), int(rate)), sampling_rate)
             return
         if source.get("bytes") is None and source.get("path") is None:
-            raise ValueError(f"sound as a dict of {[*source]}; expected 'raw', 'array', 'bytes' or 'path'")
+            raise ValueError(f"a dict of {[*source]}; expected 'raw', 'array', 'bytes' or 'path'")
         source = source["path"] if source.get("bytes") is None else source["bytes"]
     if isinstance(source, (np.ndarray, torch.Tensor)):
         yield from _resampled(_cut(_as_mono(source), sampling_rate), sampling_rate)
     elif isinstance(source, (str, bytes, os.PathLike)):
         yield from _resampled(_decode(source), sampling_rate)
     else:
-        raise ValueError(f"sound is a {type(source).__name__}; expected a path, bytes, an array or a dict")
+        raise ValueError(f"a {type(source).__name__}; expected a path, bytes, an array or a dict")
 
 
 def source_name(source: Any) -> str:
     """What a message calls a source of `read_blocks`: its path, where it has one."""
+    data = source.get("bytes") if isinstance(source, dict) else source
     path = source.get("path") if isinstance(source, dict) else source
     if isinstance(path, (str, os.PathLike)):
         return os.fspath(path)
-    return "audio bytes" if isinstance(source, bytes) else "sound"
+    return "audio bytes" if isinstance(data, bytes) else "the sound"
 
 
 def sliding_windows(blocks: Iterator[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray, bool]]:
@@ -88,7 +89,7 @@ def sliding_windows(blocks: Iterator[np.ndarray], window: int, hop: int) -> Iter
             passed, rest = rest[:hop], rest[hop:]
             start += hop
     if not len(rest):
-        raise ValueError("the sound holds no samples")
+        raise ValueError("no samples")
     missing = min(window - len(rest), len(passed))
     yield start - missing, np.concatenate((passed[len(passed) - missing :], rest)), True
 
@@ -99,11 +100,11 @@ def _as_mono(waveform: np.ndarray | torch.Tensor) -> np.ndarray:
         waveform = waveform.float() if waveform.is_floating_point() else waveform
     samples = np.asarray(waveform)
     if not np.issubdtype(samples.dtype, np.floating):
-        raise ValueError(f"the waveform holds {samples.dtype}; expected floats in [-1, 1]")
+        raise ValueError(f"samples are {samples.dtype}; expected floats in [-1, 1]")
     if samples.ndim == 2 and min(samples.shape) <= MAX_CHANNELS:
         samples = samples.mean(axis=int(np.argmin(samples.shape)))
     if samples.ndim != 1:
-        raise ValueError(f"the waveform has shape {samples.shape}; expected (samples,), or that with up to 8 channels")
+        raise ValueError(f"shape {samples.shape}; expected (samples,), or that with up to {MAX_CHANNELS} channels")
     return samples.astype(np.float32, copy=False)
 
 

@@ -1,6 +1,6 @@
 """The pipeline "audio-tagging": recordings of any length, to labels and to a timeline of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from .audio_stream_fftp import read_blocks, sliding_windows, source_name
 from .events_fftp import FRAME_SHIFT
 
 AGGREGATIONS = ("mean", "max")
+# Less than a sample, more than the rounding of seconds.
+ROUNDING_SECONDS = 1e-6
 
 
 class FFTPAudioTaggingPipeline(ChunkPipeline):
@@ -29,8 +31,9 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         hop_seconds: From one window to the next; the default is half a window.
         top_k: Labels to return, those with the highest scores; None is all.
         threshold: Lowest score at which the timeline takes a label as heard.
-        max_gap_seconds: Longest gap that the timeline closes between two stretches of one label; the default is the
-            length of a window, as what is shorter cannot be told from one weak window.
+        max_gap_seconds: Longest gap that the timeline closes between two stretches of one label, where their mean
+            score over the gap stays above the threshold; the default is the length of a window, as what is shorter
+            cannot be told from one weak window.
         aggregation: How a recording's scores come from those of its windows, "mean" or "max"; the default is "max"
             where a clip can have several labels, and "mean" where it has one.
 
@@ -129,13 +132,13 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
 def find_segments(
     scores: torch.Tensor, spans: torch.Tensor, threshold: float, max_gap: float = 0.0
 ) -> list[tuple[float, float, int, float]]:
-    """Stretches of time in which a label's score is not below a threshold, but for short gaps.
+    """Stretches of time in which a label's score is not below a threshold; short gaps are closed.
 
     Args:
         scores: Of each window, (windows, labels).
         spans: Start and end of each window in seconds, (windows, 2), float64.
         threshold: Lowest score.
-        max_gap: Longest gap inside a stretch in seconds.
+        max_gap: Longest gap to close in seconds; none is closed that takes the mean score below the threshold.
 
     Returns:
         Start, end, label and mean score of each stretch, in order of start, then label.
@@ -150,18 +153,43 @@ def find_segments(
     change.index_add_(0, last, -counted)
     sums = change.cumsum(dim=0)[:-1]
     moments = sums[:, :-1] / sums[:, -1:]
-    lengths = edges.diff()
-    segments = []
+    area = torch.nn.functional.pad((moments * edges.diff()[:, None]).cumsum(dim=0), (0, 0, 1, 0))
+    is_on = torch.nn.functional.pad((moments >= threshold).int(), (0, 0, 1, 1)).diff(dim=0)
+    times, segments = edges.tolist(), []
     for label in range(moments.shape[1]):
-        is_on = torch.nn.functional.pad((moments[:, label] >= threshold).int(), (1, 1)).diff()
-        starts, ends = is_on.eq(1).nonzero()[:, 0], is_on.eq(-1).nonzero()[:, 0]
-        is_far = edges[starts[1:]] - edges[ends[:-1]] > max_gap
-        starts, ends = torch.cat((starts[:1], starts[1:][is_far])), torch.cat((ends[:-1][is_far], ends[-1:]))
-        for start, end in zip(starts, ends, strict=True):
-            piece = slice(int(start), int(end))
-            score = (moments[piece, label] * lengths[piece]).sum() / lengths[piece].sum()
-            segments.append((edges[start].item(), edges[end].item(), label, score.item()))
+        stretches = zip(*(is_on[:, label].eq(turn).nonzero()[:, 0].tolist() for turn in (1, -1)), strict=True)
+        segments += [
+            (times[start], times[end], label, score)
+            for start, end, score in close_gaps(stretches, area[:, label].tolist(), times, threshold, max_gap)
+        ]
     return sorted(segments, key=lambda segment: (segment[0], segment[2]))
+
+
+def close_gaps(
+    stretches: Iterable[tuple[int, int]], area: list[float], times: list[float], threshold: float, max_gap: float
+) -> list[tuple[int, int, float]]:
+    """Join stretches of time as long as their mean score, gaps included, is not below the threshold.
+
+    Args:
+        stretches: Places of start and end in `times`, in order.
+        area: Integral of the score over time up to each place.
+        times: Seconds.
+        threshold: Lowest mean score.
+        max_gap: Longest gap in seconds.
+
+    Returns:
+        Start, end and mean score of each.
+    """
+    joined = []
+    for start, end in stretches:
+        if joined and times[start] - times[joined[-1][1]] <= max_gap + ROUNDING_SECONDS:
+            first = joined[-1][0]
+            score = (area[end] - area[first]) / (times[end] - times[first])
+            if score >= threshold:
+                joined[-1] = (first, end, score)
+                continue
+        joined.append((start, end, (area[end] - area[start]) / (times[end] - times[start])))
+    return joined
 
 
 __all__ = ["FFTPAudioTaggingPipeline"]

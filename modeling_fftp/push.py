@@ -61,7 +61,7 @@ def refuse_other_model(api: HfApi, repo_id: str, revision: str, config: dict) ->
     """
     difference = _difference(api, repo_id, revision, config)
     if difference:
-        raise ValueError(f"{repo_id} holds another model: {difference}; choose another name, or push with --overwrite")
+        raise ValueError(f"{repo_id} holds another model: {difference}")
 
 
 def _difference(api: HfApi, repo_id: str, revision: str, config: dict) -> str | None:

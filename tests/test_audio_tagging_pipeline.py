@@ -73,13 +73,14 @@ def test_waveforms_are_mixed_down_and_resampled(speech):
         (b"no sound", "audio bytes: cannot decode"),
         ("nothing.wav", r"^nothing\.wav: cannot decode"),
         ({"path": "nothing.wav", "bytes": b"no sound"}, r"^nothing\.wav: cannot decode"),
-        (np.zeros(0, np.float32), "holds no samples"),
-        (np.zeros(9, np.int16), "holds int16; expected floats"),
+        ({"path": None, "bytes": b"no sound"}, "^audio bytes: cannot decode"),
+        (np.zeros(0, np.float32), "^the sound: no samples"),
+        (np.zeros(9, np.int16), "samples are int16; expected floats"),
         (np.zeros((9, 9), np.float32), r"shape \(9, 9\); expected \(samples,\)"),
         ({"array": np.zeros(9)}, "'sampling_rate' None; expected whole Hz"),
         ({"sound": np.zeros(9)}, r"\['sound'\]; expected 'raw', 'array', 'bytes' or 'path'"),
         ({"array": np.full(9, np.nan), "sampling_rate": RATE, "path": "a.wav"}, r"^a\.wav: .* 9 samples that are NaN"),
-        (7, "sound is a int; expected a path, bytes, an array or a dict"),
+        (7, "the sound: a int; expected a path, bytes, an array or a dict"),
     ],
 )
 def test_bad_sound_is_named(make_tagger, speech, source, message):
@@ -106,13 +107,20 @@ def test_segments_are_where_the_mean_over_windows_is_high():
 
 
 @pytest.mark.parametrize(
-    ("max_gap", "expected"), [(0.9, [(0, 1), (2, 3), (5, 6)]), (1.0, [(0, 3), (5, 6)]), (2.0, [(0, 6)])]
+    ("max_gap", "expected"),
+    [
+        (0.48, [(0, 1), (2, 3), (5, 6), (9, 10)]),
+        (0.49, [(0, 3), (5, 6), (9, 10)]),
+        (0.98, [(0, 6), (9, 10)]),
+        (9.0, [(0, 6), (9, 10)]),
+    ],
 )
-def test_short_gaps_are_closed(max_gap, expected):
-    start = torch.arange(6.0, dtype=torch.float64)
-    scores = torch.tensor([0.9, 0.0, 0.6, 0.3, 0.3, 0.9])
-    segments = find_segments(scores[:, None], torch.stack((start, start + 1), dim=1), 0.5, max_gap)
-    assert [segment[:2] for segment in segments] == expected
+def test_short_gaps_are_closed_while_the_mean_stays_high(max_gap, expected):
+    scores = torch.tensor([0.9, 0.2, 0.6, 0.3, 0.3, 0.9, 0.0, 0.0, 0.0, 0.6])
+    # Half a second, as the pipeline makes it of samples.
+    edges = torch.arange(11, dtype=torch.float64) * 7840 / RATE
+    segments = find_segments(scores[:, None], torch.stack((edges[:-1], edges[1:]), dim=1), 0.5, max_gap)
+    assert [segment[:2] for segment in segments] == [(edges[a], edges[b]) for a, b in expected]
     assert [segment[3] for segment in segments] == pytest.approx([scores[a:b].mean().item() for a, b in expected])
 
 

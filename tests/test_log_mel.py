@@ -12,6 +12,7 @@ import torch
 from feature_extraction.log_mel_fftp import (
     log_mel_spectrogram,
     mel_filter_bank,
+    mel_filter_groups,
     num_frames,
     num_samples,
 )
@@ -32,10 +33,12 @@ def kaldi_fbank(waveform, sampling_rate=16000, num_mel_bins=128):
     return np.stack([fbank.get_frame(index) for index in range(fbank.num_frames_ready)])
 
 
+@pytest.mark.parametrize("offset", [0.0, 0.1])
 @pytest.mark.parametrize(("sampling_rate", "num_mel_bins"), [(16000, 128), (16000, 64), (8000, 40)])
-def test_equals_kaldi(speech, sampling_rate, num_mel_bins):
-    expected = kaldi_fbank(speech, sampling_rate, num_mel_bins)
-    features = log_mel_spectrogram(torch.from_numpy(speech), num_mel_bins, sampling_rate)
+def test_equals_kaldi(speech, sampling_rate, num_mel_bins, offset):
+    sound = speech + np.float32(offset)
+    expected = kaldi_fbank(sound, sampling_rate, num_mel_bins)
+    features = log_mel_spectrogram(torch.from_numpy(sound), num_mel_bins, sampling_rate)
     np.testing.assert_allclose(features.numpy(), expected, atol=1e-3, rtol=0)
 
 
@@ -59,6 +62,21 @@ def test_blocks_change_nothing(speech, monkeypatch):
     whole = log_mel_spectrogram(waveform)
     monkeypatch.setattr("feature_extraction.log_mel_fftp.BLOCK_FRAMES", 7)
     torch.testing.assert_close(log_mel_spectrogram(waveform), whole, atol=1e-5, rtol=0)
+
+
+def test_autocast_changes_nothing(speech):
+    waveform = torch.from_numpy(speech)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = log_mel_spectrogram(waveform)
+    torch.testing.assert_close(features, log_mel_spectrogram(waveform), atol=0, rtol=0)
+
+
+def test_filter_groups_are_the_filter_bank():
+    for bins, rate in ((128, 16000), (40, 8000), (3, 16000)):
+        bank = torch.zeros_like(mel_filter_bank(bins, rate))
+        for rows, columns, weights in mel_filter_groups(bins, rate):
+            bank[rows, columns] += weights
+        torch.testing.assert_close(bank, mel_filter_bank(bins, rate), atol=0, rtol=0)
 
 
 def test_frames_of_standard_clips():

@@ -23,7 +23,8 @@ def small_grid(clip_folder, tmp_path, monkeypatch):
         "defaults": size | {"per_device_train_batch_size": 8},
         "tasks": {
             "sounds": {
-                "data": clip_folder.name, "metric": "accuracy", "frames": 80, "arguments": {"num_train_epochs": 1},
+                "data": clip_folder.name, "metric": "accuracy", "frames": 80, "labels": 3,
+                "arguments": {"num_train_epochs": 1},
             }
         },
         "arms": {"stride 5": {"time_stride": 5}, "stride 1": {"time_stride": 1}},
@@ -63,8 +64,12 @@ def test_a_run_is_kept_reported_and_not_repeated(small_grid, clip_folder, tmp_pa
     assert "| 1.25 ms |" in report
     assert report.count("not measured") == 3
     assert (tmp_path / "study-1.png").stat().st_size > 5000
+    one_panel = (tmp_path / "study-1.png").read_bytes()
+    times["milliseconds_per_clip"]["sounds"]["stride 1"] = 2.5
+    (tmp_path / "study_time.json").write_text(json.dumps(times), encoding="utf-8")
     study_report.write_report(small_grid, [results, results | {"arm": "stride 1"}])
-    assert "not measured" in (tmp_path / "study.md").read_text(encoding="utf-8")
+    assert "| 2.50 ms |" in (tmp_path / "study.md").read_text(encoding="utf-8")
+    assert (tmp_path / "study-1.png").read_bytes() != one_panel
     small_grid["defaults"]["num_hidden_layers"] = 2
     assert not study.load_results(small_grid)
     assert study.run_name(other) == "sounds-stride-1-seed-0"
