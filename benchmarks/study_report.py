@@ -25,8 +25,8 @@ same batches, one evaluation after the last epoch, no choice of checkpoint. A va
 standard deviation; where there are folds, a seed's value is the mean over its folds. One learning rate, chosen once,
 and few epochs serve all arms: what learns slowly looks worse here than it would in the end. SpecAugment draws widths
 between 0 and a limit, so its budget is that of its masks on average; SpecMask's is a cap. Multiply-adds are of one
-clip, linear layers only, as the paper counts. Times are of one clip in a training step, forward and backward, on one thread,
-medians of one run in which all models took turns (`python -m benchmarks.study_time`).
+clip, linear layers only, as the paper counts. Times are of one clip in a training step, forward and backward, on one
+thread, medians of one run in which all models took turns (`python -m benchmarks.study_time`).
 """
 
 CLAIMS = """## Where the paper's claims hold

@@ -1,0 +1,185 @@
+"""The report of the efficiency benchmark, and the README's table: made of its results alone."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+
+from benchmarks.report import RESULTS
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot
+
+README = Path(__file__).parent.parent / "README.md"
+BASELINE, PEAK = "transformers AST", "matrix product"
+COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#000000", "#EE8866")
+PRECISIONS = ("float32", "bfloat16")
+
+HEADER = """# What full-frequency patches cost, and save
+
+Made by `python -m benchmarks.efficiency` on {threads} threads of {processor}, torch {torch}. Medians; all that stands
+in one column ran in turn. Random weights, 527 classes. Multiply-adds are those of the linear layers, as the paper
+counts; FLOPs count attention too, and two per multiply-add, but not the selective scan, so AuM's share of the peak is
+understated. The share of the peak is that of the rate of one large matrix product in the same precision, measured in
+the same rounds. Memory, in float32, is that of the process beyond the libraries, weights included. transformers'
+extractor {extractor}. GPU: not measured.
+"""
+EXTRACTORS = {True: "runs torchaudio's code", False: "runs its own code, as torchaudio is not installed"}
+README_TABLE = """Median of one pipeline call on one clip, features included, base size on {threads} CPU threads
+({processor}), and how many times faster than transformers' AST in float32, which pads or cuts every clip to 10.24 s
+(`python -m benchmarks.efficiency`, all in one run; GPU: not measured):
+
+{table}"""
+
+
+class Results:
+    """The results file, to be asked for one value at a time."""
+
+    def __init__(self, results: dict):
+        self.results = results
+        self.sizes = list(dict.fromkeys(item["size"] for item in results["counts"]))
+        self.lengths = list(dict.fromkeys(item["seconds"] for item in results["counts"]))
+        self.models = list(dict.fromkeys(item["model"] for item in results["counts"]))
+
+    def median(self, **wanted: object) -> float | None:
+        """Median milliseconds of the record that has these values."""
+        return next((item["median_ms"] for item in self.results["records"] if wanted.items() <= item.items()), None)
+
+    def count(self, **wanted: object) -> dict:
+        """Counts of a model."""
+        return next(item for item in self.results["counts"] if wanted.items() <= item.items())
+
+    def memory(self, **wanted: object) -> float | None:
+        """Memory in MiB."""
+        return next((item["mib"] for item in self.results["memory"] if wanted.items() <= item.items()), None)
+
+    def step_per_clip(self, **wanted: object) -> float | None:
+        """Median milliseconds of a training step per clip."""
+        wanted |= {"what": "training step"}
+        steps = (item for item in self.results["records"] if wanted.items() <= item.items())
+        return next((item["median_ms"] / item["batch"] for item in steps), None)
+
+    def share_of_peak(self, model: str, **group: object) -> float | None:
+        """Rate of a forward pass over that of the matrix product, both of one group of records."""
+        flops = self.count(model=model, size=group["size"], seconds=group["seconds"])["flops"]
+        time, peak = (self.median(what="forward", model=name, **group) for name in (model, PEAK))
+        if None in (flops, time, peak):
+            return None
+        return group["batch"] * flops / time / (self.results["peak_flops"] / peak)
+
+
+def write_report(raw: dict, folder: Path) -> None:
+    """Write `efficiency.md` and its plot, and the README's table where the folder is that of the kept results."""
+    results, machine = Results(raw), raw["machine"]
+    parts = [HEADER.format(extractor=EXTRACTORS[machine["torchaudio"]], **machine)]
+    for size in results.sizes:
+        parts += [f"## Clips of 10 s, {size}\n", render_costs(results, size)]
+    for size in results.sizes:
+        parts += [f"## Sound to labels, {size}\n", render_pipelines(results, size)]
+    parts += ["## Feature extractor\n", render_extractors(results)]
+    plot_lengths(results, results.sizes[-1], folder / "efficiency.png")
+    parts.append("![Time against length](efficiency.png)\n")
+    text = "\n".join(parts)
+    (folder / "efficiency.md").write_text(text, encoding="utf-8")
+    print(text)
+    if folder == RESULTS:
+        table = README_TABLE.format(table=render_pipelines(results, "base"), **machine)
+        README.write_text(replace_block(README.read_text(encoding="utf-8"), table), encoding="utf-8")
+
+
+def replace_block(text: str, block: str) -> str:
+    """The README with a new table between its marks."""
+    marks = "<!-- benchmarks.efficiency -->", "<!-- end -->"
+    pattern = f"({re.escape(marks[0])}\n).*?(?={re.escape(marks[1])})"
+    if not re.search(pattern, text, flags=re.DOTALL):
+        raise ValueError(f"README.md lacks the marks {marks[0]} ... {marks[1]}")
+    return re.sub(pattern, lambda match: match[1] + block, text, flags=re.DOTALL)
+
+
+def render_table(header: list[str], rows: Iterable[list[str]]) -> str:
+    """Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)) + "\n"
+
+
+def show(value: float | None, form: str, unit: str = "") -> str:
+    """A value, or that there is none."""
+    return "not measured" if value is None else f"{value:{form}}{unit}"
+
+
+def render_costs(results: Results, size: str) -> str:
+    """Counts, times and memory of every model for clips of 10 s."""
+    header = ["model", "tokens", "parameters", "multiply-adds", "FLOPs"]
+    header += [
+        f"forward, {batch} clip{'s' * (batch > 1)}, {precision}" for precision in PRECISIONS for batch in (1, 16)
+    ]
+    header += [f"share of peak, 16 clips, {precision}" for precision in PRECISIONS]
+    header += [f"training step per clip, {precision}" for precision in PRECISIONS]
+    header += ["memory, forward of 16", "memory, training step"]
+    rows = []
+    for model in results.models:
+        group = {"model": model, "size": size, "seconds": 10}
+        counts, times = results.count(**group), {"what": "forward", **group}
+        row = [model, str(counts["tokens"]), f"{counts['parameters'] / 1e6:.1f} M"]
+        row += [f"{counts[name] / 1e9:.2f} G" for name in ("multiply_adds", "flops")]
+        row += [
+            show(results.median(batch=batch, precision=precision, **times), ".1f", " ms")
+            for precision in PRECISIONS
+            for batch in (1, 16)
+        ]
+        row += [show(results.share_of_peak(batch=16, precision=name, **group), ".0%") for name in PRECISIONS]
+        row += [show(results.step_per_clip(precision=name, **group), ".1f", " ms") for name in PRECISIONS]
+        row += [
+            show(results.memory(what=what, model=model, size=size), ".0f", " MiB")
+            for what in ("forward", "training step")
+        ]
+        rows.append(row)
+    return render_table(header, rows)
+
+
+def render_pipelines(results: Results, size: str) -> str:
+    """One pipeline call by length, with the ratio to transformers' AST at that length."""
+    rows = []
+    for model in results.models:
+        for precision in PRECISIONS:
+            cells = []
+            for seconds in results.lengths:
+                group = {"what": "pipeline", "size": size, "seconds": seconds}
+                time = results.median(model=model, precision=precision, **group)
+                base = results.median(model=BASELINE, precision="float32", **group)
+                cells.append(show(time, ".1f", f" ms ({base / time:.1f}x)" if time and base else ""))
+            rows.append([f"{model}, {precision}", *cells])
+    return render_table(["pipeline", *(f"{seconds:g} s clip" for seconds in results.lengths)], rows)
+
+
+def render_extractors(results: Results) -> str:
+    """Milliseconds per clip."""
+    rows = []
+    for batch in (1, 16):
+        for name in (BASELINE, "FFTP"):
+            times = [
+                results.median(what="extractor", model=name, seconds=seconds, batch=batch)
+                for seconds in results.lengths
+            ]
+            rows.append([name, str(batch), *(show(time and time / batch, ".2f", " ms") for time in times)])
+    return render_table(["extractor", "clips", *(f"per {seconds:g} s clip" for seconds in results.lengths)], rows)
+
+
+def plot_lengths(results: Results, size: str, path: Path) -> None:
+    """Time of a pipeline call against the length of the clip, one panel per precision."""
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
+    for axis, precision in zip(axes, PRECISIONS, strict=True):
+        for model, color in zip(results.models, COLORS, strict=False):
+            times = [
+                results.median(what="pipeline", size=size, seconds=seconds, model=model, precision=precision)
+                for seconds in results.lengths
+            ]
+            if all(times):
+                axis.loglog(results.lengths, times, "o-", color=color, label=model)
+        axis.set(xlabel="clip (s)", title=f"{size}, {precision}")
+        axis.grid(alpha=0.3)
+    axes[0].set(ylabel="pipeline call (ms)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

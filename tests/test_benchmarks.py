@@ -1,0 +1,101 @@
+"""What the benchmarks share: turns, memory, and a report that says what its results say."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import efficiency, efficiency_report, growth
+from benchmarks.efficiency_report import BASELINE, PEAK, Results
+from benchmarks.timing import peak_memory, summarise, time_in_turn
+
+MODEL = "FFTP-AST, stride 5"
+
+
+@pytest.fixture
+def results():
+    """A forward pass of 100 GFLOPs in 1 s beside a product of 200 in 1 s; 16 clips take 20 s."""
+
+    def record(model, milliseconds, what="forward", batch=1, size="base", precision="float32"):
+        group = {"what": what, "size": size, "seconds": 10.0, "batch": batch}
+        return group | {"model": model, "precision": precision, "median_ms": milliseconds}
+
+    counts = {"size": "base", "seconds": 10.0, "parameters": 87e6, "tokens": 199, "multiply_adds": 5e10, "flops": 1e11}
+    return {
+        "machine": {"processor": "X", "threads": 2, "torch": "2.13.0", "torchaudio": False},
+        "peak_flops": 2e11,
+        "counts": [counts | {"model": name} for name in (BASELINE, MODEL)],
+        "records": [
+            record(MODEL, 1000), record(PEAK, 1000), record(MODEL, 20000, batch=16), record(PEAK, 1000, batch=16),
+            record(MODEL, 50, "pipeline"), record(BASELINE, 500, "pipeline"),
+            record(MODEL, 800, "training step", batch=4),
+        ],
+        "memory": [{"what": "forward", "model": MODEL, "size": "base", "batch": 16, "mib": 512.4}],
+    }  # fmt: skip
+
+
+def test_calls_run_in_turn_and_equally_often():
+    order = []
+    times = time_in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, seconds=0.0)
+    assert order == ["a", "b"] * 4
+    assert [len(taken) for taken in times.values()] == [3, 3]
+    assert summarise([1.0, 2.0, 3.0, 4.0, 5.0]) == {"median_ms": 3000, "low_ms": 2000, "high_ms": 4000, "rounds": 5}
+
+
+def allocate(mebibytes):
+    """A call that needs this much memory while it runs."""
+    return lambda: np.ones(mebibytes << 17).sum()
+
+
+def test_peak_memory_is_that_of_the_call():
+    small, large = (peak_memory(allocate, mebibytes) for mebibytes in (50, 250))
+    assert large - small == pytest.approx(200, abs=20)
+
+
+def test_the_report_says_what_was_measured(results, tmp_path, monkeypatch):
+    assert Results(results).share_of_peak(MODEL, size="base", seconds=10.0, batch=1, precision="float32") == 0.5
+    assert Results(results).share_of_peak(MODEL, size="base", seconds=10.0, batch=16, precision="float32") == 0.4
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- benchmarks.efficiency -->\nold\n<!-- end -->\nafter\n", encoding="utf-8")
+    monkeypatch.setattr(efficiency_report, "README", readme)
+    monkeypatch.setattr(efficiency_report, "RESULTS", tmp_path)
+    efficiency_report.write_report(results, tmp_path)
+    report = (tmp_path / "efficiency.md").read_text(encoding="utf-8")
+    line = next(line for line in report.splitlines() if line.startswith(f"| {MODEL} |"))
+    assert "| 1000.0 ms | 20000.0 ms | not measured |" in line
+    assert line.endswith("| 40% | not measured | 200.0 ms | not measured | 512 MiB | not measured |")
+    assert (tmp_path / "efficiency.png").stat().st_size > 5000
+    text = readme.read_text(encoding="utf-8")
+    assert "old" not in text
+    assert f"| {MODEL}, float32 | 50.0 ms (10.0x) |" in text
+    assert text.startswith("before\n")
+    assert text.endswith("<!-- end -->\nafter\n")
+    with pytest.raises(ValueError, match="lacks the marks"):
+        efficiency_report.replace_block("no marks", "table")
+
+
+@pytest.mark.parametrize("name", [BASELINE, MODEL, "FFTP-AuM, stride 5"])
+def test_contenders_run(name, monkeypatch):
+    monkeypatch.setitem(efficiency.SIZES, "tiny", (48, 3))
+    for precision, dtype in efficiency.PRECISIONS.items():
+        call = efficiency.classify(name, "tiny", 0.5, precision)
+        assert call.func.model.dtype == dtype
+        assert len(call()) == efficiency.LABELS
+        assert efficiency.forward(name, "tiny", 0.5, 2, precision)().dtype == dtype
+    assert efficiency.extract(name, 0.5, 2)()["input_values"].shape[0] == 2
+
+
+def test_a_training_step_changes_the_weights(monkeypatch):
+    models, build = [], efficiency.build_model
+    monkeypatch.setattr(efficiency, "build_model", lambda *given: models.append(build(*given)) or models[-1])
+    steps = efficiency.training_steps(MODEL, "tiny", 0.2, 2)
+    before = torch.cat([parameter.detach().flatten() for parameter in models[0].parameters()])
+    for step in steps.values():
+        step()
+        after = torch.cat([parameter.detach().flatten() for parameter in models[0].parameters()])
+        assert not torch.equal(before, after)
+        before = after
+
+
+def test_exponents_are_slopes_of_logarithms():
+    sizes = [1, 10, 100, 1000, 10000]
+    assert growth.exponents(sizes, [2, 20, 200, 20000, 2000000]) == pytest.approx((1.0, 2.0))
