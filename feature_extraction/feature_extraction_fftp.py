@@ -262,7 +262,7 @@ def _pad_rows(
     position = torch.arange(length, device=rows.device)
     mask = position < torch.tensor(counts, device=rows.device)[:, None]
     index = torch.tensor(starts, device=rows.device)[:, None] + position
-    # A selection and a write into few rows: each is many times faster than indexing and masking all cells.
+    # Whole rows are selected, and only those of padding written, instead of indexing and masking every cell.
     batch = rows.index_select(0, index.clamp_(max=len(rows) - 1).flatten()).unflatten(0, mask.shape)
     batch[~mask] = value
     return batch, mask.long()

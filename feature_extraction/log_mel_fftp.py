@@ -78,7 +78,7 @@ def mel_filter_groups(
 ) -> list[tuple[slice, slice, torch.Tensor]]:
     """The filter bank as groups of neighbouring filters, each with the frequencies that it weighs.
 
-    Most weights of the whole bank are 0, and the products with them took a third of the time of the features.
+    Most weights of the whole bank are 0; the groups leave most of the products with them out.
 
     Returns:
         Of each group the frequencies and the filters that it holds, and their weights (frequencies, filters).

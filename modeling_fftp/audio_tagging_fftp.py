@@ -20,8 +20,8 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         tag = pipeline("audio-tagging", model=MODEL, trust_remote_code=True)
         tag("recording.flac", batch_size=4)
 
-    Windows slide over the recording; sound is read from disk as they need it, so an hour takes no more memory than a
-    minute. Files are read by soundfile (no ffmpeg), channels are averaged, other rates are resampled by soxr.
+    Windows slide over the recording; sound is read from disk as they need it, so an hour is never in memory at once.
+    Files are read by soundfile (no ffmpeg), channels are averaged, other rates are resampled by soxr.
 
     A call takes what `read_blocks` takes, or a list of that, and these arguments:
 
