@@ -39,6 +39,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         truncation: Whether a call that does not say so cuts clips to `max_length` frames.
         padding_value: Value of padded frames after normalisation.
         return_attention_mask: Whether calls return the mask unless they say otherwise.
+        pad_to_multiple_of: Padding of a call that names none goes on to a multiple of so many frames: clips of any
+            length come in few shapes, for which a compiled model is compiled once each.
         feature_size: Width of a frame as `pad` sees it; equal to `num_mel_bins` unless given.
     """
 
@@ -56,6 +58,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         truncation: bool = False,
         padding_value: float = 0.0,
         return_attention_mask: bool = True,
+        pad_to_multiple_of: int | None = None,
         feature_size: int | None = None,
         **kwargs,
     ):
@@ -75,6 +78,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         self.padding = padding
         self.truncation = truncation
         self.return_attention_mask = return_attention_mask
+        self.pad_to_multiple_of = pad_to_multiple_of
 
     def __call__(
         self,
@@ -98,7 +102,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             padding: "longest" (or True), "max_length", or False for a list of unequal lengths.
             max_length: Frames to pad or truncate to, instead of the extractor's.
             truncation: Whether to cut clips to `max_length` frames.
-            pad_to_multiple_of: Pad to a length in frames that is a multiple of this.
+            pad_to_multiple_of: Pad to a length in frames that is a multiple of this, instead of the extractor's.
             return_attention_mask: Whether to return the mask.
             return_tensors: "pt", or "np"; None gives arrays, and lists of arrays with `padding=False`.
             device: Where to compute. "pt" tensors stay on this device.
@@ -124,7 +128,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             features = self.normalize(features)
         counts = [num_frames(len(waveform), self.sampling_rate) for waveform in waveforms]
         if padding or return_tensors is not None:
-            length = self._batch_length(counts, padding, max_length, pad_to_multiple_of)
+            multiple = self.pad_to_multiple_of if pad_to_multiple_of is None else pad_to_multiple_of
+            length = self._batch_length(counts, padding, max_length, multiple)
             features, masks = _pad_rows(features, starts, counts, length, self.padding_value)
         else:
             features = [features[start : start + count] for start, count in zip(starts, counts, strict=True)]

@@ -37,7 +37,7 @@ def test_batch_equals_single_clips_and_padding_is_marked(extractor, clips):
         assert (row[mask == 0] == extractor.padding_value).all()
 
 
-def test_padding_and_truncation(extractor, clips):
+def test_padding_and_truncation(extractor, clips, monkeypatch):
     def shapes(**kwargs):
         return extractor(clips, sampling_rate=16000, **kwargs)["input_values"]
 
@@ -45,6 +45,11 @@ def test_padding_and_truncation(extractor, clips):
     assert shapes(padding="max_length", max_length=170).shape == (3, 170, 128)
     assert shapes(padding="longest", truncation=True, max_length=50).shape == (3, 50, 128)
     assert shapes(padding=True, pad_to_multiple_of=64).shape == (3, 192, 128)
+    # Without saying so in a call, as in a pipeline.
+    monkeypatch.setattr(extractor, "pad_to_multiple_of", 100)
+    assert shapes(padding=True).shape == (3, 200, 128)
+    assert shapes(padding=True, pad_to_multiple_of=64).shape == (3, 192, 128)
+    assert type(extractor).from_dict(extractor.to_dict()).pad_to_multiple_of == 100
     assert [item.shape for item in shapes(padding=False)] == [(98, 128), (1, 128), (161, 128)]
     with pytest.raises(ValueError, match=r"161 frames.*max_length=100"):
         shapes(padding="max_length", max_length=100)
