@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -38,32 +39,29 @@ def read_blocks(source: Any, sampling_rate: int) -> Iterator[np.ndarray]:
         ValueError: The sound cannot be decoded, or is of an unknown form.
         ImportError: A file or another rate, where soundfile or soxr is not installed.
     """
-    if isinstance(source, dict):
-        waveform = source.get("raw", source.get("array"))
-        if waveform is not None:
-            rate = source.get("sampling_rate")
-            if not rate or rate != int(rate):
-                raise ValueError(f"a dict of {[*source]} has 'sampling_rate' {rate}; expected whole Hz")
-            yield from _resampled(_cut(_as_mono(waveform), int(rate)), sampling_rate)
-            return
-        if source.get("bytes") is None and source.get("path") is None:
-            raise ValueError(f"a dict of {[*source]}; expected 'raw', 'array', 'bytes' or 'path'")
-        source = source["path"] if source.get("bytes") is None else source["bytes"]
-    if isinstance(source, (np.ndarray, torch.Tensor)):
-        yield from _resampled(_cut(_as_mono(source), sampling_rate), sampling_rate)
-    elif isinstance(source, (str, bytes, os.PathLike)):
-        yield from _resampled(_decode(source), sampling_rate)
-    else:
-        raise ValueError(f"a {type(source).__name__}; expected a path, bytes, an array or a dict")
+    sound, rate = _parse(source, sampling_rate)
+    yield from _resampled(_decode(sound) if rate is None else _cut(sound, rate), sampling_rate)
 
 
-def source_name(source: Any) -> str:
-    """What a message calls a source of `read_blocks`: its path, where it has one."""
+def sound_seconds(source: Any, sampling_rate: int) -> float:
+    """Length in seconds of what `read_blocks` takes, without decoding it; raises as that does."""
+    sound, rate = _parse(source, sampling_rate)
+    if rate is not None:
+        return len(sound) / rate
+    with _open(sound) as file:
+        return file.frames / file.samplerate
+
+
+@contextmanager
+def naming(source: Any) -> Iterator[None]:
+    """Put the path of a source of `read_blocks` in front of a ValueError, since it may be one of many."""
     data = source.get("bytes") if isinstance(source, dict) else source
     path = source.get("path") if isinstance(source, dict) else source
-    if isinstance(path, (str, os.PathLike)):
-        return os.fspath(path)
-    return "audio bytes" if isinstance(data, bytes) else "the sound"
+    name = "audio bytes" if isinstance(data, bytes) else "the sound"
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path) if isinstance(path, (str, os.PathLike)) else name}: {error}") from error
 
 
 def sliding_windows(blocks: Iterator[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray, bool]]:
@@ -94,6 +92,25 @@ def sliding_windows(blocks: Iterator[np.ndarray], window: int, hop: int) -> Iter
     yield start - missing, np.concatenate((passed[len(passed) - missing :], rest)), True
 
 
+def _parse(source: Any, sampling_rate: int) -> tuple[np.ndarray | str | bytes | os.PathLike, int | None]:
+    """Samples (samples,) and their rate, or a file, as path or bytes, and None."""
+    if isinstance(source, dict):
+        waveform = source.get("raw", source.get("array"))
+        if waveform is not None:
+            rate = source.get("sampling_rate")
+            if not rate or rate != int(rate):
+                raise ValueError(f"a dict of {[*source]} has 'sampling_rate' {rate}; expected whole Hz")
+            return _as_mono(waveform), int(rate)
+        if source.get("bytes") is None and source.get("path") is None:
+            raise ValueError(f"a dict of {[*source]}; expected 'raw', 'array', 'bytes' or 'path'")
+        source = source["path"] if source.get("bytes") is None else source["bytes"]
+    if isinstance(source, (np.ndarray, torch.Tensor)):
+        return _as_mono(source), sampling_rate
+    if isinstance(source, (str, bytes, os.PathLike)):
+        return source, None
+    raise ValueError(f"a {type(source).__name__}; expected a path, bytes, an array or a dict")
+
+
 def _as_mono(waveform: np.ndarray | torch.Tensor) -> np.ndarray:
     if isinstance(waveform, torch.Tensor):
         waveform = waveform.detach().cpu()
@@ -114,15 +131,21 @@ def _cut(samples: np.ndarray, rate: int) -> Iterator[tuple[np.ndarray, int]]:
         yield samples[start : start + step], rate
 
 
-def _decode(source: str | bytes | os.PathLike) -> Iterator[tuple[np.ndarray, int]]:
+@contextmanager
+def _open(source: str | bytes | os.PathLike) -> Iterator["soundfile.SoundFile"]:
     if soundfile is None:
         raise ImportError("reading sound files needs soundfile: pip install soundfile")
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            for block in file.blocks(BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True):
-                yield block.mean(axis=1), file.samplerate
+            yield file
     except soundfile.SoundFileError as error:
         raise ValueError(f"cannot decode: {error}") from error
+
+
+def _decode(source: str | bytes | os.PathLike) -> Iterator[tuple[np.ndarray, int]]:
+    with _open(source) as file:
+        for block in file.blocks(BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True):
+            yield block.mean(axis=1), file.samplerate
 
 
 def _resampled(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> Iterator[np.ndarray]:
@@ -137,4 +160,4 @@ def _resampled(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> 
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-__all__ = ["read_blocks", "sliding_windows", "source_name"]
+__all__ = ["naming", "read_blocks", "sliding_windows", "sound_seconds"]

@@ -1,14 +1,17 @@
 """The pipeline "audio-tagging": recordings of any length, to labels and to a timeline of them."""
 
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import Any
 
 import torch
 from transformers.pipelines.base import ChunkPipeline
 
-from .audio_stream_fftp import read_blocks, sliding_windows, source_name
+from .audio_stream_fftp import naming, read_blocks, sliding_windows, sound_seconds
 from .events_fftp import FRAME_SHIFT
 
+# By name, since a folder's copy of the code has classes of its own.
+CLIP_CLASSIFIERS = ("FFTPForAudioClassification", "FFTPOnnxForAudioClassification")
 AGGREGATIONS = ("mean", "max")
 # Less than a sample, more than the rounding of seconds.
 ROUNDING_SECONDS = 1e-6
@@ -50,7 +53,7 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if type(self.model).__name__ != "FFTPForAudioClassification":
+        if type(self.model).__name__ not in CLIP_CLASSIFIERS:
             raise ValueError(f"audio-tagging needs a clip classifier; the model is a {type(self.model).__name__}")
         if self.model.config.problem_type == "regression":
             raise ValueError("audio-tagging needs a classifier; this model's problem_type is 'regression'")
@@ -64,6 +67,19 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         windows, results = ({name: given[name] for name in names if name in given} for names in steps)
         return windows, {}, results
 
+    def __call__(self, inputs: Any, *args, **kwargs) -> dict[str, Any] | list[dict[str, Any]]:
+        """As in the class. Recordings of a list share batches with those of about their length: little is padded."""
+        batch_size = kwargs.get("batch_size") or self._batch_size or 1
+        if not isinstance(inputs, list) or batch_size == 1:
+            return super().__call__(inputs, *args, **kwargs)
+        order = sorted(range(len(inputs)), key=lambda index: self._seconds(inputs[index]), reverse=True)
+        answers = super().__call__([inputs[index] for index in order], *args, **kwargs)
+        return [answer for _, answer in sorted(zip(order, answers, strict=True), key=itemgetter(0))]
+
+    def _seconds(self, source: Any) -> float:
+        with naming(source):
+            return sound_seconds(source, self.feature_extractor.sampling_rate)
+
     def preprocess(
         self, inputs: Any, window_seconds: float | None = None, hop_seconds: float | None = None
     ) -> Iterator[dict[str, Any]]:
@@ -74,16 +90,13 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
             raise ValueError(f"hop_seconds={hop} must lie between 0 and window_seconds={window}")
         rate = self.feature_extractor.sampling_rate
         window, hop = round(window * rate), max(1, round(hop * rate))
-        try:
+        with naming(inputs):
             for start, samples, is_last in sliding_windows(read_blocks(inputs, rate), window, hop):
                 features = self.feature_extractor(samples, sampling_rate=rate, return_tensors="pt")
                 if self.dtype is not None:
                     features["input_values"] = features["input_values"].to(self.dtype)
                 # In samples: not every device has float64.
                 yield {**features, "span": torch.tensor([[start, start + len(samples)]]), "is_last": is_last}
-        except ValueError as error:
-            # It may be one of many.
-            raise ValueError(f"{source_name(inputs)}: {error}") from error
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         span, is_last = model_inputs.pop("span"), model_inputs.pop("is_last")

@@ -168,6 +168,27 @@ def test_several_recordings_of_unequal_length_in_batches(make_tagger, speech):
             assert [item["score"] for item in answer["labels"]] == pytest.approx(scores, abs=1e-5)
 
 
+def test_a_list_is_batched_by_length_and_answered_in_its_order(make_tagger, speech, tmp_path, monkeypatch):
+    tag = make_tagger()
+    soundfile.write(tmp_path / "long.wav", np.repeat(speech[:14000], 2), 2 * RATE)
+    short, middle = speech[:3000], {"raw": speech[:9000], "sampling_rate": RATE}
+    recordings = [short, str(tmp_path / "long.wav"), short, middle, str(tmp_path / "long.wav"), middle]
+    shapes, forward = [], tag.model.forward
+
+    def record(input_values, attention_mask):
+        shapes.append((len(input_values), int((attention_mask == 0).sum())))
+        return forward(input_values, attention_mask)
+
+    monkeypatch.setattr(tag.model, "forward", record)
+    answers = tag(recordings, batch_size=2)
+    assert [answer["duration"] for answer in answers] == [3000 / RATE, 14000 / RATE, 3000 / RATE, 9000 / RATE] + [
+        14000 / RATE, 9000 / RATE,
+    ]  # fmt: skip
+    assert shapes == [(2, 0), (2, 0), (2, 0)]
+    with pytest.raises(ValueError, match=r"missing\.wav: cannot decode"):
+        tag([short, str(tmp_path / "missing.wav")], batch_size=2)
+
+
 def test_arguments_of_the_call(make_tagger, speech, tmp_path):
     tag = make_tagger()
     buffer = io.BytesIO()
