@@ -15,11 +15,11 @@ from huggingface_hub.utils import filter_repo_objects
 
 REQUIRED = ("config.json", "preprocessor_config.json", "README.md")
 PATTERNS = (
-    *REQUIRED, "model*.safetensors", "model.safetensors.index.json", "*_fftp.py", "recipe.json", "*_results.json",
-    "*_per_class.json", "*.png",
+    *REQUIRED, "model*.safetensors", "model.safetensors.index.json", "model*.onnx", "*_fftp.py", "recipe.json",
+    "*_results.json", "*_per_class.json", "*.png",
 )  # fmt: skip
 # Of an earlier push, if this one does not bring them: code, weights, pickles.
-REPLACED = ("*_fftp.py", "*.safetensors", "*.bin", "*.pt", "*.pth")
+REPLACED = ("*_fftp.py", "*.safetensors", "*.onnx", "*.bin", "*.pt", "*.pth")
 # Fields of a config that say nothing about which model it is.
 INCIDENTAL = ("auto_map", "custom_pipelines", "dtype", "transformers_version", "use_cache", "_name_or_path")
 

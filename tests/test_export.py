@@ -1,6 +1,7 @@
 """ONNX files: logits equal to torch's at other lengths and batch sizes, and all that a user of the file needs."""
 
 import json
+import math
 
 import numpy as np
 import onnx
@@ -8,9 +9,11 @@ import onnxruntime
 import pytest
 import torch
 from test_modeling import BACKBONES, GEOMETRIES
+from transformers import pipeline
 
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.export import export
+from modeling_fftp.onnx_model import FFTPOnnxForAudioClassification
 from modeling_fftp.scan_fftp import IMPLEMENTATIONS
 from modeling_fftp.scan_onnx import selective_scan_onnx
 
@@ -60,6 +63,56 @@ def test_logits_equal_torch_at_other_lengths_and_batch_sizes(make_config, extrac
     assert IMPLEMENTATIONS["torch"] is plain
     assert not list(tmp_path.glob("*.part*"))
     onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
+
+
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi"])
+def test_int8_weights_give_nearly_the_same_logits(make_config, extractor, tmp_path, backbone):
+    model = save(FFTPForAudioClassification, make_config(**BACKBONES[backbone]), extractor, tmp_path)
+    small = export(tmp_path, int8=True)
+    assert small.name == "model_int8.onnx"
+    weights = [item for item in onnx.load(small).graph.initializer if item.data_type == onnx.TensorProto.INT8]
+    linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))
+    assert sum(math.prod(item.dims) for item in weights if len(item.dims) > 1) == linear
+    onnx.checker.check_model(small, full_check=True)
+    session = onnxruntime.InferenceSession(small)
+    assert session.get_modelmeta().custom_metadata_map.keys() >= {"labels", "problem_type", "feature_extractor"}
+    features, mask = torch.randn(4, 200, 128), torch.ones(4, 200, dtype=torch.long)
+    with torch.no_grad():
+        expected = model(features, mask).logits.numpy()
+    (logits,) = session.run(None, {"input_values": features.numpy(), "attention_mask": mask.numpy()})
+    assert 0 < np.abs(logits - expected).max() < 0.1 * expected.std()
+
+
+@pytest.mark.parametrize("task", ["audio-classification", "audio-tagging"])
+def test_pipelines_run_onnx_files(make_config, extractor, tmp_path, speech, caplog, task):
+    model = save(FFTPForAudioClassification, make_config(), extractor, tmp_path)
+    export(tmp_path)
+    onnx_model = FFTPOnnxForAudioClassification.from_pretrained(tmp_path, num_threads=1)
+    clips = [{"raw": clip, "sampling_rate": 16000} for clip in (speech, speech[:7000])]
+    answers = [
+        pipeline(task, model=each, feature_extractor=extractor, device="cpu")(clips, batch_size=2)
+        for each in (model, onnx_model)
+    ]
+    assert "not supported" not in caplog.text
+    if task == "audio-tagging":
+        answers = [[answer["labels"] for answer in given] for given in answers]
+    for expected, given in zip(*answers, strict=True):
+        scores = {item["label"]: item["score"] for item in expected}
+        assert {item["label"]: item["score"] for item in given} == pytest.approx(scores, abs=1e-5)
+    features = torch.randn(1, 60, 128)
+    torch.testing.assert_close(onnx_model(features).logits, model(features).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_file_of_another_model_is_refused(make_config, extractor, tmp_path):
+    config = make_config()
+    save(FFTPForAudioFrameClassification, config, extractor, tmp_path)
+    path = export(tmp_path)
+    with pytest.raises(ValueError, match=r"logits of 3 dimensions.*clip classifier 2 dimensions"):
+        FFTPOnnxForAudioClassification(path, config)
+    with pytest.raises(ValueError, match=r"has 4 labels.*config.json has 5 labels"):
+        FFTPOnnxForAudioClassification(path, make_config(num_labels=5))
+    with pytest.raises(OSError, match=r"model_int8\.onnx"):
+        FFTPOnnxForAudioClassification.from_pretrained(tmp_path, "model_int8.onnx")
 
 
 @pytest.mark.parametrize("backbone", ["ast", "fo-bi"])

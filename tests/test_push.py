@@ -173,7 +173,7 @@ def test_another_model_is_replaced_only_when_told(model_folder, push, hub, make_
 def test_old_pickles_and_shards_go_and_branches_are_kept_apart(model_folder, push, hub):
     push(model_folder, "words")
     on_main = dict(hub.files("tester/words"))
-    shards = {"training_args.bin": b"", "model-00001-of-00002.safetensors": b""}
+    shards = {"training_args.bin": b"", "model-00001-of-00002.safetensors": b"", "model_int8.onnx": b""}
     hub.commit("tester/words", "trial", on_main | shards)
     push(model_folder, "words", revision="trial")
     assert hub.files("tester/words", "trial").keys() == on_main.keys()
