@@ -16,6 +16,7 @@ README = Path(__file__).parent.parent / "README.md"
 BASELINE, PEAK = "transformers AST", "matrix product"
 COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#000000", "#EE8866")
 PRECISIONS = ("float32", "bfloat16")
+INT8 = "int8"
 
 HEADER = """# What full-frequency patches cost, and save
 
@@ -23,13 +24,13 @@ Made by `python -m benchmarks.efficiency` on {threads} threads of {processor}, t
 in one column ran in turn. Random weights, 527 classes. Multiply-adds are those of the linear layers, as the paper
 counts; FLOPs count attention too, and two per multiply-add, but not the selective scan, so AuM's share of the peak is
 understated. The share of the peak is that of the rate of one large matrix product in the same precision, measured in
-the same rounds. Memory, in float32, is that of the process beyond the libraries, weights included. transformers'
-extractor {extractor}. GPU: not measured.
+the same rounds. int8 are files of `python -m modeling_fftp.export --int8`, run by onnxruntime. Memory, in float32, is
+that of the process beyond the libraries, weights included. transformers' extractor {extractor}. GPU: not measured.
 """
 EXTRACTORS = {True: "runs torchaudio's code", False: "runs its own code, as torchaudio is not installed"}
 README_TABLE = """Median of one pipeline call on one clip, features included, base size on {threads} CPU threads
 ({processor}), and how many times faster than transformers' AST in float32, which pads or cuts every clip to 10.24 s
-(`python -m benchmarks.efficiency`, all in one run; GPU: not measured):
+(`python -m benchmarks.efficiency`, all in one run; int8: weights, on onnxruntime; GPU: not measured):
 
 {table}"""
 
@@ -142,8 +143,10 @@ def render_pipelines(results: Results, size: str) -> str:
     """One pipeline call by length, with the ratio to transformers' AST at that length."""
     rows = []
     for model in results.models:
-        for precision in PRECISIONS:
+        for precision in (*PRECISIONS, INT8):
             cells = []
+            if results.median(what="pipeline", size=size, model=model, precision=precision) is None:
+                continue
             for seconds in results.lengths:
                 group = {"what": "pipeline", "size": size, "seconds": seconds}
                 time = results.median(model=model, precision=precision, **group)
@@ -168,8 +171,8 @@ def render_extractors(results: Results) -> str:
 
 def plot_lengths(results: Results, size: str, path: Path) -> None:
     """Time of a pipeline call against the length of the clip, one panel per precision."""
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
-    for axis, precision in zip(axes, PRECISIONS, strict=True):
+    figure, axes = pyplot.subplots(1, 3, figsize=(14, 4), sharey=True, layout="constrained")
+    for axis, precision in zip(axes, (*PRECISIONS, INT8), strict=True):
         for model, color in zip(results.models, COLORS, strict=False):
             times = [
                 results.median(what="pipeline", size=size, seconds=seconds, model=model, precision=precision)

@@ -27,7 +27,7 @@ def results():
         "records": [
             record(MODEL, 1000), record(PEAK, 1000), record(MODEL, 20000, batch=16), record(PEAK, 1000, batch=16),
             record(MODEL, 50, "pipeline"), record(BASELINE, 500, "pipeline"),
-            record(MODEL, 800, "training step", batch=4),
+            record(MODEL, 20, "pipeline", precision="int8"), record(MODEL, 800, "training step", batch=4),
         ],
         "memory": [{"what": "forward", "model": MODEL, "size": "base", "batch": 16, "mib": 512.4}],
     }  # fmt: skip
@@ -67,6 +67,8 @@ def test_the_report_says_what_was_measured(results, tmp_path, monkeypatch):
     text = readme.read_text(encoding="utf-8")
     assert "old" not in text
     assert f"| {MODEL}, float32 | 50.0 ms (10.0x) |" in text
+    assert f"| {MODEL}, int8 | 20.0 ms (25.0x) |" in text
+    assert f"{MODEL}, bfloat16" not in text
     assert text.startswith("before\n")
     assert text.endswith("<!-- end -->\nafter\n")
     with pytest.raises(ValueError, match="lacks the marks"):
@@ -81,6 +83,10 @@ def test_contenders_run(name, monkeypatch):
         assert call.func.model.dtype == dtype
         assert len(call()) == efficiency.LABELS
         assert efficiency.forward(name, "tiny", 0.5, 2, precision)().dtype == dtype
+    if name in efficiency.EXPORTED:
+        threads = torch.get_num_threads()
+        assert len(efficiency.classify_int8(name, "tiny", 0.5)()) == efficiency.LABELS
+        assert torch.get_num_threads() == threads
     assert efficiency.extract(name, 0.5, 2)()["input_values"].shape[0] == 2
 
 
