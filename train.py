@@ -211,6 +211,7 @@ def build_collator(
     config: FFTPConfig,
     max_seconds: float | None,
     label_smoothing: float,
+    features_on_device: bool = False,
 ) -> SpecMaskDataCollator:
     """The training collator with what the recipe turns on; no crop without `max_seconds`."""
     transforms = [
@@ -237,6 +238,7 @@ def build_collator(
         label_smoothing=label_smoothing,
         num_labels=config.num_labels,
         transforms=[transform for transform in transforms if transform],
+        defer_features=features_on_device,
     )
 
 
@@ -322,7 +324,9 @@ def main(arguments: list[str]) -> None:
             clips, max_seconds = {role: compute_features(split, extractor) for role, split in clips.items()}, None
     # Ours smooths what mixup mixed as well; transformers' own would refuse that.
     label_smoothing, training.label_smoothing_factor = training.label_smoothing_factor, 0.0
-    collator = build_collator(augmentation, extractor, model.config, max_seconds, label_smoothing)
+    collator = build_collator(
+        augmentation, extractor, model.config, max_seconds, label_smoothing, data.features_on_device
+    )
     scorer = build_scorer(classes)
     averaging = None
     if training.ema_decay or training.average_last_epochs:

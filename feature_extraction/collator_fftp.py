@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import TrainerCallback
 
 from .augment_fftp import ColoredNoise, Mixup, RandomCrop, SpectrogramTransform, SpeedPerturb
@@ -38,6 +39,8 @@ class SpecMaskDataCollator(TrainerCallback):
         transforms: Changes to the spectrogram, in this order, before the masks.
         generator: Source of randomness; None is torch's default generator, which differs between the workers of a
             `DataLoader` and between epochs and which Trainer saves in its checkpoints.
+        defer_features: Whether calls return sound, changed and padded, and leave features, their changes and masks to
+            `featurize`, which `FFTPTrainer` calls on its device.
         training: Whether to augment.
 
     Raises:
@@ -57,6 +60,7 @@ class SpecMaskDataCollator(TrainerCallback):
         num_labels: int | None = None,
         transforms: Sequence[SpectrogramTransform] = (),
         generator: torch.Generator | None = None,
+        defer_features: bool = False,
         training: bool = True,
     ):
         if (mixup is not None or label_smoothing) and num_labels is None:
@@ -73,6 +77,7 @@ class SpecMaskDataCollator(TrainerCallback):
         self.num_labels = num_labels
         self.transforms = tuple(transforms)
         self.generator = generator
+        self.defer_features = defer_features
         self.training = training
         self._in_train = False
 
@@ -81,26 +86,61 @@ class SpecMaskDataCollator(TrainerCallback):
 
         Returns:
             `input_values` (batch, frames, mel bins), `attention_mask` (batch, frames), and `labels`, (batch,) int64 or
-            (batch, labels) float32, where the examples have any.
+            (batch, labels) float32, where the examples have any. With `defer_features` and sound, in place of the
+            first two `audio` (batch, samples) and `num_samples` (batch,).
         """
         labels = _stack_labels(examples)
         if self.training and labels is not None and (self.mixup is not None or self.label_smoothing):
             labels = self._soften(labels)
         if "audio" in examples[0]:
-            batch, labels = self._from_audio([example["audio"] for example in examples], labels)
+            waveforms, labels = self._change_sound([example["audio"] for example in examples], labels)
+            if self.defer_features:
+                lengths = torch.tensor([len(wave) for wave in waveforms])
+                batch = {"audio": pad_sequence(waveforms, batch_first=True), "num_samples": lengths}
+            else:
+                batch = self._make_features(waveforms)
         else:
             self._refuse_features()
             features = [np.asarray(example["input_values"], dtype=np.float32) for example in examples]
             batch = self.feature_extractor.pad(
                 {"input_values": features}, padding="longest", return_attention_mask=True, return_tensors="pt"
             )
+            batch = self._change_features(batch)
+        return batch if labels is None else {**batch, "labels": labels}
+
+    def featurize(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Features of a batch of sound, augmented while training, on the device that the sound is on.
+
+        Args:
+            batch: `audio` (batch, samples), `num_samples` (batch,), and anything else.
+
+        Returns:
+            What a call without `defer_features` gives.
+        """
+        rest = dict(batch)
+        sound, lengths = rest.pop("audio"), rest.pop("num_samples").tolist()
+        return self._make_features([wave[:length] for wave, length in zip(sound, lengths, strict=True)]) | rest
+
+    def _make_features(self, waveforms: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Spectrograms of waveforms (samples,), changed and masked while training, and their mask."""
+        features = self.feature_extractor(
+            waveforms,
+            sampling_rate=self.feature_extractor.sampling_rate,
+            padding="longest",
+            return_attention_mask=True,
+            return_tensors="pt",
+            device=waveforms[0].device,
+        )
+        return self._change_features(features)
+
+    def _change_features(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Spectrograms, changed and masked while training, and their mask."""
         input_values, attention_mask = batch["input_values"], batch["attention_mask"].long()
         if self.training:
             for transform in (*self.transforms, self.spec_mask):
                 if transform is not None:
                     input_values = transform(input_values, attention_mask, self.generator)
-        collated = {"input_values": input_values, "attention_mask": attention_mask}
-        return collated if labels is None else {**collated, "labels": labels}
+        return {"input_values": input_values, "attention_mask": attention_mask}
 
     def _soften(self, labels: torch.Tensor) -> torch.Tensor:
         """Smoothed vectors over the labels; mixed afterwards they are what a smoothed mixture would be."""
@@ -110,10 +150,10 @@ class SpecMaskDataCollator(TrainerCallback):
         rest = torch.full_like(labels, 1 / self.num_labels if has_one_class else 1 / 2)
         return torch.lerp(labels, rest, self.label_smoothing)
 
-    def _from_audio(
+    def _change_sound(
         self, clips: list[Any], labels: torch.Tensor | None
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """Features of waveforms (samples,), changed in speed, cropped, mixed and made noisy while training."""
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """Waveforms (samples,), changed in speed, cropped, mixed and made noisy while training, and their labels."""
         waveforms = [torch.from_numpy(np.require(clip, np.float32, "W")) for clip in clips]
         for transform in (self.speed, self.crop):
             if self.training and transform is not None:
@@ -124,14 +164,7 @@ class SpecMaskDataCollator(TrainerCallback):
             waveforms, labels = self.mixup(waveforms, labels, self.generator)
         if self.training and self.noise is not None:
             waveforms = self.noise(waveforms, self.generator)
-        batch = self.feature_extractor(
-            waveforms,
-            sampling_rate=self.feature_extractor.sampling_rate,
-            padding="longest",
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        return batch, labels
+        return waveforms, labels
 
     def _refuse_features(self) -> None:
         if self.training and any(x is not None for x in (self.speed, self.crop, self.mixup, self.noise)):

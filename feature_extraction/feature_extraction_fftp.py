@@ -224,7 +224,12 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             clips = raw_speech if is_batch else [raw_speech]
         if not len(clips):
             raise ValueError("no clips: expected at least one waveform, got an empty batch")
-        return [self._to_waveform(clip, index, device) for index, clip in enumerate(clips)]
+        waveforms = [self._to_waveform(clip, index, device) for index, clip in enumerate(clips)]
+        # A sum is finite only where all samples are (one that overflowed is looked at again), and is much faster; one
+        # look at all sums waits for a GPU once.
+        if not torch.stack([waveform.sum() for waveform in waveforms]).isfinite().all():
+            _refuse_not_finite(waveforms)
+        return waveforms
 
     def _to_waveform(self, clip: Waveform, index: int, device: torch.device) -> torch.Tensor:
         if not isinstance(clip, torch.Tensor):
@@ -238,11 +243,15 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         if not len(samples):
             raise ValueError(f"clip {index} is empty: expected at least one sample")
         samples = _pcm_to_float(samples, index)
-        # The sum is finite only where all samples are (one that overflowed is looked at again), and is much faster.
-        if not samples.sum().isfinite() and not samples.isfinite().all():
-            raise ValueError(f"clip {index} holds {int((~samples.isfinite()).sum())} samples that are NaN or infinite")
         missing = window_length(self.sampling_rate) - len(samples)
         return torch.nn.functional.pad(samples, (0, missing)) if missing > 0 else samples
+
+
+def _refuse_not_finite(waveforms: list[torch.Tensor]) -> None:
+    for index, waveform in enumerate(waveforms):
+        bad = int((~waveform.isfinite()).sum())
+        if bad:
+            raise ValueError(f"clip {index} holds {bad} samples that are NaN or infinite")
 
 
 def _pcm_to_float(samples: torch.Tensor, index: int) -> torch.Tensor:

@@ -87,6 +87,9 @@ class DataArguments:
     cache_features: bool = field(
         default=False, metadata={"help": "Compute features once, not per batch; without mixup and cropping."}
     )
+    features_on_device: bool = field(
+        default=False, metadata={"help": "Compute, change and mask features on the GPU, not in the data loader."}
+    )
     num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
 
 
@@ -215,6 +218,8 @@ def parse_arguments(arguments: list[str]) -> tuple:
         raise SystemExit(
             "train.py: --validation_column and --validation_value go together: a column and one of its groups"
         )
+    if data.cache_features and data.features_on_device:
+        raise SystemExit("train.py: --cache_features leaves nothing to compute on the device; drop one of the two")
     training = groups[-1]
     if not training.do_train and groups[0].model_name_or_path is None:
         raise SystemExit("train.py: --do_train false evaluates a checkpoint; name it with --model_name_or_path")

@@ -156,6 +156,8 @@ class WeightAveraging(TrainerCallback):
 class FFTPTrainer(Trainer):
     """Trainer that decays weights only, draws rare classes more often, and averages weights, as asked.
 
+    Sound that `SpecMaskDataCollator` leaves to it becomes features on the training device.
+
     Args:
         *args: As for `Trainer`.
         class_balanced: Whether a `ClassBalancedSampler` draws the training clips, by their "labels".
@@ -175,6 +177,11 @@ class FFTPTrainer(Trainer):
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
                 raise ValueError("weights cannot be averaged where FSDP or DeepSpeed keep only a part of them")
             self.add_callback(averaging)
+
+    def _prepare_inputs(self, inputs):
+        inputs = super()._prepare_inputs(inputs)
+        # A collator that defers features leaves sound.
+        return self.data_collator.featurize(inputs) if "audio" in inputs else inputs
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Names of the parameters that weight decay applies to."""

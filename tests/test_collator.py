@@ -110,6 +110,26 @@ def test_generator_decides(make_config, extractor, examples):
     assert (batch(1) != batch(2)).any()
 
 
+def test_deferred_features_are_those_of_a_single_call(make_config, extractor, examples):
+    def build(defer_features):
+        return SpecMaskDataCollator(
+            extractor, SpecMask.from_config(make_config(), 0.3), mixup=Mixup(), num_labels=4, transforms=[TimeRoll()],
+            generator=torch.Generator().manual_seed(0), defer_features=defer_features,
+        )  # fmt: skip
+
+    expected = build(False)(examples)
+    collator = build(True)
+    sound = collator(examples)
+    assert {name: tuple(value.shape) for name, value in sound.items()} == {
+        "audio": (4, 16000), "num_samples": (4,), "labels": (4, 4),
+    }  # fmt: skip
+    batch = collator.featurize(sound)
+    assert batch.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(batch[name], expected[name])
+    assert sound.keys() == {"audio", "num_samples", "labels"}
+
+
 def test_misuse_is_refused(extractor, examples):
     for setting in ({"mixup": Mixup()}, {"label_smoothing": 0.1}):
         with pytest.raises(ValueError, match="num_labels"):

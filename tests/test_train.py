@@ -255,16 +255,20 @@ def test_mislabelled_clips_are_left_out(clip_folder, tmp_path):
     ]
 
 
-def test_cached_features_train_the_same_model(clip_folder, tmp_path):
+def test_features_from_other_places_train_the_same_model(clip_folder, tmp_path):
     plain = ["--dataset_name", clip_folder, "--mixup_probability", 0, "--roll_frames", 0, "--noise", 0]
     plain += ["--spec_mask_budget", 0]
     run_training(tmp_path / "sound", *plain)
     run_training(tmp_path / "features", *plain, "--cache_features", "true")
-    sound, features = (FFTPForAudioClassification.from_pretrained(tmp_path / name) for name in ("sound", "features"))
-    for one, other in zip(sound.parameters(), features.parameters(), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+    run_training(tmp_path / "device", *plain, "--features_on_device", "true")
+    models = [FFTPForAudioClassification.from_pretrained(tmp_path / name) for name in ("sound", "features", "device")]
+    for parameters in zip(*(model.parameters() for model in models), strict=True):
+        for other in parameters[1:]:
+            torch.testing.assert_close(parameters[0], other, atol=1e-4, rtol=1e-3)
     with pytest.raises(SystemExit, match="--cache_features goes with --mixup_probability 0"):
         run_training(tmp_path / "mixed", "--dataset_name", clip_folder, "--cache_features", "true")
+    with pytest.raises(SystemExit, match="--cache_features leaves nothing to compute on the device"):
+        run_training(tmp_path / "both", *plain, "--cache_features", "true", "--features_on_device", "true")
 
 
 @pytest.mark.parametrize("result", [["--ema_decay", "0.9"], ["--average_last_epochs", "2"]], ids=" ".join)

@@ -121,6 +121,30 @@ def test_resumed_average_is_that_of_an_unbroken_run(build, tmp_path, averaging):
         assert torch.equal(one, other)
 
 
+def test_sound_becomes_features_in_the_trainer(make_config, extractor, tmp_path):
+    rng = np.random.default_rng(0)
+    examples = [{"audio": rng.normal(size=16000 - 900 * i).astype(np.float32), "labels": i % 4} for i in range(8)]
+
+    def train(defer_features):
+        arguments = TrainingArguments(
+            tmp_path / str(defer_features), num_train_epochs=2, per_device_train_batch_size=4, use_cpu=True,
+            remove_unused_columns=False, report_to="none", disable_tqdm=True, save_strategy="no",
+        )  # fmt: skip
+        torch.manual_seed(0)
+        collator = SpecMaskDataCollator(extractor, defer_features=defer_features)
+        trainer = FFTPTrainer(
+            FFTPForAudioClassification(make_config()), arguments, data_collator=collator, callbacks=[collator],
+            train_dataset=examples, eval_dataset=examples,
+        )  # fmt: skip
+        trainer.train()
+        return trainer.evaluate()["eval_loss"], trainer.model.state_dict()
+
+    (loss, weights), (expected_loss, expected) = train(True), train(False)
+    assert loss == expected_loss
+    for name, value in expected.items():
+        assert torch.equal(weights[name], value), name
+
+
 def test_half_written_checkpoints_are_passed_over(tmp_path):
     for step, state in (("3", "{}"), ("10", "{}"), ("20", '{"epoch": 1'), ("30", None), ("best", "{}")):
         (tmp_path / f"checkpoint-{step}").mkdir()
