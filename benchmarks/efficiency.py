@@ -126,6 +126,20 @@ def training_step(name: str, size: str, seconds: float, batch: int) -> Callable[
     return training_steps(name, size, seconds, batch)["float32"]
 
 
+def forward_backward(name: str, size: str, seconds: float, batch: int, checkpointing: bool) -> Callable[[], object]:
+    """A forward and a backward pass in float32, with or without gradient checkpointing."""
+    model, features = build_model(name, size).train(), make_features(name, seconds, batch)
+    labels = torch.zeros(batch, dtype=torch.long)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+
+    def call() -> None:
+        model.zero_grad()
+        torch.nn.functional.cross_entropy(model(features).logits, labels).backward()
+
+    return call
+
+
 def classify(name: str, size: str, seconds: float, precision: str = "float32") -> Callable[[], object]:
     """The pipeline on one clip, sound to labels; it takes its precision from the model."""
     extractor = ASTFeatureExtractor() if name == BASELINE else FFTPFeatureExtractor()
@@ -144,18 +158,24 @@ def build_onnx_model(name: str, size: str) -> FFTPOnnxForAudioClassification:
 
 
 def classify_int8(name: str, size: str, seconds: float) -> Callable[[], object]:
-    """The pipeline on one clip with int8 weights, all threads but one left to onnxruntime."""
-    threads, model, sound = torch.get_num_threads(), build_onnx_model(name, size), make_sound(seconds)
-    run_pipeline = pipeline("audio-classification", model=model, feature_extractor=FFTPFeatureExtractor())
+    """The pipeline on one clip with int8 weights."""
+    model = build_onnx_model(name, size)
+    classify_clip = pipeline("audio-classification", model=model, feature_extractor=FFTPFeatureExtractor())
+    return with_one_torch_thread(partial(classify_clip, make_sound(seconds)))
 
-    def call() -> object:
+
+def with_one_torch_thread(call: Callable[[], object]) -> Callable[[], object]:
+    """The call, with the processors left to onnxruntime's threads."""
+    threads = torch.get_num_threads()
+
+    def call_alone() -> object:
         torch.set_num_threads(1)
         try:
-            return run_pipeline(sound)
+            return call()
         finally:
             torch.set_num_threads(threads)
 
-    return call
+    return call_alone
 
 
 def extract(name: str, seconds: float, batch: int) -> Callable[[], object]:

@@ -1,0 +1,179 @@
+"""Ways to run one model on a CPU: time of the pipeline, and what each costs in accuracy and disk.
+
+    python -m benchmarks.inference FOLDER --dataset_name DATA
+
+FOLDER is a trained model, DATA a data set whose validation split it is tried on. Besides, a base model with random
+weights on clips of 1 s and 10 s, and recordings of mixed lengths in batches: in their order, and sorted by length.
+"""
+
+import argparse
+import shutil
+import statistics
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Audio, Dataset
+from transformers import Pipeline, pipeline
+
+from benchmarks.efficiency import make_sound, with_one_torch_thread
+from benchmarks.report import describe_machine, keep
+from benchmarks.timing import time_in_turn
+from feature_extraction import FFTPFeatureExtractor
+from feature_extraction.audio_dataset_fftp import find_column, load_splits
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.export import FILE_NAMES, export
+from modeling_fftp.onnx_model import FFTPOnnxForAudioClassification
+
+# torch: precision, and whether it is compiled.
+TORCH = {
+    "float32": (torch.float32, False),
+    "float32, compiled": (torch.float32, True),
+    "bfloat16": (torch.bfloat16, False),
+    "bfloat16, compiled": (torch.bfloat16, True),
+}
+# onnxruntime: whether the weights are int8.
+ONNX = {"ONNX, float32": False, "ONNX, int8": True}
+# Frames: a compiled model gets ten shapes of clips up to 10 s.
+BUCKET = 100
+CLIP_SECONDS = (1, 10)
+BATCH = 32
+MIXED_CLIPS, MIXED_BATCH = 64, 8
+
+
+def save_base(folder: Path) -> None:
+    """A base model with random weights, and its extractor."""
+    torch.manual_seed(0)
+    FFTPForAudioClassification(FFTPConfig(num_labels=527)).save_pretrained(folder)
+    FFTPFeatureExtractor().save_pretrained(folder)
+
+
+def build(folder: Path, way: str, task: str) -> Pipeline:
+    """The pipeline of a folder, run in a way."""
+    extractor = FFTPFeatureExtractor.from_pretrained(folder)
+    if way in ONNX:
+        model = FFTPOnnxForAudioClassification.from_pretrained(folder, FILE_NAMES[ONNX[way]])
+    else:
+        dtype, is_compiled = TORCH[way]
+        model = FFTPForAudioClassification.from_pretrained(folder, dtype=dtype).eval()
+        if is_compiled:
+            model.compile(dynamic=False)
+            extractor.pad_to_multiple_of = BUCKET
+    return pipeline(task, model=model, feature_extractor=extractor, device="cpu")
+
+
+def measure_times(folder: Path, seconds: float, clip_seconds: float) -> dict[str, float]:
+    """Median milliseconds of a pipeline call on one clip, by way."""
+    calls: dict[str, Callable] = {}
+    for way in (*TORCH, *ONNX):
+        call = partial(build(folder, way, "audio-classification"), make_sound(clip_seconds))
+        calls[way] = with_one_torch_thread(call) if way in ONNX else call
+    return {way: 1000 * statistics.median(times) for way, times in time_in_turn(calls, seconds).items()}
+
+
+def measure_accuracy(folder: Path, clips: Dataset) -> dict[str, dict[str, float]]:
+    """Share of the clips that a way labels right, and that it labels as float32 does."""
+    audio, label = find_column(clips, "audio"), find_column(clips, "label")
+    names = clips.features[label].names
+    wanted = [names[index] for index in clips[label]]
+    sounds = clips.cast_column(audio, Audio(decode=False))[audio][:]
+    answers = {}
+    for way in (*TORCH, *ONNX):
+        tag = build(folder, way, "audio-tagging")
+        answers[way] = [answer["labels"][0]["label"] for answer in tag(sounds, batch_size=BATCH, top_k=1)]
+    return {
+        way: {
+            "accuracy": float(np.mean(np.array(given) == wanted)),
+            "as_float32": float(np.mean(np.array(given) == answers["float32"])),
+        }
+        for way, given in answers.items()
+    }
+
+
+def measure_batching(folder: Path, seconds: float) -> dict[str, float]:
+    """Median seconds for recordings of 1 to 10 s in batches, by their order."""
+    tag = build(folder, "float32", "audio-tagging")
+    lengths = np.random.default_rng(0).uniform(*CLIP_SECONDS, size=MIXED_CLIPS)
+    recordings = [make_sound(length) for length in lengths]
+    # Only a list can be sorted; a generator's recordings come as they come.
+    calls = {
+        "one at a time": lambda: tag(recordings),
+        "batches in the given order": lambda: [*tag((sound for sound in recordings), batch_size=MIXED_BATCH)],
+        "batches sorted by length": lambda: tag(recordings, batch_size=MIXED_BATCH),
+    }
+    return {name: statistics.median(times) for name, times in time_in_turn(calls, seconds).items()}
+
+
+def measure(trained: Path, dataset: str, split: str, seconds: float) -> dict:
+    """All of it; the exported files lie beside copies of the models."""
+    clips = load_splits(dataset)[split]
+    with tempfile.TemporaryDirectory() as scratch:
+        base, copy = Path(scratch, "base"), Path(scratch, "trained")
+        save_base(base)
+        shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("checkpoint-*", "*.onnx"))
+        for folder in (base, copy):
+            for is_int8 in FILE_NAMES:
+                export(folder, int8=is_int8)
+        return {
+            "machine": describe_machine(),
+            "model": trained.name,
+            "clips": len(clips),
+            "dataset": Path(dataset).name,
+            "base": {f"{length} s": measure_times(base, seconds, length) for length in CLIP_SECONDS},
+            "accuracy": measure_accuracy(copy, clips),
+            "mib": {way: (copy / FILE_NAMES[int8]).stat().st_size / 2**20 for way, int8 in ONNX.items()}
+            | {way: (copy / "model.safetensors").stat().st_size / 2**20 for way in TORCH},
+            "batching": measure_batching(base, seconds),
+        }
+
+
+def render(results: dict) -> str:
+    """Markdown."""
+    machine = results["machine"]
+    lines = [
+        "# Ways to run a model on a CPU",
+        "",
+        f"`python -m benchmarks.inference` on {machine['threads']} threads of {machine['processor']}, torch "
+        f"{machine['torch']}; medians, in turn.",
+        "",
+        f"Time: the pipeline on one clip, base size, 199 tokens on 10 s. Accuracy: `{results['model']}` on "
+        f"{results['clips']} validation clips of {results['dataset']}, in batches of {BATCH}. Compiled models get "
+        f"clips padded to a multiple of {BUCKET / 100:g} s.",
+        "",
+        "| way | " + " | ".join(f"base, {length}" for length in results["base"]) + " | accuracy | as float32 | file |",
+        "|---|---|---|---|---|---|",
+    ]
+    for way, accuracy in results["accuracy"].items():
+        cells = [f"{times[way]:.1f} ms" for times in results["base"].values()]
+        cells += [f"{accuracy['accuracy']:.2%}", f"{accuracy['as_float32']:.2%}", f"{results['mib'][way]:.1f} MiB"]
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    slowest = max(results["batching"].values())
+    lines += [
+        "",
+        f"`audio-tagging` on {MIXED_CLIPS} recordings of 1 to 10 s, base size, float32, batches of {MIXED_BATCH}:",
+        "",
+        "| | time | times as fast |",
+        "|---|---|---|",
+        *(f"| {name} | {time:.1f} s | {slowest / time:.2f} |" for name, time in results["batching"].items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="trained model")
+    parser.add_argument("--dataset_name", required=True, help="Hub id or folder")
+    parser.add_argument("--split", default="validation")
+    parser.add_argument("--seconds_per_group", type=float, default=60.0)
+    arguments = parser.parse_args()
+    results = measure(arguments.folder, arguments.dataset_name, arguments.split, arguments.seconds_per_group)
+    keep("inference", results, render(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Where the time of a training step goes, what gradient checkpointing costs, and what workers that load data gain.
+
+The parts are those of this code and, with `--against FOLDER`, of another checkout of it, in turn.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks import training_step
+from benchmarks.efficiency import forward_backward
+from benchmarks.report import describe_machine, keep
+from benchmarks.timing import peak_memory, time_in_turn
+from modeling_fftp.trainer_fftp import FFTPTrainer
+
+ROOT = Path(__file__).parent.parent
+DATA_PARTS = ("reading", "features", "masks", "other changes to clips")
+PARTS = (*DATA_PARTS, "forward", "backward", "clipping", "optimizer")
+WORKERS = (0, 1, 2)
+TRAINED_CLIPS = 64 * 40
+# A model of the middle size, 16 clips of 10 s.
+CHECKPOINTED = ("FFTP-AST, stride 5", "small", 10.0, 16)
+
+
+def measure_parts(checkouts: dict[str, Path], turns: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Median milliseconds by checkout, precision and part; processes of the checkouts run in turn."""
+    times = {name: {} for name in checkouts}
+    for _ in range(turns):
+        for name, folder in checkouts.items():
+            output = subprocess.run(
+                [sys.executable, training_step.__file__, str(rounds)],
+                cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, text=True, check=True,
+            ).stdout  # fmt: skip
+            for precision, parts in json.loads(output).items():
+                for part, taken in parts.items():
+                    times[name].setdefault(precision, {}).setdefault(part, []).extend(taken)
+    return {
+        name: {precision: find_parts(parts) for precision, parts in precisions.items()}
+        for name, precisions in times.items()
+    }
+
+
+def find_parts(times: dict[str, list[float]]) -> dict[str, float]:
+    """Medians of the parts that add up to a step."""
+    medians = {part: statistics.median(taken) for part, taken in times.items()}
+    medians["other changes to clips"] = max(0.0, medians["collator"] - medians["features"] - medians["masks"])
+    return {part: medians[part] for part in PARTS}
+
+
+def measure_checkpointing(seconds: float) -> list[dict]:
+    """Time and memory of a forward and backward pass, with and without."""
+    ways = {"all activations kept": False, "gradient checkpointing": True}
+    calls = {name: forward_backward(*CHECKPOINTED, checkpointing) for name, checkpointing in ways.items()}
+    times = time_in_turn(calls, seconds)
+    return [
+        {
+            "way": name,
+            "milliseconds": 1000 * statistics.median(times[name]),
+            "mib": peak_memory(forward_backward, *CHECKPOINTED, checkpointing),
+        }
+        for name, checkpointing in ways.items()
+    ]
+
+
+def measure_workers(turns: int) -> dict[int, float]:
+    """Clips per second of `FFTPTrainer` by the number of workers, medians."""
+    rates = {workers: [] for workers in WORKERS}
+    with tempfile.TemporaryDirectory() as folder:
+        clips = training_step.make_clips(f"{folder}/clips", TRAINED_CLIPS)
+        for _ in range(turns):
+            for workers in WORKERS:
+                rates[workers].append(train_once(clips, f"{folder}/output", workers))
+    return {workers: statistics.median(taken) for workers, taken in rates.items()}
+
+
+def train_once(clips, folder: str, workers: int) -> float:
+    """Clips per second of one epoch as train.py runs it, without evaluation."""
+    torch.manual_seed(0)
+    model, collator, arguments = training_step.build(folder)
+    arguments.num_train_epochs, arguments.dataloader_num_workers = 1, workers
+    arguments.eval_strategy = arguments.save_strategy = "no"
+    arguments.load_best_model_at_end, arguments.disable_tqdm = False, True
+    trainer = FFTPTrainer(model, arguments, data_collator=collator, callbacks=[collator], train_dataset=clips)
+    return trainer.train().metrics["train_samples_per_second"]
+
+
+def render(results: dict) -> str:
+    """Markdown."""
+    machine = results["machine"]
+    lines = [
+        "# Where the time of a training step goes",
+        "",
+        f"`python -m benchmarks.training` on {machine['threads']} threads of {machine['processor']}, torch "
+        f"{machine['torch']}; medians. GPU: not measured.",
+        "",
+        "The step of the recipe `fftp-ast-tiny-speech-commands-ar` (192 wide, 12 layers) on 64 clips of 1 s:",
+        "",
+        "| code, precision | " + " | ".join(PARTS) + " | step | clips per second | forward and backward |",
+        "|---" * (len(PARTS) + 4) + "|",
+    ]
+    for name, precisions in results["parts"].items():
+        for precision, parts in precisions.items():
+            step = sum(parts.values())
+            cells = [f"{parts[part]:.1f} ms ({parts[part] / step:.0%})" for part in PARTS]
+            share = (parts["forward"] + parts["backward"]) / step
+            rate = 1000 * training_step.BATCH / step
+            row = [f"{name}, {precision}", *cells, f"{step:.0f} ms", f"{rate:.0f}", f"{share:.0%}"]
+            lines.append(f"| {' | '.join(row)} |")
+    model, size, seconds, batch = CHECKPOINTED
+    lines += ["", f"Forward and backward pass of {model}, {size}, {batch} clips of {seconds:g} s, float32:", ""]
+    lines += ["| | time | memory |", "|---|---|---|"]
+    lines += [
+        f"| {item['way']} | {item['milliseconds']:.0f} ms | {item['mib']:.0f} MiB |"
+        for item in results["checkpointing"]
+    ]
+    lines += ["", "Clips per second of `FFTPTrainer` by `dataloader_num_workers`, everything included:", ""]
+    lines += ["| " + " | ".join(results["workers"]) + " |", "|---" * len(results["workers"]) + "|"]
+    lines += ["| " + " | ".join(f"{rate:.0f}" for rate in results["workers"].values()) + " |", ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", type=Path, help="folder of another checkout")
+    parser.add_argument("--against_name", default="before", help="what the report calls it")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=15, help="steps per turn")
+    arguments = parser.parse_args()
+    checkouts = {arguments.against_name: arguments.against.resolve()} if arguments.against else {}
+    results = {
+        "machine": describe_machine(),
+        "parts": measure_parts(checkouts | {"this code": ROOT}, arguments.turns, arguments.rounds),
+        "checkpointing": measure_checkpointing(60.0),
+        "workers": {f"{workers} workers": rate for workers, rate in measure_workers(arguments.turns).items()},
+    }
+    keep("training", results, render(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Times of the parts of one training step, as JSON; `training.py` runs it on this code and on another checkout's.
+
+The step is that of the recipe fftp-ast-tiny-speech-commands-ar on 64 clips of 1 s; noise stands in for speech.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, List, Value
+from torch import nn
+
+import train
+from feature_extraction import FFTPFeatureExtractor
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.arguments import parse_arguments
+from modeling_fftp.trainer_fftp import multiplies_bfloat16
+
+RECIPE = Path(train.__file__).parent / "hub_cards" / "fftp-ast-tiny-speech-commands-ar" / "recipe.json"
+BATCH, SAMPLES, LABELS = 64, 16000, 40
+WARM_UP = 3
+
+
+def make_clips(folder: str, number: int = BATCH) -> Dataset:
+    """Noise, kept on disk as train.py keeps decoded sound."""
+    rng = np.random.default_rng(0)
+    clips = [(0.1 * rng.normal(size=SAMPLES)).astype(np.float32) for _ in range(number)]
+    features = Features({"audio": List(Value("float32")), "labels": Value("int64")})
+    labels = [index % LABELS for index in range(number)]
+    Dataset.from_dict({"audio": clips, "labels": labels}, features=features).save_to_disk(folder)
+    return Dataset.load_from_disk(folder).with_format("numpy")
+
+
+def build(folder: str) -> tuple:
+    """Model, collator and training arguments of the recipe."""
+    shape, _, augmentation, training = parse_arguments([str(RECIPE), "--dataset_name", folder, "--output_dir", folder])
+    fields = dict(vars(shape))
+    fields.pop("model_name_or_path")
+    config = FFTPConfig(max_length=98, num_labels=LABELS, **fields)
+    collator = train.build_collator(augmentation, FFTPFeatureExtractor(), config, None, 0.0)
+    return FFTPForAudioClassification(config).train(), collator, training
+
+
+class Stopwatch:
+    """Milliseconds by part."""
+
+    def __init__(self):
+        self.milliseconds: dict[str, list[float]] = {}
+        self.started = time.perf_counter()
+
+    def take(self, part: str) -> None:
+        """The time since the last call belongs to this part."""
+        now = time.perf_counter()
+        self.milliseconds.setdefault(part, []).append(1000 * (now - self.started))
+        self.started = time.perf_counter()
+
+
+def run_step(watch: Stopwatch, clips: Dataset, model: nn.Module, collator, optimizer, has_bfloat16: bool) -> None:
+    """One step; features and masks are computed once more by themselves, to tell them from the rest of the data."""
+    watch.started = time.perf_counter()
+    examples = clips.__getitems__([*range(BATCH)])
+    watch.take("reading")
+    batch = collator(examples)
+    watch.take("collator")
+    waveforms = [torch.from_numpy(np.array(example["audio"])) for example in examples]
+    watch.started = time.perf_counter()
+    features = collator.feature_extractor(waveforms, sampling_rate=16000, return_tensors="pt")
+    watch.take("features")
+    collator.spec_mask(features["input_values"], features["attention_mask"])
+    watch.take("masks")
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16):
+        loss = model(**batch).loss
+    watch.take("forward")
+    loss.backward()
+    watch.take("backward")
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    watch.take("clipping")
+    optimizer.step()
+    optimizer.zero_grad()
+    watch.take("optimizer")
+
+
+def main(rounds: int) -> None:
+    """Print times by precision and part, milliseconds of every round."""
+    torch.manual_seed(0)
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        clips = make_clips(folder)
+        model, collator, _ = build(folder)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        for precision in ("float32", "bfloat16") if multiplies_bfloat16(on_cpu=True) else ("float32",):
+            watch = Stopwatch()
+            for _ in range(WARM_UP + rounds):
+                run_step(watch, clips, model, collator, optimizer, precision == "bfloat16")
+            results[precision] = {part: times[WARM_UP:] for part, times in watch.milliseconds.items()}
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
