@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 # What depends on transformers' inner workings.
 COMPATIBILITY_TESTS := $(addprefix tests/test_, configuration.py modeling.py feature_extraction.py \
-	frame_classification.py collator.py trainer.py audio_tagging_pipeline.py push.py train.py)
+	frame_classification.py collator.py trainer.py audio_tagging_pipeline.py export.py push.py train.py)
 OLDEST := $(shell sed -n 's/.*transformers>=\([0-9.]*\).*/\1/p' setup.cfg)
 
 .PHONY: help demo test conformance compatibility lint format bench

@@ -234,6 +234,7 @@ def measure_size(size: str, clip_seconds: list[float], seconds: float) -> Iterat
             for precision in PRECISIONS
         } | {(name, INT8): classify_int8(name, size, clip) for name in EXPORTED}
         yield measure_group({"what": "pipeline", "size": size, "seconds": clip, "batch": 1}, calls, seconds)
+    build_onnx_model.cache_clear()
     batch = TRAIN_BATCH[size]
     calls = {
         (name, precision): step
@@ -241,7 +242,6 @@ def measure_size(size: str, clip_seconds: list[float], seconds: float) -> Iterat
         for precision, step in training_steps(name, size, REFERENCE_SECONDS, batch).items()
     }
     group = {"what": "training step", "size": size, "seconds": REFERENCE_SECONDS, "batch": batch}
-    build_onnx_model.cache_clear()
     yield measure_group(group, calls, seconds)
 
 

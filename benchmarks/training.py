@@ -36,8 +36,12 @@ def measure_parts(checkouts: dict[str, Path], turns: int, rounds: int) -> dict[s
         for name, folder in checkouts.items():
             output = subprocess.run(
                 [sys.executable, training_step.__file__, str(rounds)],
-                cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, text=True, check=True,
-            ).stdout  # fmt: skip
+                cwd=folder,
+                env=os.environ | {"PYTHONPATH": str(folder)},
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            ).stdout
             for precision, parts in json.loads(output).items():
                 for part, taken in parts.items():
                     times[name].setdefault(precision, {}).setdefault(part, []).extend(taken)

@@ -38,7 +38,8 @@ class SpecMaskDataCollator(TrainerCallback):
         num_labels: Length of the label vectors that mixup and smoothing make from indices.
         transforms: Changes to the spectrogram, in this order, before the masks.
         generator: Source of randomness; None is torch's default generator, which differs between the workers of a
-            `DataLoader` and between epochs and which Trainer saves in its checkpoints.
+            `DataLoader` and between epochs and which Trainer saves in its checkpoints. Where features are deferred,
+            each of several training processes gets a seed of its own.
         defer_features: Whether calls return sound, changed and padded, and leave features, their changes and masks to
             `featurize`, which `FFTPTrainer` calls on its device.
         training: Whether to augment.
@@ -103,7 +104,11 @@ class SpecMaskDataCollator(TrainerCallback):
             self._refuse_features()
             features = [np.asarray(example["input_values"], dtype=np.float32) for example in examples]
             batch = self.feature_extractor.pad(
-                {"input_values": features}, padding="longest", return_attention_mask=True, return_tensors="pt"
+                {"input_values": features},
+                padding="longest",
+                pad_to_multiple_of=self.feature_extractor.pad_to_multiple_of,
+                return_attention_mask=True,
+                return_tensors="pt",
             )
             batch = self._change_features(batch)
         return batch if labels is None else {**batch, "labels": labels}
@@ -182,6 +187,9 @@ class SpecMaskDataCollator(TrainerCallback):
         """Augment, unless an evaluation comes first."""
         self._in_train = True
         self.training = not args.eval_on_start
+        if self.defer_features and args.world_size > 1:
+            # What loader workers would see to: the processes start with one seed, and would draw the same masks.
+            torch.manual_seed(args.seed + args.process_index)
 
     def on_step_end(self, args, state, control, **kwargs):
         """Stop augmenting for the evaluation that Trainer has decided on."""

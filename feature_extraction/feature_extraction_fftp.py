@@ -39,8 +39,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         truncation: Whether a call that does not say so cuts clips to `max_length` frames.
         padding_value: Value of padded frames after normalisation.
         return_attention_mask: Whether calls return the mask unless they say otherwise.
-        pad_to_multiple_of: Padding of a call that names none goes on to a multiple of so many frames: clips of any
-            length come in few shapes, for which a compiled model is compiled once each.
+        pad_to_multiple_of: Frames; a call that does not say so itself pads on to a multiple of these, so that clips of
+            any length come in few shapes. torch.compile compiles a model once for each, for 8 of them at most.
         feature_size: Width of a frame as `pad` sees it; equal to `num_mel_bins` unless given.
     """
 

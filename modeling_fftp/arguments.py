@@ -88,7 +88,11 @@ class DataArguments:
         default=False, metadata={"help": "Compute features once, not per batch; without mixup and cropping."}
     )
     features_on_device: bool = field(
-        default=False, metadata={"help": "Compute, change and mask features on the GPU, not in the data loader."}
+        default=False,
+        metadata={
+            "help": "Compute, change and mask features on the GPU, not in the data loader; random numbers are still "
+            "drawn on the CPU, so with loader workers this may be slower. Not measured."
+        },
     )
     num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
 
@@ -168,7 +172,7 @@ ARGUMENTS = (ModelArguments, DataArguments, AugmentationArguments, FFTPTrainingA
 # What belongs to one machine or one run, and not into a recipe.
 NOT_IN_RECIPE = (
     "output_dir", "dataset_name", "num_proc", "resume_from_checkpoint", "disable_tqdm", "report_to", "run_name",
-    "use_cpu", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_revision",
+    "use_cpu", "features_on_device", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_revision",
     "dataloader_num_workers", "do_train",
 )  # fmt: skip
 

@@ -53,7 +53,7 @@ def sound_seconds(source: Any, sampling_rate: int) -> float:
 
 
 @contextmanager
-def naming(source: Any) -> Iterator[None]:
+def path_in_errors(source: Any) -> Iterator[None]:
     """Put the path of a source of `read_blocks` in front of a ValueError, since it may be one of many."""
     data = source.get("bytes") if isinstance(source, dict) else source
     path = source.get("path") if isinstance(source, dict) else source
@@ -160,4 +160,4 @@ def _resampled(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> 
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-__all__ = ["naming", "read_blocks", "sliding_windows", "sound_seconds"]
+__all__ = ["path_in_errors", "read_blocks", "sliding_windows", "sound_seconds"]

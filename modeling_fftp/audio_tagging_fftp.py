@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers.pipelines.base import ChunkPipeline
 
-from .audio_stream_fftp import naming, read_blocks, sliding_windows, sound_seconds
+from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds
 from .events_fftp import FRAME_SHIFT
 
 # By name, since a folder's copy of the code has classes of its own.
@@ -77,7 +77,7 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         return [answer for _, answer in sorted(zip(order, answers, strict=True), key=itemgetter(0))]
 
     def _seconds(self, source: Any) -> float:
-        with naming(source):
+        with path_in_errors(source):
             return sound_seconds(source, self.feature_extractor.sampling_rate)
 
     def preprocess(
@@ -90,7 +90,7 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
             raise ValueError(f"hop_seconds={hop} must lie between 0 and window_seconds={window}")
         rate = self.feature_extractor.sampling_rate
         window, hop = round(window * rate), max(1, round(hop * rate))
-        with naming(inputs):
+        with path_in_errors(inputs):
             for start, samples, is_last in sliding_windows(read_blocks(inputs, rate), window, hop):
                 features = self.feature_extractor(samples, sampling_rate=rate, return_tensors="pt")
                 if self.dtype is not None:

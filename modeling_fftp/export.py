@@ -1,7 +1,7 @@
 """Write a trained folder as ONNX: spectrograms of any number and length in, logits out.
 
 python -m modeling_fftp.export FOLDER          # model.onnx
-python -m modeling_fftp.export FOLDER --int8   # model_int8.onnx, a quarter of the size and the fastest on a CPU
+python -m modeling_fftp.export FOLDER --int8   # model_int8.onnx, about a quarter of the size
 
 The file's metadata holds the labels and the settings of the feature extractor; `onnx_model.py` runs it in pipelines of
 transformers. Needs `pip install -e '.[export]'`.
@@ -26,8 +26,7 @@ from . import modeling_fftp, scan_fftp
 from .configuration_fftp import FFTPConfig
 from .scan_onnx import TRANSLATIONS, selective_scan_onnx
 
-# By whether the weights are int8.
-FILE_NAMES = {False: "model.onnx", True: "model_int8.onnx"}
+FILE_NAME, INT8_FILE_NAME = "model.onnx", "model_int8.onnx"
 
 
 class Exportable(torch.nn.Module):
@@ -69,14 +68,15 @@ def quantize(model: onnx.ModelProto, path: Path) -> None:
     """Write a model whose linear layers multiply integers; the patch embedding and attention stay float32.
 
     Weights become int8, one scale per output channel, and their inputs uint8, with one scale for each call and layer.
-    So with int8 a clip's logits depend, within the rounding, on what else is in its batch. Weights keep to 7 bits: on
-    processors without VNNI, sums of products of 8 bits overflow.
+    So with int8 a clip's logits depend, within the rounding, on what else is in its batch, padding included. Weights
+    keep to 7 bits: on processors without VNNI, sums of products of 8 bits saturate.
 
     Source: onnxruntime's documentation of dynamic quantization.
     """
     # The quantizer transposes the head's weights and trips over their recorded shape.
     del model.graph.value_info[:]
     # It advises to optimise the file first, which gains nothing here: onnxruntime optimises what it loads.
+    disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         quantize_dynamic(
@@ -89,7 +89,7 @@ def quantize(model: onnx.ModelProto, path: Path) -> None:
             extra_options={"MatMulConstBOnly": True},
         )
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
 
 
 def export(folder: str | Path, output: str | Path | None = None, int8: bool = False) -> Path:
@@ -106,7 +106,7 @@ def export(folder: str | Path, output: str | Path | None = None, int8: bool = Fa
         output: `logits`, (batch, labels), or (batch, steps, labels) of a frame classifier.
     """
     folder = Path(folder)
-    output = folder / FILE_NAMES[int8] if output is None else Path(output)
+    output = folder / (INT8_FILE_NAME if int8 else FILE_NAME) if output is None else Path(output)
     config = FFTPConfig.from_pretrained(folder, scan_implementation="torch")
     model_class = getattr(modeling_fftp, (config.architectures or ["FFTPForAudioClassification"])[0])
     model = model_class.from_pretrained(folder, config=config, attn_implementation="eager", dtype=torch.float32)

@@ -1,10 +1,10 @@
-"""Clip classifiers from ONNX files, in the place of torch models in transformers' pipelines: the fastest on a CPU.
+"""Clip classifiers from ONNX files, in the place of torch models in transformers' pipelines.
 
     python -m modeling_fftp.export FOLDER --int8
 
     model = FFTPOnnxForAudioClassification.from_pretrained(FOLDER, "model_int8.onnx")
     extractor = FFTPFeatureExtractor.from_pretrained(FOLDER)
-    classify = pipeline("audio-classification", model=model, feature_extractor=extractor)
+    classify = pipeline("audio-classification", model=model, feature_extractor=extractor, device="cpu")
 
 Needs `pip install -e '.[export]'`.
 """
@@ -12,7 +12,6 @@ Needs `pip install -e '.[export]'`.
 import json
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
 import torch
 from torch import nn
@@ -21,22 +20,21 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import cached_file
 
 from .configuration_fftp import FFTPConfig
-from .modeling_fftp import FFTPForAudioClassification
 
 
 class FFTPOnnxForAudioClassification(nn.Module):
     """What `FFTPForAudioClassification` is to a pipeline, computed by onnxruntime on the CPU; no training.
 
-    onnxruntime has threads of its own. Where features are computed beside it, `torch.set_num_threads(1)` keeps torch's
-    from competing with them.
+    onnxruntime has threads of its own. `torch.set_num_threads(1)`, once the model is open, keeps those of torch, which
+    computes the features, from competing with them.
 
     Args:
         path: File that `modeling_fftp.export` wrote.
         config: Of the model that it was made of.
-        num_threads: Threads of onnxruntime; default: torch's number.
+        num_threads: Threads of onnxruntime; default: as many as torch has now.
 
     Raises:
-        ValueError: The file has other labels than the config.
+        ValueError: The file is no clip classifier, or has other labels than the config.
     """
 
     # What pipelines ask of a model.
@@ -47,11 +45,13 @@ class FFTPOnnxForAudioClassification(nn.Module):
 
     def __init__(self, path: str | Path, config: FFTPConfig, num_threads: int | None = None):
         super().__init__()
+        self.path = path
         self.config = config
+        self.num_threads = torch.get_num_threads() if num_threads is None else num_threads
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads() if num_threads is None else num_threads
+        options.intra_op_num_threads = self.num_threads
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        labels = json.loads(self.session.get_modelmeta().custom_metadata_map["labels"])
+        labels = json.loads(self.session.get_modelmeta().custom_metadata_map.get("labels", "[]"))
         expected = [config.id2label[index] for index in range(config.num_labels)]
         outputs = self.session.get_outputs()[0].shape
         if labels != expected or len(outputs) != 2:
@@ -79,6 +79,10 @@ class FFTPOnnxForAudioClassification(nn.Module):
         path = cached_file(folder, file_name, **hub_options)
         return cls(path, FFTPConfig.from_pretrained(folder, **hub_options), num_threads)
 
+    def __reduce__(self):
+        # A session cannot be pickled, and the workers of a pipeline get the model with it.
+        return type(self), (self.path, self.config, self.num_threads)
+
     def can_generate(self) -> bool:
         """No."""
         return False
@@ -98,14 +102,15 @@ class FFTPOnnxForAudioClassification(nn.Module):
         if attention_mask is None:
             attention_mask = torch.ones(input_values.shape[:2], dtype=torch.long)
         feed = {
-            "input_values": input_values.detach().cpu().numpy().astype(np.float32, copy=False),
-            "attention_mask": attention_mask.cpu().numpy().astype(np.int64, copy=False),
+            "input_values": input_values.detach().float().cpu().numpy(),
+            "attention_mask": attention_mask.long().cpu().numpy(),
         }
         (logits,) = self.session.run(None, feed)
         return SequenceClassifierOutput(logits=torch.from_numpy(logits))
 
 
-# Pipelines log an error about a class that no Auto class knows; this one opens the first of the two, as before.
-AutoModelForAudioClassification.register(
-    FFTPConfig, (FFTPForAudioClassification, FFTPOnnxForAudioClassification), exist_ok=True
-)
+class FFTPOnnxConfig(FFTPConfig):
+    """Registers the class, since pipelines log an error about models that no Auto class knows; not used otherwise."""
+
+
+AutoModelForAudioClassification.register(FFTPOnnxConfig, FFTPOnnxForAudioClassification)

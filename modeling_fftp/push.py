@@ -29,6 +29,7 @@ def files_to_push(folder: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: The folder lacks weights, a config or a card.
+        ValueError: An ONNX file is older than the weights.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; expected one that train.py left")
@@ -44,6 +45,9 @@ def files_to_push(folder: Path) -> list[Path]:
             f"{folder} lacks {', '.join(missing)}; train.py leaves all of them, and "
             "`python -m hub_cards.render_card FOLDER` a new README.md"
         )
+    for path in folder.glob("model*.onnx"):
+        if any(path.stat().st_mtime < (folder / name).stat().st_mtime for name in weights):
+            raise ValueError(f"{path} is older than the weights: delete it, or export again")
     return [folder / name for name in names]
 
 

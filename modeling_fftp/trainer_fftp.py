@@ -179,9 +179,11 @@ class FFTPTrainer(Trainer):
             self.add_callback(averaging)
 
     def _prepare_inputs(self, inputs):
-        inputs = super()._prepare_inputs(inputs)
-        # A collator that defers features leaves sound.
-        return self.data_collator.featurize(inputs) if "audio" in inputs else inputs
+        if "audio" in inputs:
+            # A collator that defers features leaves sound; it becomes features in float32, whatever the model's type.
+            inputs = {name: value.to(self.args.device) for name, value in inputs.items()}
+            inputs = self.data_collator.featurize(inputs)
+        return super()._prepare_inputs(inputs)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Names of the parameters that weight decay applies to."""

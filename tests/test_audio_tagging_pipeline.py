@@ -185,6 +185,10 @@ def test_a_list_is_batched_by_length_and_answered_in_its_order(make_tagger, spee
         14000 / RATE, 9000 / RATE,
     ]  # fmt: skip
     assert shapes == [(2, 0), (2, 0), (2, 0)]
+    shapes.clear()
+    settings = {"model": tag.model, "feature_extractor": tag.feature_extractor, "device": "cpu", "batch_size": 2}
+    assert pipeline("audio-tagging", **settings)(recordings) == answers
+    assert shapes == [(2, 0), (2, 0), (2, 0)]
     with pytest.raises(ValueError, match=r"missing\.wav: cannot decode"):
         tag([short, str(tmp_path / "missing.wav")], batch_size=2)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import efficiency, efficiency_report, growth
+from benchmarks import efficiency, efficiency_report, growth, inference, training, training_step
 from benchmarks.efficiency_report import BASELINE, PEAK, Results
 from benchmarks.timing import peak_memory, summarise, time_in_turn
 
@@ -68,7 +68,8 @@ def test_the_report_says_what_was_measured(results, tmp_path, monkeypatch):
     assert "old" not in text
     assert f"| {MODEL}, float32 | 50.0 ms (10.0x) |" in text
     assert f"| {MODEL}, int8 | 20.0 ms (25.0x) |" in text
-    assert f"{MODEL}, bfloat16" not in text
+    assert f"| {MODEL}, bfloat16 | not measured |" in text
+    assert f"{BASELINE}, int8" not in text
     assert text.startswith("before\n")
     assert text.endswith("<!-- end -->\nafter\n")
     with pytest.raises(ValueError, match="lacks the marks"):
@@ -100,6 +101,57 @@ def test_a_training_step_changes_the_weights(monkeypatch):
         after = torch.cat([parameter.detach().flatten() for parameter in models[0].parameters()])
         assert not torch.equal(before, after)
         before = after
+
+
+def test_the_parts_of_a_step_add_up_to_it(tmp_path):
+    clips = training_step.make_clips(str(tmp_path / "clips"))
+    model, collator, _ = training_step.build(str(tmp_path))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    watch = training_step.Stopwatch()
+    training_step.run_step(watch, clips, model, collator, optimizer, has_bfloat16=False)
+    assert all(len(taken) == 1 and taken[0] > 0 for taken in watch.milliseconds.values())
+    parts = training.find_parts(watch.milliseconds)
+    assert sum(parts[part] for part in training.DATA_PARTS[1:]) >= watch.milliseconds["collator"][0] - 1e-6
+    twice = {part: [taken[0], 3 * taken[0]] for part, taken in watch.milliseconds.items()}
+    assert training.find_parts(twice)["forward"] == pytest.approx(2 * parts["forward"])
+    results = {
+        "machine": {"processor": "X", "threads": 2, "torch": "2.13.0"},
+        "parts": {"this code": {"float32": dict.fromkeys(training.PARTS, 8.0)}},
+        "checkpointing": [{"way": "gradient checkpointing", "milliseconds": 12.3, "mib": 45.6}],
+        "workers": {"0 workers": 100.4},
+    }
+    report = training.render(results)
+    assert "| this code, float32 | 8.0 ms (12%) |" in report
+    assert "| 64 ms | 1000 | 25% |" in report
+    assert "| gradient checkpointing | 12 ms | 46 MiB |" in report
+
+
+def test_ways_to_run_a_model_are_compared(clip_folder, make_config, extractor, tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "TORCH", {"float32": (torch.float32, False), "bfloat16": (torch.bfloat16, False)})
+    monkeypatch.setattr(inference, "ONNX", {"ONNX, int8": "model_int8.onnx"})
+    clips = inference.load_splits(str(clip_folder))["validation"]
+    names = sorted(set(clips["label"]))
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    torch.manual_seed(0)
+    inference.FFTPForAudioClassification(make_config(num_labels=len(names), **labels)).save_pretrained(tmp_path)
+    extractor.save_pretrained(tmp_path)
+    inference.export(tmp_path, int8=True)
+    ways = inference.measure_accuracy(tmp_path, clips)
+    assert list(ways) == ["float32", "bfloat16", "ONNX, int8"]
+    assert ways["float32"]["as_float32"] == 1.0
+    assert all(0 <= result["accuracy"] <= 1 for result in ways.values())
+    monkeypatch.setattr(inference, "MIXED_CLIPS", 4)
+    monkeypatch.setattr(inference, "CLIP_SECONDS", (0.2, 0.6))
+    assert len(inference.measure_batching(tmp_path, 0.0)) == 3
+    times = inference.measure_times(tmp_path, 0.0, 0.5)
+    results = {
+        "machine": {"processor": "X", "threads": 2, "torch": "2.13.0"}, "model": "words", "clips": len(clips),
+        "dataset": "clips", "base": {"1 s": times}, "accuracy": ways, "mib": dict.fromkeys(ways, 1.25),
+        "batching": {"a": 4.0, "b": 2.0},
+    }  # fmt: skip
+    report = inference.render(results)
+    assert f"| float32 | {times['float32']:.1f} ms | {ways['float32']['accuracy']:.2%} | 100.00% | 1.2 MiB |" in report
+    assert "| b | 2.0 s | 2.00 |" in report
 
 
 def test_exponents_are_slopes_of_logarithms():

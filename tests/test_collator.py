@@ -1,5 +1,7 @@
 """SpecMaskDataCollator in a plain Trainer: masks while training, none in evaluation."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,8 @@ def test_features_as_input(make_config, extractor, examples):
         torch.testing.assert_close(from_features, from_audio, atol=1e-5, rtol=0)
     lists = [{"input_values": example["input_values"].tolist(), "labels": example["labels"]} for example in features]
     torch.testing.assert_close(collator(lists)["input_values"], collator(features)["input_values"])
+    padded = SpecMaskDataCollator(FFTPFeatureExtractor(pad_to_multiple_of=64), training=False)(features)
+    assert padded["input_values"].shape == (4, 128, 128)
 
 
 def test_labels(extractor, examples):
@@ -128,6 +132,17 @@ def test_deferred_features_are_those_of_a_single_call(make_config, extractor, ex
     for name in expected:
         assert torch.equal(batch[name], expected[name])
     assert sound.keys() == {"audio", "num_samples", "labels"}
+
+
+def test_processes_draw_for_themselves_where_features_are_deferred(extractor):
+    def drawn(process_index, defer_features):
+        torch.manual_seed(0)
+        arguments = SimpleNamespace(world_size=2, process_index=process_index, seed=5, eval_on_start=False)
+        SpecMaskDataCollator(extractor, defer_features=defer_features).on_train_begin(arguments, None, None)
+        return torch.rand(1)
+
+    assert drawn(0, True) != drawn(1, True)
+    assert drawn(0, False) == drawn(1, False)
 
 
 def test_misuse_is_refused(extractor, examples):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 
 import numpy as np
 import onnx
@@ -9,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from test_modeling import BACKBONES, GEOMETRIES
-from transformers import pipeline
+from transformers import AutoModelForAudioClassification, pipeline
 
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.export import export
@@ -100,6 +101,9 @@ def test_pipelines_run_onnx_files(make_config, extractor, tmp_path, speech, capl
         scores = {item["label"]: item["score"] for item in expected}
         assert {item["label"]: item["score"] for item in given} == pytest.approx(scores, abs=1e-5)
     features = torch.randn(1, 60, 128)
+    assert pickle.loads(pickle.dumps(onnx_model)).num_threads == 1
+    assert isinstance(AutoModelForAudioClassification.from_config(make_config()), FFTPForAudioClassification)
+    assert onnx_model(features.bfloat16()).logits.dtype == torch.float32
     torch.testing.assert_close(onnx_model(features).logits, model(features).logits, atol=1e-4, rtol=1e-4)
 
 

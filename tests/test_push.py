@@ -182,6 +182,16 @@ def test_old_pickles_and_shards_go_and_branches_are_kept_apart(model_folder, pus
     assert hub.files("tester/words") == on_main
 
 
+def test_onnx_files_are_pushed_unless_older_than_the_weights(model_folder, push, hub):
+    path = model_folder / "model_int8.onnx"
+    path.write_bytes(b"a graph")
+    push(model_folder, "words")
+    assert hub.files("tester/words")["model_int8.onnx"] == b"a graph"
+    os.utime(path, (0, 0))
+    with pytest.raises(ValueError, match=r"model_int8\.onnx is older than the weights"):
+        push(model_folder, "words")
+
+
 def test_a_card_for_another_repository_is_refused(model_folder, push, hub):
     (model_folder / "README.md").write_text('pipeline("audio-tagging", model="model", trust_remote_code=True)')
     with pytest.raises(ValueError, match=r"loads 'model', not 'tester/words'.*--repo_id tester/words"):

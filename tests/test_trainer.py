@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainingArguments
 
-from feature_extraction import SpecMaskDataCollator
+from feature_extraction import SpecMask, SpecMaskDataCollator
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.trainer_fftp import ClassBalancedSampler, FFTPTrainer, WeightAveraging, last_whole_checkpoint
 
@@ -127,20 +127,27 @@ def test_sound_becomes_features_in_the_trainer(make_config, extractor, tmp_path)
 
     def train(defer_features):
         arguments = TrainingArguments(
-            tmp_path / str(defer_features), num_train_epochs=2, per_device_train_batch_size=4, use_cpu=True,
+            tmp_path / str(defer_features), num_train_epochs=2, per_device_train_batch_size=2, use_cpu=True,
+            gradient_accumulation_steps=2, eval_strategy="steps", eval_steps=2,
             remove_unused_columns=False, report_to="none", disable_tqdm=True, save_strategy="no",
         )  # fmt: skip
         torch.manual_seed(0)
-        collator = SpecMaskDataCollator(extractor, defer_features=defer_features)
+        config, generator = make_config(), torch.Generator().manual_seed(0)
+        mask = SpecMask.from_config(config, 0.5)
+        collator = SpecMaskDataCollator(extractor, mask, generator=generator, defer_features=defer_features)
         trainer = FFTPTrainer(
-            FFTPForAudioClassification(make_config()), arguments, data_collator=collator, callbacks=[collator],
+            FFTPForAudioClassification(config), arguments, data_collator=collator, callbacks=[collator],
             train_dataset=examples, eval_dataset=examples,
         )  # fmt: skip
         trainer.train()
-        return trainer.evaluate()["eval_loss"], trainer.model.state_dict()
+        # One draw per training batch, and none for evaluation.
+        losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+        return losses, torch.rand(1, generator=generator), trainer.model.state_dict()
 
-    (loss, weights), (expected_loss, expected) = train(True), train(False)
-    assert loss == expected_loss
+    (losses, drawn, weights), (expected_losses, expected_drawn, expected) = train(True), train(False)
+    assert losses == expected_losses
+    assert len(losses) == 2
+    assert drawn == expected_drawn
     for name, value in expected.items():
         assert torch.equal(weights[name], value), name
 
