@@ -97,11 +97,11 @@ def train_once(clips, folder: str, workers: int) -> float:
 
 def render(results: dict) -> str:
     """Markdown."""
-    machine = results["machine"]
+    machine, against = results["machine"], " --against FOLDER" if len(results["parts"]) > 1 else ""
     lines = [
         "# Where the time of a training step goes",
         "",
-        f"`python -m benchmarks.training` on {machine['threads']} threads of {machine['processor']}, torch "
+        f"`python -m benchmarks.training{against}` on {machine['threads']} threads of {machine['processor']}, torch "
         f"{machine['torch']}; medians. GPU: not measured.",
         "",
         "The step of the recipe `fftp-ast-tiny-speech-commands-ar` (192 wide, 12 layers) on 64 clips of 1 s:",

@@ -43,10 +43,10 @@ def test_upload_a_sound_and_see_its_label(space, clip_folder, tmp_path):
         page = browser.new_page(viewport={"width": 1200, "height": 1100})
         page.goto(space)
         page.locator("input[type=file]").first.set_input_files(clip_folder / "validation" / "low" / "2.wav")
-        page.get_by_test_id("waveform-controls").wait_for(timeout=60_000)
+        page.get_by_test_id("waveform-controls").wait_for(timeout=180_000)
         page.get_by_role("button", name="Tag", exact=True).click()
         label = page.get_by_test_id("label-output-value")
-        label.wait_for(timeout=60_000)
+        label.wait_for(timeout=180_000)
         assert label.inner_text().strip() == "low"
         assert page.get_by_test_id("cell-0-2").inner_text().strip() == "low"
         page.get_by_test_id("matplotlib").locator("img").wait_for()
