@@ -10,32 +10,38 @@ from typing import TypeVar
 
 Name = TypeVar("Name", bound=Hashable)
 ROUNDS = (3, 15)
-# Threads of torch and of onnxruntime wait for more work for a while, on the processor that the next call needs.
-PAUSE_SECONDS = 0.02
+# A turn starts with calls that are not timed: the threads of other libraries wait for more work for a while, on the
+# processors that this call needs, and its weights are not in the cache. Slow calls do not notice.
+WARM_UP_SECONDS = 0.1
+SLOW_SECONDS = 1.0
 
 
 def time_in_turn(calls: dict[Name, Callable[[], object]], seconds: float) -> dict[Name, list[float]]:
     """Run calls in turn, round after round, and take the time of each.
 
     Args:
-        calls: What to time, by name; each runs once before, to warm up.
+        calls: What to time, by name; each runs once before all turns, and fast ones for a moment before every turn.
         seconds: As many rounds are made as fit into this time, but 3 at least and 15 at most.
 
     Returns:
         Seconds of every round, by name; as many for each.
     """
-    started = time.perf_counter()
-    for call in calls.values():
-        call()
-    rounds = int(seconds / (time.perf_counter() - started))
+    first = {name: _time(call) for name, call in calls.items()}
+    rounds = int(seconds / sum(first.values()))
     times = {name: [] for name in calls}
     for _ in range(max(ROUNDS[0], min(ROUNDS[1], rounds))):
         for name, call in calls.items():
-            time.sleep(PAUSE_SECONDS)
-            started = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - started)
+            spent = 0.0
+            while first[name] < SLOW_SECONDS and spent < WARM_UP_SECONDS:
+                spent += _time(call)
+            times[name].append(_time(call))
     return times
+
+
+def _time(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
 
 
 def summarise(seconds: list[float]) -> dict[str, float | int]:
