@@ -49,7 +49,7 @@ MODELS = {
     "FFTP-AuM, stride 5": AUM | {"time_stride": 5},
 }
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Models to run from ONNX files as well; onnxruntime's scan is no match for the C kernel of the others.
+# Models to run from ONNX files as well; the scans of the others would run there as ONNX's general `Scan`.
 EXPORTED = tuple(name for name in MODELS if name.startswith("FFTP-AST"))
 
 PEAK_WIDTH = 4096
