@@ -15,24 +15,29 @@ from .configuration_fftp import FFTPConfig
 from .modeling_fftp import FFTPForAudioClassification
 
 
-def count_flops(config: FFTPConfig, frames: int) -> dict[str, int]:
+def count_flops(config: FFTPConfig, frames: int, whole: bool = False) -> dict[str, int]:
     """Floating-point operations of one clip of so many frames by torch's operator names, attention included.
 
     The selective scan is no matrix product and is left out.
+
+    Args:
+        config: Of the model.
+        frames: Of the clip.
+        whole: Whether to count every layer over every token, also where the classifier skips what it does not read.
     """
     with torch.device("meta"):
         model = FFTPForAudioClassification(config).eval()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(torch.empty(1, frames, config.num_mel_bins))
+            model(torch.empty(1, frames, config.num_mel_bins), output_hidden_states=whole)
     return {str(operator): count for operator, count in counter.get_flop_counts()["Global"].items()}
 
 
 def multiply_adds(config: FFTPConfig, frames: int) -> int:
     """Multiply-adds of the linear layers for one clip of so many frames, as the paper counts; attention is left out.
 
-    The patch embedding is a linear layer over patches.
+    The patch embedding is a linear layer over patches; every layer counts over every token.
     """
-    flops = count_flops(config, frames)
+    flops = count_flops(config, frames, whole=True)
     return sum(flops.get(name, 0) for name in ("aten.addmm", "aten.mm")) // 2
 
 

@@ -64,13 +64,19 @@ class FFTPAttention(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        num_queries: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(batch, tokens, hidden) to the same shape, and the weights where the implementation has them."""
-        heads = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query = self.q_proj(hidden_states).view(heads).transpose(1, 2)
-        key = self.k_proj(hidden_states).view(heads).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
+        """(batch, tokens, hidden) to (batch, queries, hidden), and the weights where the implementation has them.
+
+        The first `num_queries` tokens attend to all; default: all do.
+        """
+        attending = hidden_states[:, :num_queries]
+        if attention_mask is not None and num_queries is not None:
+            attention_mask = attention_mask[:, :, :num_queries]
+        query = self._split_heads(self.q_proj(attending))
+        key = self._split_heads(self.k_proj(hidden_states))
+        value = self._split_heads(self.v_proj(hidden_states))
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         output, weights = attend(
             self,
@@ -82,7 +88,11 @@ class FFTPAttention(nn.Module):
             scaling=self.scaling,
             **kwargs,
         )
-        return self.o_proj(output.reshape(hidden_states.shape).contiguous()), weights
+        return self.o_proj(output.reshape(attending.shape).contiguous()), weights
+
+    def _split_heads(self, states: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, hidden) to (batch, heads, tokens, head width)."""
+        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
 class FFTPMLP(nn.Module):
@@ -115,10 +125,11 @@ class FFTPTransformerLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        num_queries: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """(batch, tokens, hidden) to the same shape."""
-        attended, _ = self.attention(self.layernorm_before(hidden_states), attention_mask, **kwargs)
-        hidden_states = hidden_states + self.drop_path(self.dropout(attended))
+        """(batch, tokens, hidden) to the same shape, or to the first `num_queries` tokens alone."""
+        attended, _ = self.attention(self.layernorm_before(hidden_states), attention_mask, num_queries, **kwargs)
+        hidden_states = hidden_states[:, :num_queries] + self.drop_path(self.dropout(attended))
         transformed = self.mlp(self.layernorm_after(hidden_states))
         return hidden_states + self.drop_path(self.dropout(transformed))

@@ -107,6 +107,7 @@ class FFTPModel(FFTPPreTrainedModel):
         self,
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        pooled_only: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encode a batch of spectrograms.
@@ -114,6 +115,8 @@ class FFTPModel(FFTPPreTrainedModel):
         Args:
             input_values: Normalised log-mel spectrograms, (batch, frames, mel bins).
             attention_mask: (batch, frames), 1 at real frames, padding on the right. Padding never changes the result.
+            pooled_only: Whether nothing but `pooler_output` is wanted. `last_hidden_state` may then hold the class
+                tokens alone, which saves most of the last layer.
             **kwargs: `output_hidden_states`, `output_attentions` and options of the attention implementation.
 
         Returns:
@@ -127,11 +130,31 @@ class FFTPModel(FFTPPreTrainedModel):
             layer_mask = create_bidirectional_mask(
                 config=self.config, inputs_embeds=hidden_states, attention_mask=token_mask
             )
-        for layer in self.layers:
+        *layers, last = self.layers
+        for layer in layers:
             hidden_states = layer(hidden_states, layer_mask, **kwargs)
+        if pooled_only and self._can_skip_patches(kwargs):
+            kwargs["num_queries"] = self.embeddings.num_class_tokens
+        hidden_states = last(hidden_states, layer_mask, **kwargs)
         hidden_states = self.layernorm(hidden_states.to(self.layernorm.weight.dtype))
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states, pooler_output=self._pool(hidden_states, token_mask, class_places)
+        )
+
+    def _can_skip_patches(self, kwargs: TransformersKwargs) -> bool:
+        """Whether the last layer may leave out the patch tokens: class tokens stand first and nobody looks at others.
+
+        Flash and flex attention have masks that cannot be cut to fewer queries.
+        """
+        is_recorded = any(
+            kwargs.get(name, getattr(self.config, name, False))
+            for name in ("output_hidden_states", "output_attentions")
+        )
+        return (
+            self.config.backbone == "ast"
+            and self.config.pooling == "cls"
+            and self.config._attn_implementation in ("eager", "sdpa")
+            and not is_recorded
         )
 
     def _pool(
@@ -228,7 +251,7 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
         Returns:
             `logits` (batch, labels), `loss` where labels are given, and on request `hidden_states` and `attentions`.
         """
-        outputs = self.fftp(input_values, attention_mask=attention_mask, **kwargs)
+        outputs = self.fftp(input_values, attention_mask=attention_mask, pooled_only=True, **kwargs)
         logits = self.classifier(outputs.pooler_output)
         loss = None if labels is None else classification_loss(logits, labels, self.config.problem_type)
         return SequenceClassifierOutput(

@@ -157,6 +157,24 @@ def test_hidden_states_and_attentions(make_config):
     torch.testing.assert_close(outputs.attentions[0].sum(dim=-1), torch.ones(2, 3, tokens))
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_patches_that_the_classifier_skips_change_nothing(make_config, attention, geometry):
+    model = build(make_config(**GEOMETRIES[geometry]), attention)
+    clips, mask = torch.randn(2, 100, 128), torch.ones(2, 100, dtype=torch.long)
+    mask[1, 40:] = 0
+    widths, logits, gradients = [], [], []
+    model.fftp.layers[-1].register_forward_hook(lambda layer, inputs, output: widths.append(output.shape[1]))
+    for whole in (False, True):
+        model.zero_grad()
+        logits.append(model(clips, mask, output_hidden_states=whole).logits)
+        logits[-1].square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert widths == [2, 2 + model.config.num_patches]
+    torch.testing.assert_close(*logits)
+    torch.testing.assert_close(*gradients)
+
+
 def test_losses_follow_the_problem_type(make_config):
     features = torch.randn(3, 50, 128)
     model = build(make_config())
