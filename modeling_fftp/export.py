@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
+import onnxscript.optimizer
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch.export import Dim
@@ -27,6 +28,9 @@ from .configuration_fftp import FFTPConfig
 from .scan_onnx import TRANSLATIONS, selective_scan_onnx
 
 FILE_NAME, INT8_FILE_NAME = "model.onnx", "model_int8.onnx"
+# Numbers in a tensor that may be computed when exporting. The default leaves the patch embedding to be reshaped
+# in every call, and the quantizer, which looks for constants, would not see them.
+FOLDED_SIZE = 2**26
 
 
 class Exportable(torch.nn.Module):
@@ -65,7 +69,7 @@ def exportable_scan() -> Iterator[None]:
 
 
 def quantize(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model whose linear layers multiply integers; the patch embedding and attention stay float32.
+    """Write a model whose linear layers, the patch embedding too, multiply integers; attention stays float32.
 
     Weights become int8, one scale per output channel, and their inputs uint8, with one scale for each call and layer.
     So with int8 a clip's logits depend, within the rounding, on what else is in its batch, padding included. Weights
@@ -123,6 +127,7 @@ def export(folder: str | Path, output: str | Path | None = None, int8: bool = Fa
             dynamo=True,
             verbose=False,
         )
+    onnxscript.optimizer.optimize(program.model, input_size_limit=FOLDED_SIZE, output_size_limit=FOLDED_SIZE)
     metadata = {
         "labels": json.dumps([config.id2label[index] for index in range(config.num_labels)], ensure_ascii=False),
         "problem_type": config.problem_type,

@@ -72,7 +72,9 @@ def test_int8_weights_give_nearly_the_same_logits(make_config, extractor, tmp_pa
     small = export(tmp_path, int8=True)
     assert small.name == "model_int8.onnx"
     weights = [item for item in onnx.load(small).graph.initializer if item.data_type == onnx.TensorProto.INT8]
-    linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))
+    # The patch embedding is a convolution in torch.
+    kinds = torch.nn.Linear, torch.nn.Conv2d
+    linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, kinds))
     assert sum(math.prod(item.dims) for item in weights if len(item.dims) > 1) == linear
     onnx.checker.check_model(small, full_check=True)
     session = onnxruntime.InferenceSession(small)
