@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import TrainerCallback
 
 from .augment_fftp import ColoredNoise, Mixup, RandomCrop, SpectrogramTransform, SpeedPerturb
-from .feature_extraction_fftp import FFTPFeatureExtractor
+from .feature_extraction_fftp import FFTPFeatureExtractor, pcm_to_float
 from .spec_mask_fftp import SpectrogramMask
 
 
@@ -38,8 +38,8 @@ class SpecMaskDataCollator(TrainerCallback):
         num_labels: Length of the label vectors that mixup and smoothing make from indices.
         transforms: Changes to the spectrogram, in this order, before the masks.
         generator: Source of randomness; None is torch's default generator, which differs between the workers of a
-            `DataLoader` and between epochs and which Trainer saves in its checkpoints. Where features are deferred,
-            each of several training processes gets a seed of its own.
+            `DataLoader` and between epochs and which Trainer saves in its checkpoints; each of several training
+            processes gets a seed of its own.
         defer_features: Whether calls return sound, changed and padded, and leave features, their changes and masks to
             `featurize`, which `FFTPTrainer` calls on its device.
         training: Whether to augment.
@@ -159,7 +159,8 @@ class SpecMaskDataCollator(TrainerCallback):
         self, clips: list[Any], labels: torch.Tensor | None
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """Waveforms (samples,), changed in speed, cropped, mixed and made noisy while training, and their labels."""
-        waveforms = [torch.from_numpy(np.require(clip, np.float32, "W")) for clip in clips]
+        sounds = [torch.from_numpy(np.require(clip, requirements="CW")) for clip in clips]
+        waveforms = [pcm_to_float(sound, index) for index, sound in enumerate(sounds)]
         for transform in (self.speed, self.crop):
             if self.training and transform is not None:
                 waveforms = transform(waveforms, self.generator)
@@ -187,8 +188,8 @@ class SpecMaskDataCollator(TrainerCallback):
         """Augment, unless an evaluation comes first."""
         self._in_train = True
         self.training = not args.eval_on_start
-        if self.defer_features and args.world_size > 1:
-            # What loader workers would see to: the processes start with one seed, and would draw the same masks.
+        if args.world_size > 1:
+            # The processes start with one seed, and would draw the same masks for their different clips.
             torch.manual_seed(args.seed + args.process_index)
 
     def on_step_end(self, args, state, control, **kwargs):

@@ -242,7 +242,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             )
         if not len(samples):
             raise ValueError(f"clip {index} is empty: expected at least one sample")
-        samples = _pcm_to_float(samples, index)
+        samples = pcm_to_float(samples, index)
         missing = window_length(self.sampling_rate) - len(samples)
         return torch.nn.functional.pad(samples, (0, missing)) if missing > 0 else samples
 
@@ -254,8 +254,12 @@ def _refuse_not_finite(waveforms: list[torch.Tensor]) -> None:
             raise ValueError(f"clip {index} holds {bad} samples that are NaN or infinite")
 
 
-def _pcm_to_float(samples: torch.Tensor, index: int) -> torch.Tensor:
-    """Samples as float32; integer PCM is divided by its full range."""
+def pcm_to_float(samples: torch.Tensor, index: int) -> torch.Tensor:
+    """Samples of the clip at `index` of its batch as float32; integer PCM is divided by its full range.
+
+    Raises:
+        ValueError: Another type of samples.
+    """
     if samples.is_floating_point():
         return samples.float()
     if samples.dtype == torch.uint8:

@@ -134,15 +134,21 @@ def test_deferred_features_are_those_of_a_single_call(make_config, extractor, ex
     assert sound.keys() == {"audio", "num_samples", "labels"}
 
 
-def test_processes_draw_for_themselves_where_features_are_deferred(extractor):
-    def drawn(process_index, defer_features):
+def test_processes_draw_for_themselves(extractor):
+    def drawn(process_index):
         torch.manual_seed(0)
         arguments = SimpleNamespace(world_size=2, process_index=process_index, seed=5, eval_on_start=False)
-        SpecMaskDataCollator(extractor, defer_features=defer_features).on_train_begin(arguments, None, None)
+        SpecMaskDataCollator(extractor).on_train_begin(arguments, None, None)
         return torch.rand(1)
 
-    assert drawn(0, True) != drawn(1, True)
-    assert drawn(0, False) == drawn(1, False)
+    assert drawn(0) != drawn(1)
+
+
+def test_integer_sound_is_scaled_as_by_the_extractor(extractor, speech):
+    pcm = (speech * 32767).astype(np.int16)
+    batch = SpecMaskDataCollator(extractor, training=False)([{"audio": pcm}])
+    expected = extractor(pcm, sampling_rate=16000, return_tensors="pt")
+    assert torch.equal(batch["input_values"], expected["input_values"])
 
 
 def test_misuse_is_refused(extractor, examples):
