@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import evaluate
+import torch
 import yaml
 from datasets import ClassLabel, Dataset, List
 from huggingface_hub import DatasetCard, HfApi
@@ -177,7 +178,10 @@ def build_model(
     problem_type: str,
     keep_classes: bool,
 ) -> tuple[FFTPForAudioClassification, FFTPFeatureExtractor]:
-    """A new model with an extractor that knows the training audio's statistics, or a checkpoint with a new head."""
+    """A new model with an extractor that knows the training audio's statistics, or a checkpoint with its own.
+
+    The head of a checkpoint for other classes starts anew, also where there are as many.
+    """
     settings = {
         "id2label": dict(enumerate(names)),
         "label2id": {name: index for index, name in enumerate(names)},
@@ -191,6 +195,11 @@ def build_model(
             raise ValueError(f"{source} tells apart {known}; the data has {names}")
         settings["attn_implementation"] = model_arguments.attn_implementation
         model = FFTPForAudioClassification.from_pretrained(source, ignore_mismatched_sizes=True, **settings)
+        if known != names:
+            logger.info("%s tells apart other classes: the head starts anew", source)
+            with torch.no_grad():
+                model.classifier.dense.weight.normal_(0, model.config.initializer_range)
+                model.classifier.dense.bias.zero_()
         extractor = FFTPFeatureExtractor.from_pretrained(source)
         if extractor.sampling_rate != SAMPLING_RATE:
             raise ValueError(

@@ -2,8 +2,10 @@
 
 import csv
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +61,17 @@ def _load_audio_folder(folder: Path) -> DatasetDict:
     splits = {name: folder / name for name in SPLIT_NAMES if (folder / name).is_dir()} or {"train": folder}
     loaded = {}
     for name, root in splits.items():
-        files = sorted(path for path in root.glob("*/**/*") if path.suffix[1:].upper() in AUDIO_FORMATS)
+        paths = sorted(path for path in root.glob("*/**/*") if path.is_file())
+        files = [path for path in paths if path.suffix[1:].upper() in AUDIO_FORMATS]
+        known = set(files)
+        others = Counter(path.suffix for path in paths if path not in known and not path.name.startswith("."))
         if not files:
-            raise ValueError(f"no sound files below {root}: expected {root}/CLASS/clip.wav")
+            raise ValueError(
+                f"no sound files below {root}: expected {root}/CLASS/clip.wav, in a format that libsndfile reads; "
+                f"found {dict(others)}"
+            )
+        if others:
+            logger.warning("%s: files in no format that libsndfile reads are passed over: %s", root, dict(others))
         rows = {
             "audio": [str(path.absolute()) for path in files],
             "label": [path.relative_to(root).parts[0] for path in files],
@@ -333,12 +343,24 @@ def hold_out_group(dataset: Dataset, column: str, value: str) -> tuple[Dataset, 
 
 
 def hold_out_fraction(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Split off a random fraction of the clips, in the same proportion of every class."""
+    """Split off a random fraction of the clips, in about the same proportion of every class.
+
+    At least as many clips as there are classes are held out; a class of one clip only trains.
+
+    Raises:
+        ValueError: No class has two clips.
+    """
     labels = np.asarray(dataset["labels"])
-    keep, hold = train_test_split(
-        np.arange(len(dataset)),
-        test_size=fraction,
-        random_state=seed,
-        stratify=labels if labels.ndim == 1 else None,
-    )
-    return dataset.select(np.sort(keep)), dataset.select(np.sort(hold))
+    clips, wanted, strata = np.arange(len(labels)), fraction, None
+    if labels.ndim == 1:
+        classes, counts = np.unique(labels, return_counts=True)
+        shared = classes[counts > 1]
+        if not len(shared):
+            raise ValueError(
+                f"{len(labels)} clips of {len(classes)} classes: expected two clips of one class to split"
+            )
+        clips = np.flatnonzero(np.isin(labels, shared))
+        strata = labels[clips]
+        wanted = min(max(ceil(fraction * len(clips)), len(shared)), len(clips) - len(shared))
+    _, held_out = train_test_split(clips, test_size=wanted, random_state=seed, stratify=strata)
+    return dataset.select(np.setdiff1d(np.arange(len(labels)), held_out)), dataset.select(np.sort(held_out))

@@ -17,7 +17,9 @@ from conftest import ROOT, TINY, run_training
 from datasets import Dataset
 
 import train
+from feature_extraction.audio_dataset_fftp import hold_out_fraction, load_splits
 from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.arguments import ModelArguments
 
 PARQUET_CARD = """---
 dataset_info:
@@ -152,6 +154,43 @@ def test_fine_tuning_takes_the_extractor_and_a_new_head(trained, clip_folder, tm
     old, new = (FFTPForAudioClassification.from_pretrained(folder) for folder in (trained, tmp_path / "out"))
     drift = (old.fftp.layernorm.weight - new.fftp.layernorm.weight).abs().max()
     assert 0 < drift < 0.1
+
+
+@pytest.mark.parametrize(("names", "is_new"), [(["high", "low", "noise"], False), (["a", "b", "c"], True)])
+def test_a_head_for_as_many_other_classes_starts_anew(trained, names, is_new):
+    arguments = ModelArguments(model_name_or_path=str(trained))
+    model, _ = train.build_model(arguments, None, 1.0, names, "single_label_classification", False)
+    old = FFTPForAudioClassification.from_pretrained(trained).classifier.dense
+    assert torch.equal(model.classifier.dense.weight, old.weight) != is_new
+    assert model.classifier.dense.weight.std().item() == pytest.approx(model.config.initializer_range, rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("counts", "held_out"), [([5] * 20, 20), ([1, 2, 40], 5), ([2, 2], 2), ([50, 50], 10), ([1, 3], 1)]
+)
+def test_small_data_is_split_by_class(counts, held_out):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    clips = Dataset.from_dict({"labels": labels, "number": np.arange(len(labels))})
+    keep, hold = hold_out_fraction(clips, 0.1, seed=0)
+    assert len(hold) == held_out
+    assert sorted([*keep["number"], *hold["number"]]) == [*range(len(labels))]
+    assert not {label for label, count in enumerate(counts) if count == 1} & {*hold["labels"]}
+    with pytest.raises(ValueError, match="expected two clips of one class to split"):
+        hold_out_fraction(Dataset.from_dict({"labels": [0, 1]}), 0.1, seed=0)
+
+
+def test_files_that_libsndfile_cannot_read_are_counted(clip_folder, tmp_path, caplog):
+    shutil.copytree(clip_folder / "train", tmp_path / "clips")
+    for name in ("phone.m4a", ".hidden"):
+        (tmp_path / "clips" / "low" / name).write_bytes(b"")
+    splits = load_splits(str(tmp_path / "clips"))
+    assert len(splits["train"]) == 36
+    assert "are passed over: {'.m4a': 1}" in caplog.text
+    shutil.rmtree(tmp_path / "clips" / "high")
+    for path in (tmp_path / "clips").rglob("*.wav"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"no sound files below .*found {'\.m4a': 1}"):
+        load_splits(str(tmp_path / "clips"))
 
 
 def test_csv_with_relative_paths(clip_folder, tmp_path):
