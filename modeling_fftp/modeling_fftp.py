@@ -130,12 +130,11 @@ class FFTPModel(FFTPPreTrainedModel):
             layer_mask = create_bidirectional_mask(
                 config=self.config, inputs_embeds=hidden_states, attention_mask=token_mask
             )
-        *layers, last = self.layers
-        for layer in layers:
+        skips_patches = pooled_only and self._can_skip_patches(kwargs)
+        for index, layer in enumerate(self.layers, start=1):
+            if skips_patches and index == len(self.layers):
+                kwargs["num_queries"] = self.embeddings.num_class_tokens
             hidden_states = layer(hidden_states, layer_mask, **kwargs)
-        if pooled_only and self._can_skip_patches(kwargs):
-            kwargs["num_queries"] = self.embeddings.num_class_tokens
-        hidden_states = last(hidden_states, layer_mask, **kwargs)
         hidden_states = self.layernorm(hidden_states.to(self.layernorm.weight.dtype))
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states, pooler_output=self._pool(hidden_states, token_mask, class_places)
@@ -246,12 +245,14 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
             input_values: Normalised log-mel spectrograms, (batch, frames, mel bins).
             attention_mask: (batch, frames), 1 at real frames, padding on the right. Padding never changes the result.
             labels: Targets in the form that `classification_loss` takes for `config.problem_type`.
-            **kwargs: Passed to the base model.
+            **kwargs: Passed to the base model, which computes the pooled state alone: hooks on its last layer see the
+                class tokens, unless `output_hidden_states=True` or `pooled_only=False` asks for every token.
 
         Returns:
             `logits` (batch, labels), `loss` where labels are given, and on request `hidden_states` and `attentions`.
         """
-        outputs = self.fftp(input_values, attention_mask=attention_mask, pooled_only=True, **kwargs)
+        kwargs = {"pooled_only": True, **kwargs, "return_dict": True}
+        outputs = self.fftp(input_values, attention_mask=attention_mask, **kwargs)
         logits = self.classifier(outputs.pooler_output)
         loss = None if labels is None else classification_loss(logits, labels, self.config.problem_type)
         return SequenceClassifierOutput(
@@ -295,7 +296,7 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
             where labels are given; and on request `hidden_states` and `attentions`. `token_spans` says when each step
             is.
         """
-        outputs = self.fftp(input_values, attention_mask=attention_mask, **kwargs)
+        outputs = self.fftp(input_values, attention_mask=attention_mask, **{**kwargs, "return_dict": True})
         states, num_steps = self._gather_steps(outputs.last_hidden_state, attention_mask)
         logits = self.classifier(states)
         loss = None if labels is None else self._loss(logits, labels, num_steps)

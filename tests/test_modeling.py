@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPModel
-from modeling_fftp.efficiency import multiply_adds
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPModel
+from modeling_fftp.efficiency import count_flops, multiply_adds
 from modeling_fftp.trainer_fftp import FFTPTrainer
 
 GEOMETRIES = {
@@ -165,14 +165,38 @@ def test_patches_that_the_classifier_skips_change_nothing(make_config, attention
     mask[1, 40:] = 0
     widths, logits, gradients = [], [], []
     model.fftp.layers[-1].register_forward_hook(lambda layer, inputs, output: widths.append(output.shape[1]))
-    for whole in (False, True):
+    for pooled_only in (True, False):
         model.zero_grad()
-        logits.append(model(clips, mask, output_hidden_states=whole).logits)
+        logits.append(model(clips, mask, pooled_only=pooled_only).logits)
         logits[-1].square().sum().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert widths == [2, 2 + model.config.num_patches]
     torch.testing.assert_close(*logits)
     torch.testing.assert_close(*gradients)
+
+
+def test_no_patch_is_skipped_where_somebody_looks(make_config):
+    clips, widths = torch.randn(1, 100, 128), []
+
+    def run(attention="sdpa", settings=None, **arguments):
+        model = build(make_config(**(settings or {})), attention)
+        model.fftp.layers[-1].register_forward_hook(lambda layer, inputs, output: widths.append(output.shape[1]))
+        with torch.no_grad():
+            model(clips, **arguments)
+        return 2 * (model.config.pooling == "cls") + model.config.num_patches
+
+    expected = [
+        run(output_hidden_states=True), run("eager", output_attentions=True), run(settings={"pooling": "mean"}),
+        run(settings={"output_hidden_states": True}), run("flex_attention"),
+    ]  # fmt: skip
+    assert widths == expected
+
+
+@pytest.mark.parametrize("model_class", [FFTPForAudioClassification, FFTPForAudioFrameClassification])
+def test_tuples_where_the_config_asks_for_them(make_config, model_class):
+    model = model_class(make_config(return_dict=False)).eval()
+    (logits,) = model(torch.randn(1, 100, 128))
+    assert logits.shape[-1] == model.config.num_labels
 
 
 def test_losses_follow_the_problem_type(make_config):
@@ -355,3 +379,12 @@ def test_new_weights_are_initialised_when_loading(make_config, tmp_path):
 def test_multiply_adds_of_the_paper(frames, fields, giga):
     config = FFTPConfig(max_length=frames, num_labels=527, **fields)
     assert multiply_adds(config, frames) / 1e9 == pytest.approx(giga, abs=0.01 if giga > 10 else 0.05)
+
+
+def test_flops_leave_out_what_the_last_layer_skips():
+    config = FFTPConfig(num_hidden_layers=1)
+    whole, skipped = (sum(count_flops(config, 998, whole).values()) for whole in (True, False))
+    tokens, width = 200, 768
+    # Query, output and feed-forward layer, and the two products of attention, at 2 FLOPs each.
+    per_token = 2 * (2 * width**2 + 2 * width * config.intermediate_size + 2 * tokens * width)
+    assert whole - skipped == (tokens - 2) * per_token
