@@ -25,12 +25,14 @@ from feature_extraction import FFTPFeatureExtractor
 
 from . import modeling_fftp, scan_fftp
 from .configuration_fftp import FFTPConfig
+from .onnx_model import hash_weights
 from .scan_onnx import TRANSLATIONS, selective_scan_onnx
 
 FILE_NAME, INT8_FILE_NAME = "model.onnx", "model_int8.onnx"
 # Numbers in a tensor that may be computed when exporting. The default leaves the patch embedding to be reshaped
 # in every call, and the quantizer, which looks for constants, would not see them.
 FOLDED_SIZE = 2**26
+HEADS = ("FFTPForAudioClassification", "FFTPForAudioFrameClassification")
 
 
 class Exportable(torch.nn.Module):
@@ -108,11 +110,20 @@ def export(folder: str | Path, output: str | Path | None = None, int8: bool = Fa
     Returns:
         The file. Inputs: `input_values` (batch, frames, mel bins) float32 and `attention_mask` (batch, frames) int64;
         output: `logits`, (batch, labels), or (batch, steps, labels) of a frame classifier.
+
+    Raises:
+        ValueError: A model without a head.
+        FileNotFoundError: There is no folder to write to.
     """
     folder = Path(folder)
     output = folder / (INT8_FILE_NAME if int8 else FILE_NAME) if output is None else Path(output)
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"{output.parent} is not a folder")
     config = FFTPConfig.from_pretrained(folder, scan_implementation="torch")
-    model_class = getattr(modeling_fftp, (config.architectures or ["FFTPForAudioClassification"])[0])
+    name = (config.architectures or [None])[0]
+    if name not in HEADS:
+        raise ValueError(f"{folder} holds {name}; expected a model with a head, one of {HEADS}")
+    model_class = getattr(modeling_fftp, name)
     model = model_class.from_pretrained(folder, config=config, attn_implementation="eager", dtype=torch.float32)
     clips = torch.zeros(2, config.max_length, config.num_mel_bins)
     dimensions = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
@@ -131,6 +142,7 @@ def export(folder: str | Path, output: str | Path | None = None, int8: bool = Fa
     metadata = {
         "labels": json.dumps([config.id2label[index] for index in range(config.num_labels)], ensure_ascii=False),
         "problem_type": config.problem_type,
+        "weights": hash_weights(folder),
         "feature_extractor": FFTPFeatureExtractor.from_pretrained(folder).to_json_string(),
     }
     program.model.metadata_props.update(metadata)

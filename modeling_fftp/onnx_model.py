@@ -9,6 +9,7 @@
 Needs `pip install -e '.[export]'`.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -20,6 +21,16 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import cached_file
 
 from .configuration_fftp import FFTPConfig
+
+
+def hash_weights(folder: str | Path) -> str | None:
+    """SHA-256 of the weights in a folder, or None where there are none, as in repositories."""
+    paths = sorted(Path(folder).glob("model*.safetensors"))
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest() if paths else None
 
 
 class FFTPOnnxForAudioClassification(nn.Module):
@@ -51,7 +62,8 @@ class FFTPOnnxForAudioClassification(nn.Module):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.num_threads
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        labels = json.loads(self.session.get_modelmeta().custom_metadata_map.get("labels", "[]"))
+        self.metadata = self.session.get_modelmeta().custom_metadata_map
+        labels = json.loads(self.metadata.get("labels", "[]"))
         expected = [config.id2label[index] for index in range(config.num_labels)]
         outputs = self.session.get_outputs()[0].shape
         if labels != expected or len(outputs) != 2:
@@ -75,9 +87,13 @@ class FFTPOnnxForAudioClassification(nn.Module):
 
         Raises:
             OSError: There is no such file.
+            ValueError: The folder holds other weights than those that the file was made of.
         """
         path = cached_file(folder, file_name, **hub_options)
-        return cls(path, FFTPConfig.from_pretrained(folder, **hub_options), num_threads)
+        model = cls(path, FFTPConfig.from_pretrained(folder, **hub_options), num_threads)
+        if hash_weights(folder) not in (None, model.metadata.get("weights")):
+            raise ValueError(f"{path} was made of other weights than those in {folder}: export again")
+        return model
 
     def __reduce__(self):
         # A session cannot be pickled, and the workers of a pipeline get the model with it.

@@ -12,7 +12,7 @@ import torch
 from test_modeling import BACKBONES, GEOMETRIES
 from transformers import AutoModelForAudioClassification, pipeline
 
-from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
+from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPModel
 from modeling_fftp.export import export
 from modeling_fftp.onnx_model import FFTPOnnxForAudioClassification
 from modeling_fftp.scan_fftp import IMPLEMENTATIONS
@@ -119,6 +119,24 @@ def test_a_file_of_another_model_is_refused(make_config, extractor, tmp_path):
         FFTPOnnxForAudioClassification(path, make_config(num_labels=5))
     with pytest.raises(OSError, match=r"model_int8\.onnx"):
         FFTPOnnxForAudioClassification.from_pretrained(tmp_path, "model_int8.onnx")
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
+        export(tmp_path, tmp_path / "nowhere" / "model.onnx")
+    FFTPModel(config).save_pretrained(tmp_path / "headless")
+    with pytest.raises(ValueError, match="holds FFTPModel; expected a model with a head"):
+        export(tmp_path / "headless")
+
+
+def test_a_file_of_other_weights_is_refused(make_config, extractor, tmp_path):
+    model = save(FFTPForAudioClassification, make_config(), extractor, tmp_path)
+    export(tmp_path)
+    FFTPOnnxForAudioClassification.from_pretrained(tmp_path)
+    with torch.no_grad():
+        model.classifier.dense.bias.add_(1.0)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="made of other weights"):
+        FFTPOnnxForAudioClassification.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    FFTPOnnxForAudioClassification.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("backbone", ["ast", "fo-bi"])
