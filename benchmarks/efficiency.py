@@ -54,6 +54,7 @@ EXPORTED = tuple(name for name in MODELS if name.startswith("FFTP-AST"))
 
 PEAK_WIDTH = 4096
 BATCHES = (1, 16)
+CLIP_SECONDS = (1.0, 5.0, 10.0, 30.0)
 REFERENCE_SECONDS = 10.0
 # A square base model takes minutes for 16 clips of 30 s.
 LONGEST_IN_BATCH = 10
@@ -78,17 +79,19 @@ def make_features(name: str, seconds: float, batch: int) -> torch.Tensor:
 
 def count(name: str, size: str, seconds: float) -> dict[str, int]:
     """Parameters, tokens, multiply-adds (linear layers, as the paper counts) and FLOPs of one clip."""
-    parameters = sum(parameter.numel() for parameter in build_model(name, size).parameters())
     frames = num_frames(round(seconds * RATE), RATE)
-    if name == BASELINE:
-        # The same model, always on the 1024 frames that its extractor pads or cuts to.
-        name, frames = "AST, square 16/10", 1024
-    config = build_model(name, size).config
+    is_baseline = name == BASELINE
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in build_model(name, size).parameters())
+        if is_baseline:
+            # The same model, always on the 1024 frames that its extractor pads or cuts to.
+            name, frames = "AST, square 16/10", 1024
+        config = build_model(name, size).config
     return {
         "parameters": parameters,
         "tokens": config.patch_grid[0] * config.time_patches(frames),
         "multiply_adds": multiply_adds(config, frames),
-        "flops": sum(count_flops(config, frames).values()),
+        "flops": sum(count_flops(config, frames, whole=is_baseline).values()),
     }
 
 
@@ -109,12 +112,9 @@ def training_steps(name: str, size: str, seconds: float, batch: int) -> dict[str
     """Forward, backward and update by fused AdamW, by precision; weights stay float32."""
     model, features = build_model(name, size).train(), make_features(name, seconds, batch)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    labels = torch.zeros(batch, dtype=torch.long)
 
     def step(precision: str) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = torch.nn.functional.cross_entropy(model(features).logits.float(), labels)
-        loss.backward()
+        compute_gradients(model, features, precision)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -129,15 +129,22 @@ def training_step(name: str, size: str, seconds: float, batch: int) -> Callable[
 def forward_backward(name: str, size: str, seconds: float, batch: int, checkpointing: bool) -> Callable[[], object]:
     """A forward and a backward pass in float32, with or without gradient checkpointing."""
     model, features = build_model(name, size).train(), make_features(name, seconds, batch)
-    labels = torch.zeros(batch, dtype=torch.long)
     if checkpointing:
         model.gradient_checkpointing_enable()
 
     def call() -> None:
         model.zero_grad()
-        torch.nn.functional.cross_entropy(model(features).logits, labels).backward()
+        compute_gradients(model, features, "float32")
 
     return call
+
+
+def compute_gradients(model: torch.nn.Module, features: torch.Tensor, precision: str) -> None:
+    """A forward and a backward pass, as if every clip were of the first class."""
+    labels = torch.zeros(len(features), dtype=torch.long)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        loss = torch.nn.functional.cross_entropy(model(features).logits.float(), labels)
+    loss.backward()
 
 
 def classify(name: str, size: str, seconds: float, precision: str = "float32") -> Callable[[], object]:
@@ -277,15 +284,16 @@ def main() -> None:
     """Measure, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=[*SIZES], choices=SIZES)
-    parser.add_argument(
-        "--seconds", nargs="+", type=float, default=[1.0, 5.0, 10.0, 30.0], help="lengths of the clips"
-    )
+    parser.add_argument("--seconds", nargs="+", type=float, default=[*CLIP_SECONDS], help="lengths of the clips")
     parser.add_argument("--seconds_per_group", type=float, default=60.0, help="beyond three rounds")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of results")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     if REFERENCE_SECONDS not in arguments.seconds:
         parser.error(f"--seconds {arguments.seconds} lacks {REFERENCE_SECONDS}, the length that all tables refer to")
+    is_part = [*arguments.sizes] != [*SIZES] or [*arguments.seconds] != [*CLIP_SECONDS]
+    if arguments.output == RESULTS and is_part and not arguments.report:
+        parser.error("a part of the measurements would replace the kept results; name another folder by --output")
     path = arguments.output / "efficiency.json"
     if not arguments.report:
         measure(arguments.sizes, arguments.seconds, arguments.seconds_per_group, path)

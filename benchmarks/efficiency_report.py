@@ -21,16 +21,18 @@ INT8 = "int8"
 HEADER = """# What full-frequency patches cost, and save
 
 Made by `python -m benchmarks.efficiency` on {threads} threads of {processor}, torch {torch}. Medians; all that stands
-in one column ran in turn. Random weights, 527 classes. Multiply-adds are those of the linear layers, as the paper
-counts; FLOPs count attention too, and two per multiply-add, but not the selective scan, so AuM's share of the peak is
-understated. The share of the peak is that of the rate of one large matrix product in the same precision, measured in
-the same rounds. int8 are files of `python -m modeling_fftp.export --int8`, run by onnxruntime. Memory, in float32, is
-that of the process beyond the libraries, weights included. transformers' extractor {extractor}. GPU: not measured.
+in one column ran in turn. Random weights, 527 classes. Multiply-adds are those of the linear layers over every token,
+as the paper counts. FLOPs are those that are computed, attention too, and two per multiply-add: our AST computes its
+last layer for the class tokens alone. They leave out the selective scan, so AuM's share of the peak is understated.
+The share of the peak is that of the rate of one large matrix product in the same precision, measured in the same
+rounds. int8 are files of `python -m modeling_fftp.export --int8`, run by onnxruntime. Memory, in float32, is that of
+the process beyond the libraries, weights included. transformers' extractor {extractor}. GPU: not measured.
 """
 EXTRACTORS = {True: "runs torchaudio's code", False: "runs its own code, as torchaudio is not installed"}
 README_TABLE = """Median of one pipeline call on one clip, features included, base size on {threads} CPU threads
 ({processor}), and how many times faster than transformers' AST in float32, which pads or cuts every clip to 10.24 s
-(`python -m benchmarks.efficiency`, all in one run; int8: weights, on onnxruntime; GPU: not measured):
+(`python -m benchmarks.efficiency`, all in one run; int8: weights, on onnxruntime; GPU: not measured). The first row of
+ours is the same model as transformers', so what is gained there is not the patches':
 
 {table}"""
 

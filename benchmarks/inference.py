@@ -37,8 +37,8 @@ TORCH = {
 }
 # onnxruntime: the file.
 ONNX = {"ONNX, float32": FILE_NAME, "ONNX, int8": INT8_FILE_NAME}
-# Frames: a compiled model gets five shapes of clips up to 10 s.
-BUCKET = 200
+# Frames: a compiled model gets few shapes of clips, and at most 10 ms per second of them are padding here.
+BUCKET = 100
 CLIP_SECONDS = (1, 10)
 BATCH = 32
 MIXED_CLIPS, MIXED_BATCH = 64, 8

@@ -11,8 +11,8 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def describe_machine() -> dict[str, str | int]:
-    """Processor, threads, versions and precision."""
-    return efficiency.describe_machine() | {"transformers": transformers.__version__, "precision": "float32"}
+    """Processor, threads and versions."""
+    return efficiency.describe_machine() | {"transformers": transformers.__version__}
 
 
 def keep(name: str, results: dict, table: str) -> None:

@@ -20,19 +20,22 @@ def time_in_turn(calls: dict[Name, Callable[[], object]], seconds: float) -> dic
     """Run calls in turn, round after round, and take the time of each.
 
     Args:
-        calls: What to time, by name; each runs once before all turns, and fast ones for a moment before every turn.
+        calls: What to time, by name; each runs twice before all turns, since the first may compile, and fast ones for
+            a moment before every turn.
         seconds: As many rounds are made as fit into this time, but 3 at least and 15 at most.
 
     Returns:
         Seconds of every round, by name; as many for each.
     """
-    first = {name: _time(call) for name, call in calls.items()}
-    rounds = int(seconds / sum(first.values()))
+    for call in calls.values():
+        call()
+    expected = {name: _time(call) for name, call in calls.items()}
+    rounds = int(seconds / sum(expected.values()))
     times = {name: [] for name in calls}
     for _ in range(max(ROUNDS[0], min(ROUNDS[1], rounds))):
         for name, call in calls.items():
             spent = 0.0
-            while first[name] < SLOW_SECONDS and spent < WARM_UP_SECONDS:
+            while expected[name] < SLOW_SECONDS and spent < WARM_UP_SECONDS:
                 spent += _time(call)
             times[name].append(_time(call))
     return times

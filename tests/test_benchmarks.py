@@ -44,12 +44,19 @@ def test_calls_run_in_turn_and_equally_often():
         time.sleep(0.01)
 
     times = time_in_turn({"a": lambda: wait("a"), "b": lambda: wait("b")}, seconds=0.0)
-    assert [name for name, _ in groupby(order)] == ["a", "b"] * 4
+    assert [name for name, _ in groupby(order)] == ["a", "b"] * 5
     # Some calls of each turn only warm up.
     assert order.count("a") > 10
     assert min(times["a"] + times["b"]) >= 0.01
     assert [len(taken) for taken in times.values()] == [3, 3]
     assert summarise([1.0, 2.0, 3.0, 4.0, 5.0]) == {"median_ms": 3000, "low_ms": 2000, "high_ms": 4000, "rounds": 5}
+
+
+def test_counts_tell_what_transformers_computes_from_what_we_do():
+    ours, theirs = (efficiency.count(name, "tiny", 10.24) for name in ("AST, square 16/10", BASELINE))
+    assert theirs["flops"] > ours["flops"] > 2 * ours["multiply_adds"]
+    assert theirs["tokens"] == 1212
+    assert ours["parameters"] == pytest.approx(theirs["parameters"], rel=0.01)
 
 
 def allocate(mebibytes):
