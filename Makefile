@@ -18,7 +18,7 @@ help:
 	@echo "make compatibility  run the tests that depend on transformers with the oldest and the newest that setup.cfg allows"
 	@echo "make lint    check style and formatting"
 	@echo "make format  fix what can be fixed of it"
-	@echo "make bench   measure, and write benchmarks/results"
+	@echo "make bench   measure for hours, on a quiet machine, and write benchmarks/results"
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -54,5 +54,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.efficiency
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.scan
