@@ -1,6 +1,7 @@
 """What FFTP costs against square patches and transformers' AST: counts, time, memory, share of the machine's peak.
 
     python -m benchmarks.efficiency            # measure everything, then report; hours on 2 cores
+    python -m benchmarks.efficiency --resume   # go on with a run that was stopped
     python -m benchmarks.efficiency --report   # report what was measured
     python -m benchmarks.efficiency --sizes tiny --seconds 10 --output FOLDER   # a part of it, elsewhere
 
@@ -11,10 +12,11 @@ after round. Nothing else should run on the machine.
 import argparse
 import gc
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import cache, partial
-from itertools import chain
+from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,9 @@ MODELS = {
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Models to run from ONNX files as well; the scans of the others would run there as ONNX's general `Scan`.
 EXPORTED = tuple(name for name in MODELS if name.startswith("FFTP-AST"))
+
+# What to time, by model and precision.
+Calls = dict[tuple[str, str], Callable[[], object]]
 
 PEAK_WIDTH = 4096
 BATCHES = (1, 16)
@@ -154,7 +159,7 @@ def classify(name: str, size: str, seconds: float, precision: str = "float32") -
     return partial(pipeline("audio-classification", model=model, feature_extractor=extractor), make_sound(seconds))
 
 
-@cache
+@lru_cache(maxsize=len(EXPORTED))
 def build_onnx_model(name: str, size: str) -> FFTPOnnxForAudioClassification:
     """The model as an ONNX file with int8 weights."""
     model = build_model(name, size)
@@ -202,11 +207,63 @@ def multiply_matrices(precision: str) -> Callable[[], object]:
     return lambda: matrix @ matrix
 
 
-def measure_group(group: dict, calls: dict[tuple[str, str], Callable], seconds: float) -> list[dict]:
-    """Times of calls in turn, by contender and precision, as records of the group; empties `calls`."""
-    times = time_in_turn(calls, seconds)
+def build_extractors(seconds: float, batch: int) -> Calls:
+    """Ours and transformers' extractor."""
+    return {(name, "float32"): extract(name, seconds, batch) for name in (BASELINE, "FFTP")}
+
+
+def build_forwards(size: str, seconds: float, batch: int) -> Calls:
+    """Forward passes, and the matrix product that they are compared with."""
+    # transformers' AST takes the same time for every length.
+    names = (BASELINE, *MODELS) if seconds == REFERENCE_SECONDS else MODELS
+    calls = {
+        (name, precision): forward(name, size, seconds, batch, precision) for name in names for precision in PRECISIONS
+    }
+    return calls | {(PEAK, precision): multiply_matrices(precision) for precision in PRECISIONS}
+
+
+def build_pipelines(size: str, seconds: float) -> Calls:
+    """Sound to labels."""
+    calls = {
+        (name, precision): classify(name, size, seconds, precision)
+        for name in (BASELINE, *MODELS)
+        for precision in PRECISIONS
+    }
+    return calls | {(name, INT8): classify_int8(name, size, seconds) for name in EXPORTED}
+
+
+def build_training_steps(size: str, seconds: float, batch: int) -> Calls:
+    """Training steps."""
+    return {
+        (name, precision): step
+        for name in MODELS
+        for precision, step in training_steps(name, size, seconds, batch).items()
+    }
+
+
+def list_groups(sizes: list[str], clip_seconds: list[float]) -> Iterator[tuple[dict, Callable[[], Calls]]]:
+    """What runs in turn: what its records have in common, and how its calls are built."""
+    for clip in clip_seconds:
+        for batch in BATCHES:
+            yield {"what": "extractor", "seconds": clip, "batch": batch}, partial(build_extractors, clip, batch)
+    for size in sizes:
+        for clip in clip_seconds:
+            for batch in BATCHES if clip <= LONGEST_IN_BATCH else BATCHES[:1]:
+                group = {"what": "forward", "size": size, "seconds": clip, "batch": batch}
+                yield group, partial(build_forwards, size, clip, batch)
+            yield (
+                {"what": "pipeline", "size": size, "seconds": clip, "batch": 1},
+                partial(build_pipelines, size, clip),
+            )
+        group = {"what": "training step", "size": size, "seconds": REFERENCE_SECONDS, "batch": TRAIN_BATCH[size]}
+        yield group, partial(build_training_steps, size, REFERENCE_SECONDS, TRAIN_BATCH[size])
+
+
+def measure_group(group: dict, build: Callable[[], Calls], seconds: float) -> list[dict]:
+    """Times of calls in turn, by contender and precision, as records of the group."""
+    # What a user waits for gets more rounds.
+    times = time_in_turn(build(), 3 * seconds if group["what"] == "pipeline" else seconds)
     # Before the models of the next group are built.
-    calls.clear()
     gc.collect()
     print(group, flush=True)
     return [
@@ -215,47 +272,9 @@ def measure_group(group: dict, calls: dict[tuple[str, str], Callable], seconds: 
     ]
 
 
-def measure_extractors(clip_seconds: list[float], seconds: float) -> Iterator[list[dict]]:
-    """Records of ours and of transformers' extractor."""
-    for clip in clip_seconds:
-        for batch in BATCHES:
-            calls = {(name, "float32"): extract(name, clip, batch) for name in (BASELINE, "FFTP")}
-            yield measure_group({"what": "extractor", "seconds": clip, "batch": batch}, calls, seconds)
-
-
-def measure_size(size: str, clip_seconds: list[float], seconds: float) -> Iterator[list[dict]]:
-    """Records of models of a size, group by group."""
-    for clip in clip_seconds:
-        for batch in BATCHES if clip <= LONGEST_IN_BATCH else BATCHES[:1]:
-            # transformers' AST takes the same time for every length.
-            names = (BASELINE, *MODELS) if clip == REFERENCE_SECONDS else MODELS
-            calls = {
-                (name, precision): forward(name, size, clip, batch, precision)
-                for name in names
-                for precision in PRECISIONS
-            } | {(PEAK, precision): multiply_matrices(precision) for precision in PRECISIONS}
-            yield measure_group({"what": "forward", "size": size, "seconds": clip, "batch": batch}, calls, seconds)
-        calls = {
-            (name, precision): classify(name, size, clip, precision)
-            for name in (BASELINE, *MODELS)
-            for precision in PRECISIONS
-        } | {(name, INT8): classify_int8(name, size, clip) for name in EXPORTED}
-        # What a user waits for: more rounds.
-        yield measure_group({"what": "pipeline", "size": size, "seconds": clip, "batch": 1}, calls, 3 * seconds)
-    build_onnx_model.cache_clear()
-    batch = TRAIN_BATCH[size]
-    calls = {
-        (name, precision): step
-        for name in MODELS
-        for precision, step in training_steps(name, size, REFERENCE_SECONDS, batch).items()
-    }
-    group = {"what": "training step", "size": size, "seconds": REFERENCE_SECONDS, "batch": batch}
-    yield measure_group(group, calls, seconds)
-
-
-def measure(sizes: list[str], clip_seconds: list[float], seconds: float, path: Path) -> None:
-    """Measure group by group; the file holds what there is after each."""
-    results = {
+def start(sizes: list[str], clip_seconds: list[float]) -> dict:
+    """Results before any time is taken."""
+    return {
         "machine": describe_machine() | {"torchaudio": is_speech_available()},
         "peak_flops": 2 * PEAK_WIDTH**3,
         "counts": [
@@ -267,18 +286,27 @@ def measure(sizes: list[str], clip_seconds: list[float], seconds: float, path: P
         "records": [],
         "memory": [],
     }
-    groups = chain(
-        measure_extractors(clip_seconds, seconds), *(measure_size(size, clip_seconds, seconds) for size in sizes)
-    )
-    for records in groups:
-        results["records"] += records
-        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    for size in sizes:
-        for name in MODELS:
-            for what, build, batch in (("forward", forward, 16), ("training step", training_step, TRAIN_BATCH[size])):
-                mib = peak_memory(build, name, size, REFERENCE_SECONDS, batch)
-                results["memory"].append({"what": what, "model": name, "size": size, "batch": batch, "mib": mib})
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def measure(results: dict, sizes: list[str], clip_seconds: list[float], seconds: float, path: Path) -> None:
+    """Measure what the results lack, group by group; the file holds what there is after each."""
+    for group, build in list_groups(sizes, clip_seconds):
+        if not any(group.items() <= record.items() for record in results["records"]):
+            results["records"] += measure_group(group, build, seconds)
+            save(results, path)
+    for size, name in product(sizes, MODELS):
+        for what, build, batch in (("forward", forward, 16), ("training step", training_step, TRAIN_BATCH[size])):
+            record = {"what": what, "model": name, "size": size, "batch": batch}
+            if not any(record.items() <= item.items() for item in results["memory"]):
+                results["memory"].append(record | {"mib": peak_memory(build, name, size, REFERENCE_SECONDS, batch)})
+                save(results, path)
+
+
+def save(results: dict, path: Path) -> None:
+    """Write the results in place of those before."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)
 
 
 def main() -> None:
@@ -288,17 +316,23 @@ def main() -> None:
     parser.add_argument("--seconds", nargs="+", type=float, default=[*CLIP_SECONDS], help="lengths of the clips")
     parser.add_argument("--seconds_per_group", type=float, default=20.0, help="beyond three rounds")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of results")
+    parser.add_argument("--resume", action="store_true", help="keep what the folder of results holds")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     if REFERENCE_SECONDS not in arguments.seconds:
         parser.error(f"--seconds {arguments.seconds} lacks {REFERENCE_SECONDS}, the length that all tables refer to")
     is_part = [*arguments.sizes] != [*SIZES] or [*arguments.seconds] != [*CLIP_SECONDS]
-    if arguments.output == RESULTS and is_part and not arguments.report:
+    is_new = not (arguments.resume or arguments.report)
+    if arguments.output == RESULTS and is_part and is_new:
         parser.error("a part of the measurements would replace the kept results; name another folder by --output")
     path = arguments.output / "efficiency.json"
+    if is_new:
+        results = start(arguments.sizes, arguments.seconds)
+    else:
+        results = json.loads(path.read_text(encoding="utf-8"))
     if not arguments.report:
-        measure(arguments.sizes, arguments.seconds, arguments.seconds_per_group, path)
-    write_report(json.loads(path.read_text(encoding="utf-8")), arguments.output)
+        measure(results, arguments.sizes, arguments.seconds, arguments.seconds_per_group, path)
+    write_report(results, arguments.output)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,23 @@ def test_counts_tell_what_transformers_computes_from_what_we_do():
     assert ours["parameters"] == pytest.approx(theirs["parameters"], rel=0.01)
 
 
+def test_a_stopped_run_goes_on_with_what_is_missing(tmp_path):
+    arguments = (["tiny"], [10.0], 0.0, tmp_path / "efficiency.json")
+    groups = [group for group, _ in efficiency.list_groups(*arguments[:2])]
+    memory = [
+        {"what": what, "model": name, "size": "tiny", "batch": 16}
+        for what in ("forward", "training step")
+        for name in efficiency.MODELS
+    ]
+    results = {"records": [dict(group) for group in groups], "memory": memory}
+    efficiency.measure(results, *arguments)
+    assert not list(tmp_path.iterdir())
+    del results["records"][0]
+    efficiency.measure(results, *arguments)
+    assert [record["model"] for record in results["records"][-2:]] == [BASELINE, "FFTP"]
+    assert [path.name for path in tmp_path.iterdir()] == ["efficiency.json"]
+
+
 def allocate(mebibytes):
     """A call that needs this much memory while it runs."""
     return lambda: np.ones(mebibytes << 17).sum()
