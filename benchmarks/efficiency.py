@@ -326,10 +326,7 @@ def main() -> None:
     if arguments.output == RESULTS and is_part and is_new:
         parser.error("a part of the measurements would replace the kept results; name another folder by --output")
     path = arguments.output / "efficiency.json"
-    if is_new:
-        results = start(arguments.sizes, arguments.seconds)
-    else:
-        results = json.loads(path.read_text(encoding="utf-8"))
+    results = start(arguments.sizes, arguments.seconds) if is_new else json.loads(path.read_text(encoding="utf-8"))
     if not arguments.report:
         measure(results, arguments.sizes, arguments.seconds, arguments.seconds_per_group, path)
     write_report(results, arguments.output)

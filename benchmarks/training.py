@@ -143,7 +143,7 @@ def main() -> None:
         "machine": describe_machine(),
         "parts": measure_parts(checkouts | {"this code": ROOT}, arguments.turns, arguments.rounds),
         "checkpointing": measure_checkpointing(60.0),
-        "workers": {f"{workers} workers": rate for workers, rate in measure_workers(arguments.turns).items()},
+        "workers": {str(workers): rate for workers, rate in measure_workers(arguments.turns).items()},
     }
     keep("training", results, render(results))
 
