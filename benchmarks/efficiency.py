@@ -302,6 +302,19 @@ def measure(results: dict, sizes: list[str], clip_seconds: list[float], seconds:
                 save(results, path)
 
 
+def resume(path: Path) -> dict:
+    """Results so far.
+
+    Raises:
+        ValueError: They are those of another machine, or of other versions.
+    """
+    results = json.loads(path.read_text(encoding="utf-8"))
+    here = describe_machine()
+    if not here.items() <= results["machine"].items():
+        raise ValueError(f"{path} was measured on {results['machine']}; this is {here}")
+    return results
+
+
 def save(results: dict, path: Path) -> None:
     """Write the results in place of those before."""
     part = path.with_suffix(".part")
@@ -326,8 +339,10 @@ def main() -> None:
     if arguments.output == RESULTS and is_part and is_new:
         parser.error("a part of the measurements would replace the kept results; name another folder by --output")
     path = arguments.output / "efficiency.json"
-    results = start(arguments.sizes, arguments.seconds) if is_new else json.loads(path.read_text(encoding="utf-8"))
-    if not arguments.report:
+    if arguments.report:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        results = resume(path) if arguments.resume else start(arguments.sizes, arguments.seconds)
         measure(results, arguments.sizes, arguments.seconds, arguments.seconds_per_group, path)
     write_report(results, arguments.output)
 

@@ -76,6 +76,15 @@ def test_a_stopped_run_goes_on_with_what_is_missing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["efficiency.json"]
 
 
+def test_a_run_goes_on_only_where_it_began(tmp_path):
+    path, machine = tmp_path / "efficiency.json", efficiency.describe_machine()
+    efficiency.save({"machine": machine}, path)
+    assert efficiency.resume(path) == {"machine": machine}
+    efficiency.save({"machine": machine | {"processor": "another"}}, path)
+    with pytest.raises(ValueError, match="was measured on {'processor': 'another'"):
+        efficiency.resume(path)
+
+
 def allocate(mebibytes):
     """A call that needs this much memory while it runs."""
     return lambda: np.ones(mebibytes << 17).sum()
