@@ -81,7 +81,7 @@ def test_a_run_goes_on_only_where_it_began(tmp_path):
     efficiency.save({"machine": machine}, path)
     assert efficiency.resume(path) == {"machine": machine}
     efficiency.save({"machine": machine | {"processor": "another"}}, path)
-    with pytest.raises(ValueError, match="measured on .*another"):
+    with pytest.raises(ValueError, match=r"measured on .*another"):
         efficiency.resume(path)
 
 
