@@ -64,13 +64,16 @@ def path_in_errors(source: Any) -> Iterator[None]:
         raise ValueError(f"{os.fspath(path) if isinstance(path, (str, os.PathLike)) else name}: {error}") from error
 
 
-def sliding_windows(blocks: Iterator[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray, bool]]:
+def sliding_windows(
+    blocks: Iterator[np.ndarray], window: int, hop: int, slack: int = 0
+) -> Iterator[tuple[int, np.ndarray, bool]]:
     """Overlapping windows over the whole sound; the last one ends where the sound ends.
 
     Args:
         blocks: The sound, (samples,) each.
         window: Samples per window; shorter sound is one window of its own length.
         hop: Samples from one window to the next, at most `window`.
+        slack: Samples by which the last window may be longer, rather than be followed by another.
 
     Yields:
         First sample, samples, and whether this is the last window.
@@ -82,13 +85,13 @@ def sliding_windows(blocks: Iterator[np.ndarray], window: int, hop: int) -> Iter
     for block in blocks:
         rest = np.concatenate((rest, block))
         # A window is the last one until there is sound behind it.
-        while len(rest) > window:
+        while len(rest) > window + slack:
             yield start, rest[:window], False
             passed, rest = rest[:hop], rest[hop:]
             start += hop
     if not len(rest):
         raise ValueError("no samples")
-    missing = min(window - len(rest), len(passed))
+    missing = min(max(0, window - len(rest)), len(passed))
     yield start - missing, np.concatenate((passed[len(passed) - missing :], rest)), True
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers.pipelines.base import ChunkPipeline
 
 from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds
-from .events_fftp import FRAME_SHIFT
+from .events_fftp import FRAME_LENGTH, FRAME_SHIFT
 
 # By name, since a folder's copy of the code has classes of its own.
 CLIP_CLASSIFIERS = ("FFTPForAudioClassification", "FFTPOnnxForAudioClassification")
@@ -90,8 +90,10 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
             raise ValueError(f"hop_seconds={hop} must lie between 0 and window_seconds={window}")
         rate = self.feature_extractor.sampling_rate
         window, hop = round(window * rate), max(1, round(hop * rate))
+        # So many shifts give no frame more until they are a frame longer: a clip of 1 s, which is 98 frames, is whole.
+        slack = round(FRAME_LENGTH * rate) - 1
         with path_in_errors(inputs):
-            for start, samples, is_last in sliding_windows(read_blocks(inputs, rate), window, hop):
+            for start, samples, is_last in sliding_windows(read_blocks(inputs, rate), window, hop, slack):
                 features = self.feature_extractor(samples, sampling_rate=rate, return_tensors="pt")
                 if self.dtype is not None:
                     features["input_values"] = features["input_values"].to(self.dtype)

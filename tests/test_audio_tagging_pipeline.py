@@ -45,6 +45,28 @@ def test_windows_cover_the_sound_and_end_with_it(total, hop):
     assert all(0 < step <= hop for step in np.diff(starts))
 
 
+def test_the_last_window_takes_what_is_hardly_longer():
+    def lengths(total):
+        return [len(samples) for _, samples, _ in sliding_windows(iter([np.zeros(total)]), 10, 5, slack=2)]
+
+    assert [lengths(total) for total in (9, 10, 12, 13, 17, 18)] == [
+        [9], [10], [12], [10, 10], [10, 12], [10, 10, 10],
+    ]  # fmt: skip
+
+
+def test_a_clip_as_long_as_those_of_the_training_is_one_window(make_config, extractor, speech):
+    clip = np.tile(speech, 2)[:RATE]
+    features = extractor(clip, sampling_rate=RATE, return_tensors="pt")
+    model = FFTPForAudioClassification(make_config(max_length=features["input_values"].shape[1])).eval()
+    torch.nn.init.normal_(model.classifier.dense.weight, std=3.0)
+    tag = pipeline("audio-tagging", model=model, feature_extractor=extractor, device="cpu")
+    answer = tag({"raw": clip, "sampling_rate": RATE}, top_k=1)
+    with torch.no_grad():
+        expected = model(**features).logits.softmax(dim=-1).max().item()
+    assert answer["labels"][0]["score"] == pytest.approx(expected, abs=1e-6)
+    assert answer["duration"] == 1.0
+
+
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
 def test_streamed_files_equal_whole_ones(tmp_path, speech, suffix, monkeypatch):
     stereo = np.stack((np.tile(speech, 3), np.tile(speech[::-1], 3)), axis=1)
