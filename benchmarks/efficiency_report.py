@@ -42,7 +42,8 @@ class Results:
 
     def __init__(self, results: dict):
         self.results = results
-        self.sizes = list(dict.fromkeys(item["size"] for item in results["counts"]))
+        measured = {item.get("size") for item in results["records"]}
+        self.sizes = [size for size in dict.fromkeys(item["size"] for item in results["counts"]) if size in measured]
         self.lengths = list(dict.fromkeys(item["seconds"] for item in results["counts"]))
         self.models = list(dict.fromkeys(item["model"] for item in results["counts"]))
 
