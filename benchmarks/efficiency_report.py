@@ -31,8 +31,8 @@ the process beyond the libraries, weights included. transformers' extractor {ext
 EXTRACTORS = {True: "runs torchaudio's code", False: "runs its own code, as torchaudio is not installed"}
 README_TABLE = """Median of one pipeline call on one clip, features included, base size on {threads} CPU threads
 ({processor}), and how many times faster than transformers' AST in float32, which pads or cuts every clip to 10.24 s
-(`python -m benchmarks.efficiency`, all in one run; int8: weights, on onnxruntime; GPU: not measured). The first row of
-ours is the same model as transformers', so what is gained there is not the patches':
+(`python -m benchmarks.efficiency`, each column in turn; int8: weights, on onnxruntime; GPU: not measured). The first
+row of ours is the same model as transformers', so what is gained there is not the patches':
 
 {table}"""
 
