@@ -7,13 +7,12 @@ weights costs, a long one what attention costs.
 """
 
 import argparse
-import json
 
 import matplotlib
 import numpy as np
 
 from benchmarks.efficiency import SIZES, forward
-from benchmarks.report import RESULTS, describe_machine
+from benchmarks.report import RESULTS, describe_machine, keep
 from benchmarks.timing import peak_memory, summarise, time_in_turn
 
 matplotlib.use("Agg")
@@ -110,10 +109,7 @@ def main() -> None:
     arguments = parser.parse_args()
     records = measure(arguments.size, arguments.seconds_per_group)
     results = {"machine": describe_machine(), "size": arguments.size, "records": records}
-    (RESULTS / "growth.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    text = render(results)
-    (RESULTS / "growth.md").write_text(text, encoding="utf-8")
-    print(text)
+    keep("growth", results, render(results))
     figure = plot(records)
     figure.savefig(RESULTS / "growth.png", dpi=120)
     pyplot.close(figure)
