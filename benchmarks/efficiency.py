@@ -12,7 +12,6 @@ after round. Nothing else should run on the machine.
 import argparse
 import gc
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
@@ -25,7 +24,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassificati
 from transformers.utils import is_speech_available
 
 from benchmarks.efficiency_report import BASELINE, INT8, PEAK, write_report
-from benchmarks.report import RESULTS
+from benchmarks.report import RESULTS, write_json
 from benchmarks.timing import peak_memory, summarise, time_in_turn
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.log_mel_fftp import num_frames
@@ -293,13 +292,13 @@ def measure(results: dict, sizes: list[str], clip_seconds: list[float], seconds:
     for group, build in list_groups(sizes, clip_seconds):
         if not any(group.items() <= record.items() for record in results["records"]):
             results["records"] += measure_group(group, build, seconds)
-            save(results, path)
+            write_json(path, results)
     for size, name in product(sizes, MODELS):
         for what, build, batch in (("forward", forward, 16), ("training step", training_step, TRAIN_BATCH[size])):
             record = {"what": what, "model": name, "size": size, "batch": batch}
             if not any(record.items() <= item.items() for item in results["memory"]):
                 results["memory"].append(record | {"mib": peak_memory(build, name, size, REFERENCE_SECONDS, batch)})
-                save(results, path)
+                write_json(path, results)
 
 
 def resume(path: Path) -> dict:
@@ -313,13 +312,6 @@ def resume(path: Path) -> dict:
     if not here.items() <= results["machine"].items():
         raise ValueError(f"{path} was measured on {results['machine']}; this is {here}")
     return results
-
-
-def save(results: dict, path: Path) -> None:
-    """Write the results in place of those before."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
 
 
 def main() -> None:
@@ -338,6 +330,7 @@ def main() -> None:
     is_new = not (arguments.resume or arguments.report)
     if arguments.output == RESULTS and is_part and is_new:
         parser.error("a part of the measurements would replace the kept results; name another folder by --output")
+    arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / "efficiency.json"
     if arguments.report:
         results = json.loads(path.read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib
 
-from benchmarks.report import RESULTS
+from benchmarks.report import RESULTS, write_text
 
 matplotlib.use("Agg")
 
@@ -86,11 +86,11 @@ def write_report(raw: dict, folder: Path) -> None:
     plot_lengths(results, results.sizes[-1], folder / "efficiency.png")
     parts.append("![Time against length](efficiency.png)\n")
     text = "\n".join(parts)
-    (folder / "efficiency.md").write_text(text, encoding="utf-8")
+    write_text(folder / "efficiency.md", text)
     print(text)
     if folder == RESULTS:
         table = README_TABLE.format(table=render_pipelines(results, "base"), **machine)
-        README.write_text(replace_block(README.read_text(encoding="utf-8"), table), encoding="utf-8")
+        write_text(README, replace_block(README.read_text(encoding="utf-8"), table))
 
 
 def replace_block(text: str, block: str) -> str:

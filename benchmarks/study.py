@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.mixtures import make_mixtures
-from benchmarks.report import RESULTS
+from benchmarks.report import RESULTS, write_json
 from benchmarks.study_report import write_report
 
 ROOT = Path(__file__).parent.parent
@@ -92,9 +92,7 @@ def train(grid: dict, run: dict, data: Path) -> None:
         "arguments": run_arguments(grid, run),
     }
     RUNS.mkdir(parents=True, exist_ok=True)
-    part = RUNS / f"{run_name(run)}.part"
-    part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    part.replace(RUNS / f"{run_name(run)}.json")
+    write_json(RUNS / f"{run_name(run)}.json", results)
     print(f"{run_name(run)}: {task['metric']} {results['value']:.4f}, {results['train_seconds']:.0f} s", flush=True)
 
 

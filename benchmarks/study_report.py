@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 from scipy import stats
 
-from benchmarks.report import RESULTS
+from benchmarks.report import RESULTS, write_text
 from benchmarks.study_time import build_config, load_step_times
 from modeling_fftp.efficiency import multiply_adds
 
@@ -49,7 +49,7 @@ def write_report(grid: dict, results: list[dict]) -> None:
             plot(rows, task["metric"], RESULTS / f"study-{number}.png")
             parts.append(f"![{study['title']}](study-{number}.png)\n")
     text = "\n".join(parts)
-    (RESULTS / "study.md").write_text(text, encoding="utf-8")
+    write_text(RESULTS / "study.md", text)
     print(text)
 
 

@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from benchmarks.report import RESULTS, describe_machine
+from benchmarks.report import RESULTS, describe_machine, write_json
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 
 MODEL_FIELDS = (
@@ -69,7 +69,7 @@ def main() -> None:
         arms = dict.fromkeys(arm for study in grid["studies"] if study["task"] == task for arm in study["arms"])
         milliseconds[task] = measure_steps(grid, task, [*arms], rounds)
     results = {"machine": describe_machine(), "rounds": rounds, "milliseconds_per_clip": milliseconds}
-    (RESULTS / "study_time.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_json(RESULTS / "study_time.json", results)
     print(json.dumps(results, indent=1))
 
 

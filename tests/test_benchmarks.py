@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import efficiency, efficiency_report, growth, inference, training, training_step
 from benchmarks.efficiency_report import BASELINE, PEAK, Results
+from benchmarks.report import write_json
 from benchmarks.timing import peak_memory, summarise, time_in_turn
 
 MODEL = "FFTP-AST, stride 5"
@@ -78,9 +79,9 @@ def test_a_stopped_run_goes_on_with_what_is_missing(tmp_path):
 
 def test_a_run_goes_on_only_where_it_began(tmp_path):
     path, machine = tmp_path / "efficiency.json", efficiency.describe_machine()
-    efficiency.save({"machine": machine}, path)
+    write_json(path, {"machine": machine})
     assert efficiency.resume(path) == {"machine": machine}
-    efficiency.save({"machine": machine | {"processor": "another"}}, path)
+    write_json(path, {"machine": machine | {"processor": "another"}})
     with pytest.raises(ValueError, match=r"measured on .*another"):
         efficiency.resume(path)
 
