@@ -31,8 +31,8 @@ the process beyond the libraries, weights included. transformers' extractor {ext
 EXTRACTORS = {True: "runs torchaudio's code", False: "runs its own code, as torchaudio is not installed"}
 README_TABLE = """Median of one pipeline call on one clip, features included, base size on {threads} CPU threads
 ({processor}), and how many times faster than transformers' AST in float32, which pads or cuts every clip to 10.24 s
-(`python -m benchmarks.efficiency`, each column in turn; int8: weights, on onnxruntime; GPU: not measured). The first
-row of ours is the same model as transformers', so what is gained there is not the patches':
+(`python -m benchmarks.efficiency`, all of one length in turn; int8: weights, on onnxruntime; GPU: not measured). The
+second row is the same model as the first, so what is gained there is not the patches':
 
 {table}"""
 
@@ -89,7 +89,7 @@ def write_report(raw: dict, folder: Path) -> None:
     write_text(folder / "efficiency.md", text)
     print(text)
     if folder == RESULTS:
-        table = README_TABLE.format(table=render_pipelines(results, "base"), **machine)
+        table = README_TABLE.format(table=render_summary(results, "base"), **machine)
         write_text(README, replace_block(README.read_text(encoding="utf-8"), table))
 
 
@@ -142,21 +142,33 @@ def render_costs(results: Results, size: str) -> str:
     return render_table(header, rows)
 
 
+def show_pipeline(results: Results, **group: object) -> str:
+    """The time of one pipeline call, with the ratio to transformers' AST at that length."""
+    time = results.median(what="pipeline", **group)
+    base = results.median(what="pipeline", **(group | {"model": BASELINE, "precision": "float32"}))
+    return show(time, ".1f", f" ms ({base / time:.1f}x)" if time and base else "")
+
+
+def render_summary(results: Results, size: str) -> str:
+    """One pipeline call on a short and a long clip, a row a model."""
+    columns = [(seconds, precision) for seconds in (1, 10) for precision in (*PRECISIONS, INT8)]
+    rows = (
+        [model, *(show_pipeline(results, model=model, size=size, seconds=s, precision=p) for s, p in columns)]
+        for model in results.models
+    )
+    return render_table(["pipeline", *(f"{seconds} s, {precision}" for seconds, precision in columns)], rows)
+
+
 def render_pipelines(results: Results, size: str) -> str:
-    """One pipeline call by length, with the ratio to transformers' AST at that length."""
+    """One pipeline call by length."""
     rows = []
     for model in results.models:
         for precision in (*PRECISIONS, INT8):
-            cells = []
+            group = {"size": size, "model": model, "precision": precision}
             # Not every model has a file with int8 weights.
-            if precision == INT8 and not results.median(what="pipeline", size=size, model=model, precision=INT8):
-                continue
-            for seconds in results.lengths:
-                group = {"what": "pipeline", "size": size, "seconds": seconds}
-                time = results.median(model=model, precision=precision, **group)
-                base = results.median(model=BASELINE, precision="float32", **group)
-                cells.append(show(time, ".1f", f" ms ({base / time:.1f}x)" if time and base else ""))
-            rows.append([f"{model}, {precision}", *cells])
+            if precision != INT8 or results.median(what="pipeline", **group):
+                cells = (show_pipeline(results, seconds=seconds, **group) for seconds in results.lengths)
+                rows.append([f"{model}, {precision}", *cells])
     return render_table(["pipeline", *(f"{seconds:g} s clip" for seconds in results.lengths)], rows)
 
 
