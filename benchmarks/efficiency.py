@@ -260,8 +260,8 @@ def list_groups(sizes: list[str], clip_seconds: list[float]) -> Iterator[tuple[d
 
 def measure_group(group: dict, build: Callable[[], Calls], seconds: float) -> list[dict]:
     """Times of calls in turn, by contender and precision, as records of the group."""
-    # What a user waits for gets more rounds.
-    times = time_in_turn(build(), 3 * seconds if group["what"] == "pipeline" else seconds)
+    # What a user waits for gets more rounds: int8 changes its speed from one minute to the next.
+    times = time_in_turn(build(), 15 * seconds if group["what"] == "pipeline" else seconds)
     # Before the models of the next group are built.
     gc.collect()
     print(group, flush=True)
