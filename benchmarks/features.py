@@ -1,18 +1,17 @@
 """Time to make a training batch: features computed from sound for every batch, or once and kept on disk.
 
-Noise stands in for sound: its content does not change the time. Both ways run in turn within each round; the table
-gives medians over the rounds.
+Noise stands in for sound: its content does not change the time. Both ways run in turn.
 """
 
 import argparse
-import statistics
 import tempfile
-import time
+from functools import partial
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
 
 from benchmarks.report import describe_machine, keep
+from benchmarks.timing import summarise, time_in_turn
 from feature_extraction import FFTPFeatureExtractor, SpecMask, SpecMaskDataCollator
 from feature_extraction.audio_dataset_fftp import compute_features
 from modeling_fftp import FFTPConfig
@@ -31,41 +30,38 @@ def make_clips(seconds: int, folder: str) -> Dataset:
     return Dataset.load_from_disk(folder).with_format("numpy")
 
 
-def measure(rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds per batch of every round, by way and by clip length."""
-    extractor = FFTPFeatureExtractor()
-    seconds = {way: {} for way in ("computed for every batch", "computed once")}
+def make_batch(collator: SpecMaskDataCollator, clips: Dataset) -> None:
+    """A training batch of all clips."""
+    collator([clips[row] for row in range(BATCH)])
+
+
+def measure(seconds: float) -> list[dict]:
+    """Milliseconds per batch, by way and by clip length."""
+    extractor, records = FFTPFeatureExtractor(), []
     for length in CLIP_SECONDS:
         spec_mask = SpecMask.from_config(FFTPConfig(max_length=100 * length), budget=0.2)
         collator = SpecMaskDataCollator(extractor, spec_mask)
         with tempfile.TemporaryDirectory() as folder:
             sound = make_clips(length, folder)
-            sources = dict(zip(seconds, (sound, compute_features(sound, extractor)), strict=True))
-            for index in range(rounds + 1):
-                for way, source in sources.items():
-                    started = time.perf_counter()
-                    collator([source[row] for row in range(BATCH)])
-                    if index:
-                        seconds[way].setdefault(f"{length} s", []).append(time.perf_counter() - started)
-    return seconds
+            ways = {"computed for every batch": sound, "computed once": compute_features(sound, extractor)}
+            calls = {way: partial(make_batch, collator, clips) for way, clips in ways.items()}
+            times = time_in_turn(calls, seconds)
+        records += [{"way": way, "seconds": length} | summarise(taken) for way, taken in times.items()]
+    return records
 
 
 def render(results: dict) -> str:
     """Markdown."""
-    medians = {
-        way: {length: statistics.median(times) for length, times in lengths.items()}
-        for way, lengths in results["seconds"].items()
-    }
-    rows = [
-        f"| {way} | " + " | ".join(f"{1000 * time:.0f} ms" for time in lengths.values()) + " |"
-        for way, lengths in medians.items()
-    ]
+    medians = {}
+    for record in results["records"]:
+        medians.setdefault(record["way"], []).append(f"{record['median_ms']:.0f} ms")
+    rows = [f"| {way} | {' | '.join(times)} |" for way, times in medians.items()]
     machine = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     return "\n".join(
         [
             f"# Time to make a training batch of {BATCH} clips",
             "",
-            f"`python -m benchmarks.features --rounds {results['rounds']}`: medians, reading and SpecMask included.",
+            "`python -m benchmarks.features`: medians, reading and SpecMask included.",
             f"Measured on: {machine}.",
             "",
             "| features | " + " | ".join(f"{length} s clips" for length in CLIP_SECONDS) + " |",
@@ -79,9 +75,8 @@ def render(results: dict) -> str:
 def main() -> None:
     """Measure, print the table, keep it with the raw times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    results = {"rounds": arguments.rounds, "machine": describe_machine(), "seconds": measure(arguments.rounds)}
+    parser.add_argument("--seconds_per_group", type=float, default=20.0, help="beyond three rounds")
+    results = {"machine": describe_machine(), "records": measure(parser.parse_args().seconds_per_group)}
     keep("features", results, render(results))
 
 
