@@ -5,8 +5,8 @@
     python -m benchmarks.efficiency --report   # report what was measured
     python -m benchmarks.efficiency --sizes tiny --seconds 10 --output FOLDER   # a part of it, elsewhere
 
-Weights are random, since they do not change the time. All that stands in one column of a table runs in turn, round
-after round. Nothing else should run on the machine.
+Weights are random, since they do not change the time. What a column of a table compares runs in turn, round after
+round. Nothing else should run on the machine.
 """
 
 import argparse
@@ -260,7 +260,7 @@ def list_groups(sizes: list[str], clip_seconds: list[float]) -> Iterator[tuple[d
 
 def measure_group(group: dict, build: Callable[[], Calls], seconds: float) -> list[dict]:
     """Times of calls in turn, by contender and precision, as records of the group."""
-    # What a user waits for gets more rounds: int8 changes its speed from one minute to the next.
+    # int8 changes its speed from one minute to the next, so pipelines get more rounds.
     times = time_in_turn(build(), 15 * seconds if group["what"] == "pipeline" else seconds)
     # Before the models of the next group are built.
     gc.collect()
@@ -319,8 +319,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=[*SIZES], choices=SIZES)
     parser.add_argument("--seconds", nargs="+", type=float, default=[*CLIP_SECONDS], help="lengths of the clips")
-    parser.add_argument("--seconds_per_group", type=float, default=20.0, help="beyond three rounds")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of results")
+    parser.add_argument(
+        "--seconds_per_group",
+        type=float,
+        default=20.0,
+        help="3 to 15 rounds that fit into this; pipelines have 15 times as much",
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of results, made where it is missing")
     parser.add_argument("--resume", action="store_true", help="keep what the folder of results holds")
     parser.add_argument("--report", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
@@ -328,9 +333,10 @@ def main() -> None:
         parser.error(f"--seconds {arguments.seconds} lacks {REFERENCE_SECONDS}, the length that all tables refer to")
     is_part = [*arguments.sizes] != [*SIZES] or [*arguments.seconds] != [*CLIP_SECONDS]
     is_new = not (arguments.resume or arguments.report)
-    if arguments.output == RESULTS and is_part and is_new:
+    if arguments.output.resolve() == RESULTS.resolve() and is_part and is_new:
         parser.error("a part of the measurements would replace the kept results; name another folder by --output")
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    if is_new:
+        arguments.output.mkdir(parents=True, exist_ok=True)
     path = arguments.output / "efficiency.json"
     if arguments.report:
         results = json.loads(path.read_text(encoding="utf-8"))

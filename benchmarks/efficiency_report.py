@@ -20,19 +20,22 @@ INT8 = "int8"
 
 HEADER = """# What full-frequency patches cost, and save
 
-Made by `python -m benchmarks.efficiency` on {threads} threads of {processor}, torch {torch}. Medians; all that stands
-in one column ran in turn. Random weights, 527 classes. Multiply-adds are those of the linear layers over every token,
-as the paper counts. FLOPs are those that are computed, attention too, and two per multiply-add: our AST computes its
-last layer for the class tokens alone. They leave out the selective scan, so AuM's share of the peak is understated.
-The share of the peak is that of the rate of one large matrix product in the same precision, measured in the same
-rounds. int8 are files of `python -m modeling_fftp.export --int8`, run by onnxruntime. Memory, in float32, is that of
-the process beyond the libraries, weights included. transformers' extractor {extractor}. GPU: not measured.
+Made by `python -m benchmarks.efficiency` on {threads} threads of {processor}, torch {torch}. Times are medians of 3 to
+15 rounds; what a column compares ran in turn (extractors: by number of clips). Random weights, 527 classes.
+Multiply-adds are those of the linear layers over every token, as the paper counts. FLOPs are those that are computed,
+attention too, and two per multiply-add: our AST computes its last layer for the class tokens alone. They leave out
+the selective scan, so AuM's share of the peak is understated. The share of the peak is that of the rate of one large
+matrix product in the same precision, measured in the same rounds. int8 are files of
+`python -m modeling_fftp.export --int8`, run by onnxruntime. Training steps are of {training_batches}. Memory, in
+float32 and measured once, is that of the process beyond the libraries, weights included. transformers' extractor
+{extractor}. GPU: not measured.
 """
 EXTRACTORS = {True: "runs torchaudio's code", False: "runs its own code, as torchaudio is not installed"}
 README_TABLE = """Median of one pipeline call on one clip, features included, base size on {threads} CPU threads
-({processor}), and how many times faster than transformers' AST in float32, which pads or cuts every clip to 10.24 s
-(`python -m benchmarks.efficiency`, all of one length in turn; int8: weights, on onnxruntime; GPU: not measured). The
-second row is the same model as the first, so what is gained there is not the patches':
+({processor}), and how many times as fast as transformers' AST in float32, which pads or cuts every clip to 10.24 s
+(`python -m benchmarks.efficiency`, all models and precisions in turn for each length; int8: files with int8 weights,
+run by onnxruntime; GPU: not measured). The second row is the same model as the first: it gains by its code and by not
+padding, not by its patches:
 
 {table}"""
 
@@ -77,7 +80,9 @@ class Results:
 def write_report(raw: dict, folder: Path) -> None:
     """Write `efficiency.md` and its plot, and the README's table where the folder is that of the kept results."""
     results, machine = Results(raw), raw["machine"]
-    parts = [HEADER.format(extractor=EXTRACTORS[machine["torchaudio"]], **machine)]
+    batches = {item["size"]: item["batch"] for item in raw["records"] if item["what"] == "training step"}
+    batches = ", ".join(f"{batch} clips ({size})" for size, batch in batches.items())
+    parts = [HEADER.format(extractor=EXTRACTORS[machine["torchaudio"]], training_batches=batches, **machine)]
     for size in results.sizes:
         parts += [f"## Clips of 10 s, {size}\n", render_costs(results, size)]
     for size in results.sizes:
@@ -88,7 +93,7 @@ def write_report(raw: dict, folder: Path) -> None:
     text = "\n".join(parts)
     write_text(folder / "efficiency.md", text)
     print(text)
-    if folder == RESULTS:
+    if folder.resolve() == RESULTS.resolve():
         table = README_TABLE.format(table=render_summary(results, "base"), **machine)
         write_text(README, replace_block(README.read_text(encoding="utf-8"), table))
 

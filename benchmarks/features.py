@@ -65,7 +65,7 @@ def render(results: dict) -> str:
             f"Measured on: {machine}.",
             "",
             "| features | " + " | ".join(f"{length} s clips" for length in CLIP_SECONDS) + " |",
-            "|---|---|---|",
+            "|---" * (1 + len(CLIP_SECONDS)) + "|",
             *rows,
             "",
         ]
@@ -73,9 +73,9 @@ def render(results: dict) -> str:
 
 
 def main() -> None:
-    """Measure, print the table, keep it with the raw times."""
+    """Measure, print the table, keep it with its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds_per_group", type=float, default=20.0, help="beyond three rounds")
+    parser.add_argument("--seconds_per_group", type=float, default=20.0, help="3 to 15 rounds that fit into this")
     results = {"machine": describe_machine(), "records": measure(parser.parse_args().seconds_per_group)}
     keep("features", results, render(results))
 

@@ -105,7 +105,7 @@ def main() -> None:
     """Measure, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="base", choices=SIZES)
-    parser.add_argument("--seconds_per_group", type=float, default=20.0, help="beyond three rounds")
+    parser.add_argument("--seconds_per_group", type=float, default=20.0, help="3 to 15 rounds that fit into this")
     arguments = parser.parse_args()
     records = measure(arguments.size, arguments.seconds_per_group)
     results = {"machine": describe_machine(), "size": arguments.size, "records": records}

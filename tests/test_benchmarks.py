@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import efficiency, efficiency_report, growth, inference, training, training_step
+from benchmarks import efficiency, efficiency_report, features, growth, inference, training, training_step
 from benchmarks.efficiency_report import BASELINE, PEAK, Results
 from benchmarks.report import write_json
 from benchmarks.timing import peak_memory, summarise, time_in_turn
@@ -164,12 +164,22 @@ def test_the_parts_of_a_step_add_up_to_it(tmp_path):
         "machine": {"processor": "X", "threads": 2, "torch": "2.13.0"},
         "parts": {"this code": {"float32": dict.fromkeys(training.PARTS, 8.0)}},
         "checkpointing": [{"way": "gradient checkpointing", "milliseconds": 12.3, "mib": 45.6}],
-        "workers": {"0 workers": 100.4},
+        "workers": {"0": 100.4},
     }
     report = training.render(results)
     assert "| this code, float32 | 8.0 ms (12%) |" in report
     assert "| 64 ms | 1000 | 25% |" in report
     assert "| gradient checkpointing | 12 ms | 46 MiB |" in report
+    assert "| 0 |\n|---|\n| 100 |" in report
+
+
+def test_batches_of_kept_and_computed_features_are_compared(monkeypatch):
+    monkeypatch.setattr(features, "CLIP_SECONDS", (1,))
+    monkeypatch.setattr(features, "BATCH", 2)
+    records = features.measure(seconds=0.0)
+    assert [(record["seconds"], record["rounds"]) for record in records] == [(1, 3), (1, 3)]
+    report = features.render({"machine": {"threads": 2}, "records": records})
+    assert f"| computed once | {records[1]['median_ms']:.0f} ms |" in report
 
 
 def test_ways_to_run_a_model_are_compared(clip_folder, make_config, extractor, tmp_path, monkeypatch):
