@@ -85,7 +85,8 @@ class DataArguments:
         metadata={"help": "Largest share of undecodable or mislabelled clips to go on without."},
     )
     cache_features: bool = field(
-        default=False, metadata={"help": "Compute features once, not per batch; without mixup and cropping."}
+        default=False,
+        metadata={"help": "Compute features once, not per batch; without mixup, speed, colored noise and crops."},
     )
     features_on_device: bool = field(
         default=False,

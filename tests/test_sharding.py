@@ -36,8 +36,8 @@ def train_shard(rank, folder, model, input_values, labels):
     if rank == 0:
         save_file(weights, folder / "weights.safetensors")
     distributed.barrier()
-    # Gloo's threads live on and may hold tensors of the last exchange: one that is dropped while the interpreter shuts
-    # down aborts the process (https://github.com/pytorch/pytorch/pull/179291), so it ends without that shutdown.
+    # A tensor that one of gloo's threads drops during the interpreter's shutdown aborts the process, so it skips that
+    # shutdown (https://github.com/pytorch/pytorch/issues/190489).
     os._exit(0)
 
 
