@@ -21,7 +21,8 @@ INT8 = "int8"
 HEADER = """# What full-frequency patches cost, and save
 
 Made by `python -m benchmarks.efficiency` on {threads} threads of {processor}, torch {torch}. Times are medians of 3 to
-15 rounds; what a column compares ran in turn (extractors: by number of clips). Random weights, 527 classes.
+15 rounds; what a column compares ran in turn (extractors: by number of clips). Columns may stem from different hours
+(`--resume`), so compare within them. Random weights, 527 classes.
 Multiply-adds are those of the linear layers over every token, as the paper counts. FLOPs are those that are computed,
 attention too, and two per multiply-add: our AST computes its last layer for the class tokens alone. They leave out
 the selective scan, so AuM's share of the peak is understated. The share of the peak is that of the rate of one large
