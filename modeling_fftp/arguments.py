@@ -12,7 +12,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from feature_extraction.audio_dataset_fftp import AUDIO_COLUMNS, LABEL_COLUMNS
 
-from .trainer_fftp import multiplies_bfloat16
+from .trainer_fftp import gains_from_bfloat16
 
 # The metric of the best checkpoint until the data says whether that is accuracy or mAP.
 TASK_METRIC = "score"
@@ -147,7 +147,7 @@ class FFTPTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Result: mean of the weights after each of the last epochs."}
     )
     auto_bf16: bool = field(
-        default=False, metadata={"help": "bf16 where the processor multiplies it, else float32; logged."}
+        default=False, metadata={"help": "bf16 where the processor multiplies it faster than float32; logged."}
     )
 
     hub_license: str | None = field(default=None, metadata={"help": "Licence of the weights, for the card."})
@@ -163,7 +163,7 @@ class FFTPTrainingArguments(TrainingArguments):
             self.metric_for_best_model = self.metric_for_best_model or TASK_METRIC
         # Trainer would push every checkpoint, and a pickle; train.py pushes the finished folder.
         self.push_when_done, self.push_to_hub = self.push_to_hub, False
-        self.bf16 = self.bf16 or (self.auto_bf16 and multiplies_bfloat16(on_cpu=self.use_cpu))
+        self.bf16 = self.bf16 or (self.auto_bf16 and gains_from_bfloat16(on_cpu=self.use_cpu))
         super().__post_init__()
 
 

@@ -8,7 +8,14 @@ from transformers import TrainerCallback, TrainingArguments
 
 from feature_extraction import SpecMask, SpecMaskDataCollator
 from modeling_fftp import FFTPForAudioClassification
-from modeling_fftp.trainer_fftp import ClassBalancedSampler, FFTPTrainer, WeightAveraging, last_whole_checkpoint
+from modeling_fftp.arguments import parse_arguments
+from modeling_fftp.trainer_fftp import (
+    ClassBalancedSampler,
+    FFTPTrainer,
+    WeightAveraging,
+    gains_from_bfloat16,
+    last_whole_checkpoint,
+)
 
 
 class Recorder(TrainerCallback):
@@ -52,6 +59,24 @@ def build(make_config, extractor, examples, tmp_path):
         return trainer, recorder
 
     return make
+
+
+@pytest.mark.parametrize(
+    ("processor", "instructions", "gains"),
+    [
+        ("AMD EPYC", {"avx512_bf16"}, True),
+        ("AMD EPYC", {"avx512_vnni"}, False),
+        ("Intel Xeon", {"avx512_bf16"}, False),
+        ("Intel Xeon", {"avx512_bf16", "amx_bf16"}, True),
+        ("Neoverse V1", {"bf16"}, True),
+    ],
+)
+def test_bfloat16_is_taken_where_it_is_faster(monkeypatch, processor, instructions, gains):
+    capabilities = {"cpu_name": processor} | dict.fromkeys(instructions, True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert gains_from_bfloat16(on_cpu=True) is gains
+    arguments = ["--dataset_name", "DATA", "--output_dir", "runs", "--use_cpu", "true", "--auto_bf16", "true"]
+    assert parse_arguments(arguments)[-1].bf16 is gains
 
 
 def test_rare_classes_are_drawn_as_often_as_common_ones():
