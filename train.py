@@ -59,6 +59,7 @@ from modeling_fftp.arguments import (
     parse_arguments,
 )
 from modeling_fftp.efficiency import measure_efficiency
+from modeling_fftp.memory import keep_freed_memory
 from modeling_fftp.push import push, refuse_other_model
 from modeling_fftp.trainer_fftp import FFTPTrainer, WeightAveraging
 
@@ -290,6 +291,7 @@ def run_training(trainer: FFTPTrainer, groups: tuple, label_smoothing: float) ->
 
 def main(arguments: list[str]) -> None:
     """Run the whole training."""
+    keep_freed_memory()
     model_arguments, data, augmentation, training = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if training.push_when_done:
