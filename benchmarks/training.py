@@ -16,8 +16,9 @@ import torch
 
 from benchmarks import training_step
 from benchmarks.efficiency import forward_backward
-from benchmarks.report import describe_machine, keep
+from benchmarks.report import RESULTS, describe_machine, keep
 from benchmarks.timing import peak_memory, time_in_turn
+from modeling_fftp.memory import keep_freed_memory
 from modeling_fftp.trainer_fftp import FFTPTrainer
 
 ROOT = Path(__file__).parent.parent
@@ -29,9 +30,12 @@ TRAINED_CLIPS = 64 * 40
 CHECKPOINTED = ("FFTP-AST, stride 5", "small", 10.0, 16)
 
 
-def measure_parts(checkouts: dict[str, Path], turns: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Median milliseconds by checkout, precision and part; processes of the checkouts run in turn."""
-    times = {name: {} for name in checkouts}
+def measure_parts(checkouts: dict[str, Path], turns: int, rounds: int) -> dict[str, dict]:
+    """By checkout the precision that the recipe chooses there, and median milliseconds by precision and part.
+
+    Processes of the checkouts run in turn.
+    """
+    chosen, times = {}, {name: {} for name in checkouts}
     for _ in range(turns):
         for name, folder in checkouts.items():
             output = subprocess.run(
@@ -42,11 +46,16 @@ def measure_parts(checkouts: dict[str, Path], turns: int, rounds: int) -> dict[s
                 text=True,
                 check=True,
             ).stdout
-            for precision, parts in json.loads(output).items():
+            step = json.loads(output)
+            chosen[name] = step["chosen"]
+            for precision, parts in step["times"].items():
                 for part, taken in parts.items():
                     times[name].setdefault(precision, {}).setdefault(part, []).extend(taken)
     return {
-        name: {precision: find_parts(parts) for precision, parts in precisions.items()}
+        name: {
+            "chosen": chosen[name],
+            "times": {precision: find_parts(parts) for precision, parts in precisions.items()},
+        }
         for name, precisions in times.items()
     }
 
@@ -95,27 +104,40 @@ def train_once(clips, folder: str, workers: int) -> float:
     return trainer.train().metrics["train_samples_per_second"]
 
 
-def render(results: dict) -> str:
-    """Markdown."""
-    machine, against = results["machine"], " --against FOLDER" if len(results["parts"]) > 1 else ""
+def render(machines: dict[str, dict]) -> str:
+    """Markdown: a section for each machine."""
     lines = [
         "# Where the time of a training step goes",
         "",
-        f"`python -m benchmarks.training{against}` on {machine['threads']} threads of {machine['processor']}, torch "
-        f"{machine['torch']}; medians. GPU: not measured.",
+        "`python -m benchmarks.training --against FOLDER`, once on each machine; medians. GPU: not measured.",
         "",
-        "The step of the recipe `fftp-ast-tiny-speech-commands-ar` (192 wide, 12 layers) on 64 clips of 1 s:",
+    ]
+    for results in machines.values():
+        lines += [*render_machine(results), ""]
+    return "\n".join(lines)
+
+
+def render_machine(results: dict) -> list[str]:
+    """What was measured on one."""
+    machine = results["machine"]
+    lines = [
+        f"## {machine['processor']}",
+        "",
+        f"{machine['threads']} threads, torch {machine['torch']}. The step of the recipe "
+        "`fftp-ast-tiny-speech-commands-ar` (192 wide, 12 layers) on 64 clips of 1 s; the precision that the recipe "
+        "chooses is in bold:",
         "",
         "| code, precision | " + " | ".join(PARTS) + " | step | clips per second | forward and backward |",
         "|---" * (len(PARTS) + 4) + "|",
     ]
-    for name, precisions in results["parts"].items():
-        for precision, parts in precisions.items():
+    for name, code in results["parts"].items():
+        for precision, parts in code["times"].items():
             step = sum(parts.values())
             cells = [f"{parts[part]:.1f} ms ({parts[part] / step:.0%})" for part in PARTS]
             share = (parts["forward"] + parts["backward"]) / step
             rate = 1000 * training_step.BATCH / step
-            row = [f"{name}, {precision}", *cells, f"{step:.0f} ms", f"{rate:.0f}", f"{share:.0%}"]
+            label = f"**{precision}**" if precision == code["chosen"] else precision
+            row = [f"{name}, {label}", *cells, f"{step:.0f} ms", f"{rate:.0f}", f"{share:.0%}"]
             lines.append(f"| {' | '.join(row)} |")
     model, size, seconds, batch = CHECKPOINTED
     lines += ["", f"Forward and backward pass of {model}, {size}, {batch} clips of {seconds:g} s, float32:", ""]
@@ -126,18 +148,19 @@ def render(results: dict) -> str:
     ]
     lines += ["", "Clips per second of `FFTPTrainer` by `dataloader_num_workers`, everything included:", ""]
     lines += ["| " + " | ".join(results["workers"]) + " |", "|---" * len(results["workers"]) + "|"]
-    lines += ["| " + " | ".join(f"{rate:.0f}" for rate in results["workers"].values()) + " |", ""]
-    return "\n".join(lines)
+    return [*lines, "| " + " | ".join(f"{rate:.0f}" for rate in results["workers"].values()) + " |"]
 
 
 def main() -> None:
-    """Measure, and write the report."""
+    """Measure, and write the report, in which this machine's results replace those that it had."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", type=Path, help="folder of another checkout")
     parser.add_argument("--against_name", default="before", help="what the report calls it")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=15, help="steps per turn")
     arguments = parser.parse_args()
+    # As train.py does.
+    keep_freed_memory()
     checkouts = {arguments.against_name: arguments.against.resolve()} if arguments.against else {}
     results = {
         "machine": describe_machine(),
@@ -145,7 +168,10 @@ def main() -> None:
         "checkpointing": measure_checkpointing(60.0),
         "workers": {str(workers): rate for workers, rate in measure_workers(arguments.turns).items()},
     }
-    keep("training", results, render(results))
+    kept = RESULTS / "training.json"
+    machines = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    machines[results["machine"]["processor"]] = results
+    keep("training", machines, render(machines))
 
 
 if __name__ == "__main__":

@@ -160,14 +160,17 @@ def test_the_parts_of_a_step_add_up_to_it(tmp_path):
     assert sum(parts[part] for part in training.DATA_PARTS[1:]) >= watch.milliseconds["collator"][0] - 1e-6
     twice = {part: [taken[0], 3 * taken[0]] for part, taken in watch.milliseconds.items()}
     assert training.find_parts(twice)["forward"] == pytest.approx(2 * parts["forward"])
+    times = {"float32": dict.fromkeys(training.PARTS, 8.0), "bfloat16": dict.fromkeys(training.PARTS, 9.0)}
     results = {
         "machine": {"processor": "X", "threads": 2, "torch": "2.13.0"},
-        "parts": {"this code": {"float32": dict.fromkeys(training.PARTS, 8.0)}},
+        "parts": {"this code": {"chosen": "float32", "times": times}},
         "checkpointing": [{"way": "gradient checkpointing", "milliseconds": 12.3, "mib": 45.6}],
         "workers": {"0": 100.4},
     }
-    report = training.render(results)
-    assert "| this code, float32 | 8.0 ms (12%) |" in report
+    report = training.render({"X": results, "Y": results})
+    assert report.count("\n## ") == 2
+    assert "| this code, **float32** | 8.0 ms (12%) |" in report
+    assert "| this code, bfloat16 | 9.0 ms (12%) |" in report
     assert "| 64 ms | 1000 | 25% |" in report
     assert "| gradient checkpointing | 12 ms | 46 MiB |" in report
     assert "| 0 |\n|---|\n| 100 |" in report
