@@ -12,8 +12,7 @@ def keep_freed_memory() -> None:
     """Let the process keep the memory of freed tensors for the next ones.
 
     glibc gives it back to the system, which clears every page anew when the next training step allocates the same
-    tensors as the one before.
-    Tensors above 32 MiB are still given back. Without glibc nothing happens.
+    tensors as the one before. Tensors above 32 MiB are still given back. Without glibc nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
