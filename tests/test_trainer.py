@@ -79,6 +79,11 @@ def test_bfloat16_is_taken_where_it_is_faster(monkeypatch, processor, instructio
     assert parse_arguments(arguments)[-1].bf16 is gains
 
 
+def test_torch_names_the_processor():
+    # Its documentation does not promise this, and without it Intel processors would not be told from others.
+    assert torch.cpu.get_capabilities()["cpu_name"]
+
+
 def test_rare_classes_are_drawn_as_often_as_common_ones():
     labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)
     sampler = ClassBalancedSampler(labels, seed=1)
