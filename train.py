@@ -195,6 +195,8 @@ def build_model(
         if keep_classes and known != names:
             raise ValueError(f"{source} tells apart {known}; the data has {names}")
         settings["attn_implementation"] = model_arguments.attn_implementation
+        if model_arguments.token_merge_layers is not None:
+            settings["token_merge_layers"] = model_arguments.token_merge_layers
         model = FFTPForAudioClassification.from_pretrained(source, ignore_mismatched_sizes=True, **settings)
         if known != names:
             logger.info("%s tells apart other classes: the head starts anew", source)

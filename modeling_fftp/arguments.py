@@ -20,7 +20,7 @@ TASK_METRIC = "score"
 
 @dataclass
 class ModelArguments:
-    """What to train. A checkpoint fixes all but the labels; without one the fields below shape a new model."""
+    """What to train. The fields below shape a new model; of a checkpoint they leave the shape as it is."""
 
     model_name_or_path: str | None = field(default=None, metadata={"help": "FFTP checkpoint to fine-tune."})
     backbone: str = field(default="ast", metadata={"help": "ast or mamba."})
@@ -32,6 +32,10 @@ class ModelArguments:
     patch_size: list[int] = field(default_factory=lambda: [128, 10], metadata={"help": "Mel bins and frames."})
     frequency_stride: int = field(default=128, metadata={"help": "Mel bins between two patches."})
     time_stride: int = field(default=5, metadata={"help": "Frames between two patches."})
+    token_merge_layers: list[int] | None = field(
+        default=None,
+        metadata={"help": "AST: layers after which neighbouring tokens merge; default: none, or as the checkpoint."},
+    )
     pooling: str = field(default="cls", metadata={"help": "cls or mean."})
     hidden_dropout_prob: float = 0.0
     attention_probs_dropout_prob: float = 0.0

@@ -38,6 +38,9 @@ class FFTPConfig(PreTrainedConfig):
         num_hidden_layers: Number of blocks.
         num_attention_heads: Attention heads of the AST backbone.
         intermediate_size: Width of the AST backbone's feed-forward layers.
+        token_merge_layers: AST: layers, counted from 1, after each of which every two patch tokens that follow each
+            other in time become one, which halves what later layers cost. It adds no weights, so it can be set for a
+            trained model too. None: no tokens are merged.
         hidden_act: Activation of the feed-forward layers.
         hidden_dropout_prob: Dropout on embeddings and on the outputs of attention and feed-forward layers.
         attention_probs_dropout_prob: Dropout on attention weights.
@@ -75,6 +78,7 @@ class FFTPConfig(PreTrainedConfig):
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
     intermediate_size: int = 3072
+    token_merge_layers: list[int] | tuple[int, ...] | None = None
     hidden_act: str = "gelu"
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.0
@@ -94,9 +98,10 @@ class FFTPConfig(PreTrainedConfig):
     problem_type: str | None = "single_label_classification"
 
     def __post_init__(self, **kwargs):
-        """Bring `patch_size` and `time_step_rank` into the form that every reader of the config relies on."""
+        """Bring fields that may be written in several ways into the form that every reader of the config relies on."""
         # JSON knows no tuples: one form in memory keeps round trips exact.
         self.patch_size = (self.patch_size,) * 2 if isinstance(self.patch_size, int) else tuple(self.patch_size)
+        self.token_merge_layers = tuple(self.token_merge_layers or ())
         if self.time_step_rank == "auto":
             self.time_step_rank = ceil(self.hidden_size / 16)
         super().__post_init__(**kwargs)
@@ -120,8 +125,21 @@ class FFTPConfig(PreTrainedConfig):
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
             )
+        self._validate_token_merge_layers()
         if not 0 <= self.drop_path_rate < 1:
             raise ValueError(f"drop_path_rate={self.drop_path_rate} must lie in [0, 1)")
+
+    def _validate_token_merge_layers(self):
+        layers = self.token_merge_layers
+        if layers and self.backbone != "ast":
+            raise ValueError(f"token_merge_layers={layers} needs backbone='ast', not {self.backbone!r}")
+        # After the last layer there is nothing left to save.
+        possible = range(1, self.num_hidden_layers)
+        if list(layers) != sorted({*layers}) or not {*layers} <= {*possible}:
+            raise ValueError(
+                f"token_merge_layers={layers} must be layers in ascending order, each at least 1 and below "
+                f"num_hidden_layers={self.num_hidden_layers}"
+            )
 
     def time_patches(self, num_frames):
         """Number of patches along time in `num_frames` frames, at least one (shorter input is padded to one patch).

@@ -2,6 +2,7 @@
 
 python -m modeling_fftp.export FOLDER          # model.onnx
 python -m modeling_fftp.export FOLDER --int8   # model_int8.onnx, about a quarter of the size
+python -m modeling_fftp.export FOLDER --int8 --token_merge_layers 3   # model_int8_merged.onnx, fewer tokens
 
 The file's metadata holds the labels and the settings of the feature extractor; `onnx_model.py` runs it in pipelines of
 transformers. Needs `pip install -e '.[export]'`.
@@ -11,7 +12,7 @@ import argparse
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +29,6 @@ from .configuration_fftp import FFTPConfig
 from .onnx_model import hash_weights
 from .scan_onnx import TRANSLATIONS, selective_scan_onnx
 
-FILE_NAME, INT8_FILE_NAME = "model.onnx", "model_int8.onnx"
 # Numbers in a tensor that may be computed when exporting. The default leaves the patch embedding to be reshaped
 # in every call, and the quantizer, which looks for constants, would not see them.
 FOLDED_SIZE = 2**26
@@ -98,14 +98,24 @@ def quantize(model: onnx.ModelProto, path: Path) -> None:
         logging.disable(disabled)
 
 
-def export(folder: str | Path, output: str | Path | None = None, int8: bool = False) -> Path:
+def default_file_name(int8: bool, is_merged: bool) -> str:
+    """Name of the exported file in the model's folder."""
+    return f"model{'_int8' * int8}{'_merged' * is_merged}.onnx"
+
+
+def export(
+    folder: str | Path,
+    output: str | Path | None = None,
+    int8: bool = False,
+    token_merge_layers: Sequence[int] | None = None,
+) -> Path:
     """Export a model with its head.
 
     Args:
         folder: With the model and its feature extractor.
-        output: File to write; default: `model.onnx` or `model_int8.onnx` in the folder. It appears only when it is
-            complete.
+        output: File to write; default: `default_file_name` in the folder. It appears only when it is complete.
         int8: Whether to `quantize`.
+        token_merge_layers: As in `FFTPConfig`, in place of the model's own.
 
     Returns:
         The file. Inputs: `input_values` (batch, frames, mel bins) float32 and `attention_mask` (batch, frames) int64;
@@ -116,10 +126,13 @@ def export(folder: str | Path, output: str | Path | None = None, int8: bool = Fa
         FileNotFoundError: There is no folder to write to.
     """
     folder = Path(folder)
-    output = folder / (INT8_FILE_NAME if int8 else FILE_NAME) if output is None else Path(output)
+    if output is None:
+        output = folder / default_file_name(int8, token_merge_layers is not None)
+    output = Path(output)
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output.parent} is not a folder")
-    config = FFTPConfig.from_pretrained(folder, scan_implementation="torch")
+    merging = {} if token_merge_layers is None else {"token_merge_layers": token_merge_layers}
+    config = FFTPConfig.from_pretrained(folder, scan_implementation="torch", **merging)
     name = (config.architectures or [None])[0]
     if name not in HEADS:
         raise ValueError(f"{folder} holds {name}; expected a model with a head, one of {HEADS}")
@@ -142,6 +155,7 @@ def export(folder: str | Path, output: str | Path | None = None, int8: bool = Fa
     metadata = {
         "labels": json.dumps([config.id2label[index] for index in range(config.num_labels)], ensure_ascii=False),
         "problem_type": config.problem_type,
+        "token_merge_layers": json.dumps(config.token_merge_layers),
         "weights": hash_weights(folder),
         "feature_extractor": FFTPFeatureExtractor.from_pretrained(folder).to_json_string(),
     }
@@ -159,10 +173,16 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder that train.py left")
-    parser.add_argument("--output", type=Path, help="file to write; default: FOLDER/model.onnx, or model_int8.onnx")
+    parser.add_argument("--output", type=Path, help="file to write; default: FOLDER/model[_int8][_merged].onnx")
     parser.add_argument("--int8", action="store_true", help="int8 weights")
+    parser.add_argument(
+        "--token_merge_layers",
+        type=int,
+        nargs="+",
+        help="merge neighbouring tokens after these layers, counted from 1; default: as the model does",
+    )
     arguments = parser.parse_args()
-    print(export(arguments.folder, arguments.output, arguments.int8))
+    print(export(arguments.folder, arguments.output, arguments.int8, arguments.token_merge_layers))
 
 
 if __name__ == "__main__":

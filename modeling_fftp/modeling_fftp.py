@@ -23,6 +23,7 @@ from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEm
 from .events_fftp import Event, events_to_labels, token_spans
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPStateSpace
+from .token_merging_fftp import merge_neighbours, restore_tokens
 
 # Index of a step without a label, as in `cross_entropy`.
 IGNORED = -100
@@ -93,6 +94,8 @@ class FFTPModel(FFTPPreTrainedModel):
 
     def __init__(self, config: FFTPConfig):
         super().__init__(config)
+        # `from_pretrained` sets its keywords on a finished config.
+        config.validate()
         layer, norm = (
             (FFTPMambaLayer, nn.RMSNorm) if config.backbone == "mamba" else (FFTPTransformerLayer, nn.LayerNorm)
         )
@@ -122,23 +125,33 @@ class FFTPModel(FFTPPreTrainedModel):
         Returns:
             `last_hidden_state` (batch, class tokens + patches, hidden), `pooler_output` (batch, hidden), and on
             request `hidden_states` (one more than layers) and `attentions` (batch, heads, tokens, tokens) of every
-            layer.
+            layer. Patches that were merged share their token's last hidden state; the others have fewer tokens from
+            the merge on.
         """
         hidden_states, token_mask, class_places = self.embeddings(input_values, attention_mask)
-        layer_mask = token_mask
-        if self.config.backbone == "ast":
-            layer_mask = create_bidirectional_mask(
-                config=self.config, inputs_embeds=hidden_states, attention_mask=token_mask
-            )
+        num_tokens, num_class_tokens = hidden_states.shape[1], self.embeddings.num_class_tokens
+        num_rows, merge_layers = self.config.patch_grid[0], self.config.token_merge_layers
+        merged_mask, layer_mask = token_mask, self._layer_mask(hidden_states, token_mask)
         skips_patches = pooled_only and self._can_skip_patches(kwargs)
         for index, layer in enumerate(self.layers, start=1):
             if skips_patches and index == len(self.layers):
-                kwargs["num_queries"] = self.embeddings.num_class_tokens
+                kwargs["num_queries"] = num_class_tokens
             hidden_states = layer(hidden_states, layer_mask, **kwargs)
+            if index in merge_layers:
+                hidden_states, merged_mask = merge_neighbours(hidden_states, merged_mask, num_class_tokens, num_rows)
+                layer_mask = self._layer_mask(hidden_states, merged_mask)
+        if merge_layers and not skips_patches:
+            hidden_states = restore_tokens(hidden_states, len(merge_layers), num_tokens, num_class_tokens, num_rows)
         hidden_states = self.layernorm(hidden_states.to(self.layernorm.weight.dtype))
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states, pooler_output=self._pool(hidden_states, token_mask, class_places)
         )
+
+    def _layer_mask(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor | None:
+        """The mask over tokens in the form that the layers of the backbone take."""
+        if self.config.backbone == "mamba":
+            return token_mask
+        return create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=token_mask)
 
     def _can_skip_patches(self, kwargs: TransformersKwargs) -> bool:
         """Whether the last layer may leave out the patch tokens: class tokens stand first and nobody looks at others.

@@ -31,13 +31,17 @@ def test_time_patches_of_short_input_is_one():
     assert [config.time_patches(frames) for frames in (1, 10, 14, 15, 1000)] == [1, 1, 1, 2, 199]
 
 
-@pytest.mark.parametrize("overrides", [{}, {"patch_size": 16, "frequency_stride": 10}, {"patch_size": [64, 4]}])
+@pytest.mark.parametrize(
+    "overrides",
+    [{}, {"patch_size": 16, "frequency_stride": 10}, {"patch_size": [64, 4]}, {"token_merge_layers": [3]}],
+)
 def test_json_round_trip_is_exact(tmp_path, overrides):
     config = FFTPConfig(id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}, **overrides)
     config.save_pretrained(tmp_path)
     loaded = FFTPConfig.from_pretrained(tmp_path)
     assert loaded.to_dict() == config.to_dict()
     assert loaded.patch_size == config.patch_size
+    assert loaded.token_merge_layers == config.token_merge_layers == tuple(overrides.get("token_merge_layers", ()))
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,10 @@ def test_json_round_trip_is_exact(tmp_path, overrides):
         ({"time_stride": 0}, ["time_stride=0"]),
         ({"frequency_stride": -1}, ["frequency_stride=-1"]),
         ({"drop_path_rate": 1.0}, ["drop_path_rate=1.0"]),
+        ({"token_merge_layers": (12,)}, ["token_merge_layers=(12,)", "num_hidden_layers=12"]),
+        ({"token_merge_layers": (0, 3)}, ["token_merge_layers=(0, 3)"]),
+        ({"token_merge_layers": (6, 3)}, ["token_merge_layers=(6, 3)", "ascending"]),
+        ({"token_merge_layers": (3,), "backbone": "mamba"}, ["token_merge_layers=(3,)", "'mamba'"]),
     ],
 )
 def test_errors_name_the_values(fields, numbers):

@@ -50,7 +50,10 @@ def compare(model, path):
 
 @pytest.mark.parametrize(
     ("geometry", "backbone"),
-    [("full-frequency", "ast"), ("full-frequency", "bi-bi"), ("square", "ast"), ("square", "fo-bi")],
+    [
+        *(("full-frequency", backbone) for backbone in ("ast", "bi-bi")),
+        *(("square", backbone) for backbone in ("ast", "fo-bi", "merging")),
+    ],
 )
 def test_logits_equal_torch_at_other_lengths_and_batch_sizes(make_config, extractor, tmp_path, geometry, backbone):
     config = make_config(**GEOMETRIES[geometry], **BACKBONES[backbone])
@@ -84,6 +87,20 @@ def test_int8_weights_give_nearly_the_same_logits(make_config, extractor, tmp_pa
         expected = model(features, mask).logits.numpy()
     (logits,) = session.run(None, {"input_values": features.numpy(), "attention_mask": mask.numpy()})
     assert 0 < np.square(logits - expected).mean() ** 0.5 < 0.1 * expected.std()
+
+
+def test_tokens_merge_in_the_file_alone(make_config, extractor, tmp_path):
+    save(FFTPForAudioClassification, make_config(**BACKBONES["merging"]), extractor, tmp_path / "merging")
+    merging = FFTPForAudioClassification.from_pretrained(tmp_path / "merging")
+    save(FFTPForAudioClassification, make_config(num_hidden_layers=3), extractor, tmp_path / "plain")
+    path = export(tmp_path / "plain", token_merge_layers=[1, 2])
+    assert path.name == "model_merged.onnx"
+    session = compare(merging, path)
+    assert session.get_modelmeta().custom_metadata_map["token_merge_layers"] == "[1, 2]"
+    # And the other way round: the model merges, the file does not.
+    plain = FFTPForAudioClassification.from_pretrained(tmp_path / "plain")
+    compare(plain, export(tmp_path / "merging", tmp_path / "model.onnx", token_merge_layers=[]))
+    assert export(tmp_path / "plain", int8=True, token_merge_layers=[1]).name == "model_int8_merged.onnx"
 
 
 @pytest.mark.parametrize("task", ["audio-classification", "audio-tagging"])

@@ -18,6 +18,7 @@ GEOMETRIES = {
 
 BACKBONES = {
     "ast": {},
+    "merging": {"num_hidden_layers": 3, "token_merge_layers": (1, 2)},
     "fo-fo": {"backbone": "mamba", "mamba_variant": "fo-fo"},
     "fo-bi": {"backbone": "mamba", "mamba_variant": "fo-bi"},
     "bi-bi": {"backbone": "mamba", "mamba_variant": "bi-bi"},
@@ -41,6 +42,8 @@ def build(config, attention="sdpa"):
     [
         ("ast", {"attention": "eager"}),
         ("ast", {"attention": "sdpa"}),
+        ("merging", {"attention": "eager"}),
+        ("merging", {"attention": "sdpa"}),
         *((name, {"scan": scan}) for name in ("fo-fo", "fo-bi", "bi-bi") for scan in ("auto", "torch")),
     ],
 )
@@ -327,9 +330,9 @@ def test_same_seed_same_numbers(make_config, backbone):
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("backbone", ["ast", "fo-bi"])
+@pytest.mark.parametrize("backbone", ["ast", "merging", "fo-bi"])
 def test_compiles_to_one_graph(make_config, backbone):
-    model = build(make_config(num_hidden_layers=1, **BACKBONES[backbone]))
+    model = build(make_config(**{"num_hidden_layers": 1} | BACKBONES[backbone]))
     features, mask = torch.randn(2, 60, 128), torch.ones(2, 60, dtype=torch.long)
     mask[1, 33:] = 0
     with torch.no_grad():
@@ -337,9 +340,9 @@ def test_compiles_to_one_graph(make_config, backbone):
         torch.testing.assert_close(compiled, model(features, mask).logits, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("backbone", ["ast", "fo-bi", "bi-bi"])
+@pytest.mark.parametrize("backbone", ["ast", "merging", "fo-bi", "bi-bi"])
 def test_exports(make_config, backbone):
-    model = build(make_config(num_hidden_layers=1, **BACKBONES[backbone]))
+    model = build(make_config(**{"num_hidden_layers": 1} | BACKBONES[backbone]))
     features, mask = torch.randn(2, 60, 128), torch.ones(2, 60, dtype=torch.long)
     mask[1, 33:] = 0
     with torch.no_grad():

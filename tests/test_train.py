@@ -165,6 +165,15 @@ def test_a_head_for_as_many_other_classes_starts_anew(trained, names, is_new):
     assert model.classifier.dense.weight.std().item() == pytest.approx(model.config.initializer_range, rel=0.5)
 
 
+@pytest.mark.parametrize(("layers", "expected"), [(None, ()), ([1], (1,))])
+def test_a_checkpoint_merges_tokens_only_where_told(make_config, extractor, tmp_path, layers, expected):
+    FFTPForAudioClassification(make_config()).save_pretrained(tmp_path)
+    extractor.save_pretrained(tmp_path)
+    arguments = ModelArguments(model_name_or_path=str(tmp_path), token_merge_layers=layers)
+    model, _ = train.build_model(arguments, None, 1.0, ["high", "low"], "single_label_classification", False)
+    assert tuple(model.config.token_merge_layers) == expected
+
+
 @pytest.mark.parametrize(
     ("counts", "held_out"), [([5] * 20, 20), ([1, 2, 40], 5), ([2, 2], 2), ([50, 50], 10), ([1, 3], 1)]
 )
