@@ -1,16 +1,17 @@
 """Ways to run one model on a CPU: time of the pipeline, and what each costs in accuracy and disk.
 
-    python -m benchmarks.inference FOLDER --dataset_name DATA
+    python -m benchmarks.inference FOLDER --dataset_name DATA --merging FOLDER
 
-FOLDER is a trained model, DATA a data set whose validation split it is tried on. Besides, a base model with random
-weights on clips of 1 s and 10 s, and recordings of mixed lengths in batches: in their order, and sorted by length.
+The first FOLDER is a trained model, the second one trained with `token_merge_layers`, DATA a data set whose validation
+split they are tried on. Besides, a base model with random weights on clips of 1 s and 10 s, beside transformers' AST,
+and recordings of mixed lengths in batches: in their order, and sorted by length.
 """
 
 import argparse
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,13 +20,14 @@ import torch
 from datasets import Audio, ClassLabel, Dataset
 from transformers import Pipeline, pipeline
 
-from benchmarks.efficiency import make_sound, with_one_torch_thread
+from benchmarks.efficiency import classify, make_sound, with_one_torch_thread
+from benchmarks.efficiency_report import BASELINE
 from benchmarks.report import describe_machine, keep
 from benchmarks.timing import time_in_turn
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.audio_dataset_fftp import find_column, load_splits
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
-from modeling_fftp.export import FILE_NAME, INT8_FILE_NAME, export
+from modeling_fftp.export import default_file_name, export
 from modeling_fftp.onnx_model import FFTPOnnxForAudioClassification
 
 # torch: precision, and whether it is compiled.
@@ -35,8 +37,13 @@ TORCH = {
     "bfloat16": (torch.bfloat16, False),
     "bfloat16, compiled": (torch.bfloat16, True),
 }
-# onnxruntime: the file.
-ONNX = {"ONNX, float32": FILE_NAME, "ONNX, int8": INT8_FILE_NAME}
+# onnxruntime: how the file is exported.
+INT8, MERGED = "ONNX, int8", "ONNX, int8, merged"
+ONNX = {
+    "ONNX, float32": {"int8": False},
+    INT8: {"int8": True},
+    MERGED: {"int8": True, "token_merge_layers": (3,)},
+}
 # Frames: a compiled model gets few shapes of clips, and at most 10 ms per second of them are padding here.
 BUCKET = 100
 CLIP_SECONDS = (1, 10)
@@ -51,11 +58,16 @@ def save_base(folder: Path) -> None:
     FFTPFeatureExtractor().save_pretrained(folder)
 
 
+def onnx_name(way: str) -> str:
+    """Name of the file in a model's folder."""
+    return default_file_name(ONNX[way]["int8"], "token_merge_layers" in ONNX[way])
+
+
 def build(folder: Path, way: str, task: str) -> Pipeline:
     """The pipeline of a folder, run in a way."""
     extractor = FFTPFeatureExtractor.from_pretrained(folder)
     if way in ONNX:
-        model = FFTPOnnxForAudioClassification.from_pretrained(folder, ONNX[way])
+        model = FFTPOnnxForAudioClassification.from_pretrained(folder, onnx_name(way))
     else:
         dtype, is_compiled = TORCH[way]
         model = FFTPForAudioClassification.from_pretrained(folder, dtype=dtype).eval()
@@ -66,16 +78,16 @@ def build(folder: Path, way: str, task: str) -> Pipeline:
 
 
 def measure_times(folder: Path, seconds: float, clip_seconds: float) -> dict[str, float]:
-    """Median milliseconds of a pipeline call on one clip, by way."""
-    calls: dict[str, Callable] = {}
+    """Median milliseconds of a pipeline call on one clip, by way, and of transformers' AST in float32."""
+    calls: dict[str, Callable] = {BASELINE: classify(BASELINE, "base", clip_seconds)}
     for way in (*TORCH, *ONNX):
         call = partial(build(folder, way, "audio-classification"), make_sound(clip_seconds))
         calls[way] = with_one_torch_thread(call) if way in ONNX else call
     return {way: 1000 * statistics.median(times) for way, times in time_in_turn(calls, seconds).items()}
 
 
-def measure_accuracy(folder: Path, clips: Dataset) -> dict[str, dict[str, float]]:
-    """Share of the clips that a way labels right, and that it labels as float32 does."""
+def measure_accuracy(folder: Path, clips: Dataset, ways: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Share of the clips that a way labels right, and that it labels as float32, one of the ways, does."""
     audio, label = find_column(clips, "audio"), find_column(clips, "label")
     feature, wanted = clips.features[label], clips[label][:]
     if isinstance(feature, ClassLabel):
@@ -88,7 +100,7 @@ def measure_accuracy(folder: Path, clips: Dataset) -> dict[str, dict[str, float]
     if unknown:
         raise ValueError(f"the clips have labels {unknown[:3]}... that the model lacks; it has {[*known][:3]}...")
     answers = {}
-    for way in (*TORCH, *ONNX):
+    for way in ways:
         tag = build(folder, way, "audio-tagging")
         answers[way] = [answer["labels"][0]["label"] for answer in tag(sounds, batch_size=BATCH, top_k=1)]
     return {
@@ -114,27 +126,39 @@ def measure_batching(folder: Path, seconds: float) -> dict[str, float]:
     return {name: statistics.median(times) for name, times in time_in_turn(calls, seconds).items()}
 
 
-def measure(trained: Path, dataset: str, split: str, seconds: float) -> dict:
+def measure(trained: Path, merging: Path, dataset: str, split: str, seconds: float) -> dict:
     """All of it; the exported files lie beside copies of the models."""
     clips = load_splits(dataset)[split]
     with tempfile.TemporaryDirectory() as scratch:
-        base, copy = Path(scratch, "base"), Path(scratch, "trained")
+        base, copy, merging_copy = (Path(scratch, name) for name in ("base", "trained", "merging"))
         save_base(base)
-        shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("checkpoint-*", "*.onnx"))
+        for source, target in ((trained, copy), (merging, merging_copy)):
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("checkpoint-*", "*.onnx"))
         for folder in (base, copy):
-            export(folder)
-            export(folder, int8=True)
+            for way in ONNX.values():
+                export(folder, **way)
+        export(merging_copy, int8=True)
         return {
             "machine": describe_machine(),
             "model": trained.name,
             "clips": len(clips),
             "dataset": Path(dataset).name,
             "base": {f"{length} s": measure_times(base, seconds, length) for length in CLIP_SECONDS},
-            "accuracy": measure_accuracy(copy, clips),
-            "mib": {way: (copy / name).stat().st_size / 2**20 for way, name in ONNX.items()}
+            "accuracy": measure_accuracy(copy, clips, [*TORCH, *ONNX]),
+            "merging": {
+                "model": merging.name,
+                "layers": FFTPConfig.from_pretrained(merging).token_merge_layers,
+                "accuracy": measure_accuracy(merging_copy, clips, ["float32", INT8]),
+            },
+            "mib": {way: (copy / onnx_name(way)).stat().st_size / 2**20 for way in ONNX}
             | {way: (copy / "model.safetensors").stat().st_size / 2**20 for way in TORCH},
             "batching": measure_batching(base, seconds),
         }
+
+
+def show_times(results: dict, way: str) -> list[str]:
+    """Milliseconds by length of the clip, and how many times as fast as transformers' AST."""
+    return [f"{times[way]:.1f} ms ({times[BASELINE] / times[way]:.1f}x)" for times in results["base"].values()]
 
 
 def render(results: dict) -> str:
@@ -143,20 +167,30 @@ def render(results: dict) -> str:
     lines = [
         "# Ways to run a model on a CPU",
         "",
-        f"`python -m benchmarks.inference FOLDER --dataset_name DATA` on {machine['threads']} threads of "
+        f"`python -m benchmarks.inference FOLDER --dataset_name DATA --merging FOLDER` on {machine['threads']} threads of "
         f"{machine['processor']}, torch {machine['torch']}; medians, in turn.",
         "",
         f"Time: the pipeline on one clip, base size, 199 tokens on 10 s. Accuracy: `{results['model']}` on "
         f"{results['clips']} validation clips of {results['dataset']}, in batches of {BATCH}. Compiled models get "
-        f"clips padded to a multiple of {BUCKET / 100:g} s.",
+        f"clips padded to a multiple of {BUCKET / 100:g} s. In brackets: how many times as fast as the first row, "
+        "which pads every clip to 10.24 s. Merged: `token_merge_layers` "
+        f"{[*ONNX[MERGED]['token_merge_layers']]}, set when exporting.",
         "",
         "| way | " + " | ".join(f"base, {length}" for length in results["base"]) + " | accuracy | as float32 | file |",
         "|---|---|---|---|---|---|",
+        f"| {BASELINE}, float32 | {' | '.join(show_times(results, BASELINE))} | | | |",
     ]
     for way, accuracy in results["accuracy"].items():
-        cells = [f"{times[way]:.1f} ms" for times in results["base"].values()]
+        cells = show_times(results, way)
         cells += [f"{accuracy['accuracy']:.2%}", f"{accuracy['as_float32']:.2%}", f"{results['mib'][way]:.1f} MiB"]
         lines.append(f"| {way} | {' | '.join(cells)} |")
+    merging = results["merging"]
+    lines += [
+        "",
+        f"`{merging['model']}` was trained with `token_merge_layers` {[*merging['layers']]}: accuracy "
+        + ", ".join(f"{result['accuracy']:.2%} ({way})" for way, result in merging["accuracy"].items())
+        + ". Its int8 file has the shape, so the time, of the merged one above.",
+    ]
     slowest = max(results["batching"].values())
     lines += [
         "",
@@ -175,10 +209,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="trained model")
     parser.add_argument("--dataset_name", required=True, help="Hub id or folder")
+    parser.add_argument("--merging", type=Path, required=True, help="model trained with token_merge_layers")
     parser.add_argument("--split", default="validation")
     parser.add_argument("--seconds_per_group", type=float, default=60.0)
     arguments = parser.parse_args()
-    results = measure(arguments.folder, arguments.dataset_name, arguments.split, arguments.seconds_per_group)
+    results = measure(
+        arguments.folder, arguments.merging, arguments.dataset_name, arguments.split, arguments.seconds_per_group
+    )
     keep("inference", results, render(results))
 
 

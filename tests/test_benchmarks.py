@@ -187,16 +187,18 @@ def test_batches_of_kept_and_computed_features_are_compared(monkeypatch):
 
 def test_ways_to_run_a_model_are_compared(clip_folder, make_config, extractor, tmp_path, monkeypatch):
     monkeypatch.setattr(inference, "TORCH", {"float32": (torch.float32, False), "bfloat16": (torch.bfloat16, False)})
-    monkeypatch.setattr(inference, "ONNX", {"ONNX, int8": "model_int8.onnx"})
+    monkeypatch.setitem(efficiency.SIZES, "base", (48, 3))
     clips = inference.load_splits(str(clip_folder))["validation"]
     names = sorted(set(clips["label"]))
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
     torch.manual_seed(0)
-    inference.FFTPForAudioClassification(make_config(num_labels=len(names), **labels)).save_pretrained(tmp_path)
+    config = make_config(num_labels=len(names), num_hidden_layers=4, **labels)
+    inference.FFTPForAudioClassification(config).save_pretrained(tmp_path)
     extractor.save_pretrained(tmp_path)
-    inference.export(tmp_path, int8=True)
-    ways = inference.measure_accuracy(tmp_path, clips)
-    assert list(ways) == ["float32", "bfloat16", "ONNX, int8"]
+    for options in inference.ONNX.values():
+        inference.export(tmp_path, **options)
+    ways = inference.measure_accuracy(tmp_path, clips, [*inference.TORCH, *inference.ONNX])
+    assert list(ways) == ["float32", "bfloat16", "ONNX, float32", "ONNX, int8", "ONNX, int8, merged"]
     assert ways["float32"]["as_float32"] == 1.0
     assert all(0 <= result["accuracy"] <= 1 for result in ways.values())
     monkeypatch.setattr(inference, "MIXED_CLIPS", 4)
@@ -206,10 +208,12 @@ def test_ways_to_run_a_model_are_compared(clip_folder, make_config, extractor, t
     results = {
         "machine": {"processor": "X", "threads": 2, "torch": "2.13.0"}, "model": "words", "clips": len(clips),
         "dataset": "clips", "base": {"1 s": times}, "accuracy": ways, "mib": dict.fromkeys(ways, 1.25),
-        "batching": {"a": 4.0, "b": 2.0},
+        "batching": {"a": 4.0, "b": 2.0}, "merging": {"model": "m", "layers": [3], "accuracy": ways},
     }  # fmt: skip
     report = inference.render(results)
-    assert f"| float32 | {times['float32']:.1f} ms | {ways['float32']['accuracy']:.2%} | 100.00% | 1.2 MiB |" in report
+    time, accuracy = times["float32"], ways["float32"]["accuracy"]
+    cells = f"{time:.1f} ms ({times[BASELINE] / time:.1f}x) | {accuracy:.2%} | 100.00% | 1.2 MiB"
+    assert f"| float32 | {cells} |" in report
     assert "| b | 2.0 s | 2.00 |" in report
 
 
