@@ -167,8 +167,8 @@ def render(results: dict) -> str:
     lines = [
         "# Ways to run a model on a CPU",
         "",
-        f"`python -m benchmarks.inference FOLDER --dataset_name DATA --merging FOLDER` on {machine['threads']} threads of "
-        f"{machine['processor']}, torch {machine['torch']}; medians, in turn.",
+        f"`python -m benchmarks.inference FOLDER --dataset_name DATA --merging FOLDER` on {machine['threads']} "
+        f"threads of {machine['processor']}, torch {machine['torch']}; medians, in turn.",
         "",
         f"Time: the pipeline on one clip, base size, 199 tokens on 10 s. Accuracy: `{results['model']}` on "
         f"{results['clips']} validation clips of {results['dataset']}, in batches of {BATCH}. Compiled models get "
