@@ -11,6 +11,7 @@ from benchmarks import efficiency, efficiency_report, features, growth, inferenc
 from benchmarks.efficiency_report import BASELINE, PEAK, Results
 from benchmarks.report import write_json
 from benchmarks.timing import peak_memory, summarise, time_in_turn
+from modeling_fftp import efficiency as machine_description
 
 MODEL = "FFTP-AST, stride 5"
 
@@ -84,6 +85,21 @@ def test_a_run_goes_on_only_where_it_began(tmp_path):
     write_json(path, {"machine": machine | {"processor": "another"}})
     with pytest.raises(ValueError, match=r"measured on .*another"):
         efficiency.resume(path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "processor"),
+    [
+        ("fpu avx512f avx512_vnni amx_tile", "Xeon (AVX-512, VNNI, AMX)"),
+        ("fpu avx512f avx512_vnni", "Xeon (AVX-512, VNNI)"),
+        ("fpu", "Xeon"),
+    ],
+)
+def test_processors_of_one_name_are_told_apart(flags, processor, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine_description, "CPUINFO", tmp_path / "cpuinfo")
+    first, second = (f"processor\t: {index}\nmodel name\t: Xeon\nflags\t\t: {flags}\n" for index in range(2))
+    (tmp_path / "cpuinfo").write_text(f"{first}\n{second}", encoding="utf-8")
+    assert efficiency.describe_machine()["processor"] == processor
 
 
 def allocate(mebibytes):
