@@ -26,10 +26,11 @@ Made by `python -m benchmarks.efficiency` on {threads} threads of {processor}, t
 Multiply-adds are those of the linear layers over every token, as the paper counts. FLOPs are those that are computed,
 attention too, and two per multiply-add: our AST computes its last layer for the class tokens alone. They leave out
 the selective scan, so AuM's share of the peak is understated. The share of the peak is that of the rate of one large
-matrix product in the same precision, measured in the same rounds. int8 are files of
-`python -m modeling_fftp.export --int8`, run by onnxruntime. Training steps are of {training_batches}. Memory, in
-float32 and measured once, is that of the process beyond the libraries, weights included. transformers' extractor
-{extractor}. GPU: not measured.
+matrix product in the same precision, measured in the same rounds. Merged: half the tokens after layer 3
+(`token_merge_layers`). int8 are files of `python -m modeling_fftp.export --int8`, run by onnxruntime. Freed memory is
+kept (`modeling_fftp.memory.keep_freed_memory`), for all models alike, except where memory is measured. Training steps
+are of {training_batches}. Memory, in float32 and measured once, is that of the process beyond the libraries, weights
+included. transformers' extractor {extractor}. GPU: not measured.
 """
 EXTRACTORS = {True: "runs torchaudio's code", False: "runs its own code, as torchaudio is not installed"}
 README_TABLE = """Median of one pipeline call on one clip, features included, base size on {threads} CPU threads

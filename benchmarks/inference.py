@@ -8,6 +8,7 @@ and recordings of mixed lengths in batches: in their order, and sorted by length
 """
 
 import argparse
+import multiprocessing
 import shutil
 import statistics
 import tempfile
@@ -18,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Audio, ClassLabel, Dataset
+from torch._inductor import config as inductor
 from transformers import Pipeline, pipeline
 
-from benchmarks.efficiency import classify, make_sound, with_one_torch_thread
+from benchmarks.efficiency import REFERENCE_SECONDS, classify, forward, make_sound, with_one_torch_thread
 from benchmarks.efficiency_report import BASELINE
 from benchmarks.report import describe_machine, keep
 from benchmarks.timing import time_in_turn
@@ -28,26 +30,30 @@ from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.audio_dataset_fftp import find_column, load_splits
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.export import default_file_name, export
+from modeling_fftp.memory import keep_freed_memory
 from modeling_fftp.onnx_model import FFTPOnnxForAudioClassification
 
-# torch: precision, and whether it is compiled.
+MERGED_LAYERS = (3,)
+COMPILED, INT8 = "bfloat16, compiled", "ONNX, int8"
+# torch: precision, whether it is compiled, and where tokens merge.
 TORCH = {
-    "float32": (torch.float32, False),
-    "float32, compiled": (torch.float32, True),
-    "bfloat16": (torch.bfloat16, False),
-    "bfloat16, compiled": (torch.bfloat16, True),
+    "float32": (torch.float32, False, ()),
+    "float32, compiled": (torch.float32, True, ()),
+    "bfloat16": (torch.bfloat16, False, ()),
+    COMPILED: (torch.bfloat16, True, ()),
+    "bfloat16, compiled, merged": (torch.bfloat16, True, MERGED_LAYERS),
 }
 # onnxruntime: how the file is exported.
-INT8, MERGED = "ONNX, int8", "ONNX, int8, merged"
 ONNX = {
     "ONNX, float32": {"int8": False},
     INT8: {"int8": True},
-    MERGED: {"int8": True, "token_merge_layers": (3,)},
+    "ONNX, int8, merged": {"int8": True, "token_merge_layers": MERGED_LAYERS},
 }
 # Frames: a compiled model gets few shapes of clips, and at most 10 ms per second of them are padding here.
 BUCKET = 100
 CLIP_SECONDS = (1, 10)
 BATCH = 32
+KEPT_MEMORY_ROUNDS = 5
 MIXED_CLIPS, MIXED_BATCH = 64, 8
 
 
@@ -69,8 +75,10 @@ def build(folder: Path, way: str, task: str) -> Pipeline:
     if way in ONNX:
         model = FFTPOnnxForAudioClassification.from_pretrained(folder, onnx_name(way))
     else:
-        dtype, is_compiled = TORCH[way]
-        model = FFTPForAudioClassification.from_pretrained(folder, dtype=dtype).eval()
+        dtype, is_compiled, layers = TORCH[way]
+        # A folder that merges by itself goes on doing so.
+        merging = {"token_merge_layers": layers} if layers else {}
+        model = FFTPForAudioClassification.from_pretrained(folder, dtype=dtype, **merging).eval()
         if is_compiled:
             model.compile(dynamic=False)
             extractor.pad_to_multiple_of = BUCKET
@@ -112,6 +120,25 @@ def measure_accuracy(folder: Path, clips: Dataset, ways: Sequence[str]) -> dict[
     }
 
 
+def time_batch(keeps_memory: bool) -> float:
+    """Median seconds of a forward pass of a batch in bfloat16; for a process of its own, which keeps memory or not."""
+    if keeps_memory:
+        keep_freed_memory()
+    call = forward("FFTP-AST, stride 5", "base", REFERENCE_SECONDS, 16, "bfloat16")
+    return statistics.median(time_in_turn({"forward": call}, 0.0)["forward"])
+
+
+def measure_kept_memory() -> dict[str, float]:
+    """Median seconds of that forward pass, by whether freed memory is kept: processes take turns."""
+    times: dict[bool, list[float]] = {False: [], True: []}
+    for keeps_memory in [*times] * KEPT_MEMORY_ROUNDS:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            times[keeps_memory].append(pool.apply(time_batch, (keeps_memory,)))
+    return {
+        name: statistics.median(times[keeps_memory]) for name, keeps_memory in (("given back", False), ("kept", True))
+    }
+
+
 def measure_batching(folder: Path, seconds: float) -> dict[str, float]:
     """Median seconds for recordings of 1 to 10 s in batches, by their order."""
     tag = build(folder, "float32", "audio-tagging")
@@ -129,6 +156,8 @@ def measure_batching(folder: Path, seconds: float) -> dict[str, float]:
 def measure(trained: Path, merging: Path, dataset: str, split: str, seconds: float) -> dict:
     """All of it; the exported files lie beside copies of the models."""
     clips = load_splits(dataset)[split]
+    # As TORCHINDUCTOR_FREEZING=1 does: weights are constants of what is compiled, in the order that its kernels read.
+    inductor.freezing = True
     with tempfile.TemporaryDirectory() as scratch:
         base, copy, merging_copy = (Path(scratch, name) for name in ("base", "trained", "merging"))
         save_base(base)
@@ -148,11 +177,12 @@ def measure(trained: Path, merging: Path, dataset: str, split: str, seconds: flo
             "merging": {
                 "model": merging.name,
                 "layers": FFTPConfig.from_pretrained(merging).token_merge_layers,
-                "accuracy": measure_accuracy(merging_copy, clips, ["float32", INT8]),
+                "accuracy": measure_accuracy(merging_copy, clips, ["float32", COMPILED, INT8]),
             },
             "mib": {way: (copy / onnx_name(way)).stat().st_size / 2**20 for way in ONNX}
             | {way: (copy / "model.safetensors").stat().st_size / 2**20 for way in TORCH},
             "batching": measure_batching(base, seconds),
+            "kept_memory": measure_kept_memory(),
         }
 
 
@@ -172,9 +202,9 @@ def render(results: dict) -> str:
         "",
         f"Time: the pipeline on one clip, base size, 199 tokens on 10 s. Accuracy: `{results['model']}` on "
         f"{results['clips']} validation clips of {results['dataset']}, in batches of {BATCH}. Compiled models get "
-        f"clips padded to a multiple of {BUCKET / 100:g} s. In brackets: how many times as fast as the first row, "
-        "which pads every clip to 10.24 s. Merged: `token_merge_layers` "
-        f"{[*ONNX[MERGED]['token_merge_layers']]}, set when exporting.",
+        f"clips padded to a multiple of {BUCKET / 100:g} s and have frozen weights (`TORCHINDUCTOR_FREEZING=1`). In "
+        "brackets: how many times as fast as the first row, which pads every clip to 10.24 s. Merged: "
+        f"`token_merge_layers` {[*MERGED_LAYERS]}, set after training.",
         "",
         "| way | " + " | ".join(f"base, {length}" for length in results["base"]) + " | accuracy | as float32 | file |",
         "|---|---|---|---|---|---|",
@@ -189,9 +219,9 @@ def render(results: dict) -> str:
         "",
         f"`{merging['model']}` was trained with `token_merge_layers` {[*merging['layers']]}: accuracy "
         + ", ".join(f"{result['accuracy']:.2%} ({way})" for way, result in merging["accuracy"].items())
-        + ". Its int8 file has the shape, so the time, of the merged one above.",
+        + ". It takes the time of the merged ones above.",
     ]
-    slowest = max(results["batching"].values())
+    slowest, kept_memory = max(results["batching"].values()), results["kept_memory"]
     lines += [
         "",
         f"`audio-tagging` on {MIXED_CLIPS} recordings of 1 to 10 s, base size, float32, batches of {MIXED_BATCH}:",
@@ -199,6 +229,10 @@ def render(results: dict) -> str:
         "| | time | times as fast |",
         "|---|---|---|",
         *(f"| {name} | {time:.1f} s | {slowest / time:.2f} |" for name, time in results["batching"].items()),
+        "",
+        "A forward pass of 16 clips of 10 s, base size, bfloat16, in processes that take turns: "
+        + ", ".join(f"{1000 * time:.0f} ms with freed memory {name}" for name, time in kept_memory.items())
+        + " (`modeling_fftp.memory.keep_freed_memory`).",
         "",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The C library's memory, as training wants it."""
+"""The C library's memory, as training and large batches want it."""
 
 import ctypes
 
@@ -11,8 +11,8 @@ M_MMAP_THRESHOLD, LARGEST = -3, 2**25
 def keep_freed_memory() -> None:
     """Let the process keep the memory of freed tensors for the next ones.
 
-    glibc gives it back to the system, which clears every page anew when the next training step allocates the same
-    tensors as the one before. Tensors above 32 MiB are still given back. Without glibc nothing happens.
+    glibc gives it back to the system, which clears every page anew when the next training step or batch allocates the
+    same tensors as the one before. Tensors above 32 MiB are still given back. Without glibc nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
