@@ -20,7 +20,7 @@ TASK_METRIC = "score"
 
 @dataclass
 class ModelArguments:
-    """What to train. The fields below shape a new model; of a checkpoint they leave the shape as it is."""
+    """What to train. The fields below shape a new model; a checkpoint takes only `token_merge_layers` of them."""
 
     model_name_or_path: str | None = field(default=None, metadata={"help": "FFTP checkpoint to fine-tune."})
     backbone: str = field(default="ast", metadata={"help": "ast or mamba."})

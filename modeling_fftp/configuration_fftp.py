@@ -130,7 +130,8 @@ class FFTPConfig(PreTrainedConfig):
             raise ValueError(f"drop_path_rate={self.drop_path_rate} must lie in [0, 1)")
 
     def _validate_token_merge_layers(self):
-        layers = self.token_merge_layers
+        # `from_pretrained(..., token_merge_layers=None)` sets it on a finished config.
+        layers = self.token_merge_layers or ()
         if layers and self.backbone != "ast":
             raise ValueError(f"token_merge_layers={layers} needs backbone='ast', not {self.backbone!r}")
         # After the last layer there is nothing left to save.

@@ -115,7 +115,7 @@ def export(
         folder: With the model and its feature extractor.
         output: File to write; default: `default_file_name` in the folder. It appears only when it is complete.
         int8: Whether to `quantize`.
-        token_merge_layers: As in `FFTPConfig`, in place of the model's own.
+        token_merge_layers: As in `FFTPConfig`, in place of the model's own; empty: merge nothing.
 
     Returns:
         The file. Inputs: `input_values` (batch, frames, mel bins) float32 and `attention_mask` (batch, frames) int64;
@@ -127,7 +127,7 @@ def export(
     """
     folder = Path(folder)
     if output is None:
-        output = folder / default_file_name(int8, token_merge_layers is not None)
+        output = folder / default_file_name(int8, bool(token_merge_layers))
     output = Path(output)
     if not output.parent.is_dir():
         raise FileNotFoundError(f"{output.parent} is not a folder")

@@ -125,12 +125,12 @@ class FFTPModel(FFTPPreTrainedModel):
         Returns:
             `last_hidden_state` (batch, class tokens + patches, hidden), `pooler_output` (batch, hidden), and on
             request `hidden_states` (one more than layers) and `attentions` (batch, heads, tokens, tokens) of every
-            layer. Patches that were merged share their token's last hidden state; the others have fewer tokens from
-            the merge on.
+            layer. Patches that were merged share their token's last hidden state; `hidden_states` and `attentions` of
+            the layers after a merge have fewer tokens.
         """
         hidden_states, token_mask, class_places = self.embeddings(input_values, attention_mask)
         num_tokens, num_class_tokens = hidden_states.shape[1], self.embeddings.num_class_tokens
-        num_rows, merge_layers = self.config.patch_grid[0], self.config.token_merge_layers
+        num_rows, merge_layers = self.config.patch_grid[0], self.config.token_merge_layers or ()
         merged_mask, layer_mask = token_mask, self._layer_mask(hidden_states, token_mask)
         skips_patches = pooled_only and self._can_skip_patches(kwargs)
         for index, layer in enumerate(self.layers, start=1):

@@ -81,7 +81,7 @@ class FFTPOnnxForAudioClassification(nn.Module):
 
         Args:
             folder: Folder or Hub id.
-            file_name: "model.onnx" or "model_int8.onnx".
+            file_name: Of what `modeling_fftp.export` wrote: "model.onnx", "model_int8.onnx", "model_int8_merged.onnx".
             num_threads: As for the class.
             **hub_options: `revision`, `token`, `cache_dir`, ...
 

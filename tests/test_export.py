@@ -156,7 +156,7 @@ def test_a_file_of_other_weights_is_refused(make_config, extractor, tmp_path):
     FFTPOnnxForAudioClassification.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("backbone", ["ast", "fo-bi"])
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi", "merging"])
 def test_frame_classifiers_keep_their_steps(make_config, extractor, tmp_path, backbone):
     config = make_config(problem_type="multi_label_classification", **BACKBONES[backbone])
     model = save(FFTPForAudioFrameClassification, config, extractor, tmp_path)
