@@ -24,12 +24,12 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassificati
 from transformers.utils import is_speech_available
 
 from benchmarks.efficiency_report import BASELINE, INT8, PEAK, write_report
-from benchmarks.report import RESULTS, write_json
+from benchmarks.report import RESULTS, describe_machine, write_json
 from benchmarks.timing import peak_memory, summarise, time_in_turn
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
-from modeling_fftp.efficiency import count_flops, describe_machine, multiply_adds
+from modeling_fftp.efficiency import count_flops, multiply_adds
 from modeling_fftp.export import export
 from modeling_fftp.memory import keep_freed_memory
 from modeling_fftp.onnx_model import FFTPOnnxForAudioClassification
@@ -52,8 +52,8 @@ MODELS = {
     "FFTP-AuM, stride 5": AUM | {"time_stride": 5},
 }
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# Models to run from ONNX files as well; the scans of the others would run there as ONNX's general `Scan`.
-EXPORTED = tuple(name for name in MODELS if name.startswith("FFTP-AST"))
+# Models to run from ONNX files as well; the scans of a Mamba would run there as ONNX's general `Scan`.
+EXPORTED = tuple(name for name in MODELS if "AST" in name)
 
 # What to time, by model and precision.
 Calls = dict[tuple[str, str], Callable[[], object]]
@@ -307,12 +307,15 @@ def resume(path: Path) -> dict:
     """Results so far.
 
     Raises:
-        ValueError: They are those of another machine, or of other versions.
+        ValueError: They are those of another machine, of other versions, or of other models.
     """
     results = json.loads(path.read_text(encoding="utf-8"))
     here = describe_machine()
     if not here.items() <= results["machine"].items():
         raise ValueError(f"{path} was measured on {results['machine']}; this is {here}")
+    measured = {item["model"] for item in results["counts"]}
+    if measured != {BASELINE, *MODELS}:
+        raise ValueError(f"{path} has the models {sorted(measured)}; expected {sorted((BASELINE, *MODELS))}")
     return results
 
 

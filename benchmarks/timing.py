@@ -5,10 +5,12 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Hashable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 Name = TypeVar("Name", bound=Hashable)
+Result = TypeVar("Result")
 ROUNDS = (3, 15)
 # A turn starts with calls that are not timed: the threads of other libraries wait for more work for a while, on the
 # processors that this call needs, and its weights are not in the cache. Slow calls do not notice.
@@ -65,8 +67,17 @@ def peak_memory(build: Callable[..., Callable[[], object]], *arguments: object) 
     Returns:
         MiB.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_of_call, (build, arguments))
+    return in_new_process(_peak_of_call, build, arguments)
+
+
+def in_new_process(function: Callable[..., Result], *arguments: object) -> Result:
+    """What the function of a module returns in a process of its own.
+
+    Raises:
+        BrokenProcessPool: The process was killed.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def _peak_of_call(build: Callable[..., Callable[[], object]], arguments: tuple) -> float:

@@ -80,10 +80,14 @@ def test_a_stopped_run_goes_on_with_what_is_missing(tmp_path):
 
 def test_a_run_goes_on_only_where_it_began(tmp_path):
     path, machine = tmp_path / "efficiency.json", efficiency.describe_machine()
-    write_json(path, {"machine": machine})
-    assert efficiency.resume(path) == {"machine": machine}
-    write_json(path, {"machine": machine | {"processor": "another"}})
+    results = {"machine": machine, "counts": [{"model": name} for name in (BASELINE, *efficiency.MODELS)]}
+    write_json(path, results)
+    assert efficiency.resume(path) == results
+    write_json(path, results | {"machine": machine | {"processor": "another"}})
     with pytest.raises(ValueError, match=r"measured on .*another"):
+        efficiency.resume(path)
+    write_json(path, results | {"counts": results["counts"][1:]})
+    with pytest.raises(ValueError, match=r"has the models .*; expected .*transformers AST"):
         efficiency.resume(path)
 
 
@@ -226,15 +230,21 @@ def test_ways_to_run_a_model_are_compared(clip_folder, make_config, extractor, t
     results = {
         "machine": {"processor": "X", "threads": 2, "torch": "2.13.0"}, "model": "words", "clips": len(clips),
         "dataset": "clips", "base": {"1 s": times}, "accuracy": ways, "mib": dict.fromkeys(ways, 1.25),
-        "batching": {"a": 4.0, "b": 2.0}, "kept_memory": {"given back": 0.2, "kept": 0.1},
-        "merging": {"model": "m", "layers": [3], "accuracy": ways},
+        "batching": {"a": 4.0, "b": 2.0}, "kept_memory": {"default": 0.2, "kept": 0.1},
+        "merging": {"model": "m", "accuracy": ways},
     }  # fmt: skip
     report = inference.render(results)
     time, accuracy = times["float32"], ways["float32"]["accuracy"]
     cells = f"{time:.1f} ms ({times[BASELINE] / time:.1f}x) | {accuracy:.2%} | 100.00% | 1.2 MiB"
     assert f"| float32 | {cells} |" in report
     assert "| b | 2.0 s | 2.00 |" in report
-    assert "200 ms with freed memory given back, 100 ms with freed memory kept" in report
+    assert "200 ms default, 100 ms kept (" in report
+
+
+def test_kept_memory_is_measured_in_other_processes():
+    times = inference.measure_kept_memory("tiny", rounds=1)
+    assert len(times) == 2
+    assert min(times.values()) > 0
 
 
 def test_exponents_are_slopes_of_logarithms():
