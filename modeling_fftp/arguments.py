@@ -20,7 +20,7 @@ TASK_METRIC = "score"
 
 @dataclass
 class ModelArguments:
-    """What to train. The fields below shape a new model; a checkpoint takes only `token_merge_layers` of them."""
+    """What to train. A new model takes all fields below, a checkpoint only where to merge and how to attend."""
 
     model_name_or_path: str | None = field(default=None, metadata={"help": "FFTP checkpoint to fine-tune."})
     backbone: str = field(default="ast", metadata={"help": "ast or mamba."})
