@@ -291,16 +291,17 @@ def start(sizes: list[str], clip_seconds: list[float]) -> dict:
 
 def measure(results: dict, sizes: list[str], clip_seconds: list[float], seconds: float, path: Path) -> None:
     """Measure what the results lack, group by group; the file holds what there is after each."""
-    for group, build in list_groups(sizes, clip_seconds):
-        if not any(group.items() <= record.items() for record in results["records"]):
-            results["records"] += measure_group(group, build, seconds)
-            write_json(path, results)
+    # First, as this process keeps the memory of what it timed, and its children need their own.
     for size, name in product(sizes, MODELS):
         for what, build, batch in (("forward", forward, 16), ("training step", training_step, TRAIN_BATCH[size])):
             record = {"what": what, "model": name, "size": size, "batch": batch}
             if not any(record.items() <= item.items() for item in results["memory"]):
                 results["memory"].append(record | {"mib": peak_memory(build, name, size, REFERENCE_SECONDS, batch)})
                 write_json(path, results)
+    for group, build in list_groups(sizes, clip_seconds):
+        if not any(group.items() <= record.items() for record in results["records"]):
+            results["records"] += measure_group(group, build, seconds)
+            write_json(path, results)
 
 
 def resume(path: Path) -> dict:
