@@ -20,8 +20,9 @@ INT8 = "int8"
 
 HEADER = """# What full-frequency patches cost, and save
 
-Made by `python -m benchmarks.efficiency` on {threads} threads of {processor}, torch {torch}. Times are medians of 3 to
-15 rounds; what a column compares ran in turn (extractors: by number of clips). Columns may stem from different hours
+Made by `python -m benchmarks.efficiency` on {threads} threads of
+{processor}, torch {torch}. Times are medians of 3 to 15 rounds;
+what a column compares ran in turn (extractors: by number of clips). Columns may stem from different hours
 (`--resume`), so compare within them. Random weights, 527 classes.
 Multiply-adds are those of the linear layers over every token, as the paper counts. FLOPs are those that are computed,
 attention too, and two per multiply-add: our AST computes its last layer for the class tokens alone. They leave out
@@ -29,15 +30,17 @@ the selective scan, so AuM's share of the peak is understated. The share of the 
 matrix product in the same precision, measured in the same rounds. Merged: half the tokens after layer 3
 (`token_merge_layers`). int8 are files of `python -m modeling_fftp.export --int8`, run by onnxruntime. Freed memory is
 kept (`modeling_fftp.memory.keep_freed_memory`), for all models alike, except where memory is measured. Training steps
-are of {training_batches}. Memory, in float32 and measured once, is that of the process beyond the libraries, weights
-included. transformers' extractor {extractor}. GPU: not measured.
+are of {training_batches}. Memory, in float32 and measured once, is that
+of the process beyond the libraries, weights included. transformers' extractor
+{extractor}. GPU: not measured.
 """
 EXTRACTORS = {True: "runs torchaudio's code", False: "runs its own code, as torchaudio is not installed"}
-README_TABLE = """Median of one pipeline call on one clip, features included, base size on {threads} CPU threads
-({processor}), and how many times as fast as transformers' AST in float32, which pads or cuts every clip to 10.24 s
-(`python -m benchmarks.efficiency`, all models and precisions in turn for each length; int8: files with int8 weights,
-run by onnxruntime; GPU: not measured). The second row is the same model as the first: it gains by its code and by not
-padding, not by its patches:
+README_TABLE = """Median of one pipeline call on one clip, features included, base size on {threads} CPU threads of
+{processor}, and how many times as fast as
+transformers' AST in float32, which pads or cuts every clip to 10.24 s
+(`python -m benchmarks.efficiency`, all models and precisions in turn for each length; merged: half the tokens after
+layer 3; int8: files with int8 weights, run by onnxruntime; random weights, freed memory kept; GPU: not measured). The
+second row is the same model as the first: it gains by its code and by not padding, not by its patches:
 
 {table}"""
 
