@@ -51,6 +51,7 @@ MODELS = {
     "AuM, square 16/16": AUM | SQUARE | {"frequency_stride": 16, "time_stride": 16},
     "FFTP-AuM, stride 5": AUM | {"time_stride": 5},
 }
+CONTENDERS = (BASELINE, *MODELS)
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Models to run from ONNX files as well; the scans of a Mamba would run there as ONNX's general `Scan`.
 EXPORTED = tuple(name for name in MODELS if "AST" in name)
@@ -216,7 +217,7 @@ def build_extractors(seconds: float, batch: int) -> Calls:
 def build_forwards(size: str, seconds: float, batch: int) -> Calls:
     """Forward passes, and the matrix product that they are compared with."""
     # transformers' AST takes the same time for every length.
-    names = (BASELINE, *MODELS) if seconds == REFERENCE_SECONDS else MODELS
+    names = CONTENDERS if seconds == REFERENCE_SECONDS else MODELS
     calls = {
         (name, precision): forward(name, size, seconds, batch, precision) for name in names for precision in PRECISIONS
     }
@@ -226,9 +227,7 @@ def build_forwards(size: str, seconds: float, batch: int) -> Calls:
 def build_pipelines(size: str, seconds: float) -> Calls:
     """Sound to labels."""
     calls = {
-        (name, precision): classify(name, size, seconds, precision)
-        for name in (BASELINE, *MODELS)
-        for precision in PRECISIONS
+        (name, precision): classify(name, size, seconds, precision) for name in CONTENDERS for precision in PRECISIONS
     }
     return calls | {(name, INT8): classify_int8(name, size, seconds) for name in EXPORTED}
 
@@ -237,7 +236,7 @@ def build_training_steps(size: str, seconds: float, batch: int) -> Calls:
     """Training steps."""
     return {
         (name, precision): step
-        for name in MODELS
+        for name in CONTENDERS
         for precision, step in training_steps(name, size, seconds, batch).items()
     }
 
@@ -282,7 +281,7 @@ def start(sizes: list[str], clip_seconds: list[float]) -> dict:
             {"model": name, "size": size, "seconds": clip} | count(name, size, clip)
             for size in sizes
             for clip in clip_seconds
-            for name in (BASELINE, *MODELS)
+            for name in CONTENDERS
         ],
         "records": [],
         "memory": [],
@@ -292,7 +291,7 @@ def start(sizes: list[str], clip_seconds: list[float]) -> dict:
 def measure(results: dict, sizes: list[str], clip_seconds: list[float], seconds: float, path: Path) -> None:
     """Measure what the results lack, group by group; the file holds what there is after each."""
     # First, as this process keeps the memory of what it timed, and its children need their own.
-    for size, name in product(sizes, MODELS):
+    for size, name in product(sizes, CONTENDERS):
         for what, build, batch in (("forward", forward, 16), ("training step", training_step, TRAIN_BATCH[size])):
             record = {"what": what, "model": name, "size": size, "batch": batch}
             if not any(record.items() <= item.items() for item in results["memory"]):
@@ -315,8 +314,8 @@ def resume(path: Path) -> dict:
     if not here.items() <= results["machine"].items():
         raise ValueError(f"{path} was measured on {results['machine']}; this is {here}")
     measured = {item["model"] for item in results["counts"]}
-    if measured != {BASELINE, *MODELS}:
-        raise ValueError(f"{path} has the models {sorted(measured)}; expected {sorted((BASELINE, *MODELS))}")
+    if measured != {*CONTENDERS}:
+        raise ValueError(f"{path} has the models {sorted(measured)}; expected {sorted(CONTENDERS)}")
     return results
 
 

@@ -156,11 +156,11 @@ def measure_batching(folder: Path, seconds: float) -> dict[str, float]:
 
 def measure(trained: Path, merging: Path, dataset: str, split: str, seconds: float) -> dict:
     """All of it; the exported files lie beside copies of the models."""
-    clips = load_splits(dataset)[split]
     for folder, layers in ((trained, ()), (merging, MERGED_LAYERS)):
         found = FFTPConfig.from_pretrained(folder).token_merge_layers
         if found != layers:
             raise ValueError(f"{folder} has token_merge_layers={found}; expected {layers}")
+    clips = load_splits(dataset)[split]
     with tempfile.TemporaryDirectory() as scratch:
         base, copy, merging_copy = (Path(scratch, name) for name in ("base", "trained", "merging"))
         save_base(base)

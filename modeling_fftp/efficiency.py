@@ -14,9 +14,8 @@ from feature_extraction.log_mel_fftp import num_frames
 from .configuration_fftp import FFTPConfig
 from .modeling_fftp import FFTPForAudioClassification
 
-CPUINFO = Path("/proc/cpuinfo")
-# Processors of one model name differ in these, and by a multiple in speed: the names that Linux has for them on x86.
-MATRIX_UNITS = {"AVX-512": "avx512f", "bfloat16": "avx512_bf16", "VNNI": "avx512_vnni", "AMX": "amx_tile"}
+# Processors of one model name differ in these, and by a multiple in speed: torch's names for them.
+MATRIX_UNITS = {"AVX-512": "avx512_f", "bfloat16": "avx512_bf16", "VNNI": "avx512_vnni", "AMX": "amx_tile"}
 
 
 def count_flops(config: FFTPConfig, frames: int, whole: bool = False) -> dict[str, int]:
@@ -47,11 +46,11 @@ def multiply_adds(config: FFTPConfig, frames: int) -> int:
 
 def describe_machine() -> dict[str, str | int]:
     """Processor with what it has for matrix products, threads and torch's version."""
-    lines = CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.exists() else []
-    # Of the first processor; other architectures than x86 have no "model name".
-    fields = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
-    processor, flags = fields.get("model name") or platform.processor(), fields.get("flags", "").split()
-    units = ", ".join(name for name, flag in MATRIX_UNITS.items() if flag in flags)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    processor, capabilities = models[0] if models else platform.processor(), torch.cpu.get_capabilities()
+    units = ", ".join(name for name, capability in MATRIX_UNITS.items() if capabilities.get(capability))
     return {
         "processor": f"{processor} ({units})" if units else processor,
         "threads": torch.get_num_threads(),

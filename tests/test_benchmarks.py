@@ -11,7 +11,6 @@ from benchmarks import efficiency, efficiency_report, features, growth, inferenc
 from benchmarks.efficiency_report import BASELINE, PEAK, Results
 from benchmarks.report import write_json
 from benchmarks.timing import peak_memory, summarise, time_in_turn
-from modeling_fftp import efficiency as machine_description
 
 MODEL = "FFTP-AST, stride 5"
 
@@ -67,7 +66,7 @@ def test_a_stopped_run_goes_on_with_what_is_missing(tmp_path):
     memory = [
         {"what": what, "model": name, "size": "tiny", "batch": 16}
         for what in ("forward", "training step")
-        for name in efficiency.MODELS
+        for name in efficiency.CONTENDERS
     ]
     results = {"records": [dict(group) for group in groups], "memory": memory}
     efficiency.measure(results, *arguments)
@@ -80,7 +79,7 @@ def test_a_stopped_run_goes_on_with_what_is_missing(tmp_path):
 
 def test_a_run_goes_on_only_where_it_began(tmp_path):
     path, machine = tmp_path / "efficiency.json", efficiency.describe_machine()
-    results = {"machine": machine, "counts": [{"model": name} for name in (BASELINE, *efficiency.MODELS)]}
+    results = {"machine": machine, "counts": [{"model": name} for name in efficiency.CONTENDERS]}
     write_json(path, results)
     assert efficiency.resume(path) == results
     write_json(path, results | {"machine": machine | {"processor": "another"}})
@@ -92,18 +91,14 @@ def test_a_run_goes_on_only_where_it_began(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "processor"),
-    [
-        ("fpu avx512f avx512_vnni amx_tile", "Xeon (AVX-512, VNNI, AMX)"),
-        ("fpu avx512f avx512_vnni", "Xeon (AVX-512, VNNI)"),
-        ("fpu", "Xeon"),
-    ],
+    ("capabilities", "units"),
+    [(["avx512_f", "avx512_vnni", "amx_tile"], " (AVX-512, VNNI, AMX)"), (["avx512_f"], " (AVX-512)"), ([], "")],
 )
-def test_processors_of_one_name_are_told_apart(flags, processor, tmp_path, monkeypatch):
-    monkeypatch.setattr(machine_description, "CPUINFO", tmp_path / "cpuinfo")
-    first, second = (f"processor\t: {index}\nmodel name\t: Xeon\nflags\t\t: {flags}\n" for index in range(2))
-    (tmp_path / "cpuinfo").write_text(f"{first}\n{second}", encoding="utf-8")
-    assert efficiency.describe_machine()["processor"] == processor
+def test_processors_of_one_name_are_told_apart(capabilities, units, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    name = efficiency.describe_machine()["processor"]
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(capabilities, True))
+    assert efficiency.describe_machine()["processor"] == name + units
 
 
 def allocate(mebibytes):
@@ -239,6 +234,12 @@ def test_ways_to_run_a_model_are_compared(clip_folder, make_config, extractor, t
     assert f"| float32 | {cells} |" in report
     assert "| b | 2.0 s | 2.00 |" in report
     assert "200 ms default, 100 ms kept (" in report
+
+
+def test_models_that_merge_elsewhere_are_refused(make_config, tmp_path):
+    make_config(num_hidden_layers=4, token_merge_layers=(2,)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"has token_merge_layers=\(2,\); expected \(\)"):
+        inference.measure(tmp_path, tmp_path, "clips", "validation", 0.0)
 
 
 def test_kept_memory_is_measured_in_other_processes():
