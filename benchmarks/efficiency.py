@@ -63,8 +63,6 @@ PEAK_WIDTH = 4096
 BATCHES = (1, 16)
 CLIP_SECONDS = (1.0, 5.0, 10.0, 30.0)
 REFERENCE_SECONDS = 10.0
-# A square base model takes minutes for 16 clips of 30 s.
-LONGEST_IN_BATCH = 10
 # Clips in a training step: a square base model at 16 does not fit into 24 GB.
 TRAIN_BATCH = {"tiny": 16, "small": 16, "base": 4}
 
@@ -248,7 +246,7 @@ def list_groups(sizes: list[str], clip_seconds: list[float]) -> Iterator[tuple[d
             yield {"what": "extractor", "seconds": clip, "batch": batch}, partial(build_extractors, clip, batch)
     for size in sizes:
         for clip in clip_seconds:
-            for batch in BATCHES if clip <= LONGEST_IN_BATCH else BATCHES[:1]:
+            for batch in BATCHES:
                 group = {"what": "forward", "size": size, "seconds": clip, "batch": batch}
                 yield group, partial(build_forwards, size, clip, batch)
             yield (

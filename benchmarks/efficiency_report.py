@@ -27,7 +27,8 @@ what a column compares ran in turn (extractors: by number of clips). Columns may
 Multiply-adds are those of the linear layers over every token, as the paper counts. FLOPs are those that are computed,
 attention too, and two per multiply-add: our AST computes its last layer for the class tokens alone. They leave out
 the selective scan, so AuM's share of the peak is understated. The share of the peak is that of the rate of one large
-matrix product in the same precision, measured in the same rounds. Merged: half the tokens after layer 3
+matrix product in the same precision, measured in the same rounds. Forward passes by length leave out transformers'
+AST, timed at 10 s alone, since it takes every length to be 10.24 s. Merged: half the tokens after layer 3
 (`token_merge_layers`). int8 are files of `python -m modeling_fftp.export --int8`, run by onnxruntime. Freed memory is
 kept (`modeling_fftp.memory.keep_freed_memory`), for all models alike, except where memory is measured. Training steps
 are of {training_batches}. Memory, in float32 and measured once, is that
@@ -91,6 +92,8 @@ def write_report(raw: dict, folder: Path) -> None:
     for size in results.sizes:
         parts += [f"## Clips of 10 s, {size}\n", render_costs(results, size)]
     for size in results.sizes:
+        parts += [f"## Forward pass, per clip, {size}\n", render_forwards(results, size)]
+    for size in results.sizes:
         parts += [f"## Sound to labels, {size}\n", render_pipelines(results, size)]
     parts += ["## Feature extractor\n", render_extractors(results)]
     plot_lengths(results, results.sizes[-1], folder / "efficiency.png")
@@ -152,6 +155,23 @@ def render_costs(results: Results, size: str) -> str:
     return render_table(header, rows)
 
 
+def render_forwards(results: Results, size: str) -> str:
+    """Times of forward passes by length and number of clips, and their share of the peak."""
+    columns = [(seconds, batch) for batch in (1, 16) for seconds in results.lengths]
+    header = ["model", *(f"{seconds:g} s, {batch} clip{'s' * (batch > 1)}" for seconds, batch in columns)]
+    rows = []
+    # transformers' AST takes as long for every length, so it was timed at one.
+    for model in results.models[1:]:
+        for precision in PRECISIONS:
+            row = [f"{model}, {precision}"]
+            for seconds, batch in columns:
+                group = {"model": model, "size": size, "precision": precision, "seconds": seconds, "batch": batch}
+                time, share = results.median(what="forward", **group), results.share_of_peak(**group)
+                row.append(show(time and time / batch, ".1f", f" ms ({share:.0%})" if share else ""))
+            rows.append(row)
+    return render_table(header, rows)
+
+
 def show_pipeline(results: Results, **group: object) -> str:
     """The time of one pipeline call, with the ratio to transformers' AST at that length."""
     time = results.median(what="pipeline", **group)
@@ -196,19 +216,22 @@ def render_extractors(results: Results) -> str:
 
 
 def plot_lengths(results: Results, size: str, path: Path) -> None:
-    """Time of a pipeline call against the length of the clip, one panel per precision."""
-    figure, axes = pyplot.subplots(1, 3, figsize=(14, 4), sharey=True, layout="constrained")
-    for axis, precision in zip(axes, (*PRECISIONS, INT8), strict=True):
-        for model, color in zip(results.models, COLORS, strict=False):
-            times = [
-                results.median(what="pipeline", size=size, seconds=seconds, model=model, precision=precision)
-                for seconds in results.lengths
-            ]
-            if all(times):
-                axis.loglog(results.lengths, times, "o-", color=color, label=model)
-        axis.set(xlabel="clip (s)", title=f"{size}, {precision}")
-        axis.grid(alpha=0.3)
-    axes[0].set(ylabel="pipeline call (ms)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+    """Time per clip against its length: a pipeline call above, a forward pass of 16 clips below, by precision."""
+    figure, axes = pyplot.subplots(2, 3, figsize=(14, 8), sharey="row", layout="constrained")
+    for row, (what, batch) in zip(axes, (("pipeline", 1), ("forward", 16)), strict=True):
+        for axis, precision in zip(row, (*PRECISIONS, INT8), strict=True):
+            for model, color in zip(results.models, COLORS, strict=False):
+                group = {"what": what, "size": size, "batch": batch, "model": model, "precision": precision}
+                times = [results.median(seconds=seconds, **group) for seconds in results.lengths]
+                if all(times):
+                    per_clip = [time / batch for time in times]
+                    axis.loglog(results.lengths, per_clip, "o-", color=color, label=model)
+            axis.set(xlabel="clip (s)", title=f"{what}, {size}, {precision}")
+            axis.grid(alpha=0.3)
+        row[0].set(ylabel=f"{what}, ms per clip, batch {batch}")
+    # Only pipelines run files with int8 weights.
+    axes[1, 2].set_title("")
+    axes[1, 2].axis("off")
+    axes[1, 2].legend(*axes[0, 0].get_legend_handles_labels(), loc="upper left")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -124,6 +124,7 @@ def test_the_report_says_what_was_measured(results, tmp_path, monkeypatch):
     assert "| 1000.0 ms | 20000.0 ms | not measured |" in line
     assert line.endswith("| 40% | not measured | 200.0 ms | not measured | 512 MiB | not measured |")
     assert (tmp_path / "efficiency.png").stat().st_size > 5000
+    assert f"| {MODEL}, float32 | 1000.0 ms (50%) | 1250.0 ms (40%) |" in report
     assert f"| {MODEL}, float32 | 50.0 ms (10.0x) |" in report
     assert f"| {MODEL}, int8 | 20.0 ms (25.0x) |" in report
     assert f"| {MODEL}, bfloat16 | not measured |" in report
