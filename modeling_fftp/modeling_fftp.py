@@ -49,6 +49,8 @@ class FFTPPreTrainedModel(PreTrainedModel):
         "hidden_states": [FFTPTransformerLayer, FFTPMambaLayer],
         "attentions": FFTPAttention,
     }
+    # An `FFTPFeatureExtractor`, for models that are given sound; not saved with them.
+    feature_extractor = None
 
     def get_input_embeddings(self) -> FFTPPatchEmbeddings:
         """The patch embedding."""
@@ -57,6 +59,35 @@ class FFTPPreTrainedModel(PreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the patch embedding."""
         self.base_model.embeddings.patch_embeddings = value
+
+    # The extractor looks at the length and the values of every clip, which cannot be part of a graph.
+    @torch.compiler.disable
+    def _extract_features(
+        self, sound: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features of sound (batch, samples), on its device, and the mask over their frames."""
+        if self.feature_extractor is None:
+            raise ValueError(
+                f"input_values has shape {tuple(sound.shape)}; expected (batch, frames, {self.config.num_mel_bins} "
+                "mel bins), or (batch, samples) after `model.feature_extractor = extractor`"
+            )
+        if attention_mask is None:
+            attention_mask = torch.ones_like(sound, dtype=torch.bool)
+        if attention_mask.shape != sound.shape:
+            raise ValueError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}; expected {tuple(sound.shape)}, the (batch, "
+                "samples) of input_values"
+            )
+        lengths = attention_mask.sum(dim=1).tolist()
+        features = self.feature_extractor(
+            [clip[:length] for clip, length in zip(sound, lengths, strict=True)],
+            sampling_rate=self.feature_extractor.sampling_rate,
+            padding="longest",
+            return_attention_mask=True,
+            return_tensors="pt",
+            device=sound.device,
+        )
+        return features["input_values"], features["attention_mask"]
 
     def save_pretrained(self, *args, **kwargs):
         """Save as transformers does; the folder opens by every Auto class whose head can use its weights."""
@@ -116,8 +147,10 @@ class FFTPModel(FFTPPreTrainedModel):
         """Encode a batch of spectrograms.
 
         Args:
-            input_values: Normalised log-mel spectrograms, (batch, frames, mel bins).
-            attention_mask: (batch, frames), 1 at real frames, padding on the right. Padding never changes the result.
+            input_values: Normalised log-mel spectrograms, (batch, frames, mel bins); or, where `feature_extractor` is
+                set, sound at its rate (batch, samples), floats in [-1, 1] or integer PCM, without gradient.
+            attention_mask: (batch, frames) or (batch, samples), 1 at real ones, padding on the right. Padding never
+                changes the result.
             pooled_only: Whether nothing but `pooler_output` is wanted. `last_hidden_state` may then hold the class
                 tokens alone, which saves most of the last layer.
             **kwargs: `output_hidden_states`, `output_attentions` and options of the attention implementation.
@@ -128,6 +161,8 @@ class FFTPModel(FFTPPreTrainedModel):
             layer. Patches that were merged share their token's last hidden state; `hidden_states` and `attentions` of
             the layers after a merge have fewer tokens.
         """
+        if input_values.ndim == 2:
+            input_values, attention_mask = self._extract_features(input_values, attention_mask)
         hidden_states, token_mask, class_places = self.embeddings(input_values, attention_mask)
         num_tokens, num_class_tokens = hidden_states.shape[1], self.embeddings.num_class_tokens
         num_rows, merge_layers = self.config.patch_grid[0], self.config.token_merge_layers or ()
@@ -255,8 +290,10 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
         """Classify a batch of clips.
 
         Args:
-            input_values: Normalised log-mel spectrograms, (batch, frames, mel bins).
-            attention_mask: (batch, frames), 1 at real frames, padding on the right. Padding never changes the result.
+            input_values: Normalised log-mel spectrograms, (batch, frames, mel bins); or, where `feature_extractor` is
+                set, sound at its rate (batch, samples), floats in [-1, 1] or integer PCM, without gradient.
+            attention_mask: (batch, frames) or (batch, samples), 1 at real ones, padding on the right. Padding never
+                changes the result.
             labels: Targets in the form that `classification_loss` takes for `config.problem_type`.
             **kwargs: Passed to the base model, which computes the pooled state alone: hooks on its last layer see the
                 class tokens, unless `output_hidden_states=True` or `pooled_only=False` asks for every token.
@@ -264,6 +301,8 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
         Returns:
             `logits` (batch, labels), `loss` where labels are given, and on request `hidden_states` and `attentions`.
         """
+        if input_values.ndim == 2:
+            input_values, attention_mask = self._extract_features(input_values, attention_mask)
         kwargs = {"pooled_only": True, **kwargs, "return_dict": True}
         outputs = self.fftp(input_values, attention_mask=attention_mask, **kwargs)
         logits = self.classifier(outputs.pooler_output)
@@ -297,8 +336,10 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
         """Classify every step of a batch of clips.
 
         Args:
-            input_values: Normalised log-mel spectrograms, (batch, frames, mel bins).
-            attention_mask: (batch, frames), 1 at real frames, padding on the right. Padding never changes the result.
+            input_values: Normalised log-mel spectrograms, (batch, frames, mel bins); or, where `feature_extractor` is
+                set, sound at its rate (batch, samples), floats in [-1, 1] or integer PCM, without gradient.
+            attention_mask: (batch, frames) or (batch, samples), 1 at real ones, padding on the right. Padding never
+                changes the result.
             labels: Indices (batch, steps), -100 where there is none, or targets (batch, steps, labels), in the form
                 that `classification_loss` takes; or for "multi_label_classification" the events of each clip, (onset,
                 offset, label) in seconds. Labels of padded steps count for nothing.
@@ -309,6 +350,8 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
             where labels are given; and on request `hidden_states` and `attentions`. `token_spans` says when each step
             is.
         """
+        if input_values.ndim == 2:
+            input_values, attention_mask = self._extract_features(input_values, attention_mask)
         outputs = self.fftp(input_values, attention_mask=attention_mask, **{**kwargs, "return_dict": True})
         states, num_steps = self._gather_steps(outputs.last_hidden_state, attention_mask)
         logits = self.classifier(states)

@@ -87,8 +87,10 @@ classify = pipeline("audio-classification", model=folder, trust_remote_code=True
 with torch.no_grad():
     features = extractor(clips, sampling_rate=16000, return_tensors="pt")
     logits, steps = model(**features).logits, frames(**features).logits.shape
+    model.feature_extractor = extractor
+    of_sound = model(torch.from_numpy(clips[1])[None]).logits
 print(json.dumps({{
-    "logits": logits.tolist(), "steps": steps, "tagged": tag(clips, batch_size=2),
+    "logits": logits.tolist(), "of_sound": of_sound.tolist(), "steps": steps, "tagged": tag(clips, batch_size=2),
     "batched": classify(clips, batch_size=2), "alone": classify(clips[1]),
 }}))
 """)
@@ -98,6 +100,7 @@ print(json.dumps({{
     with torch.no_grad():
         expected = model(**extractor(clips, sampling_rate=16000, return_tensors="pt")).logits
     torch.testing.assert_close(torch.tensor(answer["logits"]), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.tensor(answer["of_sound"]), expected[1:], atol=1e-5, rtol=0)
     assert answer["batched"][0][0]["label"] == "low"
     assert [tagged["labels"] for tagged in answer["tagged"]] == answer["batched"]
     assert answer["steps"][0] == len(clips)
