@@ -166,7 +166,8 @@ class FFTPEmbeddings(nn.Module):
             return patches, mask, patches.new_empty(1, 0, dtype=torch.long)
         class_tokens = torch.cat((self.cls_token, self.distillation_token), dim=1)
         tokens = torch.cat((class_tokens.expand(patches.shape[0], -1, -1), patches), dim=1)
-        mask = None if mask is None else nn.functional.pad(mask, (2, 0), value=True)
+        # Not by `pad`: where lengths are dynamic and tokens merge, torch 2.13 compiles that to C++ that is not valid.
+        mask = None if mask is None else torch.cat((mask.new_ones(mask.shape[0], 2), mask), dim=1)
         return tokens, mask, torch.arange(2, device=patches.device)[None]
 
     def _insert_class_token(
