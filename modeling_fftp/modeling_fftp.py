@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, SequenceFeatureExtractor
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import (
@@ -49,8 +49,16 @@ class FFTPPreTrainedModel(PreTrainedModel):
         "hidden_states": [FFTPTransformerLayer, FFTPMambaLayer],
         "attentions": FFTPAttention,
     }
-    # An `FFTPFeatureExtractor`, for models that are given sound; not saved with them.
-    feature_extractor = None
+    _feature_extractor = None
+
+    @property
+    def feature_extractor(self) -> SequenceFeatureExtractor | None:
+        """The `FFTPFeatureExtractor` of a model that takes sound; set by whoever wants that, and not saved with it."""
+        return self.base_model._feature_extractor
+
+    @feature_extractor.setter
+    def feature_extractor(self, value: SequenceFeatureExtractor | None) -> None:
+        self.base_model._feature_extractor = value
 
     def get_input_embeddings(self) -> FFTPPatchEmbeddings:
         """The patch embedding."""
@@ -65,29 +73,32 @@ class FFTPPreTrainedModel(PreTrainedModel):
     def _extract_features(
         self, sound: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features of sound (batch, samples), on its device, and the mask over their frames."""
-        if self.feature_extractor is None:
+        """Features of sound (batch, samples), on its device and in the type of the weights, and their mask."""
+        # Rows as wide as a frame are one spectrogram that lacks its batch.
+        if self.feature_extractor is None or sound.shape[1] == self.config.num_mel_bins:
             raise ValueError(
                 f"input_values has shape {tuple(sound.shape)}; expected (batch, frames, {self.config.num_mel_bins} "
                 "mel bins), or (batch, samples) after `model.feature_extractor = extractor`"
             )
-        if attention_mask is None:
-            attention_mask = torch.ones_like(sound, dtype=torch.bool)
-        if attention_mask.shape != sound.shape:
-            raise ValueError(
-                f"attention_mask has shape {tuple(attention_mask.shape)}; expected {tuple(sound.shape)}, the (batch, "
-                "samples) of input_values"
-            )
-        lengths = attention_mask.sum(dim=1).tolist()
+        clips = sound
+        if attention_mask is not None:
+            if attention_mask.shape != sound.shape:
+                raise ValueError(
+                    f"attention_mask has shape {tuple(attention_mask.shape)}; expected {tuple(sound.shape)}, the "
+                    "(batch, samples) of input_values"
+                )
+            lengths = (attention_mask != 0).sum(dim=1).tolist()
+            clips = [clip[:length] for clip, length in zip(sound, lengths, strict=True)]
         features = self.feature_extractor(
-            [clip[:length] for clip, length in zip(sound, lengths, strict=True)],
+            clips,
             sampling_rate=self.feature_extractor.sampling_rate,
             padding="longest",
             return_attention_mask=True,
             return_tensors="pt",
             device=sound.device,
         )
-        return features["input_values"], features["attention_mask"]
+        dtype = self.get_input_embeddings().projection.weight.dtype
+        return features["input_values"].to(dtype), features["attention_mask"]
 
     def save_pretrained(self, *args, **kwargs):
         """Save as transformers does; the folder opens by every Auto class whose head can use its weights."""
@@ -148,9 +159,10 @@ class FFTPModel(FFTPPreTrainedModel):
 
         Args:
             input_values: Normalised log-mel spectrograms, (batch, frames, mel bins); or, where `feature_extractor` is
-                set, sound at its rate (batch, samples), floats in [-1, 1] or integer PCM, without gradient.
-            attention_mask: (batch, frames) or (batch, samples), 1 at real ones, padding on the right. Padding never
-                changes the result.
+                set, sound at the extractor's rate, (batch, samples), float32 in [-1, 1] or integer PCM. No gradient
+                reaches sound.
+            attention_mask: (batch, frames) or (batch, samples), 1 at real frames or samples, padding on the right.
+                Padding never changes the result.
             pooled_only: Whether nothing but `pooler_output` is wanted. `last_hidden_state` may then hold the class
                 tokens alone, which saves most of the last layer.
             **kwargs: `output_hidden_states`, `output_attentions` and options of the attention implementation.
@@ -291,9 +303,10 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
 
         Args:
             input_values: Normalised log-mel spectrograms, (batch, frames, mel bins); or, where `feature_extractor` is
-                set, sound at its rate (batch, samples), floats in [-1, 1] or integer PCM, without gradient.
-            attention_mask: (batch, frames) or (batch, samples), 1 at real ones, padding on the right. Padding never
-                changes the result.
+                set, sound at the extractor's rate, (batch, samples), float32 in [-1, 1] or integer PCM. No gradient
+                reaches sound.
+            attention_mask: (batch, frames) or (batch, samples), 1 at real frames or samples, padding on the right.
+                Padding never changes the result.
             labels: Targets in the form that `classification_loss` takes for `config.problem_type`.
             **kwargs: Passed to the base model, which computes the pooled state alone: hooks on its last layer see the
                 class tokens, unless `output_hidden_states=True` or `pooled_only=False` asks for every token.
@@ -301,8 +314,6 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
         Returns:
             `logits` (batch, labels), `loss` where labels are given, and on request `hidden_states` and `attentions`.
         """
-        if input_values.ndim == 2:
-            input_values, attention_mask = self._extract_features(input_values, attention_mask)
         kwargs = {"pooled_only": True, **kwargs, "return_dict": True}
         outputs = self.fftp(input_values, attention_mask=attention_mask, **kwargs)
         logits = self.classifier(outputs.pooler_output)
@@ -337,9 +348,10 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
 
         Args:
             input_values: Normalised log-mel spectrograms, (batch, frames, mel bins); or, where `feature_extractor` is
-                set, sound at its rate (batch, samples), floats in [-1, 1] or integer PCM, without gradient.
-            attention_mask: (batch, frames) or (batch, samples), 1 at real ones, padding on the right. Padding never
-                changes the result.
+                set, sound at the extractor's rate, (batch, samples), float32 in [-1, 1] or integer PCM. No gradient
+                reaches sound.
+            attention_mask: (batch, frames) or (batch, samples), 1 at real frames or samples, padding on the right.
+                Padding never changes the result.
             labels: Indices (batch, steps), -100 where there is none, or targets (batch, steps, labels), in the form
                 that `classification_loss` takes; or for "multi_label_classification" the events of each clip, (onset,
                 offset, label) in seconds. Labels of padded steps count for nothing.

@@ -40,7 +40,9 @@ def test_sound_gives_what_its_features_give(make_config, extractor, sound, model
     model = build(model_class, make_config(backbone=backbone), extractor)
     waveforms, mask = sound
     with torch.no_grad():
-        assert torch.equal(model(waveforms, mask)[0], model(**extract(extractor, waveforms, mask))[0])
+        expected = model(**extract(extractor, waveforms, mask))[0]
+        for dtype in (torch.bool, torch.int64, torch.float32):
+            assert torch.equal(model(waveforms, mask.to(dtype))[0], expected)
         everything = extract(extractor, waveforms, torch.ones_like(mask))
         assert torch.equal(model(waveforms)[0], model(**everything)[0])
 
@@ -50,6 +52,21 @@ def test_pcm_gives_what_floats_give(make_config, extractor, sound):
     pcm = (sound[0] * 2**15).round().clamp(-(2**15), 2**15 - 1).short()
     with torch.no_grad():
         assert torch.equal(model(pcm, sound[1]).logits, model(pcm / 2.0**15, sound[1]).logits)
+
+
+def test_base_model_has_the_extractor_of_its_head(make_config, extractor, sound):
+    model = build(FFTPForAudioClassification, make_config(), extractor)
+    with torch.no_grad():
+        states = model.fftp(*sound).pooler_output
+        torch.testing.assert_close(model.classifier(states), model(*sound).logits, atol=1e-5, rtol=0)
+
+
+def test_bfloat16_model_takes_sound(make_config, extractor, sound):
+    model = build(FFTPForAudioClassification, make_config(), extractor).to(torch.bfloat16)
+    features = extract(extractor, *sound)
+    with torch.no_grad():
+        expected = model(features["input_values"].to(torch.bfloat16), features["attention_mask"]).logits
+        assert torch.equal(model(*sound).logits, expected)
 
 
 def test_features_are_float32_inside_autocast(make_config, extractor, sound):
@@ -81,6 +98,10 @@ def test_bad_sound(make_config, extractor, sound):
     waveforms, mask = sound
     with pytest.raises(ValueError, match=r"attention_mask has shape \(3, 98\).*\(3, 16000\)"):
         model(waveforms, torch.ones(3, 98))
+    with pytest.raises(ValueError, match=r"\(16000, 2\) looks like \(samples, channels\)"):
+        model(torch.randn(16000, 2))
+    with pytest.raises(ValueError, match=r"\(98, 128\); expected \(batch, frames, 128 mel bins\)"):
+        model(torch.randn(98, 128))
     mask[1] = False
     with pytest.raises(ValueError, match="clip 1 is empty"):
         model(waveforms, mask)
