@@ -58,3 +58,4 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.scan
+	$(BIN)/python -m benchmarks.attention

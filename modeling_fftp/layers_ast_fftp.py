@@ -1,5 +1,7 @@
 """Blocks of the AST backbone: a pre-norm vision transformer (Gong et al. 2021; `ast_models.py` of its authors)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
@@ -10,6 +12,11 @@ from transformers.utils import TransformersKwargs
 
 from .configuration_fftp import FFTPConfig
 from .drop_path_fftp import FFTPDropPath
+
+# Up to so many tokens "sdpa" is written out where it trains on a CPU in bfloat16: 1.6 to 6 times as fast as torch's
+# kernel on an Intel Xeon with AMX (`benchmarks/results/attention.md`). With more it gains less, and the weights that
+# it keeps take more memory.
+MAX_SHORT_TOKENS = 256
 
 
 def eager_attention_forward(
@@ -45,6 +52,49 @@ def eager_attention_forward(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
+def short_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, None]:
+    """What "sdpa" computes, as matrix products that keep nothing in float32 for the backward pass.
+
+    Args and the first return value are those of `eager_attention_forward`, but `attention_mask` is true where a token
+    is attended to.
+    """
+    # Autocast would make the weights float32.
+    with torch.autocast("cpu", enabled=False):
+        scores = query @ key.transpose(-1, -2) * scaling
+        if attention_mask is not None:
+            scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+        weights = nn.functional.dropout(scores.softmax(dim=-1), p=dropout, training=module.training)
+        return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+def find_attention(
+    implementation: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
+    """The function that computes attention.
+
+    Args:
+        implementation: "eager", "sdpa", or another that transformers knows. "sdpa" leaves the choice of the kernel to
+            torch, but gives way to `short_attention_forward` where that is faster.
+        query: (batch, heads, tokens, head width).
+        key: Like `query`.
+        value: Like `query`.
+    """
+    has_backward = query.requires_grad or key.requires_grad or value.requires_grad
+    is_bfloat16_on_cpu = query.dtype == torch.bfloat16 and query.device.type == "cpu"
+    if implementation == "sdpa" and has_backward and is_bfloat16_on_cpu and key.shape[2] <= MAX_SHORT_TOKENS:
+        return short_attention_forward
+    return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+
+
 class FFTPAttention(nn.Module):
     """Multi-head self-attention, dispatched through transformers' attention interface."""
 
@@ -77,7 +127,7 @@ class FFTPAttention(nn.Module):
         query = self._split_heads(self.q_proj(attending))
         key = self._split_heads(self.k_proj(hidden_states))
         value = self._split_heads(self.v_proj(hidden_states))
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attend = find_attention(self.config._attn_implementation, query, key, value)
         output, weights = attend(
             self,
             query,

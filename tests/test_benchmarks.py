@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import efficiency, efficiency_report, features, growth, inference, training, training_step
+from benchmarks import attention, efficiency, efficiency_report, features, growth, inference, training, training_step
 from benchmarks.efficiency_report import BASELINE, PEAK, Results
 from benchmarks.report import write_json
 from benchmarks.timing import peak_memory, summarise, time_in_turn
@@ -199,6 +199,15 @@ def test_batches_of_kept_and_computed_features_are_compared(monkeypatch):
     assert [(record["seconds"], record["rounds"]) for record in records] == [(1, 3), (1, 3)]
     report = features.render({"machine": {"threads": 2}, "records": records})
     assert f"| computed once | {records[1]['median_ms']:.0f} ms |" in report
+
+
+def test_ways_to_compute_attention_are_compared(monkeypatch):
+    monkeypatch.setattr(attention, "TOKENS", (20,))
+    monkeypatch.setattr(attention, "TOTAL_TOKENS", 40)
+    records = attention.measure(seconds=0.0)
+    report = attention.render({"machine": efficiency.describe_machine(), "records": records})
+    kernel, written = (record["median_ms"] for record in records if record["precision"] == "bfloat16")
+    assert f"| {kernel:.1f} ms | {written:.1f} ms ({kernel / written:.1f}x) |" in report
 
 
 def test_ways_to_run_a_model_are_compared(clip_folder, make_config, extractor, tmp_path, monkeypatch):

@@ -7,9 +7,22 @@ import pytest
 import torch
 from torch._inductor import config as inductor
 from transformers import TrainingArguments
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPModel
+from modeling_fftp import (
+    FFTPConfig,
+    FFTPForAudioClassification,
+    FFTPForAudioFrameClassification,
+    FFTPModel,
+    layers_ast_fftp,
+)
 from modeling_fftp.efficiency import count_flops, multiply_adds
+from modeling_fftp.layers_ast_fftp import (
+    MAX_SHORT_TOKENS,
+    eager_attention_forward,
+    find_attention,
+    short_attention_forward,
+)
 from modeling_fftp.trainer_fftp import FFTPTrainer
 
 GEOMETRIES = {
@@ -110,6 +123,68 @@ def test_square_positions_interpolate_along_time_only(make_config):
     longer = positions(2 * columns, torch.tensor([[2 * columns]]))[0].unflatten(0, (rows, 2 * columns))
     torch.testing.assert_close(longer[:, 0], grid[:, 0])
     torch.testing.assert_close(longer[:, -1], grid[:, -1])
+
+
+@pytest.mark.parametrize(
+    ("implementation", "dtype", "trains", "tokens", "expected"),
+    [
+        ("sdpa", torch.bfloat16, True, 256, short_attention_forward),
+        ("sdpa", torch.bfloat16, True, 257, ALL_ATTENTION_FUNCTIONS["sdpa"]),
+        ("sdpa", torch.bfloat16, False, 25, ALL_ATTENTION_FUNCTIONS["sdpa"]),
+        ("sdpa", torch.float32, True, 25, ALL_ATTENTION_FUNCTIONS["sdpa"]),
+        ("eager", torch.bfloat16, True, 25, eager_attention_forward),
+        ("flex_attention", torch.bfloat16, True, 25, ALL_ATTENTION_FUNCTIONS["flex_attention"]),
+    ],
+)
+def test_short_attention_takes_the_place_of_sdpa_alone(implementation, dtype, trains, tokens, expected):
+    query, key = torch.zeros(1, 1, 2, 8, dtype=dtype), torch.zeros(1, 1, tokens, 8, dtype=dtype)
+    # As with adapters on the values alone.
+    value = torch.zeros_like(key, requires_grad=trains)
+    assert find_attention(implementation, query, key, value) is expected
+
+
+def test_short_attention_equals_eager():
+    query, key, value = torch.randn(3, 2, 3, 20, 8)
+    is_seen = torch.rand(2, 1, 20, 20) < 0.7
+    bias = torch.zeros(is_seen.shape).masked_fill(~is_seen, torch.finfo(torch.float32).min)
+    module = torch.nn.Module()
+    for settings in ({"scaling": 0.3}, {"scaling": 0.3, "dropout": 1.0}):
+        short, weights = short_attention_forward(module, query, key, value, is_seen, **settings)
+        torch.testing.assert_close(short, eager_attention_forward(module, query, key, value, bias, **settings)[0])
+        # As "sdpa" does.
+        assert weights is None
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_short_attention_trains_as_torchs_kernel_does(make_config, monkeypatch, pooling):
+    features, mask = torch.randn(3, 100, 128), torch.ones(3, 100, dtype=torch.long)
+    mask[0, 47:] = mask[1, 5:] = 0
+
+    def train(limit):
+        monkeypatch.setattr(layers_ast_fftp, "MAX_SHORT_TOKENS", limit)
+        model = build(make_config(pooling=pooling)).train()
+        with torch.autocast("cpu", torch.bfloat16):
+            model(features, mask, labels=torch.tensor([0, 3, 1])).loss.backward()
+        return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+    short, kernel = train(MAX_SHORT_TOKENS), train(0)
+    assert 0 < (short - kernel).norm() < 0.01 * kernel.norm()
+
+
+def test_short_attention_compiles_to_one_graph(make_config):
+    features, mask = torch.randn(2, 100, 128), torch.ones(2, 100, dtype=torch.long)
+    mask[0, 47:] = 0
+    losses = []
+    for is_compiled in (False, True):
+        model = build(make_config()).train()
+        if is_compiled:
+            # The graph is what matters, not its kernels.
+            model.compile(fullgraph=True, backend="aot_eager")
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(features, mask, labels=torch.tensor([0, 3])).loss
+        loss.backward()
+        losses.append((loss.detach(), model.fftp.layers[0].attention.q_proj.weight.grad))
+    torch.testing.assert_close(losses[1], losses[0])
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
