@@ -28,7 +28,7 @@ Multiply-adds are those of the linear layers over every token, as the paper coun
 attention too, and two per multiply-add: our AST computes its last layer for the class tokens alone. They leave out
 the selective scan, so AuM's share of the peak is understated. The share of the peak is that of the rate of one large
 matrix product in the same precision, measured in the same rounds. Forward passes by length leave out transformers'
-AST, timed at 10 s alone, since it takes every length to be 10.24 s. Merged: half the tokens after layer 3
+AST, timed at 10 s alone, since it pads or cuts every clip to 10.24 s. Merged: half the tokens after layer 3
 (`token_merge_layers`). int8 are files of `python -m modeling_fftp.export --int8`, run by onnxruntime. Freed memory is
 kept (`modeling_fftp.memory.keep_freed_memory`), for all models alike, except where memory is measured. Training steps
 are of {training_batches}. Memory, in float32 and measured once, is that
@@ -161,13 +161,13 @@ def render_forwards(results: Results, size: str) -> str:
     header = ["model", *(f"{seconds:g} s, {batch} clip{'s' * (batch > 1)}" for seconds, batch in columns)]
     rows = []
     # transformers' AST takes as long for every length, so it was timed at one.
-    for model in results.models[1:]:
+    for model in (model for model in results.models if model != BASELINE):
         for precision in PRECISIONS:
             row = [f"{model}, {precision}"]
             for seconds, batch in columns:
                 group = {"model": model, "size": size, "precision": precision, "seconds": seconds, "batch": batch}
                 time, share = results.median(what="forward", **group), results.share_of_peak(**group)
-                row.append(show(time and time / batch, ".1f", f" ms ({share:.0%})" if share else ""))
+                row.append(show(time and time / batch, ".1f", f" ms ({show(share, '.0%')})"))
             rows.append(row)
     return render_table(header, rows)
 
@@ -219,7 +219,8 @@ def plot_lengths(results: Results, size: str, path: Path) -> None:
     """Time per clip against its length: a pipeline call above, a forward pass of 16 clips below, by precision."""
     figure, axes = pyplot.subplots(2, 3, figsize=(14, 8), sharey="row", layout="constrained")
     for row, (what, batch) in zip(axes, (("pipeline", 1), ("forward", 16)), strict=True):
-        for axis, precision in zip(row, (*PRECISIONS, INT8), strict=True):
+        # Only pipelines run files with int8 weights.
+        for axis, precision in zip(row, (*PRECISIONS, INT8) if what == "pipeline" else PRECISIONS, strict=False):
             for model, color in zip(results.models, COLORS, strict=False):
                 group = {"what": what, "size": size, "batch": batch, "model": model, "precision": precision}
                 times = [results.median(seconds=seconds, **group) for seconds in results.lengths]
@@ -229,8 +230,6 @@ def plot_lengths(results: Results, size: str, path: Path) -> None:
             axis.set(xlabel="clip (s)", title=f"{what}, {size}, {precision}")
             axis.grid(alpha=0.3)
         row[0].set(ylabel=f"{what}, ms per clip, batch {batch}")
-    # Only pipelines run files with int8 weights.
-    axes[1, 2].set_title("")
     axes[1, 2].axis("off")
     axes[1, 2].legend(*axes[0, 0].get_legend_handles_labels(), loc="upper left")
     figure.savefig(path, dpi=120)

@@ -109,8 +109,8 @@ def render(machines: dict[str, dict]) -> str:
     lines = [
         "# Where the time of a training step goes",
         "",
-        "`python -m benchmarks.training`, on each machine at another time, with `--against FOLDER` where it names "
-        "other code; medians. GPU: not measured.",
+        '`python -m benchmarks.training`, on each machine at another time ("this code" is that of then), with '
+        "`--against FOLDER` where it names other code; medians. GPU: not measured.",
         "",
     ]
     for results in machines.values():
