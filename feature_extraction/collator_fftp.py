@@ -99,7 +99,7 @@ class SpecMaskDataCollator(TrainerCallback):
                 lengths = torch.tensor([len(wave) for wave in waveforms])
                 batch = {"audio": pad_sequence(waveforms, batch_first=True), "num_samples": lengths}
             else:
-                batch = self._make_features(waveforms)
+                batch = self._change_features(self.feature_extractor.extract_batch(waveforms))
         else:
             self._refuse_features()
             features = [np.asarray(example["input_values"], dtype=np.float32) for example in examples]
@@ -124,19 +124,8 @@ class SpecMaskDataCollator(TrainerCallback):
         """
         rest = dict(batch)
         sound, lengths = rest.pop("audio"), rest.pop("num_samples").tolist()
-        return self._make_features([wave[:length] for wave, length in zip(sound, lengths, strict=True)]) | rest
-
-    def _make_features(self, waveforms: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Spectrograms of waveforms (samples,), changed and masked while training, and their mask."""
-        features = self.feature_extractor(
-            waveforms,
-            sampling_rate=self.feature_extractor.sampling_rate,
-            padding="longest",
-            return_attention_mask=True,
-            return_tensors="pt",
-            device=waveforms[0].device,
-        )
-        return self._change_features(features)
+        waveforms = [wave[:length] for wave, length in zip(sound, lengths, strict=True)]
+        return self._change_features(self.feature_extractor.extract_batch(waveforms)) | rest
 
     def _change_features(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Spectrograms, changed and masked while training, and their mask."""

@@ -144,6 +144,27 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             }
         return BatchFeature(encoded)
 
+    def extract_batch(self, waveforms: torch.Tensor | list[torch.Tensor]) -> BatchFeature:
+        """A call on sound that is at the extractor's rate, for a model: on its device, padded to the longest, masked.
+
+        Args:
+            waveforms: (samples,) each, or (batch, samples), on one device.
+
+        Returns:
+            What a call returns with `return_tensors="pt"`.
+
+        Raises:
+            ValueError: As a call does.
+        """
+        return self(
+            waveforms,
+            sampling_rate=self.sampling_rate,
+            padding="longest",
+            return_attention_mask=True,
+            return_tensors="pt",
+            device=waveforms[0].device,
+        )
+
     def normalize(self, features: torch.Tensor) -> torch.Tensor:
         """Map log-mel energies to the space that the models see: (x - mean) / (2 std)."""
         return (features - self.mean).div_(2 * self.std)

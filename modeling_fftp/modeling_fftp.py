@@ -90,14 +90,7 @@ class FFTPPreTrainedModel(PreTrainedModel):
                 )
             lengths = (attention_mask != 0).sum(dim=1).tolist()
             clips = [clip[:length] for clip, length in zip(sound, lengths, strict=True)]
-        features = self.feature_extractor(
-            clips,
-            sampling_rate=self.feature_extractor.sampling_rate,
-            padding="longest",
-            return_attention_mask=True,
-            return_tensors="pt",
-            device=sound.device,
-        )
+        features = self.feature_extractor.extract_batch(clips)
         dtype = self.get_input_embeddings().projection.weight.dtype
         return features["input_values"].to(dtype), features["attention_mask"]
 
