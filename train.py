@@ -22,7 +22,33 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers import EvalPrediction, set_seed
 
 from feature_extraction import FFTPFeatureExtractor, SpecAugment, SpecMask, SpecMaskDataCollator
-from feature_extraction.audio_dataset_fftp import (
+from feature_extraction.augmentation import (
+    ColoredNoise,
+    FilterAugment,
+    Mixup,
+    RandomCrop,
+    RandomGain,
+    SpeedPerturb,
+    Stretch,
+    TimeRoll,
+    UniformNoise,
+)
+from feature_extraction.log_mel_fftp import num_frames
+from hub_cards import METRIC
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.hub.card import write_card
+from modeling_fftp.hub.efficiency import measure_efficiency
+from modeling_fftp.hub.push import push, refuse_other_model
+from modeling_fftp.training.arguments import (
+    TASK_METRIC,
+    AugmentationArguments,
+    DataArguments,
+    FFTPTrainingArguments,
+    ModelArguments,
+    find_recipe,
+    parse_arguments,
+)
+from modeling_fftp.training.audio_dataset import (
     ClipDecoder,
     class_names,
     clip_lengths,
@@ -35,38 +61,12 @@ from feature_extraction.audio_dataset_fftp import (
     read_class_names,
     report_left_out,
 )
-from feature_extraction.augment_fftp import (
-    ColoredNoise,
-    FilterAugment,
-    Mixup,
-    RandomCrop,
-    RandomGain,
-    SpeedPerturb,
-    Stretch,
-    TimeRoll,
-    UniformNoise,
-)
-from feature_extraction.log_mel_fftp import num_frames
-from hub_cards.render_card import write_card
-from modeling_fftp import FFTPConfig, FFTPForAudioClassification
-from modeling_fftp.arguments import (
-    TASK_METRIC,
-    AugmentationArguments,
-    DataArguments,
-    FFTPTrainingArguments,
-    ModelArguments,
-    find_recipe,
-    parse_arguments,
-)
-from modeling_fftp.efficiency import measure_efficiency
-from modeling_fftp.memory import keep_freed_memory
-from modeling_fftp.push import push, refuse_other_model
-from modeling_fftp.trainer_fftp import FFTPTrainer, WeightAveraging
+from modeling_fftp.training.memory import keep_freed_memory
+from modeling_fftp.training.trainer import FFTPTrainer, WeightAveraging
 
 logger = logging.getLogger("train")
 
 SAMPLING_RATE = 16000
-METRIC = Path(__file__).parent / "hub_cards" / "metrics" / "audio_tagging"
 # Longest training clip unless --max_seconds says otherwise.
 MAX_SECONDS = 10.0
 
@@ -386,7 +386,7 @@ def check_repository(model: FFTPForAudioClassification, training: FFTPTrainingAr
     except ValueError as error:
         raise SystemExit(
             f"train.py: {error}. Choose another --hub_model_id; or train without --push_to_hub, then "
-            f"`python -m modeling_fftp.push {training.output_dir} {repo_id} --overwrite`"
+            f"`python -m modeling_fftp.hub.push {training.output_dir} {repo_id} --overwrite`"
         ) from error
 
 
@@ -400,7 +400,7 @@ def publish(training: FFTPTrainingArguments) -> None:
             print(push(folder, repo_id, private=private, revision=revision, token=training.hub_token))
         except ValueError as error:
             raise SystemExit(
-                f"train.py: {error}. {folder} is complete; `python -m modeling_fftp.push {folder} {repo_id}` pushes it"
+                f"train.py: {error}. {folder} is complete; `python -m modeling_fftp.hub.push {folder} {repo_id}` pushes it"
             ) from error
 
 

@@ -13,8 +13,8 @@ from datasets import Dataset, Features, List, Value
 from benchmarks.report import describe_machine, keep
 from benchmarks.timing import summarise, time_in_turn
 from feature_extraction import FFTPFeatureExtractor, SpecMask, SpecMaskDataCollator
-from feature_extraction.audio_dataset_fftp import compute_features
 from modeling_fftp import FFTPConfig
+from modeling_fftp.training.audio_dataset import compute_features
 
 SAMPLING_RATE = 16000
 BATCH = 64

@@ -27,11 +27,11 @@ from benchmarks.efficiency_report import BASELINE
 from benchmarks.report import describe_machine, keep
 from benchmarks.timing import in_new_process, time_in_turn
 from feature_extraction import FFTPFeatureExtractor
-from feature_extraction.audio_dataset_fftp import find_column, load_splits
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
-from modeling_fftp.export import default_file_name, export
-from modeling_fftp.memory import keep_freed_memory
-from modeling_fftp.onnx_model import FFTPOnnxForAudioClassification
+from modeling_fftp.serving.export import default_file_name, export
+from modeling_fftp.serving.onnx_model import FFTPOnnxForAudioClassification
+from modeling_fftp.training.audio_dataset import find_column, load_splits
+from modeling_fftp.training.memory import keep_freed_memory
 
 MERGED_LAYERS = (3,)
 COMPILED, INT8 = "bfloat16, compiled", "ONNX, int8"
@@ -234,7 +234,7 @@ def render(results: dict) -> str:
         "",
         "A forward pass of 16 clips of 10 s, base size, bfloat16, in processes that take turns: "
         + ", ".join(f"{1000 * time:.0f} ms {name}" for name, time in kept_memory.items())
-        + " (`modeling_fftp.memory.keep_freed_memory`).",
+        + " (`modeling_fftp.training.memory.keep_freed_memory`).",
         "",
     ]
     return "\n".join(lines)

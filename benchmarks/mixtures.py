@@ -7,8 +7,8 @@ import numpy as np
 import soundfile
 from datasets import Audio, ClassLabel, Dataset, Features, List, Value, load_dataset
 
-from feature_extraction.audio_dataset_fftp import find_column
-from feature_extraction.audio_fftp import read_audio
+from modeling_fftp.audio_stream_fftp import read_audio
+from modeling_fftp.training.audio_dataset import find_column
 
 SAMPLING_RATE = 16000
 MIXTURES_PER_FOLD = 150

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import transformers
 
-from modeling_fftp import efficiency
+from modeling_fftp.hub import efficiency
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from benchmarks.report import RESULTS, write_text
 from benchmarks.study_time import build_config, load_step_times
-from modeling_fftp.efficiency import multiply_adds
+from modeling_fftp.hub.efficiency import multiply_adds
 
 matplotlib.use("Agg")
 

@@ -18,8 +18,8 @@ from benchmarks import training_step
 from benchmarks.efficiency import forward_backward
 from benchmarks.report import RESULTS, describe_machine, keep
 from benchmarks.timing import peak_memory, time_in_turn
-from modeling_fftp.memory import keep_freed_memory
-from modeling_fftp.trainer_fftp import FFTPTrainer
+from modeling_fftp.training.memory import keep_freed_memory
+from modeling_fftp.training.trainer import FFTPTrainer
 
 ROOT = Path(__file__).parent.parent
 DATA_PARTS = ("reading", "features", "masks", "other changes to clips")

@@ -17,7 +17,7 @@ from torch import nn
 import train
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
-from modeling_fftp.arguments import parse_arguments
+from modeling_fftp.training.arguments import parse_arguments
 
 RECIPE = Path(train.__file__).parent / "hub_cards" / "fftp-ast-tiny-speech-commands-ar" / "recipe.json"
 BATCH, SAMPLES, LABELS = 64, 16000, 40

@@ -13,8 +13,8 @@ from transformers import pipeline
 from demo.plots import plot_patches
 from demo.sounds import write_sounds
 from feature_extraction import FFTPFeatureExtractor
-from feature_extraction.audio_fftp import read_audio
 from modeling_fftp import FFTPConfig
+from modeling_fftp.audio_stream_fftp import read_audio
 
 # Emptied at the start of each run.
 OUTPUT = Path("demo_output")

@@ -1,8 +1,8 @@
 """From sound to features: the extractor, SpecMask and the training collator."""
 
-from .collator_fftp import SpecMaskDataCollator
+from .collator import SpecMaskDataCollator
 from .feature_extraction_fftp import FFTPFeatureExtractor
-from .spec_mask_fftp import SpecAugment, SpecMask
+from .spec_mask import SpecAugment, SpecMask
 
 FFTPFeatureExtractor.register_for_auto_class("AutoFeatureExtractor")
 

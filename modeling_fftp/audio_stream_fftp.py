@@ -43,6 +43,30 @@ def read_blocks(source: Any, sampling_rate: int) -> Iterator[np.ndarray]:
     yield from _resampled(_decode(sound) if rate is None else _cut(sound, rate), sampling_rate)
 
 
+def read_audio(source: Any, sampling_rate: int) -> np.ndarray:
+    """A whole sound as one channel at the wanted rate.
+
+    Args:
+        source: As for `read_blocks`; an undecoded entry of a `datasets` audio column is one.
+        sampling_rate: Wanted rate in Hz.
+
+    Returns:
+        (samples,), float32.
+
+    Raises:
+        ValueError: As `read_blocks`, or the sound holds no samples or some that are not finite; the message names the
+            source.
+        ImportError: As `read_blocks`.
+    """
+    with path_in_errors(source):
+        waveform = np.concatenate([np.zeros(0, np.float32), *read_blocks(source, sampling_rate)])
+        if not len(waveform):
+            raise ValueError("no samples")
+        if not np.isfinite(waveform).all():
+            raise ValueError("samples that are not finite")
+    return waveform
+
+
 def sound_seconds(source: Any, sampling_rate: int) -> float:
     """Length in seconds of what `read_blocks` takes, without decoding it; raises as that does."""
     sound, rate = _parse(source, sampling_rate)
@@ -163,4 +187,4 @@ def _resampled(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> 
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-__all__ = ["path_in_errors", "read_blocks", "sliding_windows", "sound_seconds"]
+__all__ = ["path_in_errors", "read_audio", "read_blocks", "sliding_windows", "sound_seconds"]

@@ -14,15 +14,10 @@ if not torch.cuda.is_available():
     # Triton reads this when the kernels are defined: without a GPU its interpreter runs them.
     os.environ["TRITON_INTERPRET"] = "1"
 
-import train
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig
+from tests.support import ROOT, run_training
 
-ROOT = Path(__file__).resolve().parent.parent
-TINY = [
-    "--hidden_size", "48", "--num_hidden_layers", "2", "--num_attention_heads", "3", "--intermediate_size", "96",
-    "--num_train_epochs", "1", "--per_device_train_batch_size", "8", "--disable_tqdm", "true",
-]  # fmt: skip
 SHARED_DATASETS = ROOT.parent / "shared" / "datasets"
 
 # Everything that a loaded checkpoint must not need: our own packages and whatever is optional.
@@ -106,11 +101,6 @@ def clip_folder(tmp_path_factory):
                 stereo = np.stack([sound, sound], axis=1) if index % 2 else sound
                 soundfile.write(folder / split / kind / f"{index}.wav", stereo, rate)
     return folder
-
-
-def run_training(output, *arguments):
-    """Run train.py with a tiny model."""
-    train.main([*TINY, "--output_dir", str(output), *map(str, arguments)])
 
 
 @pytest.fixture(scope="session")

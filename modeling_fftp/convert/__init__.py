@@ -1,0 +1,1 @@
+"""Weights in: checkpoints of other packages as FFTP models."""

@@ -1,0 +1,84 @@
+"""Turn a transformers AST checkpoint into an FFTP model with square patches that computes the same.
+
+python -m modeling_fftp.convert.from_ast MIT/ast-finetuned-audioset-10-10-0.4593 OUTPUT_FOLDER
+"""
+
+import argparse
+
+import torch
+from transformers import ASTFeatureExtractor, ASTForAudioClassification
+
+from feature_extraction import FFTPFeatureExtractor
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.convert.save_folder import save_folder
+
+SHARED_FIELDS = (
+    "num_mel_bins", "max_length", "patch_size", "frequency_stride", "time_stride", "hidden_size", "num_hidden_layers",
+    "num_attention_heads", "intermediate_size", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob",
+    "layer_norm_eps", "initializer_range", "qkv_bias", "id2label", "label2id",
+)  # fmt: skip
+
+
+def convert_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename AST's weights; the positions of the two class tokens become part of the tokens."""
+    converted = {
+        name.replace("audio_spectrogram_transformer.", "fftp.", 1): tensor for name, tensor in state_dict.items()
+    }
+    positions = converted.pop("fftp.embeddings.position_embeddings")[0]
+    converted["fftp.embeddings.cls_token"] = converted["fftp.embeddings.cls_token"] + positions[0]
+    converted["fftp.embeddings.distillation_token"] = converted["fftp.embeddings.distillation_token"] + positions[1]
+    converted["fftp.embeddings.position_embeddings.weight"] = positions[2:]
+    return converted
+
+
+def convert_model(source: ASTForAudioClassification) -> FFTPForAudioClassification:
+    """The FFTP model whose logits equal those of an AST model."""
+    fields = {name: getattr(source.config, name) for name in SHARED_FIELDS}
+    if source.config.problem_type is not None:
+        fields["problem_type"] = source.config.problem_type
+    model = FFTPForAudioClassification(FFTPConfig(**fields)).to(source.dtype)
+    model.load_state_dict(convert_state_dict(source.state_dict()))
+    return model.eval()
+
+
+def convert_feature_extractor(source: ASTFeatureExtractor) -> FFTPFeatureExtractor:
+    """The FFTP extractor that gives an AST model the input it was trained on.
+
+    AST pads with zeros before it normalises and masks nothing: here that is a padding value in normalised space.
+    """
+    return FFTPFeatureExtractor(
+        num_mel_bins=source.num_mel_bins,
+        sampling_rate=source.sampling_rate,
+        max_length=source.max_length,
+        mean=source.mean,
+        std=source.std,
+        do_normalize=source.do_normalize,
+        padding="max_length",
+        truncation=True,
+        padding_value=-source.mean / (2 * source.std) if source.do_normalize else 0.0,
+        return_attention_mask=False,
+    )
+
+
+def convert(source: str, output_folder: str) -> None:
+    """Convert a checkpoint (folder or Hub id) into a folder, which appears only when it is complete.
+
+    Raises:
+        FileExistsError: `output_folder` exists and is not empty.
+    """
+    with save_folder(output_folder) as folder:
+        convert_model(ASTForAudioClassification.from_pretrained(source)).save_pretrained(folder)
+        convert_feature_extractor(ASTFeatureExtractor.from_pretrained(source)).save_pretrained(folder)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="AST checkpoint: a folder or a Hub id")
+    parser.add_argument("output_folder", help="folder to create")
+    arguments = parser.parse_args()
+    convert(arguments.source, arguments.output_folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Trained folders on the Hub: card, efficiency figures, push."""

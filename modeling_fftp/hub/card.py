@@ -1,0 +1,171 @@
+"""The card of a trained folder, made of what training left there; what is not there is left out.
+
+python -m modeling_fftp.hub.card FOLDER --repo_id user/name --license apache-2.0
+"""
+
+import argparse
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from feature_extraction import FFTPFeatureExtractor
+from hub_cards import CARD_TEMPLATE
+from modeling_fftp import FFTPConfig
+
+from .training_curves import plot_training
+
+CURVES = "training.png"
+SPLITS = ("validation", "test")
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "map": "mAP",
+    "mauc": "mAUC",
+    "d_prime": "d'",
+    "top5_accuracy": "top-5 accuracy",
+}
+# Classes in the table of extremes, from either end.
+EXTREMES = 5
+BACKBONES = {"ast": "an Audio Spectrogram Transformer", "mamba": "a bidirectional Mamba (Audio Mamba)"}
+
+
+def write_card(folder: str | Path, repo_id: str | None = None, license: str | None = None) -> Path:
+    """Write README.md, and the training curves it shows, into a trained folder.
+
+    Args:
+        folder: As train.py leaves it.
+        repo_id: What the snippet loads; default: the folder's name.
+        license: Licence of the weights, by its id on the Hub; the card names none without it.
+    """
+    folder = Path(folder)
+    curves = None
+    if _read(folder, "trainer_state"):
+        plot_training(folder / "trainer_state.json", folder / CURVES)
+        curves = CURVES
+    facts = collect_facts(folder)
+    model_id = repo_id or folder.resolve().name
+    card = ModelCard.from_template(
+        build_metadata(facts, model_id, license),
+        template_path=str(CARD_TEMPLATE),
+        name=model_id.split("/")[-1],
+        model_id=model_id,
+        curves=curves,
+        **facts,
+    )
+    part = folder / "README.md.part"
+    card.save(part)
+    os.replace(part, folder / "README.md")
+    return folder / "README.md"
+
+
+def collect_facts(folder: Path) -> dict[str, Any]:
+    """What the template shows, from the files of a trained folder."""
+    config = FFTPConfig.from_pretrained(folder)
+    recipe = _read(folder, "recipe")
+    evaluations = {
+        split: {
+            name: round(values[f"{split}_{name}"], 4)
+            for name in METRIC_NAMES
+            if _is_number(values.get(f"{split}_{name}"))
+        }
+        for split in SPLITS
+        if (values := _read(folder, f"{split}_results"))
+    }
+    shown = {name for values in evaluations.values() for name in values}
+    height, frames = config.patch_size
+    is_full = height == config.num_mel_bins
+    # train.py keeps of a folder its bare name.
+    base = (recipe or {}).get("model_name_or_path", "")
+    selects = recipe is not None and recipe.get("load_best_model_at_end", True)
+    return {
+        "config": config,
+        "labels": [config.id2label[index] for index in range(config.num_labels)],
+        "is_multi_label": config.problem_type == "multi_label_classification",
+        "backbone": BACKBONES[config.backbone],
+        "patches": f"full-frequency patches of {frames} frames" if is_full else f"patches of {height} x {frames}",
+        "rate": FFTPFeatureExtractor.from_pretrained(folder).sampling_rate,
+        "table_seconds": f"{config.max_length / 100:g}",
+        "base_model": base if "/" in base else None,
+        "local_base": base if "/" not in base else None,
+        "recipe": None if recipe is None else json.dumps(recipe, indent=2),
+        "data": _read(folder, "data_results"),
+        "train": _read(folder, "train_results"),
+        "evaluations": evaluations,
+        "metric_names": {name: text for name, text in METRIC_NAMES.items() if name in shown},
+        "selected_on": "validation" if selects and "validation" in evaluations else None,
+        "extremes": _find_extremes(folder),
+        "efficiency": _read(folder, "efficiency_results"),
+    }
+
+
+def build_metadata(facts: dict[str, Any], name: str, license: str | None) -> ModelCardData:
+    """The card's YAML."""
+    data = facts["data"] or {}
+    metric = "map" if facts["is_multi_label"] else "accuracy"
+    results = [
+        EvalResult(
+            task_type="audio-classification",
+            dataset_type=data.get("hub_id") or data["dataset"],
+            dataset_name=data["dataset"],
+            dataset_split=split,
+            metric_type=metric,
+            metric_name=METRIC_NAMES[metric],
+            metric_value=values[metric],
+        )
+        for split, values in facts["evaluations"].items()
+        if data and metric in values
+    ]
+    return ModelCardData(
+        pipeline_tag="audio-classification",
+        library_name="transformers",
+        license=license,
+        datasets=data.get("hub_id"),
+        metrics=[metric],
+        base_model=facts["base_model"],
+        tags=["audio-tagging", "fftp", "arxiv:2508.21243"],
+        model_name=name.split("/")[-1] if results else None,
+        eval_results=results or None,
+    )
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _read(folder: Path, name: str) -> dict | None:
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _find_extremes(folder: Path) -> dict[str, Any] | None:
+    """Best and worst classes of the last split that has results."""
+    for split in reversed(SPLITS):
+        results = _read(folder, f"{split}_per_class")
+        if results:
+            rows = [
+                (name.replace("|", "\\|"), values["positives"], values["average_precision"])
+                for name, values in results["per_class"].items()
+                if values["average_precision"] is not None
+            ]
+            rows.sort(key=lambda row: -row[2])
+            if len(rows) > 2 * EXTREMES:
+                rows = rows[:EXTREMES] + rows[-EXTREMES:]
+            return {"split": split, "rows": rows}
+    return None
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder that train.py left")
+    parser.add_argument("--repo_id", help="Hub id that the snippet loads; default: the folder's name")
+    parser.add_argument("--license", help="licence of the weights, by its id on the Hub")
+    arguments = parser.parse_args()
+    print(write_card(arguments.folder, arguments.repo_id, arguments.license))
+
+
+if __name__ == "__main__":
+    main()

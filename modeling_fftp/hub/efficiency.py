@@ -1,0 +1,88 @@
+"""What a model costs: parameters, multiply-adds, FLOPs and time."""
+
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from feature_extraction import FFTPFeatureExtractor
+from feature_extraction.log_mel_fftp import num_frames
+from modeling_fftp.configuration_fftp import FFTPConfig
+from modeling_fftp.modeling_fftp import FFTPForAudioClassification
+
+# Processors of one model name differ in these, and by a multiple in speed: torch's names for them.
+MATRIX_UNITS = {"AVX-512": "avx512_f", "bfloat16": "avx512_bf16", "VNNI": "avx512_vnni", "AMX": "amx_tile"}
+
+
+def count_flops(config: FFTPConfig, frames: int, whole: bool = False) -> dict[str, int]:
+    """Floating-point operations of one clip of so many frames by torch's operator names, attention included.
+
+    The selective scan is no matrix product and is left out.
+
+    Args:
+        config: Of the model.
+        frames: Of the clip.
+        whole: Whether to count every layer over every token, also where the classifier skips what it does not read.
+    """
+    with torch.device("meta"):
+        model = FFTPForAudioClassification(config).eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.empty(1, frames, config.num_mel_bins), output_hidden_states=whole)
+    return {str(operator): count for operator, count in counter.get_flop_counts()["Global"].items()}
+
+
+def multiply_adds(config: FFTPConfig, frames: int) -> int:
+    """Multiply-adds of the linear layers for one clip of so many frames, as the paper counts; attention is left out.
+
+    The patch embedding is a linear layer over patches; every layer counts over every token.
+    """
+    flops = count_flops(config, frames, whole=True)
+    return sum(flops.get(name, 0) for name in ("aten.addmm", "aten.mm")) // 2
+
+
+def describe_machine() -> dict[str, str | int]:
+    """Processor with what it has for matrix products, threads and torch's version."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    processor, capabilities = models[0] if models else platform.processor(), torch.cpu.get_capabilities()
+    units = ", ".join(name for name, capability in MATRIX_UNITS.items() if capabilities.get(capability))
+    return {
+        "processor": f"{processor} ({units})" if units else processor,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def measure_efficiency(folder: str | Path, seconds: float, rounds: int = 9) -> dict:
+    """Cost of one clip: as counted, and as measured on this machine's CPU in float32, features included.
+
+    Args:
+        folder: With a model and its feature extractor.
+        seconds: Length of the clip.
+        rounds: Measurements; the result is their median.
+    """
+    # Whatever it was trained with: these run on a CPU, and on the meta device that counts.
+    runs_anywhere = {"attn_implementation": "sdpa", "scan_implementation": "auto", "dtype": torch.float32}
+    model = FFTPForAudioClassification.from_pretrained(folder, **runs_anywhere).eval()
+    extractor = FFTPFeatureExtractor.from_pretrained(folder)
+    config, samples = model.config, round(seconds * extractor.sampling_rate)
+    frames = num_frames(samples, extractor.sampling_rate)
+    clip, times = torch.zeros(samples), []
+    with torch.inference_mode():
+        for _ in range(rounds + 1):
+            started = time.perf_counter()
+            model(**extractor(clip, sampling_rate=extractor.sampling_rate, return_tensors="pt"))
+            times.append(time.perf_counter() - started)
+    return {
+        "seconds": seconds,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "tokens": config.patch_grid[0] * config.time_patches(frames),
+        "multiply_adds": multiply_adds(config, frames),
+        "flops": sum(count_flops(config, frames, whole=True).values()),
+        "milliseconds": 1000 * statistics.median(times[1:]),
+        "machine": describe_machine(),
+    }

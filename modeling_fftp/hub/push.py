@@ -1,0 +1,166 @@
+"""Put a trained folder on the Hub: what a user of the model needs, in one commit, and no pickle.
+
+python -m modeling_fftp.hub.push FOLDER REPO_ID --private
+"""
+
+import argparse
+import json
+import re
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import filter_repo_objects
+
+REQUIRED = ("config.json", "preprocessor_config.json", "README.md")
+PATTERNS = (
+    *REQUIRED, "model*.safetensors", "model.safetensors.index.json", "model*.onnx", "*_fftp.py", "recipe.json",
+    "*_results.json", "*_per_class.json", "*.png",
+)  # fmt: skip
+# Of an earlier push, if this one does not bring them: code, weights, pickles.
+REPLACED = ("*_fftp.py", "*.safetensors", "*.onnx", "*.bin", "*.pt", "*.pth")
+# Fields of a config that say nothing about which model it is.
+INCIDENTAL = ("auto_map", "custom_pipelines", "dtype", "transformers_version", "use_cache", "_name_or_path")
+
+
+def files_to_push(folder: Path) -> list[Path]:
+    """Files of a trained folder that belong into a repository.
+
+    Raises:
+        FileNotFoundError: The folder lacks weights, a config or a card.
+        ValueError: An ONNX file is older than the weights.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder; expected one that train.py left")
+    found = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
+    names = list(filter_repo_objects(found, allow_patterns=list(PATTERNS)))
+    index = folder / "model.safetensors.index.json"
+    weights = ["model.safetensors"]
+    if index.exists():
+        weights = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    missing = [name for name in (*REQUIRED, *weights) if name not in names]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} lacks {', '.join(missing)}; train.py leaves all of them, and "
+            "`python -m modeling_fftp.hub.card FOLDER` a new README.md"
+        )
+    for path in folder.glob("model*.onnx"):
+        if any(path.stat().st_mtime < (folder / name).stat().st_mtime for name in weights):
+            raise ValueError(f"{path} is older than the weights: delete it, or export again")
+    return [folder / name for name in names]
+
+
+def refuse_other_model(api: HfApi, repo_id: str, revision: str, config: dict) -> None:
+    """Refuse a repository that holds another model.
+
+    Args:
+        api: Who asks.
+        repo_id: "user/name"; need not exist.
+        revision: Branch; need not exist.
+        config: Of the model to push, as its config.json has it.
+
+    Raises:
+        ValueError: The configs differ in a field that matters, or there are weights without a config.
+    """
+    difference = _difference(api, repo_id, revision, config)
+    if difference:
+        raise ValueError(f"{repo_id} holds another model: {difference}")
+
+
+def _difference(api: HfApi, repo_id: str, revision: str, config: dict) -> str | None:
+    try:
+        names = api.list_repo_files(repo_id, revision=revision)
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        return None
+    if "config.json" not in names:
+        weights = filter_repo_objects(names, allow_patterns=["*.safetensors", "*.bin", "*.pt", "*.pth", "*.onnx"])
+        weights = ", ".join(weights)
+        return f"{weights} without a config.json" if weights else None
+    with tempfile.TemporaryDirectory() as folder:
+        path = api.hf_hub_download(repo_id, "config.json", revision=revision, local_dir=folder)
+        there = json.loads(Path(path).read_text(encoding="utf-8"))
+    for name in sorted(there.keys() | config.keys()):
+        if name not in INCIDENTAL and there.get(name) != config.get(name):
+            return f"{name}={there.get(name)!r} where this one has {config.get(name)!r}"
+    return None
+
+
+def push(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str = "main",
+    overwrite: bool = False,
+    token: str | None = None,
+) -> str:
+    """Create the repository where it is missing, and bring it to the state of a folder.
+
+    All files arrive in one commit: a push that breaks leaves the repository as it was, and can be repeated.
+
+    Args:
+        folder: As train.py leaves it.
+        repo_id: "user/name", or a name below the user who is logged in.
+        private: Whether a new repository is private.
+        revision: Branch; made from "main" where it is missing.
+        overwrite: Whether to replace another model.
+        token: Default: that of whoever is logged in.
+
+    Returns:
+        URL of the commit.
+
+    Raises:
+        FileNotFoundError: The folder lacks something that a repository needs.
+        ValueError: The repository holds another model, or the card's snippet loads another repository.
+    """
+    folder, api = Path(folder), HfApi(token=token)
+    names = [path.name for path in files_to_push(folder)]
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "/" not in repo_id:
+        repo_id = f"{api.whoami()['name']}/{repo_id}"
+    loaded = re.search(r'pipeline\([^)]*model="([^"]+)"', (folder / "README.md").read_text(encoding="utf-8"))
+    if loaded and loaded[1] != repo_id:
+        raise ValueError(
+            f"the card's snippet loads {loaded[1]!r}, not {repo_id!r}: `python -m modeling_fftp.hub.card {folder} "
+            f"--repo_id {repo_id}` renders it for this repository"
+        )
+    repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
+    if revision != "main":
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    if not overwrite:
+        refuse_other_model(api, repo_id, revision, config)
+    commit = api.upload_folder(
+        repo_id=repo_id,
+        folder_path=folder,
+        allow_patterns=names,
+        delete_patterns=list(REPLACED),
+        revision=revision,
+        commit_message="Upload FFTP model",
+    )
+    return commit.commit_url
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder that train.py left")
+    parser.add_argument("repo_id", help="user/name")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--revision", default="main", help="branch to push to")
+    parser.add_argument("--overwrite", action="store_true", help="replace another model")
+    parser.add_argument("--dry_run", action="store_true", help="list what would go, and push nothing")
+    arguments = parser.parse_args()
+    try:
+        if arguments.dry_run:
+            for path in files_to_push(arguments.folder):
+                print(f"{path.stat().st_size:>12,} bytes  {path.name}")
+        else:
+            settings = {name: getattr(arguments, name) for name in ("private", "revision", "overwrite")}
+            print(push(arguments.folder, arguments.repo_id, **settings))
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"push: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Write a trained folder as ONNX: spectrograms of any number and length in, logits out.
+
+python -m modeling_fftp.serving.export FOLDER          # model.onnx
+python -m modeling_fftp.serving.export FOLDER --int8   # model_int8.onnx, about a quarter of the size
+python -m modeling_fftp.serving.export FOLDER --int8 --token_merge_layers 3   # model_int8_merged.onnx, fewer tokens
+
+The file's metadata holds the labels and the settings of the feature extractor; `onnx_model.py` runs it in pipelines of
+transformers. Needs `pip install -e '.[export]'`.
+"""
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import onnxscript.optimizer
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch.export import Dim
+
+from feature_extraction import FFTPFeatureExtractor
+from modeling_fftp import modeling_fftp, scan_fftp
+from modeling_fftp.configuration_fftp import FFTPConfig
+
+from .onnx_model import hash_weights
+from .scan_onnx import TRANSLATIONS, selective_scan_onnx
+
+# Numbers in a tensor that may be computed when exporting. The default leaves the patch embedding to be reshaped
+# in every call, and the quantizer, which looks for constants, would not see them.
+FOLDED_SIZE = 2**26
+HEADS = ("FFTPForAudioClassification", "FFTPForAudioFrameClassification")
+
+
+class Exportable(torch.nn.Module):
+    """A model as a function of tensors alone, right for clips shorter than one patch too.
+
+    Args:
+        model: `FFTPForAudioClassification` or `FFTPForAudioFrameClassification`.
+    """
+
+    def __init__(self, model: modeling_fftp.FFTPPreTrainedModel):
+        super().__init__()
+        self.model = model
+        self.patch_frames, self.time_stride = model.config.patch_size[1], model.config.time_stride
+        self.is_framewise = isinstance(model, modeling_fftp.FFTPForAudioFrameClassification)
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits; the padding to at least one patch is masked, so it changes nothing."""
+        frames = input_values.shape[1]
+        input_values = torch.nn.functional.pad(input_values, (0, 0, 0, self.patch_frames - 1))
+        attention_mask = torch.nn.functional.pad(attention_mask, (0, self.patch_frames - 1))
+        logits = self.model(input_values, attention_mask).logits
+        if not self.is_framewise:
+            return logits
+        return logits[:, : torch.sym_max((frames - self.patch_frames) // self.time_stride + 1, 1)]
+
+
+@contextmanager
+def exportable_scan() -> Iterator[None]:
+    """Put the implementation that ONNX knows in place of the plain one."""
+    plain = scan_fftp.IMPLEMENTATIONS["torch"]
+    scan_fftp.IMPLEMENTATIONS["torch"] = selective_scan_onnx
+    try:
+        yield
+    finally:
+        scan_fftp.IMPLEMENTATIONS["torch"] = plain
+
+
+def quantize(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model whose linear layers, the patch embedding too, multiply integers; attention stays float32.
+
+    Weights become int8, one scale per output channel, and their inputs uint8, with one scale for each call and layer.
+    So with int8 a clip's logits depend, within the rounding, on what else is in its batch, padding included. Weights
+    keep to 7 bits: on processors without VNNI, sums of products of 8 bits saturate.
+
+    Source: onnxruntime's documentation of dynamic quantization.
+    """
+    # The quantizer transposes the head's weights and trips over their recorded shape.
+    del model.graph.value_info[:]
+    # It advises to optimise the file first, which gains nothing here: onnxruntime optimises what it loads.
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        quantize_dynamic(
+            model,
+            path,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
+    finally:
+        logging.disable(disabled)
+
+
+def default_file_name(int8: bool, is_merged: bool) -> str:
+    """Name of the exported file in the model's folder."""
+    return f"model{'_int8' * int8}{'_merged' * is_merged}.onnx"
+
+
+def export(
+    folder: str | Path,
+    output: str | Path | None = None,
+    int8: bool = False,
+    token_merge_layers: Sequence[int] | None = None,
+) -> Path:
+    """Export a model with its head.
+
+    Args:
+        folder: With the model and its feature extractor.
+        output: File to write; default: `default_file_name` in the folder. It appears only when it is complete.
+        int8: Whether to `quantize`.
+        token_merge_layers: As in `FFTPConfig`, in place of the model's own; empty: merge nothing.
+
+    Returns:
+        The file. Inputs: `input_values` (batch, frames, mel bins) float32 and `attention_mask` (batch, frames) int64;
+        output: `logits`, (batch, labels), or (batch, steps, labels) of a frame classifier.
+
+    Raises:
+        ValueError: A model without a head.
+        FileNotFoundError: There is no folder to write to.
+    """
+    folder = Path(folder)
+    if output is None:
+        output = folder / default_file_name(int8, bool(token_merge_layers))
+    output = Path(output)
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"{output.parent} is not a folder")
+    merging = {} if token_merge_layers is None else {"token_merge_layers": token_merge_layers}
+    config = FFTPConfig.from_pretrained(folder, scan_implementation="torch", **merging)
+    name = (config.architectures or [None])[0]
+    if name not in HEADS:
+        raise ValueError(f"{folder} holds {name}; expected a model with a head, one of {HEADS}")
+    model_class = getattr(modeling_fftp, name)
+    model = model_class.from_pretrained(folder, config=config, attn_implementation="eager", dtype=torch.float32)
+    clips = torch.zeros(2, config.max_length, config.num_mel_bins)
+    dimensions = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+    with exportable_scan():
+        program = torch.onnx.export(
+            Exportable(model).eval(),
+            (clips, torch.ones(clips.shape[:2], dtype=torch.long)),
+            input_names=["input_values", "attention_mask"],
+            output_names=["logits"],
+            dynamic_shapes={"input_values": dimensions, "attention_mask": dimensions},
+            custom_translation_table=TRANSLATIONS,
+            dynamo=True,
+            verbose=False,
+        )
+    onnxscript.optimizer.optimize(program.model, input_size_limit=FOLDED_SIZE, output_size_limit=FOLDED_SIZE)
+    metadata = {
+        "labels": json.dumps([config.id2label[index] for index in range(config.num_labels)], ensure_ascii=False),
+        "problem_type": config.problem_type,
+        "token_merge_layers": json.dumps(config.token_merge_layers),
+        "weights": hash_weights(folder),
+        "feature_extractor": FFTPFeatureExtractor.from_pretrained(folder).to_json_string(),
+    }
+    program.model.metadata_props.update(metadata)
+    part = output.with_suffix(".part")
+    if int8:
+        quantize(program.model_proto, part)
+    else:
+        program.save(part)
+    os.replace(part, output)
+    return output
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder that train.py left")
+    parser.add_argument("--output", type=Path, help="file to write; default: FOLDER/model[_int8][_merged].onnx")
+    parser.add_argument("--int8", action="store_true", help="int8 weights")
+    parser.add_argument(
+        "--token_merge_layers",
+        type=int,
+        nargs="+",
+        help="merge neighbouring tokens after these layers, counted from 1; default: as the model does",
+    )
+    arguments = parser.parse_args()
+    print(export(arguments.folder, arguments.output, arguments.int8, arguments.token_merge_layers))
+
+
+if __name__ == "__main__":
+    main()

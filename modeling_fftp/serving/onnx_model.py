@@ -1,0 +1,132 @@
+"""Clip classifiers from ONNX files, in the place of torch models in transformers' pipelines.
+
+    python -m modeling_fftp.serving.export FOLDER --int8
+
+    model = FFTPOnnxForAudioClassification.from_pretrained(FOLDER, "model_int8.onnx")
+    extractor = FFTPFeatureExtractor.from_pretrained(FOLDER)
+    classify = pipeline("audio-classification", model=model, feature_extractor=extractor, device="cpu")
+
+Needs `pip install -e '.[export]'`.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import onnxruntime
+import torch
+from torch import nn
+from transformers import AutoModelForAudioClassification
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import cached_file
+
+from modeling_fftp.configuration_fftp import FFTPConfig
+
+
+def hash_weights(folder: str | Path) -> str | None:
+    """SHA-256 of the weights in a folder, or None where there are none, as in repositories."""
+    paths = sorted(Path(folder).glob("model*.safetensors"))
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest() if paths else None
+
+
+class FFTPOnnxForAudioClassification(nn.Module):
+    """What `FFTPForAudioClassification` is to a pipeline, computed by onnxruntime on the CPU; no training.
+
+    onnxruntime has threads of its own. `torch.set_num_threads(1)`, once the model is open, keeps those of torch, which
+    computes the features, from competing with them.
+
+    Args:
+        path: File that `modeling_fftp.serving.export` wrote.
+        config: Of the model that it was made of.
+        num_threads: Threads of onnxruntime; default: as many as torch has now.
+
+    Raises:
+        ValueError: The file is no clip classifier, or has other labels than the config.
+    """
+
+    # What pipelines ask of a model.
+    device = torch.device("cpu")
+    dtype = torch.float32
+    main_input_name = "input_values"
+    input_modalities = ("audio",)
+
+    def __init__(self, path: str | Path, config: FFTPConfig, num_threads: int | None = None):
+        super().__init__()
+        self.path = path
+        self.config = config
+        self.num_threads = torch.get_num_threads() if num_threads is None else num_threads
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.num_threads
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.metadata = self.session.get_modelmeta().custom_metadata_map
+        labels = json.loads(self.metadata.get("labels", "[]"))
+        expected = [config.id2label[index] for index in range(config.num_labels)]
+        outputs = self.session.get_outputs()[0].shape
+        if labels != expected or len(outputs) != 2:
+            raise ValueError(
+                f"{path} has {len(labels)} labels, {labels[:3]}..., and logits of {len(outputs)} dimensions; "
+                f"config.json has {len(expected)} labels, {expected[:3]}..., and a clip classifier 2 dimensions: "
+                "export again"
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, file_name: str = "model.onnx", num_threads: int | None = None, **hub_options
+    ) -> "FFTPOnnxForAudioClassification":
+        """Open the file of a folder, or of a repository on the Hub.
+
+        Args:
+            folder: Folder or Hub id.
+            file_name: Of what `modeling_fftp.serving.export` wrote: "model.onnx", "model_int8.onnx", "model_int8_merged.onnx".
+            num_threads: As for the class.
+            **hub_options: `revision`, `token`, `cache_dir`, ...
+
+        Raises:
+            OSError: There is no such file.
+            ValueError: The folder holds other weights than those that the file was made of.
+        """
+        path = cached_file(folder, file_name, **hub_options)
+        model = cls(path, FFTPConfig.from_pretrained(folder, **hub_options), num_threads)
+        if hash_weights(folder) not in (None, model.metadata.get("weights")):
+            raise ValueError(f"{path} was made of other weights than those in {folder}: export again")
+        return model
+
+    def __reduce__(self):
+        # A session cannot be pickled, and the workers of a pipeline get the model with it.
+        return type(self), (self.path, self.config, self.num_threads)
+
+    def can_generate(self) -> bool:
+        """No."""
+        return False
+
+    def forward(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> SequenceClassifierOutput:
+        """Classify a batch of clips.
+
+        Args:
+            input_values: Normalised log-mel spectrograms, (batch, frames, mel bins).
+            attention_mask: (batch, frames), 1 at real frames, padding on the right.
+
+        Returns:
+            `logits` (batch, labels).
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones(input_values.shape[:2], dtype=torch.long)
+        feed = {
+            "input_values": input_values.detach().float().cpu().numpy(),
+            "attention_mask": attention_mask.long().cpu().numpy(),
+        }
+        (logits,) = self.session.run(None, feed)
+        return SequenceClassifierOutput(logits=torch.from_numpy(logits))
+
+
+class FFTPOnnxConfig(FFTPConfig):
+    """Registers the class, since pipelines log an error about models that no Auto class knows; not used otherwise."""
+
+
+AutoModelForAudioClassification.register(FFTPOnnxConfig, FFTPOnnxForAudioClassification)

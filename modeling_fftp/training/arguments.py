@@ -1,0 +1,255 @@
+"""What train.py can be told: by a recipe, a JSON file of these arguments, and by the command line, which wins."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import HfArgumentParser, TrainingArguments
+
+from modeling_fftp.training.audio_dataset import AUDIO_COLUMNS, LABEL_COLUMNS
+
+from .trainer import gains_from_bfloat16
+
+# The metric of the best checkpoint until the data says whether that is accuracy or mAP.
+TASK_METRIC = "score"
+
+
+@dataclass
+class ModelArguments:
+    """What to train. A new model takes all fields below, a checkpoint only where to merge and how to attend."""
+
+    model_name_or_path: str | None = field(default=None, metadata={"help": "FFTP checkpoint to fine-tune."})
+    backbone: str = field(default="ast", metadata={"help": "ast or mamba."})
+    mamba_variant: str = field(default="fo-bi", metadata={"help": "fo-fo, fo-bi or bi-bi."})
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    patch_size: list[int] = field(default_factory=lambda: [128, 10], metadata={"help": "Mel bins and frames."})
+    frequency_stride: int = field(default=128, metadata={"help": "Mel bins between two patches."})
+    time_stride: int = field(default=5, metadata={"help": "Frames between two patches."})
+    token_merge_layers: list[int] | None = field(
+        default=None,
+        metadata={"help": "AST: layers after which neighbouring tokens merge; default: none, or as the checkpoint."},
+    )
+    pooling: str = field(default="cls", metadata={"help": "cls or mean."})
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+    drop_path_rate: float = 0.0
+    layer_norm_eps: float = 1e-12
+    state_size: int = field(default=16, metadata={"help": "States per channel of the Mamba backbone."})
+    expand: int = field(default=2, metadata={"help": "Inner width of a Mamba block in hidden sizes."})
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "eager, sdpa, flash_attention_2, ...; default: transformers' choice."}
+    )
+
+
+@dataclass
+class DataArguments:
+    """Where sound and labels come from."""
+
+    dataset_name: str | None = field(default=None, metadata={"help": "Hub id, local folder, or CSV/JSON file."})
+    dataset_config_name: str | None = None
+    dataset_data_dir: str | None = field(default=None, metadata={"help": "Folder inside the Hub data set."})
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Hub revision; refs/convert/parquet for data sets that are scripts."}
+    )
+    audio_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {AUDIO_COLUMNS}."})
+    label_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {LABEL_COLUMNS}."})
+    train_split_name: str = "train"
+    validation_split_name: str = "validation"
+    test_split_name: str = "test"
+    validation_fraction: float = field(
+        default=0.1, metadata={"help": "Share of the training clips to validate on where there is no such split."}
+    )
+    validation_column: str | None = field(
+        default=None, metadata={"help": "Column that groups clips (fold, speaker): one group validates instead."}
+    )
+    validation_value: str | None = field(default=None, metadata={"help": "The group that validates."})
+    max_seconds: float | None = field(
+        default=None,
+        metadata={"help": "Length of training clips; longer ones are cropped. Default: the longest, <= 10."},
+    )
+    max_train_samples: int | None = None
+    label_separator: str | None = field(
+        default=None,
+        metadata={"help": "What stands between classes where one string holds several."},
+    )
+    class_names_file: str | None = field(
+        default=None,
+        metadata={"help": "CSV of index, id and display name, like AudioSet's; the labels are ids."},
+    )
+    exclude_labels: list[str] = field(default_factory=list, metadata={"help": "Classes whose clips are not used."})
+    max_left_out: float = field(
+        default=0.05,
+        metadata={"help": "Largest share of undecodable or mislabelled clips to go on without."},
+    )
+    cache_features: bool = field(
+        default=False,
+        metadata={"help": "Compute features once, not per batch; without mixup, speed, colored noise and crops."},
+    )
+    features_on_device: bool = field(
+        default=False,
+        metadata={
+            "help": "Compute, change and mask features on the GPU, not in the data loader; random numbers are still "
+            "drawn on the CPU, so with loader workers this may be slower. Not measured."
+        },
+    )
+    num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
+
+
+@dataclass
+class AugmentationArguments:
+    """Changes to training clips; 0 turns one off."""
+
+    mixup_probability: float = 0.5
+    mixup_alpha: float = 10.0
+    speed: float = field(default=0.0, metadata={"help": "Largest relative change of speed."})
+    colored_noise: float = field(default=0.0, metadata={"help": "Share of clips with noise added to the sound."})
+    colored_noise_snr: list[float] = field(
+        default_factory=lambda: [10.0, 40.0], metadata={"help": "Lowest and highest signal-to-noise ratio in dB."}
+    )
+    roll_frames: int = 10
+    stretch_time: float = field(default=0.0, metadata={"help": "Largest relative change of tempo."})
+    stretch_frequency: float = field(default=0.0, metadata={"help": "Largest relative shift of the mel axis."})
+    gain: float = field(default=0.0, metadata={"help": "Largest offset in normalised log units."})
+    filter_augment: float = field(
+        default=0.0, metadata={"help": "Largest offset of a random filter's bands in normalised log units."}
+    )
+    noise: float = field(default=0.1, metadata={"help": "Largest amplitude of uniform noise, normalised log units."})
+    spec_mask_budget: float = field(default=0.2, metadata={"help": "Masked cells, or their share below 1."})
+    spec_mask_full_share: float = 0.7
+    spec_augment_bins: int = field(default=0, metadata={"help": "Highest frequency mask of SpecAugment, in mel bins."})
+    spec_augment_frames: int = field(default=0, metadata={"help": "Widest time mask of SpecAugment, in frames."})
+
+
+@dataclass
+class FFTPTrainingArguments(TrainingArguments):
+    """TrainingArguments with the defaults of audio classification from scratch."""
+
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.05
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = 0.1
+    num_train_epochs: float = 40
+    per_device_train_batch_size: int = 64
+    per_device_eval_batch_size: int = 64
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    save_total_limit: int | None = 1
+    load_best_model_at_end: bool = True
+    logging_strategy: str = "epoch"
+    remove_unused_columns: bool = False
+    do_train: bool = field(default=True, metadata={"help": "false: only evaluate the checkpoint."})
+    class_balanced: bool = field(default=False, metadata={"help": "Draw clips of rare classes more often."})
+    ema_decay: float | None = field(default=None, metadata={"help": "Result: moving average of the weights."})
+    average_last_epochs: int | None = field(
+        default=None, metadata={"help": "Result: mean of the weights after each of the last epochs."}
+    )
+    auto_bf16: bool = field(
+        default=False, metadata={"help": "bf16 where the processor multiplies it faster than float32; logged."}
+    )
+
+    hub_license: str | None = field(default=None, metadata={"help": "Licence of the weights, for the card."})
+
+    def __post_init__(self):
+        """Let bf16 mean bf16 autocast on a machine without an accelerator too; an average has no best epoch."""
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        words = {"true": True, "false": None}
+        self.resume_from_checkpoint = words.get(str(self.resume_from_checkpoint).lower(), self.resume_from_checkpoint)
+        if self.ema_decay or self.average_last_epochs:
+            self.load_best_model_at_end = False
+        elif self.load_best_model_at_end:
+            self.metric_for_best_model = self.metric_for_best_model or TASK_METRIC
+        # Trainer would push every checkpoint, and a pickle; train.py pushes the finished folder.
+        self.push_when_done, self.push_to_hub = self.push_to_hub, False
+        self.bf16 = self.bf16 or (self.auto_bf16 and gains_from_bfloat16(on_cpu=self.use_cpu))
+        super().__post_init__()
+
+
+ARGUMENTS = (ModelArguments, DataArguments, AugmentationArguments, FFTPTrainingArguments)
+
+
+# What belongs to one machine or one run, and not into a recipe.
+NOT_IN_RECIPE = (
+    "output_dir", "dataset_name", "num_proc", "resume_from_checkpoint", "disable_tqdm", "report_to", "run_name",
+    "use_cpu", "features_on_device", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_revision",
+    "dataloader_num_workers", "do_train",
+)  # fmt: skip
+
+
+# Where these name something on this machine, the recipe has its bare name.
+PATHS = ("model_name_or_path", "class_names_file")
+
+
+def find_recipe(groups: Sequence) -> dict[str, Any]:
+    """The arguments that differ from their defaults: with the same data they train the same again.
+
+    Raises:
+        TypeError: An argument that JSON cannot hold.
+    """
+    recipe = {}
+    for group in groups:
+        if isinstance(group, TrainingArguments):
+            given, default = group.to_dict(), type(group)(output_dir=group.output_dir).to_dict()
+        else:
+            given, default = vars(group), vars(type(group)())
+        for name in [item.name for item in fields(group) if item.init and item.name not in NOT_IN_RECIPE]:
+            if given[name] != default[name]:
+                recipe[name] = given[name]
+    for name in PATHS:
+        if name in recipe and Path(recipe[name]).exists():
+            recipe[name] = Path(recipe[name]).resolve().name
+    if recipe.get("auto_bf16"):
+        recipe.pop("bf16", None)
+    return json.loads(json.dumps(recipe))
+
+
+def parse_arguments(arguments: list[str]) -> tuple:
+    """Dataclasses from a recipe (a first argument that ends in .json) and the command line, which wins."""
+    parser = HfArgumentParser(ARGUMENTS, allow_abbrev=False)
+    names = [item.name for group in ARGUMENTS for item in fields(group) if item.init]
+    if arguments and arguments[0].endswith(".json"):
+        recipe = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+        refuse_unknown(recipe, names, arguments[0])
+        parser.set_defaults(**recipe)
+        arguments = arguments[1:]
+    *groups, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line")
+    data = groups[1]
+    if data.dataset_name is None:
+        raise SystemExit("train.py: --dataset_name is missing: a Hub id, a local folder, or a CSV or JSON file")
+    if (data.validation_column is None) != (data.validation_value is None):
+        raise SystemExit(
+            "train.py: --validation_column and --validation_value go together: a column and one of its groups"
+        )
+    if data.cache_features and data.features_on_device:
+        raise SystemExit("train.py: --cache_features leaves nothing to compute on the device; drop one of the two")
+    training = groups[-1]
+    if not training.do_train and groups[0].model_name_or_path is None:
+        raise SystemExit("train.py: --do_train false evaluates a checkpoint; name it with --model_name_or_path")
+    if training.push_when_done and not training.do_train:
+        raise SystemExit(
+            "train.py: --push_to_hub pushes what was trained; without training use modeling_fftp.hub.push"
+        )
+    low, *high = groups[2].colored_noise_snr
+    if len(high) != 1 or low > high[0]:
+        raise SystemExit(
+            f"train.py: --colored_noise_snr {groups[2].colored_noise_snr}: expected two ratios in dB, the lower first"
+        )
+    if Path(training.output_dir, "model.safetensors").exists() and not training.resume_from_checkpoint:
+        raise SystemExit(f"train.py: {training.output_dir} holds a model already; choose another --output_dir")
+    return tuple(groups)
+
+
+def refuse_unknown(given, names: list[str], origin: str) -> None:
+    """Stop on misspelt arguments, with the nearest valid name."""
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise SystemExit(f"train.py: unknown argument {name!r} in {origin}{hint}")

@@ -1,0 +1,138 @@
+"""Augmentation: what each transform does, that the generator decides, and that inputs stay as they are."""
+
+import pytest
+import torch
+
+from feature_extraction.augmentation import (
+    ColoredNoise,
+    FilterAugment,
+    Mixup,
+    RandomCrop,
+    RandomGain,
+    SpeedPerturb,
+    Stretch,
+    TimeRoll,
+    UniformNoise,
+)
+
+TRANSFORMS = [TimeRoll(10), UniformNoise(0.1), RandomGain(0.25), FilterAugment(0.25), Stretch(0.15, 0.15)]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: type(transform).__name__)
+def test_generator_decides_and_input_and_padding_stay(transform):
+    features = torch.randn(8, 50, 128)
+    mask = torch.ones(8, 50, dtype=torch.long)
+    mask[3, 20:] = 0
+    features[3, 20:] = 7.0
+    before = features.clone()
+    changed = [transform(features, mask, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert (features == before).all()
+    assert (changed[0] == changed[1]).all()
+    assert (changed[0] != changed[2]).any()
+    assert (changed[0][3, 20:] == 7.0).all()
+    assert (changed[0][3, :20] != features[3, :20]).any()
+    # Short clips must not see what stands in their padding.
+    alone = transform.apply(features[3:4, :20], torch.tensor([20]), **{
+        name: value[3:4, :20] if name == "noise" else value[3:4]
+        for name, value in transform.draw(features, mask.sum(dim=1), torch.Generator().manual_seed(1)).items()
+    })  # fmt: skip
+    torch.testing.assert_close(changed[0][3, :20], alone[0], atol=1e-4, rtol=0)
+
+
+def test_roll_is_circular_within_the_clip():
+    features = torch.arange(10.0)[None, :, None].expand(2, 10, 4)
+    rolled = TimeRoll().apply(features, torch.tensor([10, 6]), shift=torch.tensor([3, -2]))
+    assert rolled[0, :, 0].tolist() == [7, 8, 9, 0, 1, 2, 3, 4, 5, 6]
+    assert rolled[1, :6, 0].tolist() == [2, 3, 4, 5, 0, 1]
+
+
+def test_stretch_moves_peaks_where_the_factors_say():
+    features = torch.zeros(1, 100, 128)
+    features[0, 50, 80] = 1.0
+    factors = {"time_factor": torch.tensor([[0.5]]), "frequency_factor": torch.tensor([[0.8]])}
+    stretched = Stretch().apply(features, torch.tensor([100]), anchor=torch.tensor([[20 / 99]]), **factors)
+    # A source frame s appears where 20 + (t - 20) * 0.5 = s, a source bin b where f * 0.8 = b.
+    assert divmod(stretched[0].argmax().item(), 128) == (80, 100)
+    identity = {name: torch.ones(1, 1) for name in factors}
+    same = Stretch().apply(features, torch.tensor([100]), anchor=torch.tensor([[0.3]]), **identity)
+    torch.testing.assert_close(same, features, atol=1e-4, rtol=0)
+
+
+def test_stretch_stays_in_its_range():
+    draws = Stretch(0.2, 0.1).draw(torch.zeros(1000, 5, 4), torch.full((1000,), 5))
+    assert 1 / 1.2 <= draws["time_factor"].min() < 0.9
+    assert 1.1 < draws["time_factor"].max() <= 1.2
+    assert draws["frequency_factor"].min() >= 1 / 1.1
+    assert draws["frequency_factor"].max() <= 1.1
+
+
+def test_mixup_mixes_sound_and_labels_alike(generator):
+    waves = [torch.randn(1000) + 3, torch.randn(400), torch.randn(1000)]
+    before = [wave.clone() for wave in waves]
+    labels = torch.eye(3)
+    mixed, targets = Mixup().apply(waves, labels, torch.tensor([1, 2, 0]), torch.tensor([0.75, 1.0, 0.5]))
+    centered = [wave - wave.mean() for wave in waves]
+    torch.testing.assert_close(mixed[0][:400], 0.75 * centered[0][:400] + 0.25 * centered[1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(mixed[0][400:], 0.75 * centered[0][400:], atol=1e-6, rtol=0)
+    assert mixed[1] is waves[1]
+    assert targets.tolist() == [[0.75, 0.25, 0.0], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]
+    assert all((wave == old).all() for wave, old in zip(waves, before, strict=True))
+
+
+def test_mixup_probability_and_weights(generator):
+    _, weight = Mixup(alpha=10, probability=0.3).draw(5000, generator)
+    assert (weight < 1).float().mean().item() == pytest.approx(0.3, abs=0.03)
+    assert weight[weight < 1].mean().item() == pytest.approx(0.5, abs=0.02)
+    assert weight[weight < 1].std().item() == pytest.approx((1 / (4 * 21)) ** 0.5, abs=0.02)
+
+
+def test_crop_keeps_short_clips_and_reaches_both_ends(generator):
+    crop = RandomCrop(10)
+    waves = [torch.arange(4), *[torch.arange(13)] * 200]
+    cropped = crop(waves, generator)
+    assert cropped[0].tolist() == [0, 1, 2, 3]
+    assert {wave[0].item() for wave in cropped[1:]} == {0, 1, 2, 3}
+    assert all(len(wave) == 10 for wave in cropped[1:])
+
+
+def test_speed_changes_length_and_pitch(generator):
+    tone = torch.sin(2 * torch.pi * 1000 * torch.arange(16000) / 16000)
+    faster, same, slower = SpeedPerturb().apply([tone, tone, tone], [1.1, 1.0, 0.9])
+    assert [len(wave) for wave in (faster, same, slower)] == [pytest.approx(16000 / f, abs=2) for f in (1.1, 1, 0.9)]
+    assert torch.equal(same, tone)
+    for wave, pitch in ((faster, 1100), (slower, 900)):
+        spectrum = torch.fft.rfft(wave[:8000]).abs()
+        assert spectrum.argmax() * 2 == pytest.approx(pitch, abs=2)
+    factors = torch.tensor(SpeedPerturb(0.2).draw([1] * 1000, generator))
+    assert factors.min() >= 0.8
+    assert factors.max() <= 1.2
+    assert factors.std() == pytest.approx(0.4 / 12**0.5, rel=0.1)
+
+
+def test_filter_is_piecewise_linear_over_the_bins_and_constant_over_time():
+    features = torch.zeros(1, 5, 101)
+    knots = {"position": torch.tensor([[0.0, 0.2, 1.0]]), "offset": torch.tensor([[0.1, -0.3, 0.5]])}
+    filtered = FilterAugment().apply(features, torch.tensor([5]), **knots)
+    expected = torch.cat((torch.linspace(0.1, -0.3, 21), torch.linspace(-0.3, 0.5, 81)[1:])).expand(1, 5, -1)
+    torch.testing.assert_close(filtered, expected)
+    draws = FilterAugment(0.2, num_bands=3).draw(torch.zeros(1000, 5, 4), torch.full((1000,), 5))
+    assert draws["offset"].abs().max() <= 0.2
+    assert (draws["position"].diff() >= 0).all()
+    assert draws["position"].shape == (1000, 4)
+
+
+def test_noise_has_the_ratio_and_colour_asked_for(generator):
+    tone = 0.3 * torch.sin(2 * torch.pi * 1000 * torch.arange(16000) / 16000)
+    for exponent in (0.0, 2.0):
+        (noise,) = ColoredNoise(1.0, min_exponent=exponent, max_exponent=exponent).draw([16000], generator)
+        spectrum = torch.fft.rfft(noise).abs().square()
+        # Per bin, an octave is 2 ** exponent times weaker than the one below.
+        assert spectrum[500:1000].mean() / spectrum[1000:2000].mean() == pytest.approx(2**exponent, rel=0.2)
+    (noisy,) = ColoredNoise(1.0, 20.0, 20.0)([tone], generator)
+    ratio = tone.square().mean() / (noisy - tone).square().mean()
+    assert 10 * ratio.log10() == pytest.approx(20, abs=0.1)
+    drawn = ColoredNoise(0.25).draw([8] * 1000, generator)
+    assert sum(noise is not None for noise in drawn) == pytest.approx(250, abs=60)
+    (empty, silent) = ColoredNoise(1.0)([torch.zeros(1), torch.zeros(100)], generator)
+    assert not empty.any()
+    assert not silent.any()

@@ -1,0 +1,65 @@
+"""An AST checkpoint runs here with the logits it has in transformers."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTForAudioClassification,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+)
+
+from modeling_fftp.convert.from_ast import convert
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ast")
+    torch.manual_seed(0)
+    config = ASTConfig(
+        hidden_size=48, num_hidden_layers=3, num_attention_heads=3, intermediate_size=96, max_length=200,
+        id2label={0: "bell", 1: "rain", 2: "siren"}, label2id={"bell": 0, "rain": 1, "siren": 2},
+    )  # fmt: skip
+    model = ASTForAudioClassification(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.1)
+    model.save_pretrained(folder / "source")
+    ASTFeatureExtractor(max_length=200).save_pretrained(folder / "source")
+    convert(str(folder / "source"), str(folder / "converted"))
+    return folder
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_logits_equal_those_of_transformers(checkpoint, attention):
+    expected = ASTForAudioClassification.from_pretrained(checkpoint / "source", attn_implementation=attention)
+    converted = AutoModelForAudioClassification.from_pretrained(
+        checkpoint / "converted", attn_implementation=attention
+    )
+    features = torch.randn(3, 200, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(converted(features).logits, expected(features).logits, atol=1e-4, rtol=0)
+    assert converted.config.id2label == expected.config.id2label
+
+
+@pytest.mark.parametrize("seconds", [0.7, 3.0])
+def test_sound_to_logits_equals_transformers(checkpoint, seconds):
+    sound = np.random.default_rng(0).normal(size=int(16000 * seconds)).astype(np.float32) * 0.1
+    logits = []
+    for name in ("source", "converted"):
+        extractor = AutoFeatureExtractor.from_pretrained(checkpoint / name)
+        model = AutoModelForAudioClassification.from_pretrained(checkpoint / name)
+        with torch.no_grad():
+            logits.append(model(**extractor(sound, sampling_rate=16000, return_tensors="pt")).logits)
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-3, rtol=0)
+
+
+def test_existing_output_is_left_alone(checkpoint):
+    before = sorted(path.name for path in checkpoint.iterdir())
+    with pytest.raises(FileExistsError, match="converted"):
+        convert(str(checkpoint / "source"), str(checkpoint / "converted"))
+    with pytest.raises(OSError):  # noqa: PT011
+        convert(str(checkpoint / "missing"), str(checkpoint / "new"))
+    assert sorted(path.name for path in checkpoint.iterdir()) == before

@@ -1,0 +1,129 @@
+"""The model card: every number from a results file, nothing about what is not known, a snippet that runs."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+import train
+from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.hub.card import write_card
+
+
+@pytest.fixture
+def bare_folder(make_config, extractor, tmp_path):
+    """A model and its extractor, and nothing known about them."""
+    labels = ["cat", "dog", "owl", "bee"]
+    config = make_config(id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)})
+    FFTPForAudioClassification(config).save_pretrained(tmp_path / "animals")
+    extractor.save_pretrained(tmp_path / "animals")
+    return tmp_path / "animals"
+
+
+def test_what_is_not_known_is_left_out(bare_folder):
+    card = write_card(bare_folder).read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)$", card, re.MULTILINE) == ["Use", "For what, and for what not", "Citation"]
+    assert "cat, dog, owl, bee" in card
+    metadata = yaml.safe_load(card.split("---")[1])
+    assert metadata == {
+        "library_name": "transformers",
+        "metrics": ["accuracy"],
+        "pipeline_tag": "audio-classification",
+        "tags": ["audio-tagging", "fftp", "arxiv:2508.21243"],
+    }
+    assert not re.search(r"None|nan|not measured|\{\{|undefined", card)
+
+
+def test_every_figure_is_that_of_a_results_file(bare_folder):
+    files = {
+        "recipe": {"model_name_or_path": "someone/base", "num_train_epochs": 3, "ema_decay": 0.9,
+                   "load_best_model_at_end": False},
+        "data_results": {
+            "dataset": "someone/animals", "hub_id": "someone/animals", "license": "cc-by-4.0",
+            "left_out": {"train": 2},
+            "splits": {"train": {"clips": 1234, "hours": 3.456}, "test": {"clips": 77, "hours": 0.5}},
+        },
+        "train_results": {"epoch": 3.0, "train_runtime": 750.0},
+        "test_results": {"test_accuracy": 0.87654, "test_map": 0.91234, "test_loss": 0.5},
+        "test_per_class": {
+            "per_class": {
+                name: {"positives": 10 + i, "average_precision": precision}
+                for i, (name, precision) in enumerate({"cat": 0.8, "dog": 0.95, "owl": None, "bee": 0.7}.items())
+            }
+        },
+        "efficiency_results": {
+            "seconds": 1.0, "parameters": 5_530_000, "tokens": 18, "multiply_adds": 123_000_000, "flops": 456_000_000,
+            "milliseconds": 7.89, "machine": {"processor": "Some CPU", "threads": 2},
+        },
+    }  # fmt: skip
+    for name, content in files.items():
+        (bare_folder / f"{name}.json").write_text(json.dumps(content))
+    card = write_card(bare_folder, "me/animals", license="mit").read_text(encoding="utf-8")
+    for line in (
+        "Fine-tuned from [someone/base](https://huggingface.co/someone/base). 3 epochs in 12.5 minutes.",
+        "someone/animals (licence: cc-by-4.0)",
+        "| train | 1234 | 3.46 | 2 |",
+        "| test | 77 | 0.5 | 0 |",
+        "| split | accuracy | mAP |",
+        "| test | 0.8765 | 0.9123 |",
+        "| dog | 11 | 0.950 |\n| cat | 10 | 0.800 |\n| bee | 13 | 0.700 |",
+        "| parameters | 5.53 M |",
+        "| patches | 18 |",
+        "| multiply-adds of the linear layers, as the paper counts | 0.123 G |",
+        "| FLOPs, attention included | 0.456 G |",
+        "| time, features included | 7.9 ms, float32, 2 threads of Some CPU |",
+        'pipeline("audio-tagging", model="me/animals", trust_remote_code=True)',
+    ):
+        assert line in card
+    assert "optimistic" not in card
+    data = ModelCard.load(bare_folder / "README.md").data
+    assert (data.license, data.base_model, data.datasets) == ("mit", "someone/base", "someone/animals")
+    (result,) = data.eval_results
+    assert (result.dataset_split, result.metric_type, result.metric_value) == ("test", "accuracy", 0.8765)
+
+
+def test_a_local_base_is_no_hub_id(bare_folder):
+    (bare_folder / "recipe.json").write_text('{"model_name_or_path": "ckpt"}')
+    card = write_card(bare_folder).read_text(encoding="utf-8")
+    assert "Fine-tuned from `ckpt`, a checkpoint that is not on the Hub." in card
+    assert "base_model" not in card
+
+
+def test_values_that_would_break_a_table(bare_folder):
+    (bare_folder / "test_results.json").write_text('{"test_accuracy": NaN, "test_map": 0.5}')
+    per_class = {"per_class": {"a|b": {"positives": 1, "average_precision": 0.5}}}
+    (bare_folder / "test_per_class.json").write_text(json.dumps(per_class))
+    card = write_card(bare_folder).read_text(encoding="utf-8")
+    assert "| split | mAP |" in card
+    assert "| a\\|b | 1 | 0.500 |" in card
+
+
+def test_a_trained_folder_has_a_card_whose_snippet_runs(trained, clip_folder, tmp_path):
+    card = (trained / "README.md").read_text(encoding="utf-8")
+    sections = ["Use", "For what, and for what not", "Data", "Training", "Evaluation", "Efficiency", "Citation"]
+    assert re.findall(r"^## (.*)$", card, re.MULTILINE) == sections
+    assert (trained / "training.png").read_bytes().startswith(b"\x89PNG")
+    assert str(trained.parent) not in card
+    assert "so that split's figures are optimistic" in card
+    accuracy = json.loads((trained / "validation_results.json").read_text())["validation_accuracy"]
+    assert f"| validation | {round(accuracy, 4)} |" in card
+    assert "| train | 36 |" in card
+    (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    shutil.copy(clip_folder / "validation" / "low" / "2.wav", tmp_path / "recording.wav")
+    shutil.copytree(trained, tmp_path / trained.name)
+    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "'label': 'low'" in done.stdout
+
+
+def test_the_recipe_of_a_trained_folder_trains_the_same_again(trained, clip_folder, tmp_path):
+    recipe = json.loads((trained / "recipe.json").read_text())
+    assert recipe["num_train_epochs"] == 20
+    assert not recipe.keys() & {"output_dir", "dataset_name", "disable_tqdm"}
+    train.main([*map(str, (trained / "recipe.json", "--dataset_name", clip_folder, "--output_dir", tmp_path))])
+    assert (tmp_path / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()

@@ -1,0 +1,207 @@
+"""Pushing to a Hub on this machine, and loading from it where neither package can be imported."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import HfHubHTTPError
+
+import modeling_fftp.hub.push
+import train
+from modeling_fftp import FFTPForAudioClassification
+from tests.modeling_fftp.hub.hub_server import Hub
+from tests.support import ROOT, run_training
+
+CODE = {"configuration_fftp.py", "modeling_fftp.py", "feature_extraction_fftp.py", "log_mel_fftp.py"}
+
+
+@pytest.fixture
+def hub():
+    with Hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def model_folder(make_config, extractor, tmp_path):
+    """A model with its extractor, a card, and what training leaves beside them."""
+    torch.manual_seed(0)
+    folder = tmp_path / "model"
+    FFTPForAudioClassification(make_config()).save_pretrained(folder)
+    extractor.save_pretrained(folder)
+    (folder / "README.md").write_text("---\npipeline_tag: audio-classification\n---\n# A model\n")
+    (folder / "training_args.bin").write_bytes(b"a pickle")
+    (folder / "arguments.json").write_text("{}")
+    (folder / "checkpoint-1").mkdir()
+    (folder / "checkpoint-1" / "optimizer.pt").write_bytes(b"a pickle")
+    return folder
+
+
+@pytest.fixture
+def push(hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(modeling_fftp.hub.push, "HfApi", partial(HfApi, endpoint=hub.url))
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    return modeling_fftp.hub.push.push
+
+
+def test_the_command_pushes_what_loads_without_either_package(
+    model_folder, hub, run_without_package, speech, extractor, tmp_path
+):
+    environment = {
+        "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_test", "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
+    }  # fmt: skip
+
+    def command(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "modeling_fftp.hub.push", str(model_folder), "words", *arguments],
+            capture_output=True, text=True, env=os.environ | environment, cwd=ROOT,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    listed = {line.split()[-1] for line in command("--dry_run").splitlines()}
+    assert not hub.repos
+    assert f"{hub.url}/tester/words/commit/" in command("--private")
+    assert hub.repos["tester/words"]["private"]
+    files = hub.files("tester/words")
+    assert files.keys() == listed | {".gitattributes"}
+    assert {"config.json", "preprocessor_config.json", "model.safetensors", "README.md"} | CODE <= listed
+    assert not [name for name in listed if name.endswith((".bin", ".pt")) or name == "arguments.json"]
+    for name in ("config.json", "preprocessor_config.json"):
+        assert "auto_map" in json.loads(files[name])
+
+    np.save(tmp_path / "clip.npy", speech)
+    output = run_without_package(
+        f"""
+import json, numpy as np, torch
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
+sound = np.load({str(tmp_path / "clip.npy")!r})
+extractor = AutoFeatureExtractor.from_pretrained("tester/words", trust_remote_code=True)
+model = AutoModelForAudioClassification.from_pretrained("tester/words", trust_remote_code=True)
+with torch.no_grad():
+    logits = model(**extractor(sound, sampling_rate=16000, return_tensors="pt")).logits[0].tolist()
+classify, tag = (
+    pipeline(task, model="tester/words", trust_remote_code=True) for task in ("audio-classification", "audio-tagging")
+)
+# Loaded code travels on.
+extractor.push_to_hub("tester/copy")
+model.push_to_hub("tester/copy")
+print(json.dumps([logits, classify(sound), tag(sound, window_seconds=2.0)["labels"]]))
+""",
+        **environment,
+    )
+    logits, classified, tagged = json.loads(output.splitlines()[-1])
+    model = FFTPForAudioClassification.from_pretrained(model_folder).eval()
+    with torch.no_grad():
+        expected = model(**extractor(speech, sampling_rate=16000, return_tensors="pt")).logits[0]
+    torch.testing.assert_close(torch.tensor(logits), expected, atol=1e-5, rtol=0)
+    scores = sorted(expected.softmax(dim=0).tolist(), reverse=True)
+    for answer in (classified, tagged):
+        assert [item["score"] for item in answer] == pytest.approx(scores, abs=1e-5)
+    copy = hub.files("tester/copy")
+    assert copy.keys() == files.keys()
+    assert all(copy[name] == files[name] for name in files if name.endswith((".py", ".safetensors")))
+
+
+def test_training_pushes_the_finished_folder(hub, push, monkeypatch, clip_folder, tmp_path):
+    monkeypatch.setattr(train, "HfApi", modeling_fftp.hub.push.HfApi)
+    to_hub = ("--push_to_hub", "true", "--hub_model_id", "words", "--hub_private_repo", "true")
+    run_training(tmp_path / "out", "--dataset_name", clip_folder, *to_hub)
+    files = hub.files("tester/words")
+    assert hub.repos["tester/words"]["private"]
+    assert {"README.md", "training.png", "recipe.json", "model.safetensors", *CODE} <= files.keys()
+    assert not [name for name in files if name.endswith(".bin") or "checkpoint" in name]
+    assert b'model="tester/words"' in files["README.md"]
+
+    run_training(tmp_path / "again", "--dataset_name", clip_folder, *to_hub, "--seed", 1)
+    assert hub.files("tester/words")["model.safetensors"] != files["model.safetensors"]
+    with pytest.raises(SystemExit, match="tester/words holds another model: time_stride=5 where this one has 10"):
+        run_training(tmp_path / "other", "--dataset_name", clip_folder, *to_hub, "--time_stride", 10)
+    assert not (tmp_path / "other" / "model.safetensors").exists()
+
+
+def test_a_second_push_changes_only_what_changed(model_folder, push, hub):
+    push(model_folder, "words")
+    first = dict(hub.files("tester/words"))
+    hub.uploads.clear()
+    (model_folder / "README.md").write_text("# Another card\n")
+    push(model_folder, "words")
+    second = hub.files("tester/words")
+    assert {name for name in second if second[name] != first.get(name)} == {"README.md"}
+    assert hub.uploads == ["README.md"]
+    push(model_folder, "words")
+    assert hub.uploads == ["README.md"]
+    assert len(hub.repos["tester/words"]["commits"]) == 3
+
+
+def test_a_push_that_breaks_leaves_the_old_revision_and_can_be_repeated(model_folder, push, hub):
+    push(model_folder, "words")
+    before = dict(hub.files("tester/words"))
+    model = FFTPForAudioClassification.from_pretrained(model_folder)
+    torch.nn.init.normal_(model.classifier.dense.weight)
+    model.save_pretrained(model_folder)
+    hub.break_commits = True
+    with pytest.raises(HfHubHTTPError):
+        push(model_folder, "words")
+    assert hub.files("tester/words") == before
+    hub.break_commits = False
+    push(model_folder, "words")
+    assert hub.files("tester/words")["model.safetensors"] == (model_folder / "model.safetensors").read_bytes()
+
+
+def test_another_model_is_replaced_only_when_told(model_folder, push, hub, make_config):
+    push(model_folder, "words")
+    before = dict(hub.files("tester/words"))
+    FFTPForAudioClassification(make_config(num_labels=7)).save_pretrained(model_folder)
+    with pytest.raises(ValueError, match="holds another model: id2label="):
+        push(model_folder, "words")
+    assert hub.files("tester/words") == before
+    push(model_folder, "words", overwrite=True)
+    assert len(json.loads(hub.files("tester/words")["config.json"])["id2label"]) == 7
+    hub.commit("tester/words", "main", {"pytorch_model.bin": b"weights of something else"})
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin without a config\.json"):
+        push(model_folder, "words")
+
+
+def test_old_pickles_and_shards_go_and_branches_are_kept_apart(model_folder, push, hub):
+    push(model_folder, "words")
+    on_main = dict(hub.files("tester/words"))
+    shards = {"training_args.bin": b"", "model-00001-of-00002.safetensors": b"", "model_int8.onnx": b""}
+    hub.commit("tester/words", "trial", on_main | shards)
+    push(model_folder, "words", revision="trial")
+    assert hub.files("tester/words", "trial").keys() == on_main.keys()
+    push(model_folder, "words", revision="new-branch")
+    assert hub.files("tester/words", "new-branch") == on_main
+    assert hub.files("tester/words") == on_main
+
+
+def test_onnx_files_are_pushed_unless_older_than_the_weights(model_folder, push, hub):
+    path = model_folder / "model_int8.onnx"
+    path.write_bytes(b"a graph")
+    push(model_folder, "words")
+    assert hub.files("tester/words")["model_int8.onnx"] == b"a graph"
+    os.utime(path, (0, 0))
+    with pytest.raises(ValueError, match=r"model_int8\.onnx is older than the weights"):
+        push(model_folder, "words")
+
+
+def test_a_card_for_another_repository_is_refused(model_folder, push, hub):
+    (model_folder / "README.md").write_text('pipeline("audio-tagging", model="model", trust_remote_code=True)')
+    with pytest.raises(ValueError, match=r"loads 'model', not 'tester/words'.*--repo_id tester/words"):
+        push(model_folder, "words")
+    assert not hub.repos
+
+
+def test_an_incomplete_folder_is_named(model_folder, push, hub):
+    for name in ("README.md", "model.safetensors"):
+        (model_folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks README\.md, model\.safetensors"):
+        push(model_folder, "words")
+    assert not hub.repos

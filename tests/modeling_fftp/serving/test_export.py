@@ -1,0 +1,175 @@
+"""ONNX files: logits equal to torch's at other lengths and batch sizes, and all that a user of the file needs."""
+
+import json
+import math
+import pickle
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from transformers import AutoModelForAudioClassification, pipeline
+
+from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPModel
+from modeling_fftp.scan_fftp import IMPLEMENTATIONS
+from modeling_fftp.serving.export import export
+from modeling_fftp.serving.onnx_model import FFTPOnnxForAudioClassification
+from modeling_fftp.serving.scan_onnx import selective_scan_onnx
+from tests.support import BACKBONES, GEOMETRIES
+
+SHAPES = [(1, 100), (3, 250), (2, 37), (1, 8), (2, 3)]
+
+
+def save(model_class, config, extractor, folder):
+    torch.manual_seed(0)
+    model = model_class(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(folder)
+    extractor.save_pretrained(folder)
+    return model
+
+
+def compare(model, path):
+    session = onnxruntime.InferenceSession(path)
+    for batch, frames in SHAPES:
+        features, mask = torch.randn(batch, frames, 128), torch.ones(batch, frames, dtype=torch.long)
+        mask[-1, (2 * frames + 1) // 3 :] = 0
+        (logits,) = session.run(None, {"input_values": features.numpy(), "attention_mask": mask.numpy()})
+        with torch.no_grad():
+            expected = model(features, mask).logits.numpy()
+        if expected.ndim == 3:
+            assert logits.shape == expected.shape
+            is_real = np.arange(logits.shape[1]) < model.config.time_patches(mask.sum(dim=1, keepdim=True)).numpy()
+            logits, expected = logits[is_real], expected[is_real]
+        np.testing.assert_allclose(logits, expected, atol=1e-4)
+    return session
+
+
+@pytest.mark.parametrize(
+    ("geometry", "backbone"),
+    [
+        *(("full-frequency", backbone) for backbone in ("ast", "bi-bi")),
+        *(("square", backbone) for backbone in ("ast", "fo-bi", "merging")),
+    ],
+)
+def test_logits_equal_torch_at_other_lengths_and_batch_sizes(make_config, extractor, tmp_path, geometry, backbone):
+    config = make_config(**GEOMETRIES[geometry], **BACKBONES[backbone])
+    plain = IMPLEMENTATIONS["torch"]
+    model = save(FFTPForAudioClassification, config, extractor, tmp_path)
+    session = compare(model, export(tmp_path))
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["labels"]) == [f"LABEL_{index}" for index in range(4)]
+    assert metadata["problem_type"] == "single_label_classification"
+    assert json.loads(metadata["feature_extractor"])["mean"] == extractor.mean
+    assert IMPLEMENTATIONS["torch"] is plain
+    assert not list(tmp_path.glob("*.part*"))
+    onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
+
+
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi"])
+def test_int8_weights_give_nearly_the_same_logits(make_config, extractor, tmp_path, generator, backbone):
+    model = save(FFTPForAudioClassification, make_config(**BACKBONES[backbone]), extractor, tmp_path)
+    small = export(tmp_path, int8=True)
+    assert small.name == "model_int8.onnx"
+    weights = [item for item in onnx.load(small).graph.initializer if item.data_type == onnx.TensorProto.INT8]
+    # The patch embedding is a convolution in torch.
+    kinds = torch.nn.Linear, torch.nn.Conv2d
+    linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, kinds))
+    assert sum(math.prod(item.dims) for item in weights if len(item.dims) > 1) == linear
+    onnx.checker.check_model(small, full_check=True)
+    session = onnxruntime.InferenceSession(small)
+    assert session.get_modelmeta().custom_metadata_map.keys() >= {"labels", "problem_type", "feature_extractor"}
+    features, mask = torch.randn(4, 200, 128, generator=generator), torch.ones(4, 200, dtype=torch.long)
+    with torch.no_grad():
+        expected = model(features, mask).logits.numpy()
+    (logits,) = session.run(None, {"input_values": features.numpy(), "attention_mask": mask.numpy()})
+    assert 0 < np.square(logits - expected).mean() ** 0.5 < 0.1 * expected.std()
+
+
+def test_tokens_merge_in_the_file_alone(make_config, extractor, tmp_path):
+    save(FFTPForAudioClassification, make_config(**BACKBONES["merging"]), extractor, tmp_path / "merging")
+    merging = FFTPForAudioClassification.from_pretrained(tmp_path / "merging")
+    save(FFTPForAudioClassification, make_config(num_hidden_layers=3), extractor, tmp_path / "plain")
+    path = export(tmp_path / "plain", token_merge_layers=[1, 2])
+    assert path.name == "model_merged.onnx"
+    session = compare(merging, path)
+    assert session.get_modelmeta().custom_metadata_map["token_merge_layers"] == "[1, 2]"
+    # And the other way round: the model merges, the file does not.
+    plain = FFTPForAudioClassification.from_pretrained(tmp_path / "plain")
+    compare(plain, export(tmp_path / "merging", tmp_path / "model.onnx", token_merge_layers=[]))
+    assert export(tmp_path / "plain", int8=True, token_merge_layers=[1]).name == "model_int8_merged.onnx"
+
+
+@pytest.mark.parametrize("task", ["audio-classification", "audio-tagging"])
+def test_pipelines_run_onnx_files(make_config, extractor, tmp_path, speech, caplog, task):
+    model = save(FFTPForAudioClassification, make_config(), extractor, tmp_path)
+    export(tmp_path)
+    onnx_model = FFTPOnnxForAudioClassification.from_pretrained(tmp_path, num_threads=1)
+    clips = [{"raw": clip, "sampling_rate": 16000} for clip in (speech, speech[:7000])]
+    answers = [
+        pipeline(task, model=each, feature_extractor=extractor, device="cpu")(clips, batch_size=2)
+        for each in (model, onnx_model)
+    ]
+    assert "not supported" not in caplog.text
+    if task == "audio-tagging":
+        answers = [[answer["labels"] for answer in given] for given in answers]
+    for expected, given in zip(*answers, strict=True):
+        scores = {item["label"]: item["score"] for item in expected}
+        assert {item["label"]: item["score"] for item in given} == pytest.approx(scores, abs=1e-5)
+    features = torch.randn(1, 60, 128)
+    assert pickle.loads(pickle.dumps(onnx_model)).num_threads == 1
+    assert isinstance(AutoModelForAudioClassification.from_config(make_config()), FFTPForAudioClassification)
+    assert onnx_model(features.bfloat16()).logits.dtype == torch.float32
+    torch.testing.assert_close(onnx_model(features).logits, model(features).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_file_of_another_model_is_refused(make_config, extractor, tmp_path):
+    config = make_config()
+    save(FFTPForAudioFrameClassification, config, extractor, tmp_path)
+    path = export(tmp_path)
+    with pytest.raises(ValueError, match=r"logits of 3 dimensions.*clip classifier 2 dimensions"):
+        FFTPOnnxForAudioClassification(path, config)
+    with pytest.raises(ValueError, match=r"has 4 labels.*config.json has 5 labels"):
+        FFTPOnnxForAudioClassification(path, make_config(num_labels=5))
+    with pytest.raises(OSError, match=r"model_int8\.onnx"):
+        FFTPOnnxForAudioClassification.from_pretrained(tmp_path, "model_int8.onnx")
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
+        export(tmp_path, tmp_path / "nowhere" / "model.onnx")
+    FFTPModel(config).save_pretrained(tmp_path / "headless")
+    with pytest.raises(ValueError, match="holds FFTPModel; expected a model with a head"):
+        export(tmp_path / "headless")
+
+
+def test_a_file_of_other_weights_is_refused(make_config, extractor, tmp_path):
+    model = save(FFTPForAudioClassification, make_config(), extractor, tmp_path)
+    export(tmp_path)
+    FFTPOnnxForAudioClassification.from_pretrained(tmp_path)
+    with torch.no_grad():
+        model.classifier.dense.bias.add_(1.0)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="made of other weights"):
+        FFTPOnnxForAudioClassification.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    FFTPOnnxForAudioClassification.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi", "merging"])
+def test_frame_classifiers_keep_their_steps(make_config, extractor, tmp_path, backbone):
+    config = make_config(problem_type="multi_label_classification", **BACKBONES[backbone])
+    model = save(FFTPForAudioFrameClassification, config, extractor, tmp_path)
+    compare(model, export(tmp_path, tmp_path / "frames.onnx"))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_operator_is_the_scan(reverse, generator):
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    arguments = (draw(2, 6, 9), draw(2, 6, 9), -draw(6, 4).exp(), draw(2, 4, 9), draw(2, 4, 9), draw(6))
+    rest = (draw(2, 6, 9), draw(6), True, reverse)
+    torch.testing.assert_close(
+        selective_scan_onnx(*arguments, *rest)[0], IMPLEMENTATIONS["torch"](*arguments, *rest)[0], atol=1e-5, rtol=1e-5
+    )

@@ -1,0 +1,240 @@
+"""The pipeline "audio-tagging": streaming, windows, timeline, and scores of recordings of any length."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import pipeline
+
+from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification, audio_stream_fftp
+from modeling_fftp.audio_stream_fftp import read_audio, read_blocks, sliding_windows
+from modeling_fftp.audio_tagging_fftp import find_segments
+
+RATE = 16000
+
+
+@pytest.fixture
+def make_tagger(make_config, extractor):
+    """The pipeline around a random model whose position table is 1 s long."""
+
+    def make(problem_type="single_label_classification"):
+        torch.manual_seed(0)
+        model = FFTPForAudioClassification(make_config(problem_type=problem_type)).eval()
+        torch.nn.init.normal_(model.classifier.dense.weight, std=3.0)
+        return pipeline("audio-tagging", model=model, feature_extractor=extractor, device="cpu")
+
+    return make
+
+
+@pytest.mark.parametrize("total", [1, 9, 10, 11, 14, 20, 33])
+@pytest.mark.parametrize("hop", [1, 4, 10])
+def test_windows_cover_the_sound_and_end_with_it(total, hop):
+    sound = np.arange(total, dtype=np.float32)
+    rng = np.random.default_rng(total)
+    blocks = np.split(sound, np.sort(rng.integers(0, total + 1, size=4)))
+    windows = list(sliding_windows(iter(blocks), 10, hop))
+    assert [is_last for *_, is_last in windows] == [False] * (len(windows) - 1) + [True]
+    for start, samples, _ in windows:
+        assert samples.tolist() == list(range(start, start + min(10, total)))
+    starts = [start for start, *_ in windows]
+    assert starts[0] == 0
+    assert starts[-1] == max(0, total - 10)
+    assert all(0 < step <= hop for step in np.diff(starts))
+
+
+def test_the_last_window_takes_what_is_hardly_longer():
+    def lengths(total):
+        return [len(samples) for _, samples, _ in sliding_windows(iter([np.zeros(total)]), 10, 5, slack=2)]
+
+    assert [lengths(total) for total in (9, 10, 12, 13, 17, 18)] == [
+        [9], [10], [12], [10, 10], [10, 12], [10, 10, 10],
+    ]  # fmt: skip
+
+
+def test_a_clip_as_long_as_those_of_the_training_is_one_window(make_config, extractor, speech):
+    clip = np.tile(speech, 2)[:RATE]
+    features = extractor(clip, sampling_rate=RATE, return_tensors="pt")
+    model = FFTPForAudioClassification(make_config(max_length=features["input_values"].shape[1])).eval()
+    torch.nn.init.normal_(model.classifier.dense.weight, std=3.0)
+    tag = pipeline("audio-tagging", model=model, feature_extractor=extractor, device="cpu")
+    answer = tag({"raw": clip, "sampling_rate": RATE}, top_k=1)
+    with torch.no_grad():
+        expected = model(**features).logits.softmax(dim=-1).max().item()
+    assert answer["labels"][0]["score"] == pytest.approx(expected, abs=1e-6)
+    assert answer["duration"] == 1.0
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_streamed_files_equal_whole_ones(tmp_path, speech, suffix, monkeypatch):
+    stereo = np.stack((np.tile(speech, 3), np.tile(speech[::-1], 3)), axis=1)
+    path = tmp_path / f"sound.{suffix}"
+    soundfile.write(path, stereo, 44100)
+    whole = read_audio(path, RATE)
+    monkeypatch.setattr(audio_stream_fftp, "BLOCK_SECONDS", 1)
+    for source in (str(path), path, path.read_bytes(), {"path": str(path), "bytes": None}):
+        blocks = list(read_blocks(source, RATE))
+        assert max(map(len, blocks)) <= 1.2 * RATE
+        np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-4)
+
+
+def test_waveforms_are_mixed_down_and_resampled(speech):
+    stereo = np.stack((speech, 0 * speech))
+    for waveform in (stereo, stereo.T, torch.from_numpy(stereo)):
+        np.testing.assert_allclose(np.concatenate(list(read_blocks(waveform, RATE))), speech / 2, atol=1e-7)
+    for key in ("raw", "array"):
+        halved = np.concatenate(list(read_blocks({key: speech, "sampling_rate": 32000}, RATE)))
+        assert len(halved) == pytest.approx(len(speech) / 2, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (b"no sound", "audio bytes: cannot decode"),
+        ("nothing.wav", r"^nothing\.wav: cannot decode"),
+        ({"path": "nothing.wav", "bytes": b"no sound"}, r"^nothing\.wav: cannot decode"),
+        ({"path": None, "bytes": b"no sound"}, "^audio bytes: cannot decode"),
+        (np.zeros(0, np.float32), "^the sound: no samples"),
+        (np.zeros(9, np.int16), "samples are int16; expected floats"),
+        (np.zeros((9, 9), np.float32), r"shape \(9, 9\); expected \(samples,\)"),
+        ({"array": np.zeros(9)}, "'sampling_rate' None; expected whole Hz"),
+        ({"sound": np.zeros(9)}, r"\['sound'\]; expected 'raw', 'array', 'bytes' or 'path'"),
+        ({"array": np.full(9, np.nan), "sampling_rate": RATE, "path": "a.wav"}, r"^a\.wav: .* 9 samples that are NaN"),
+        (7, "the sound: a int; expected a path, bytes, an array or a dict"),
+    ],
+)
+def test_bad_sound_is_named(make_tagger, speech, source, message):
+    with pytest.raises(ValueError, match=message):
+        make_tagger()([speech, source])
+
+
+@pytest.mark.parametrize("missing", ["soundfile", "soxr"])
+def test_what_is_not_installed_is_named(monkeypatch, tmp_path, speech, missing):
+    soundfile.write(tmp_path / "sound.wav", speech, 8000)
+    monkeypatch.setattr(audio_stream_fftp, missing, None)
+    with pytest.raises(ImportError, match=f"pip install {missing}"):
+        list(read_blocks(tmp_path / "sound.wav", RATE))
+    assert len(next(read_blocks(speech, RATE))) == len(speech)
+
+
+def test_segments_are_where_the_mean_over_windows_is_high():
+    spans = torch.tensor([[0.0, 2.0], [1.0, 3.0], [2.0, 4.0], [2.5, 4.5]], dtype=torch.float64)
+    scores = torch.tensor([[0.9, 0.0], [0.7, 0.0], [0.1, 0.6], [0.0, 0.6]])
+    # Label 0 by the second: 0.9, 0.8, (0.7 + 0.1) / 2, ...; label 1 from 2 s on: 0.3, 0.4, 0.6, 0.6.
+    segments = find_segments(scores, spans, 0.5)
+    assert [segment[:3] for segment in segments] == [(0.0, 2.0, 0), (3.0, 4.5, 1)]
+    assert [segment[3] for segment in segments] == pytest.approx([0.85, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("max_gap", "expected"),
+    [
+        (0.48, [(0, 1), (2, 3), (5, 6), (9, 10)]),
+        (0.49, [(0, 3), (5, 6), (9, 10)]),
+        (0.98, [(0, 6), (9, 10)]),
+        (9.0, [(0, 6), (9, 10)]),
+    ],
+)
+def test_short_gaps_are_closed_while_the_mean_stays_high(max_gap, expected):
+    scores = torch.tensor([0.9, 0.2, 0.6, 0.3, 0.3, 0.9, 0.0, 0.0, 0.0, 0.6])
+    # Half a second, as the pipeline makes it of samples.
+    edges = torch.arange(11, dtype=torch.float64) * 7840 / RATE
+    segments = find_segments(scores[:, None], torch.stack((edges[:-1], edges[1:]), dim=1), 0.5, max_gap)
+    assert [segment[:2] for segment in segments] == [(edges[a], edges[b]) for a, b in expected]
+    assert [segment[3] for segment in segments] == pytest.approx([scores[a:b].mean().item() for a, b in expected])
+
+
+def test_a_short_recording_is_classified_as_it_is(make_tagger, speech):
+    tag = make_tagger()
+    clip = speech[:9000]
+    with torch.no_grad():
+        logits = tag.model(**tag.feature_extractor(clip, sampling_rate=RATE, return_tensors="pt")).logits[0]
+    answer = tag(clip, top_k=None)
+    scores = {item["label"]: item["score"] for item in answer["labels"]}
+    expected = {f"LABEL_{i}": p for i, p in enumerate(logits.softmax(dim=-1).tolist())}
+    assert scores == pytest.approx(expected, abs=1e-6)
+    assert answer["duration"] == 9000 / RATE
+    assert [item["score"] for item in answer["labels"]] == sorted(scores.values(), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "aggregate"),
+    [("single_label_classification", torch.mean), ("multi_label_classification", torch.amax)],
+)
+def test_a_long_recording_is_what_its_windows_are(make_tagger, speech, problem_type, aggregate):
+    tag = make_tagger(problem_type)
+    function = torch.sigmoid if problem_type.startswith("multi") else lambda logits: logits.softmax(dim=-1)
+    windows = [speech[start : start + RATE] for start in (0, 8000, 16000)]
+    with torch.no_grad():
+        logits = tag.model(**tag.feature_extractor(windows, sampling_rate=RATE, return_tensors="pt")).logits
+    expected = aggregate(function(logits), dim=0)
+    for batch_size in (1, 2, 8):
+        answer = tag(speech, top_k=None, batch_size=batch_size)
+        scores = {item["label"]: item["score"] for item in answer["labels"]}
+        assert scores == pytest.approx({f"LABEL_{i}": p for i, p in enumerate(expected.tolist())}, abs=1e-5)
+        assert answer["timeline"] or max(scores.values()) < 0.5
+        assert all(item["score"] >= 0.5 and 0 <= item["start"] < item["end"] <= 2 for item in answer["timeline"])
+
+
+def test_several_recordings_of_unequal_length_in_batches(make_tagger, speech):
+    tag = make_tagger()
+    recordings = [speech, speech[:5000], speech[:20000], {"raw": speech[:400], "sampling_rate": RATE}]
+    alone = [tag(recording) for recording in recordings]
+    for together in (tag(recordings, batch_size=3), tag(recordings)):
+        assert [answer["duration"] for answer in together] == [answer["duration"] for answer in alone]
+        for answer, expected in zip(together, alone, strict=True):
+            assert [item["label"] for item in answer["labels"]] == [item["label"] for item in expected["labels"]]
+            scores = [item["score"] for item in expected["labels"]]
+            assert [item["score"] for item in answer["labels"]] == pytest.approx(scores, abs=1e-5)
+
+
+def test_a_list_is_batched_by_length_and_answered_in_its_order(make_tagger, speech, tmp_path, monkeypatch):
+    tag = make_tagger()
+    soundfile.write(tmp_path / "long.wav", np.repeat(speech[:14000], 2), 2 * RATE)
+    short, middle = speech[:3000], {"raw": speech[:9000], "sampling_rate": RATE}
+    recordings = [short, str(tmp_path / "long.wav"), short, middle, str(tmp_path / "long.wav"), middle]
+    shapes, forward = [], tag.model.forward
+
+    def record(input_values, attention_mask):
+        shapes.append((len(input_values), int((attention_mask == 0).sum())))
+        return forward(input_values, attention_mask)
+
+    monkeypatch.setattr(tag.model, "forward", record)
+    answers = tag(recordings, batch_size=2)
+    assert [answer["duration"] for answer in answers] == [3000 / RATE, 14000 / RATE, 3000 / RATE, 9000 / RATE] + [
+        14000 / RATE, 9000 / RATE,
+    ]  # fmt: skip
+    assert shapes == [(2, 0), (2, 0), (2, 0)]
+    shapes.clear()
+    settings = {"model": tag.model, "feature_extractor": tag.feature_extractor, "device": "cpu", "batch_size": 2}
+    assert pipeline("audio-tagging", **settings)(recordings) == answers
+    assert shapes == [(2, 0), (2, 0), (2, 0)]
+    with pytest.raises(ValueError, match=r"missing\.wav: cannot decode"):
+        tag([short, str(tmp_path / "missing.wav")], batch_size=2)
+
+
+def test_arguments_of_the_call(make_tagger, speech, tmp_path):
+    tag = make_tagger()
+    buffer = io.BytesIO()
+    soundfile.write(buffer, speech, RATE, format="FLAC")
+    answer = tag(buffer.getvalue(), window_seconds=0.5, hop_seconds=0.1, top_k=2, threshold=0.0)
+    assert len(answer["labels"]) == 2
+    # No score is below 0, so every label is there all the time.
+    assert [(item["start"], item["end"]) for item in answer["timeline"]] == [(0.0, 2.0)] * 4
+    # What the constructor was given holds until a call says otherwise.
+    few = pipeline("audio-tagging", model=tag.model, feature_extractor=tag.feature_extractor, top_k=1, device="cpu")
+    assert [len(few(speech)["labels"]), len(few(speech, top_k=2)["labels"])] == [1, 2]
+    with pytest.raises(TypeError, match="no argument 'windows'"):
+        tag(speech, windows=3)
+    for arguments, message in (
+        ({"hop_seconds": 2.0}, r"hop_seconds=2.0 must lie between 0 and window_seconds=1.0"),
+        ({"aggregation": "median"}, "'median' is unknown; expected one of mean, max"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tag(speech, **arguments)
+    with pytest.raises(ValueError, match="needs a classifier"):
+        make_tagger("regression")
+    frames = FFTPForAudioFrameClassification(tag.model.config)
+    with pytest.raises(ValueError, match="needs a clip classifier; the model is a FFTPForAudioFrameClassification"):
+        pipeline("audio-tagging", model=frames, feature_extractor=tag.feature_extractor)

@@ -1,0 +1,187 @@
+"""FFTPForAudioFrameClassification: steps in time order, padding, events, and onsets learned from soundscapes."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import Audio, load_dataset
+
+from demo.sounds import KINDS, background
+from modeling_fftp import FFTPForAudioFrameClassification
+from modeling_fftp.audio_stream_fftp import read_audio
+from modeling_fftp.events_fftp import events_to_labels, token_spans
+from tests.support import BACKBONES, GEOMETRIES
+
+RATE = 16000
+
+
+def build(config):
+    torch.manual_seed(0)
+    model = FFTPForAudioFrameClassification(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_steps_are_the_patches_in_time_order(make_config, geometry, backbone, pooling):
+    config = make_config(pooling=pooling, **GEOMETRIES[geometry], **BACKBONES[backbone])
+    embeddings = build(config).fftp.embeddings
+    mask = torch.ones(3, 100, dtype=torch.long)
+    mask[0, 61:] = 0
+    mask[1, 5:] = 0
+    features = torch.randn(3, 100, 128) * mask[..., None]
+    with torch.no_grad():
+        tokens, _, _ = embeddings(features, mask)
+        patches = embeddings.patch_embeddings(features)
+        counts = embeddings.count_patches(patches.shape[-1], mask)
+        places = embeddings.patch_places(patches.shape[-1], counts)
+        for row, clip in enumerate(patches):
+            count = int(counts[row])
+            positions = embeddings.position_embeddings(count, counts[row : row + 1])[0]
+            expected = clip[..., :count].flatten(1).T + positions
+            found = tokens[row][places[min(row, len(places) - 1), :, :count].flatten()]
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_batch_gives_each_clip_the_logits_and_loss_it_gets_alone(make_config, extractor, geometry, backbone):
+    config = make_config(problem_type="multi_label_classification", **GEOMETRIES[geometry], **BACKBONES[backbone])
+    model = build(config)
+    rng = np.random.default_rng(0)
+    clips = [rng.normal(size=samples).astype(np.float32) * 0.1 for samples in (1500, 9000, 30000)]
+    events = [[], [(0.1, 0.3, 2)], [(0.0, 0.5, 0), (1.0, 1.7, "LABEL_3")]]
+    with torch.no_grad():
+        together = model(**extractor(clips, sampling_rate=RATE, return_tensors="pt"), labels=events)
+        losses, steps = [], []
+        for clip, clip_events, logits in zip(clips, events, together.logits, strict=True):
+            alone = model(**extractor(clip, sampling_rate=RATE, return_tensors="pt"), labels=[clip_events])
+            torch.testing.assert_close(logits[: alone.logits.shape[1]], alone.logits[0], atol=1e-5, rtol=0)
+            losses.append(alone.loss)
+            steps.append(alone.logits.shape[1])
+    # The mean is over steps, so long clips weigh more.
+    assert together.loss.item() == pytest.approx(np.average(losses, weights=steps), abs=1e-5)
+
+
+def test_indices_may_leave_steps_out(make_config):
+    model = build(make_config())
+    features, labels = torch.randn(2, 60, 128), torch.randint(0, 4, (2, 11))
+    labels[:, 3:] = -100
+    with torch.no_grad():
+        output = model(features, labels=labels)
+    expected = torch.nn.functional.cross_entropy(output.logits[:, :3].flatten(0, 1), labels[:, :3].flatten())
+    torch.testing.assert_close(output.loss, expected)
+
+
+def test_wrong_labels_are_named(make_config):
+    features = torch.randn(1, 60, 128)
+    with pytest.raises(ValueError, match=r"\(1, 12\); expected \(1, 11\), \(batch, steps\)"):
+        build(make_config())(features, labels=torch.zeros(1, 12, dtype=torch.long))
+    nothing = torch.full((1, 11), -100)
+    assert build(make_config())(features, labels=nothing).loss.item() == 0.0
+    with pytest.raises(ValueError, match="events need 'multi_label_classification'"):
+        build(make_config())(features, labels=[[(0.0, 0.1, 0)]])
+    config = make_config(problem_type="multi_label_classification")
+    with pytest.raises(ValueError, match="events of 2 clips; expected those of 1"):
+        build(config)(features, labels=[[], []])
+    assert events_to_labels(config, [[(0.0, 1.0, np.int64(1))]], [5])[0, 0].tolist() == [0, 1, 0, 0]
+    for event, message in (((0.0, 1.0, "whale"), "no such label.*LABEL_0"), ((1.0, 0.5, 0), "after the onset")):
+        with pytest.raises(ValueError, match=message):
+            events_to_labels(config, [[event]], [5])
+
+
+def test_spans_meet_and_events_mark_what_they_fill(make_config):
+    config = make_config(patch_size=(128, 10), time_stride=5)
+    spans = token_spans(config, 4)
+    assert spans[0, 0] == 0.0
+    # The last patch begins at frame 15; its last frame is 24, whose window ends 25 ms after its start.
+    assert spans[-1, 1].item() == pytest.approx(0.265)
+    torch.testing.assert_close(spans[1:, 0], spans[:-1, 1])
+    # The middle of the first patch: 9 / 2 frames and half a window.
+    assert spans[0, 1].item() == pytest.approx(0.045 + 0.0125 + 0.025)
+    labels = events_to_labels(config, [[(0.09, 0.19, 1), (0.20, 0.21, 2)], [(0.0, 9.0, 0)]], [4, 2])
+    assert labels[0, :, 1].tolist() == [0, 1, 1, 0]
+    assert labels[0, :, 2].tolist() == [0, 0, 0, 1]
+    assert labels[1, :, 0].tolist() == [1, 1, 0, 0]
+
+
+def made_sounds(shared_dataset):
+    """One second of each kind of sound of the demo, eight times."""
+    rng = np.random.default_rng(0)
+    return {kind: [make(rng, 1.0) for _ in range(8)] for kind, make in KINDS.items()}
+
+
+def recorded_sounds(shared_dataset):
+    """A second of every clip of esc10, from where it is loudest."""
+    clips = load_dataset(str(shared_dataset("esc10")), split="train").cast_column("audio", Audio(decode=False))
+    names = clips.features["label"].names
+    sounds = {name: [] for name in names}
+    for audio, label in zip(clips["audio"], clips["label"], strict=True):
+        sound = read_audio(audio, RATE)
+        power = np.convolve(sound[: len(sound) // 100 * 100].reshape(-1, 100).std(axis=1), np.ones(64), "valid")
+        start = 100 * int(power.argmax())
+        sounds[names[label]].append(sound[start : start + RATE])
+    return sounds
+
+
+def make_soundscape(rng, sounds, names):
+    """Five seconds with two or three sounds 10 dB or more above a background, and the events."""
+    sound = background(rng, 5 * RATE)
+    sound *= 0.01 / sound.std()
+    events = []
+    for start in rng.permutation(4)[: rng.integers(2, 4)] * 1.25:
+        onset = start + rng.uniform(0, 0.3)
+        length = rng.uniform(0.4, 0.9)
+        label = int(rng.integers(len(names)))
+        piece = sounds[names[label]][rng.integers(len(sounds[names[label]]))][: int(length * RATE)]
+        first = int(onset * RATE)
+        sound[first : first + len(piece)] += 0.1 * piece / piece.std()
+        events.append((onset, onset + len(piece) / RATE, label))
+    return sound.astype(np.float32), events
+
+
+def onsets_of(probabilities, spans):
+    """Seconds at which anything begins to sound."""
+    is_active = np.pad(1 - np.prod(1 - probabilities, axis=1) > 0.3, (1, 0))
+    return spans[:, 0].numpy()[is_active[1:] & ~is_active[:-1]]
+
+
+def f_score(found, references, tolerance=0.15):
+    """Of onsets that lie within `tolerance` seconds of a reference, each reference found once."""
+    hits = sum(
+        sum(bool(len(f)) and np.abs(f - onset).min() <= tolerance for onset in r)
+        for f, r in zip(found, references, strict=True)
+    )
+    return 2 * hits / max(1, sum(map(len, found)) + sum(map(len, references)))
+
+
+@pytest.mark.parametrize("source", [made_sounds, recorded_sounds], ids=["made", "esc10"])
+def test_onsets_are_learned_from_events(make_config, extractor, shared_dataset, source):
+    rng = np.random.default_rng(0)
+    sounds = source(shared_dataset)
+    names = sorted(sounds)
+    torch.manual_seed(0)
+    model = FFTPForAudioFrameClassification(
+        make_config(num_labels=len(names), problem_type="multi_label_classification", max_length=498, time_stride=4)
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+
+    def batch(size):
+        clips, events = zip(*(make_soundscape(rng, sounds, names) for _ in range(size)), strict=True)
+        return extractor([*clips], sampling_rate=RATE, return_tensors="pt"), [*events]
+
+    for _ in range(160):
+        features, events = batch(8)
+        model(**features, labels=events).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    features, events = batch(40)
+    with torch.no_grad():
+        probabilities = model.eval()(**features).logits.sigmoid().numpy()
+    found = [onsets_of(clip, model.token_spans(len(clip))) for clip in probabilities]
+    references = [[onset for onset, _, _ in clip] for clip in events]
+    chance = f_score(found, references[1:] + references[:1])
+    assert f_score(found, references) > chance + 0.3

@@ -1,0 +1,462 @@
+"""FFTPModel and FFTPForAudioClassification: lengths, masks, gradients, losses, cost."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch._inductor import config as inductor
+from transformers import TrainingArguments
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from modeling_fftp import (
+    FFTPConfig,
+    FFTPForAudioClassification,
+    FFTPForAudioFrameClassification,
+    FFTPModel,
+    layers_ast_fftp,
+)
+from modeling_fftp.hub.efficiency import count_flops, multiply_adds
+from modeling_fftp.layers_ast_fftp import (
+    MAX_SHORT_TOKENS,
+    eager_attention_forward,
+    find_attention,
+    short_attention_forward,
+)
+from modeling_fftp.training.trainer import FFTPTrainer
+from tests.support import BACKBONES, GEOMETRIES
+
+
+def build(config, attention="sdpa"):
+    """A model in eval mode whose weights, positions too, are far from zero."""
+    torch.manual_seed(0)
+    config._attn_implementation = attention
+    model = FFTPForAudioClassification(config).eval()
+    with torch.no_grad():
+        model.fftp.embeddings.position_embeddings.weight.normal_()
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("backbone", "settings"),
+    [
+        ("ast", {"attention": "eager"}),
+        ("ast", {"attention": "sdpa"}),
+        ("merging", {"attention": "eager"}),
+        ("merging", {"attention": "sdpa"}),
+        *((name, {"scan": scan}) for name in ("fo-fo", "fo-bi", "bi-bi") for scan in ("auto", "torch")),
+    ],
+)
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_batch_gives_each_clip_the_logits_it_gets_alone(make_config, extractor, backbone, settings, pooling, geometry):
+    config = make_config(pooling=pooling, **GEOMETRIES[geometry], **BACKBONES[backbone])
+    config.scan_implementation = settings.get("scan", "auto")
+    model = build(config, settings.get("attention", "sdpa"))
+    rng = np.random.default_rng(0)
+    # From below one window, over below one patch, to three times the position table.
+    clips = [rng.normal(size=samples).astype(np.float32) * 0.1 for samples in (200, 1500, 9000, 16000, 50000)]
+    with torch.no_grad():
+        together = model(**extractor(clips, sampling_rate=16000, return_tensors="pt")).logits
+        for clip, logits in zip(clips, together, strict=True):
+            alone = extractor(clip, sampling_rate=16000, return_tensors="pt")
+            torch.testing.assert_close(model(**alone).logits[0], logits, atol=1e-5, rtol=0)
+            torch.testing.assert_close(model(alone["input_values"]).logits[0], logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="flex attention compiles its kernel with a C++ compiler")
+@pytest.mark.parametrize("backbone", ["ast", "merging"])
+def test_flex_attention_equals_eager(make_config, backbone):
+    config = make_config(**BACKBONES[backbone])
+    features, mask = torch.randn(2, 60, 128), torch.ones(2, 60, dtype=torch.long)
+    mask[0, 33:] = 0
+    with torch.no_grad():
+        eager, flex = (build(config, name)(features, mask).logits for name in ("eager", "flex_attention"))
+    torch.testing.assert_close(flex, eager, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_what_stands_in_padding_is_ignored(make_config, geometry, backbone):
+    model = build(make_config(**GEOMETRIES[geometry], **BACKBONES[backbone]))
+    features = torch.randn(2, 60, 128)
+    mask = torch.ones(2, 60, dtype=torch.long)
+    mask[0, 33:] = 0
+    mask[1, 4:] = 0
+    garbage = features.masked_fill(mask[..., None] == 0, 1e4)
+    with torch.no_grad():
+        torch.testing.assert_close(model(garbage, mask).logits, model(features, mask).logits, atol=1e-6, rtol=0)
+
+
+def test_positions_are_a_function_of_time(make_config):
+    model = build(make_config())
+    positions = model.fftp.embeddings.position_embeddings
+    table = positions.weight
+    head = positions(7, torch.tensor([[7]]))
+    torch.testing.assert_close(head[0], table[:7], atol=0, rtol=0)
+    longer = positions(2 * len(table), torch.tensor([[2 * len(table)], [5]]))
+    torch.testing.assert_close(longer[0, 0], table[0])
+    torch.testing.assert_close(longer[0, -1], table[-1])
+    torch.testing.assert_close(longer[0, 1], 0.75 * table[0] + 0.25 * table[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(longer[1, :5], table[:5], atol=0, rtol=0)
+
+
+def test_square_positions_interpolate_along_time_only(make_config):
+    config = make_config(**GEOMETRIES["square"])
+    positions = build(config).fftp.embeddings.position_embeddings
+    rows, columns = config.patch_grid
+    grid = positions.weight.unflatten(0, (rows, columns))
+    longer = positions(2 * columns, torch.tensor([[2 * columns]]))[0].unflatten(0, (rows, 2 * columns))
+    torch.testing.assert_close(longer[:, 0], grid[:, 0])
+    torch.testing.assert_close(longer[:, -1], grid[:, -1])
+
+
+@pytest.mark.parametrize(
+    ("implementation", "dtype", "trains", "tokens", "expected"),
+    [
+        ("sdpa", torch.bfloat16, True, 256, short_attention_forward),
+        ("sdpa", torch.bfloat16, True, 257, ALL_ATTENTION_FUNCTIONS["sdpa"]),
+        ("sdpa", torch.bfloat16, False, 25, ALL_ATTENTION_FUNCTIONS["sdpa"]),
+        ("sdpa", torch.float32, True, 25, ALL_ATTENTION_FUNCTIONS["sdpa"]),
+        ("eager", torch.bfloat16, True, 25, eager_attention_forward),
+        ("flex_attention", torch.bfloat16, True, 25, ALL_ATTENTION_FUNCTIONS["flex_attention"]),
+    ],
+)
+def test_short_attention_takes_the_place_of_sdpa_alone(implementation, dtype, trains, tokens, expected):
+    query, key = torch.zeros(1, 1, 2, 8, dtype=dtype), torch.zeros(1, 1, tokens, 8, dtype=dtype)
+    # As with adapters on the values alone.
+    value = torch.zeros_like(key, requires_grad=trains)
+    assert find_attention(implementation, query, key, value) is expected
+
+
+def test_short_attention_equals_eager():
+    query, key, value = torch.randn(3, 2, 3, 20, 8)
+    is_seen = torch.rand(2, 1, 20, 20) < 0.7
+    bias = torch.zeros(is_seen.shape).masked_fill(~is_seen, torch.finfo(torch.float32).min)
+    module = torch.nn.Module()
+    for settings in ({"scaling": 0.3}, {"scaling": 0.3, "dropout": 1.0}):
+        short, weights = short_attention_forward(module, query, key, value, is_seen, **settings)
+        torch.testing.assert_close(short, eager_attention_forward(module, query, key, value, bias, **settings)[0])
+        # As "sdpa" does.
+        assert weights is None
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_short_attention_trains_as_torchs_kernel_does(make_config, monkeypatch, pooling):
+    features, mask = torch.randn(3, 100, 128), torch.ones(3, 100, dtype=torch.long)
+    mask[0, 47:] = mask[1, 5:] = 0
+
+    def train(limit):
+        monkeypatch.setattr(layers_ast_fftp, "MAX_SHORT_TOKENS", limit)
+        model = build(make_config(pooling=pooling)).train()
+        with torch.autocast("cpu", torch.bfloat16):
+            model(features, mask, labels=torch.tensor([0, 3, 1])).loss.backward()
+        return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+    short, kernel = train(MAX_SHORT_TOKENS), train(0)
+    assert 0 < (short - kernel).norm() < 0.01 * kernel.norm()
+
+
+def test_short_attention_compiles_to_one_graph(make_config):
+    features, mask = torch.randn(2, 100, 128), torch.ones(2, 100, dtype=torch.long)
+    mask[0, 47:] = 0
+    losses = []
+    for is_compiled in (False, True):
+        model = build(make_config()).train()
+        if is_compiled:
+            # The graph is what matters, not its kernels.
+            model.compile(fullgraph=True, backend="aot_eager")
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(features, mask, labels=torch.tensor([0, 3])).loss
+        loss.backward()
+        losses.append((loss.detach(), model.fftp.layers[0].attention.q_proj.weight.grad))
+    torch.testing.assert_close(losses[1], losses[0])
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_every_parameter_gets_a_gradient(make_config, pooling, geometry, backbone):
+    config = make_config(pooling=pooling, max_length=100, **GEOMETRIES[geometry], **BACKBONES[backbone])
+    model = FFTPForAudioClassification(config)
+    labels = torch.tensor([0, 3])
+    model(torch.randn(2, 100, 128), labels=labels).loss.backward()
+    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # Attention ignores a constant added to every key.
+    assert [name for name in silent if not name.endswith("k_proj.bias")] == []
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_gradient_checkpointing_changes_nothing(make_config, backbone):
+    features, labels = torch.randn(2, 100, 128), torch.tensor([0, 3])
+    gradients = []
+    for checkpointing in (False, True):
+        model = build(make_config(**BACKBONES[backbone])).train()
+        if checkpointing:
+            # Older versions of transformers know the second name only, newer ones deprecate it.
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable()
+        model(features, labels=labels).loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+def test_drop_path_drops_whole_branches_in_training_only(make_config):
+    model = build(make_config(drop_path_rate=0.5))
+    rates = [layer.drop_path.rate for layer in model.fftp.layers]
+    assert rates == [0.0, 0.5]
+    drop_path = model.fftp.layers[1].drop_path
+    branch = torch.ones(2000, 3, 4)
+    assert (drop_path(branch) == branch).all()
+    dropped = drop_path.train()(branch).flatten(1)
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert (dropped == dropped[:, :1]).all()
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.1)
+
+
+def test_hidden_states_and_attentions(make_config):
+    model = build(make_config(), "eager")
+    outputs = model(torch.randn(2, 100, 128), output_hidden_states=True, output_attentions=True)
+    tokens = 2 + model.config.num_patches
+    assert [state.shape for state in outputs.hidden_states] == [(2, tokens, 48)] * 3
+    assert [weights.shape for weights in outputs.attentions] == [(2, 3, tokens, tokens)] * 2
+    torch.testing.assert_close(outputs.attentions[0].sum(dim=-1), torch.ones(2, 3, tokens))
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_patches_that_the_classifier_skips_change_nothing(make_config, attention, geometry):
+    model = build(make_config(**GEOMETRIES[geometry]), attention)
+    clips, mask = torch.randn(2, 100, 128), torch.ones(2, 100, dtype=torch.long)
+    mask[1, 40:] = 0
+    widths, logits, gradients = [], [], []
+    model.fftp.layers[-1].register_forward_hook(lambda layer, inputs, output: widths.append(output.shape[1]))
+    for pooled_only in (True, False):
+        model.zero_grad()
+        logits.append(model(clips, mask, pooled_only=pooled_only).logits)
+        logits[-1].square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert widths == [2, 2 + model.config.num_patches]
+    torch.testing.assert_close(*logits)
+    torch.testing.assert_close(*gradients)
+
+
+def test_no_patch_is_skipped_where_somebody_looks(make_config):
+    clips, widths = torch.randn(1, 100, 128), []
+
+    def run(attention="sdpa", settings=None, **arguments):
+        model = build(make_config(**(settings or {})), attention)
+        model.fftp.layers[-1].register_forward_hook(lambda layer, inputs, output: widths.append(output.shape[1]))
+        with torch.no_grad():
+            model(clips, **arguments)
+        return 2 * (model.config.pooling == "cls") + model.config.num_patches
+
+    expected = [
+        run(output_hidden_states=True), run("eager", output_attentions=True), run(settings={"pooling": "mean"}),
+        run(settings={"output_hidden_states": True}), run("flex_attention"),
+    ]  # fmt: skip
+    assert widths == expected
+
+
+@pytest.mark.parametrize("model_class", [FFTPForAudioClassification, FFTPForAudioFrameClassification])
+def test_tuples_where_the_config_asks_for_them(make_config, model_class):
+    model = model_class(make_config(return_dict=False)).eval()
+    (logits,) = model(torch.randn(1, 100, 128))
+    assert logits.shape[-1] == model.config.num_labels
+
+
+def test_losses_follow_the_problem_type(make_config):
+    features = torch.randn(3, 50, 128)
+    model = build(make_config())
+    logits = model(features).logits
+    indices = torch.tensor([0, 3, 1])
+    one_hot = torch.nn.functional.one_hot(indices, 4)
+    cross_entropy = torch.nn.functional.cross_entropy(logits, indices)
+    # A distribution over the labels is a soft label, whatever its dtype, and indices may have any integer dtype.
+    for labels in (indices, indices.int(), one_hot, one_hot.float(), one_hot.double()):
+        torch.testing.assert_close(model(features, labels=labels).loss, cross_entropy)
+    soft = torch.softmax(torch.randn(3, 4), dim=-1)
+    torch.testing.assert_close(model(features, labels=soft).loss, -(soft * logits.log_softmax(-1)).sum(-1).mean())
+    model.config.problem_type = "multi_label_classification"
+    binary = torch.nn.functional.binary_cross_entropy_with_logits(logits, one_hot.float())
+    for labels in (one_hot, one_hot.bool(), one_hot.float()):
+        torch.testing.assert_close(model(features, labels=labels).loss, binary)
+    model.config.problem_type = "regression"
+    torch.testing.assert_close(model(features, labels=soft).loss, (logits - soft).square().mean())
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "message"),
+    [
+        ("single_label_classification", torch.zeros(2, dtype=torch.long), r"\(2,\).*\(3,\)"),
+        ("single_label_classification", torch.zeros(3, 5), r"\(3, 5\).*\(3, 4\)"),
+        ("multi_label_classification", torch.zeros(3, dtype=torch.long), r"\(3,\).*\(3, 4\)"),
+        ("regression", torch.zeros(3), r"\(3,\).*\(3, 4\)"),
+    ],
+)
+def test_labels_of_the_wrong_shape(make_config, problem_type, labels, message):
+    model = build(make_config(problem_type=problem_type))
+    with pytest.raises(ValueError, match=message):
+        model(torch.randn(3, 50, 128), labels=labels)
+
+
+def test_unknown_problem_type(make_config):
+    model = build(make_config(problem_type=None))
+    with pytest.raises(ValueError, match="problem_type=None"):
+        model(torch.randn(3, 50, 128), labels=torch.zeros(3, 4))
+
+
+def test_input_of_the_wrong_shape(make_config):
+    model = build(make_config())
+    with pytest.raises(ValueError, match=r"\(2, 128, 50\).*128 mel bins"):
+        model(torch.randn(2, 128, 50))
+    with pytest.raises(ValueError, match=r"\(2, 49\).*\(2, 50\)"):
+        model(torch.randn(2, 50, 128), torch.ones(2, 49))
+
+
+def test_mamba_class_token_stands_in_the_middle_of_the_real_tokens(make_config):
+    model = build(make_config(**BACKBONES["fo-bi"]))
+    mask = torch.ones(2, 100, dtype=torch.long)
+    mask[1, 47:] = 0
+    tokens, token_mask, places = model.fftp.embeddings(torch.randn(2, 100, 128), mask)
+    # 19 and 8 patches.
+    assert places.tolist() == [[9], [4]]
+    assert token_mask.sum(dim=1).tolist() == [20, 9]
+    for row, place in enumerate((9, 4)):
+        torch.testing.assert_close(tokens[row, place], model.fftp.embeddings.cls_token[0, 0])
+
+
+def test_mamba_hidden_states_and_float32_residual(make_config):
+    model = build(make_config(**BACKBONES["fo-bi"])).to(torch.bfloat16)
+    outputs = model(torch.randn(2, 100, 128, dtype=torch.bfloat16), output_hidden_states=True)
+    assert [state.shape for state in outputs.hidden_states] == [(2, 20, 48)] * 3
+    assert outputs.hidden_states[-1].dtype == torch.float32
+    assert outputs.logits.dtype == torch.bfloat16
+    assert outputs.logits.isfinite().all()
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_bfloat16_training_stays_finite(make_config, backbone):
+    model = FFTPForAudioClassification(make_config(**BACKBONES[backbone])).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    features, labels = 3 * torch.randn(4, 100, 128), torch.arange(4)
+    losses = []
+    for _ in range(20):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(features, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("variant", ["fo-fo", "fo-bi", "bi-bi"])
+def test_mamba_starts_as_mamba_ssm_does_and_keeps_it_when_loaded(make_config, tmp_path, variant):
+    config = make_config(**BACKBONES[variant])
+    model = FFTPModel(config)
+    model.save_pretrained(tmp_path)
+    loaded = FFTPForAudioClassification.from_pretrained(tmp_path).fftp
+    for mixer, again in zip(model.layers, loaded.layers, strict=True):
+        mixer, again = mixer.mixer, again.mixer
+        for space in filter(None, (mixer.state_space, mixer.state_space_reverse)):
+            decays = [decay for decay in (space.A_log, space.A_log_reverse) if decay is not None]
+            assert len(decays) == (2 if variant == "fo-bi" else 1)
+            for decay in decays:
+                torch.testing.assert_close(decay.exp(), torch.arange(1.0, 17).expand_as(decay))
+            assert (space.D == 1).all()
+            steps = torch.nn.functional.softplus(space.dt_proj.bias)
+            assert 0.00099 < steps.min() < 0.01
+            assert 0.02 < steps.max() < 0.101
+            assert space.dt_proj.weight.abs().max() <= config.time_step_rank**-0.5
+        for name, parameter in mixer.named_parameters():
+            assert (parameter == again.get_parameter(name)).all()
+
+
+def test_weight_decay_leaves_out_what_must_not_shrink(make_config, tmp_path):
+    for backbone in ("ast", "bi-bi", "fo-bi"):
+        model = FFTPForAudioClassification(make_config(**BACKBONES[backbone]))
+        trainer = FFTPTrainer(model, TrainingArguments(tmp_path, report_to="none", use_cpu=True))
+        decayed = set(trainer.get_decay_parameter_names(model))
+        for name, parameter in model.named_parameters():
+            is_weight = parameter.ndim > 1 and not any(
+                part in name for part in ("A_log", "position_embeddings", "cls_token", "distillation_token")
+            )
+            assert (name in decayed) == is_weight, name
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_same_seed_same_numbers(make_config, backbone):
+    logits = [build(make_config(**BACKBONES[backbone]))(torch.ones(1, 80, 128)).logits for _ in range(2)]
+    assert (logits[0] == logits[1]).all()
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize(("backbone", "frozen_weights"), [("ast", False), ("merging", True), ("fo-bi", False)])
+def test_compiles_to_one_graph(make_config, backbone, frozen_weights):
+    model = build(make_config(**{"num_hidden_layers": 1} | BACKBONES[backbone]))
+    compiled = torch.compile(model, fullgraph=True)
+    # The second length makes the graph one for any length.
+    for frames in (60, 45):
+        features, mask = torch.randn(2, frames, 128), torch.ones(2, frames, dtype=torch.long)
+        mask[1, 33:] = 0
+        with torch.no_grad(), inductor.patch(freezing=frozen_weights):
+            expected = model(features, mask).logits
+            torch.testing.assert_close(compiled(features, mask).logits, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backbone", ["ast", "merging", "fo-bi", "bi-bi"])
+def test_exports(make_config, backbone):
+    model = build(make_config(**{"num_hidden_layers": 1} | BACKBONES[backbone]))
+    features, mask = torch.randn(2, 60, 128), torch.ones(2, 60, dtype=torch.long)
+    mask[1, 33:] = 0
+    with torch.no_grad():
+        exported = torch.export.export(model, (features, mask)).module()
+        torch.testing.assert_close(exported(features, mask).logits, model(features, mask).logits)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_save_and_load(make_config, tmp_path, backbone):
+    model = build(make_config(patch_size=(128, 8), time_stride=4, **BACKBONES[backbone]))
+    model.save_pretrained(tmp_path)
+    loaded = FFTPForAudioClassification.from_pretrained(tmp_path)
+    features = torch.randn(2, 50, 128)
+    assert (loaded(features).logits == model(features).logits).all()
+    base = FFTPModel.from_pretrained(tmp_path)
+    torch.testing.assert_close(base(features).pooler_output, model.fftp(features).pooler_output)
+
+
+def test_new_weights_are_initialised_when_loading(make_config, tmp_path):
+    config = make_config()
+    FFTPModel(config).save_pretrained(tmp_path)
+    model = FFTPForAudioClassification.from_pretrained(tmp_path)
+    weight = model.classifier.dense.weight
+    assert weight.std().item() == pytest.approx(config.initializer_range, rel=0.3)
+    assert (model.classifier.layernorm.weight == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("frames", "fields", "giga"),
+    [
+        (1024, {"patch_size": 16, "frequency_stride": 10, "time_stride": 10}, 103.35),
+        (1000, {"patch_size": (128, 10), "time_stride": 1}, 85.31),
+        (1000, {"patch_size": (128, 10), "time_stride": 5}, 17.27),
+        (1000, {"patch_size": (128, 50), "time_stride": 10}, 8.8),
+    ],
+)
+def test_multiply_adds_of_the_paper(frames, fields, giga):
+    config = FFTPConfig(max_length=frames, num_labels=527, **fields)
+    assert multiply_adds(config, frames) / 1e9 == pytest.approx(giga, abs=0.01 if giga > 10 else 0.05)
+
+
+def test_flops_leave_out_what_the_last_layer_skips():
+    config = FFTPConfig(num_hidden_layers=1)
+    whole, skipped = (sum(count_flops(config, 998, whole).values()) for whole in (True, False))
+    tokens, width = 200, 768
+    # Query, output and feed-forward layer, and the two products of attention, at 2 FLOPs each.
+    per_token = 2 * (2 * width**2 + 2 * width * config.intermediate_size + 2 * tokens * width)
+    assert whole - skipped == (tokens - 2) * per_token

@@ -1,0 +1,519 @@
+"""train.py from every kind of source to a folder that works where this package is not installed."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from datasets import Dataset
+
+import train
+from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.training.arguments import ModelArguments
+from modeling_fftp.training.audio_dataset import hold_out_fraction, load_splits
+from tests.support import ROOT, TINY, run_training
+
+PARQUET_CARD = """---
+dataset_info:
+  features:
+  - name: sound
+    dtype: audio
+  - name: kind
+    dtype:
+      class_label:
+        names: {{0: {}, 1: {}, 2: {}}}
+  - name: fold
+    dtype: int32
+---
+"""
+
+
+def test_audio_folder_is_learnt(trained):
+    results = json.loads((trained / "validation_results.json").read_text())
+    assert results["validation_accuracy"] >= 0.9
+    config = json.loads((trained / "config.json").read_text())
+    assert config["label2id"] == {"high": 0, "low": 1, "noise": 2}
+    assert config["problem_type"] == "single_label_classification"
+    assert config["max_length"] < 100
+
+
+def test_statistics_are_those_of_the_training_audio(trained, clip_folder):
+    from feature_extraction import FFTPFeatureExtractor
+    from modeling_fftp.audio_stream_fftp import read_audio
+
+    extractor = FFTPFeatureExtractor.from_pretrained(trained)
+    clips = [read_audio(path, 16000) for path in sorted((clip_folder / "train").rglob("*.wav"))]
+    raw = FFTPFeatureExtractor(do_normalize=False)(clips, sampling_rate=16000, padding=False)["input_values"]
+    cells = np.concatenate(raw).astype(np.float64)
+    assert extractor.mean == pytest.approx(cells.mean(), abs=1e-3)
+    assert extractor.std == pytest.approx(cells.std(), abs=1e-3)
+
+
+def test_folder_holds_what_the_hub_needs(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert {
+        "config.json", "preprocessor_config.json", "model.safetensors", "configuration_fftp.py", "modeling_fftp.py",
+        "layers_ast_fftp.py", "feature_extraction_fftp.py", "log_mel_fftp.py", "arguments.json", "trainer_state.json",
+    } <= names  # fmt: skip
+    assert not names & {"collator.py", "spec_mask.py", "audio_fftp.py", "augmentation.py"}
+
+
+def test_folder_works_without_either_package(trained, clip_folder, run_without_package):
+    sound, rate = soundfile.read(clip_folder / "validation" / "low" / "1.wav", dtype="float32", always_2d=True)
+    assert rate == 16000
+    clips = [sound[:, 0], sound[:2000, 0]]
+    np.savez(trained.parent / "clips.npz", *clips)
+    output = run_without_package(f"""
+import json, numpy as np, torch
+from transformers import (
+    AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, AutoModelForAudioFrameClassification, pipeline
+)
+folder = {str(trained)!r}
+clips = list(np.load({str(trained.parent / "clips.npz")!r}).values())
+extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForAudioClassification.from_pretrained(folder, trust_remote_code=True)
+AutoModel.from_pretrained(folder, trust_remote_code=True)
+frames = AutoModelForAudioFrameClassification.from_pretrained(folder, trust_remote_code=True)
+tag = pipeline("audio-tagging", model=folder, trust_remote_code=True)
+classify = pipeline("audio-classification", model=folder, trust_remote_code=True, top_k=None)
+with torch.no_grad():
+    features = extractor(clips, sampling_rate=16000, return_tensors="pt")
+    logits, steps = model(**features).logits, frames(**features).logits.shape
+    model.feature_extractor = extractor
+    of_sound = model(torch.from_numpy(clips[1])[None]).logits
+print(json.dumps({{
+    "logits": logits.tolist(), "of_sound": of_sound.tolist(), "steps": steps, "tagged": tag(clips, batch_size=2),
+    "batched": classify(clips, batch_size=2), "alone": classify(clips[1]),
+}}))
+""")
+    answer = json.loads(output.splitlines()[-1])
+    model = FFTPForAudioClassification.from_pretrained(trained)
+    extractor = train.FFTPFeatureExtractor.from_pretrained(trained)
+    with torch.no_grad():
+        expected = model(**extractor(clips, sampling_rate=16000, return_tensors="pt")).logits
+    torch.testing.assert_close(torch.tensor(answer["logits"]), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.tensor(answer["of_sound"]), expected[1:], atol=1e-5, rtol=0)
+    assert answer["batched"][0][0]["label"] == "low"
+    assert [tagged["labels"] for tagged in answer["tagged"]] == answer["batched"]
+    assert answer["steps"][0] == len(clips)
+    scores = expected.softmax(dim=-1)
+    for clip, row in zip(answer["batched"], scores, strict=True):
+        assert {item["label"]: pytest.approx(item["score"], abs=1e-5) for item in clip} == {
+            model.config.id2label[index]: score for index, score in enumerate(row.tolist())
+        }
+    assert [item["score"] for item in answer["alone"]] == pytest.approx(
+        [item["score"] for item in answer["batched"][1]], abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("path", [os.environ["PATH"], ""], ids=["with a compiler", "without"])
+def test_mamba_folder_works_without_either_package(clip_folder, tmp_path, run_without_package, path):
+    mamba = ["--backbone", "mamba", "--layer_norm_eps", "1e-5"]
+    run_training(tmp_path / "out", "--dataset_name", clip_folder, *mamba)
+    shutil.copytree(tmp_path / "out", tmp_path / "copy")
+    sound, _ = soundfile.read(clip_folder / "validation" / "low" / "1.wav", dtype="float32", always_2d=True)
+    np.save(tmp_path / "clip.npy", sound[:, 0])
+    output = run_without_package(
+        f"""
+import json, numpy as np
+from transformers import pipeline
+folders = [{str(tmp_path / "out")!r}, {str(tmp_path / "copy")!r}]
+# The code of both folders is loaded before either model runs.
+pipelines = [pipeline("audio-classification", model=folder, trust_remote_code=True) for folder in folders]
+print(json.dumps([classify(np.load({str(tmp_path / "clip.npy")!r}), top_k=None) for classify in pipelines]))
+""",
+        PATH=path,
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+    )
+    assert any((tmp_path / "cache").rglob("selective_scan_*.so")) == bool(path)
+    first, second = json.loads(output.splitlines()[-1])
+    assert first == second
+    scores = {item["label"]: item["score"] for item in first}
+    model = FFTPForAudioClassification.from_pretrained(tmp_path / "out")
+    extractor = train.FFTPFeatureExtractor.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        expected = model(**extractor(sound[:, 0], sampling_rate=16000, return_tensors="pt")).logits.softmax(dim=-1)[0]
+    assert scores == {name: pytest.approx(expected[i].item(), abs=1e-5) for name, i in model.config.label2id.items()}
+
+
+def test_fine_tuning_takes_the_extractor_and_a_new_head(trained, clip_folder, tmp_path):
+    lines = [f"{path},{'tone' if path.parent.name != 'noise' else 'hiss'}" for path in clip_folder.rglob("*.wav")]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,class", *lines]))
+    run_training(tmp_path / "out", "--dataset_name", tmp_path / "clips.csv", "--model_name_or_path", trained)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["id2label"] == {"0": "hiss", "1": "tone"}
+    before, after = (
+        json.loads((folder / "preprocessor_config.json").read_text()) for folder in (trained, tmp_path / "out")
+    )
+    assert (before["mean"], before["std"]) == (after["mean"], after["std"])
+    old, new = (FFTPForAudioClassification.from_pretrained(folder) for folder in (trained, tmp_path / "out"))
+    drift = (old.fftp.layernorm.weight - new.fftp.layernorm.weight).abs().max()
+    assert 0 < drift < 0.1
+
+
+@pytest.mark.parametrize(("names", "is_new"), [(["high", "low", "noise"], False), (["a", "b", "c"], True)])
+def test_a_head_for_as_many_other_classes_starts_anew(trained, names, is_new):
+    arguments = ModelArguments(model_name_or_path=str(trained))
+    model, _ = train.build_model(arguments, None, 1.0, names, "single_label_classification", False)
+    old = FFTPForAudioClassification.from_pretrained(trained).classifier.dense
+    assert torch.equal(model.classifier.dense.weight, old.weight) != is_new
+    assert model.classifier.dense.weight.std().item() == pytest.approx(model.config.initializer_range, rel=0.5)
+
+
+@pytest.mark.parametrize(("layers", "expected"), [(None, ()), ([1], (1,))])
+def test_a_checkpoint_merges_tokens_only_where_told(make_config, extractor, tmp_path, layers, expected):
+    FFTPForAudioClassification(make_config()).save_pretrained(tmp_path)
+    extractor.save_pretrained(tmp_path)
+    arguments = ModelArguments(model_name_or_path=str(tmp_path), token_merge_layers=layers)
+    model, _ = train.build_model(arguments, None, 1.0, ["high", "low"], "single_label_classification", False)
+    assert tuple(model.config.token_merge_layers) == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "held_out"), [([5] * 20, 20), ([1, 2, 40], 5), ([2, 2], 2), ([50, 50], 10), ([1, 3], 1)]
+)
+def test_small_data_is_split_by_class(counts, held_out):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    clips = Dataset.from_dict({"labels": labels, "number": np.arange(len(labels))})
+    keep, hold = hold_out_fraction(clips, 0.1, seed=0)
+    assert len(hold) == held_out
+    assert sorted([*keep["number"], *hold["number"]]) == [*range(len(labels))]
+    assert not {label for label, count in enumerate(counts) if count == 1} & {*hold["labels"]}
+    with pytest.raises(ValueError, match="expected two clips of one class to split"):
+        hold_out_fraction(Dataset.from_dict({"labels": [0, 1]}), 0.1, seed=0)
+
+
+def test_files_that_libsndfile_cannot_read_are_counted(clip_folder, tmp_path, caplog):
+    shutil.copytree(clip_folder / "train", tmp_path / "clips")
+    for name in ("phone.m4a", ".hidden"):
+        (tmp_path / "clips" / "low" / name).write_bytes(b"")
+    splits = load_splits(str(tmp_path / "clips"))
+    assert len(splits["train"]) == 36
+    assert "are passed over: {'.m4a': 1}" in caplog.text
+    shutil.rmtree(tmp_path / "clips" / "high")
+    for path in (tmp_path / "clips").rglob("*.wav"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"no sound files below .*found {'\.m4a': 1}"):
+        load_splits(str(tmp_path / "clips"))
+
+
+def test_csv_with_relative_paths(clip_folder, tmp_path):
+    paths = sorted(clip_folder.rglob("*.wav"))
+    lines = [f"{path.relative_to(clip_folder)},{path.parent.name}" for path in paths]
+    (clip_folder / "clips.csv").write_text("\n".join(["file,label", *lines]))
+    run_training(tmp_path, "--dataset_name", clip_folder / "clips.csv")
+    (clip_folder / "clips.csv").unlink()
+    assert json.loads((tmp_path / "config.json").read_text())["label2id"] == {"high": 0, "low": 1, "noise": 2}
+
+
+def test_parquet_with_groups(clip_folder, tmp_path):
+    paths = sorted((clip_folder / "train").rglob("*.wav"))
+    names = sorted({path.parent.name for path in paths})
+    rows = {
+        "sound": [{"bytes": path.read_bytes(), "path": path.name} for path in paths],
+        "kind": [names.index(path.parent.name) for path in paths],
+        "fold": [index % 3 for index in range(len(paths))],
+    }
+    (tmp_path / "data" / "data").mkdir(parents=True)
+    Dataset.from_dict(rows).to_parquet(tmp_path / "data" / "data" / "train-00000-of-00001.parquet")
+    (tmp_path / "data" / "README.md").write_text(PARQUET_CARD.format(*names))
+    source = ["--dataset_name", tmp_path / "data", "--validation_column", "fold"]
+    run_training(tmp_path / "out", *source, "--validation_value", 1)
+    results = json.loads((tmp_path / "out" / "validation_results.json").read_text())
+    assert results["validation_samples_per_second"] > 0
+    with pytest.raises(ValueError, match=r"fold='7' holds 0 of 36 clips.*'0'.*'1'.*'2'"):
+        run_training(tmp_path / "other", *source, "--validation_value", 7)
+
+
+def test_several_labels_per_clip(clip_folder, tmp_path):
+    paths = sorted(clip_folder.rglob("*.wav"))
+    tags = {"low": ["tone", "low"], "high": ["tone"], "noise": []}
+    lines = [json.dumps({"audio": str(path), "labels": tags[path.parent.name]}) for path in paths]
+    (tmp_path / "clips.jsonl").write_text("\n".join(lines))
+    run_training(tmp_path / "out", "--dataset_name", tmp_path / "clips.jsonl", "--num_train_epochs", 10)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["problem_type"] == "multi_label_classification"
+    assert config["label2id"] == {"low": 0, "tone": 1}
+    assert json.loads((tmp_path / "out" / "validation_results.json").read_text())["validation_map"] > 0.5
+
+
+def test_audioset_labels_and_class_names(clip_folder, tmp_path):
+    paths = sorted(clip_folder.rglob("*.wav"))
+    tags = {"low": '"/m/1, /m/2"', "high": "/m/2", "noise": "/m/3"}
+    lines = [f"{path},{tags[path.parent.name]}" for path in paths]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,labels", *lines]))
+    (tmp_path / "names.csv").write_text('index,mid,display_name\n0,/m/3,Hiss\n1,/m/1,"Low, deep"\n2,/m/2,Tone\n')
+    source = ["--dataset_name", tmp_path / "clips.csv", "--label_separator", ","]
+    run_training(tmp_path / "out", *source, "--class_names_file", tmp_path / "names.csv", "--max_train_samples", 16)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["label2id"] == {"Hiss": 0, "Low, deep": 1, "Tone": 2}
+    assert config["problem_type"] == "multi_label_classification"
+    (tmp_path / "names.csv").write_text("mid,display_name\n/m/3,Hiss\n")
+    with pytest.raises(ValueError, match=r"names\.csv: expected .* index \(0, 1, \.\.\.\), id, display name"):
+        run_training(tmp_path / "other", *source, "--class_names_file", tmp_path / "names.csv")
+
+
+def test_results_per_class(trained):
+    per_class = json.loads((trained / "validation_per_class.json").read_text())["per_class"]
+    assert {name: values["positives"] for name, values in per_class.items()} == {"high": 4, "low": 4, "noise": 4}
+    results = json.loads((trained / "validation_results.json").read_text())
+    recalls = [values["recall"] for values in per_class.values()]
+    assert np.mean(recalls) == pytest.approx(results["validation_accuracy"])
+
+
+def test_broken_clips_are_left_out_and_named(clip_folder, tmp_path, caplog):
+    data = shutil.copytree(clip_folder, tmp_path / "data")
+    (data / "train" / "low" / "text.wav").write_text("no sound")
+    soundfile.write(data / "validation" / "high" / "empty.wav", np.zeros(0), 16000)
+    allow = ["--max_left_out", 0.1]
+    run_training(tmp_path / "out", "--dataset_name", data, *allow)
+    assert "train: 1 clips (2.7%) cannot be used" in caplog.text
+    rows = list(csv.DictReader((tmp_path / "out" / "left_out_clips.csv").open()))
+    assert [(row["split"], Path(row["source"]).name) for row in rows] == [
+        ("train", "text.wav"), ("validation", "empty.wav"),
+    ]  # fmt: skip
+    assert "cannot decode" in rows[0]["problem"]
+    assert "no samples" in rows[1]["problem"]
+    with pytest.raises(ValueError, match=r"train: 1 clips .* cannot be used; .*left_out_clips\.csv.* At most 0\.0%"):
+        run_training(tmp_path / "strict", "--dataset_name", data, "--max_left_out", 0)
+    assert not (tmp_path / "strict" / "model.safetensors").exists()
+    shutil.copy(data / "train" / "low" / "0.wav", data / "train" / "low" / "text.wav")
+    (data / "validation" / "high" / "empty.wav").unlink()
+    shutil.rmtree(tmp_path / "out" / "checkpoint-5")
+    (tmp_path / "out" / "model.safetensors").unlink()
+    run_training(tmp_path / "out", "--dataset_name", data, "--max_left_out", 0)
+    assert not (tmp_path / "out" / "left_out_clips.csv").exists()
+
+
+def test_mislabelled_clips_are_left_out(clip_folder, tmp_path):
+    rows = [{"audio": str(path), "label": path.parent.name} for path in sorted(clip_folder.rglob("*.wav"))]
+    for split, wrong in (("train", None), ("validation", "unheard")):
+        changed = [{**row, "label": wrong} if index == 5 else row for index, row in enumerate(rows)]
+        Dataset.from_list(changed).to_parquet(tmp_path / "data" / f"{split}.parquet")
+    run_training(tmp_path / "out", "--dataset_name", tmp_path / "data")
+    rows = list(csv.DictReader((tmp_path / "out" / "left_out_clips.csv").open()))
+    assert [(row["split"], row["row"], row["problem"]) for row in rows] == [
+        ("train", "5", "no label"),
+        ("validation", "5", "label 'unheard' is not among the 3 classes"),
+    ]
+
+
+def test_features_from_other_places_train_the_same_model(clip_folder, tmp_path):
+    plain = ["--dataset_name", clip_folder, "--mixup_probability", 0, "--roll_frames", 0, "--noise", 0]
+    plain += ["--spec_mask_budget", 0]
+    run_training(tmp_path / "sound", *plain)
+    run_training(tmp_path / "features", *plain, "--cache_features", "true")
+    run_training(tmp_path / "device", *plain, "--features_on_device", "true")
+    models = [FFTPForAudioClassification.from_pretrained(tmp_path / name) for name in ("sound", "features", "device")]
+    for parameters in zip(*(model.parameters() for model in models), strict=True):
+        for other in parameters[1:]:
+            torch.testing.assert_close(parameters[0], other, atol=1e-4, rtol=1e-3)
+    with pytest.raises(SystemExit, match="--cache_features goes with --mixup_probability 0"):
+        run_training(tmp_path / "mixed", "--dataset_name", clip_folder, "--cache_features", "true")
+    with pytest.raises(SystemExit, match="--cache_features leaves nothing to compute on the device"):
+        run_training(tmp_path / "both", *plain, "--cache_features", "true", "--features_on_device", "true")
+
+
+@pytest.mark.parametrize("result", [["--ema_decay", "0.9"], ["--average_last_epochs", "2"]], ids=" ".join)
+def test_averaged_weights_and_the_other_options(clip_folder, tmp_path, result):
+    options = ["--class_balanced", "true", "--label_smoothing_factor", 0.1, "--spec_augment_bins", 24]
+    run_training(tmp_path, "--dataset_name", clip_folder, *result, *options, "--num_train_epochs", 2)
+    assert (tmp_path / "checkpoint-10" / "averaged_weights.safetensors").exists()
+    assert json.loads((tmp_path / "arguments.json").read_text())["label_smoothing_factor"] == 0.1
+
+
+def test_killed_and_resumed_is_as_if_nothing_had_happened(clip_folder, tmp_path):
+    arguments = [*TINY, "--dataset_name", str(clip_folder), "--num_train_epochs", "12"]
+    train.main([*arguments, "--output_dir", str(tmp_path / "whole")])
+    broken = [*arguments, "--output_dir", str(tmp_path / "broken")]
+    process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *broken], stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "broken").glob("checkpoint-[123]*/trainer_state.json")) and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -9
+    assert not (tmp_path / "broken" / "model.safetensors").exists()
+    train.main([*broken, "--resume_from_checkpoint", "true"])
+    whole, resumed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken"))
+    assert whole == resumed
+
+
+def launch(processes, *arguments):
+    """Run train.py in several processes on the CPU; its log. accelerate starts several there only by way of MPI."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
+    command += [str(ROOT / "train.py"), *arguments, "--use_cpu", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_excluded_classes_are_neither_used_nor_counted(clip_folder, tmp_path):
+    source = ["--dataset_name", clip_folder, "--max_left_out", 0]
+    run_training(tmp_path / "out", *source, "--exclude_labels", "noise")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["label2id"] == {"high": 0, "low": 1}
+    per_class = json.loads((tmp_path / "out" / "validation_per_class.json").read_text())["per_class"]
+    assert sum(values["positives"] for values in per_class.values()) == 8
+    with pytest.raises(ValueError, match=r"--exclude_labels 'nose' is not among the classes \['high'"):
+        run_training(tmp_path / "other", *source, "--exclude_labels", "nose")
+
+
+def test_best_checkpoint_is_that_of_the_metric(trained):
+    state = json.loads((trained / "trainer_state.json").read_text())
+    accuracies = [entry["eval_accuracy"] for entry in state["log_history"] if "eval_accuracy" in entry]
+    assert state["best_metric"] == max(accuracies)
+
+
+def test_evaluation_of_a_checkpoint_for_other_classes_is_refused(trained, clip_folder, tmp_path):
+    lines = [f"{path},{path.parent.name.upper()}" for path in clip_folder.rglob("*.wav")]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,class", *lines]))
+    evaluate = ["--dataset_name", tmp_path / "clips.csv", "--do_train", "false"]
+    with pytest.raises(ValueError, match=r"tells apart \['high', 'low', 'noise'\]; the data has \['HIGH'"):
+        run_training(tmp_path / "out", *evaluate, "--model_name_or_path", trained)
+    with pytest.raises(SystemExit, match="name it with --model_name_or_path"):
+        run_training(tmp_path / "out", *evaluate)
+
+
+def test_two_processes_measure_what_one_does(trained, clip_folder, tmp_path):
+    evaluate = ["--dataset_name", str(clip_folder), "--model_name_or_path", str(trained), "--do_train", "false"]
+    evaluate += ["--per_device_eval_batch_size", "5", "--disable_tqdm", "true"]
+    results = []
+    for processes in ("1", "2"):
+        folder = tmp_path / processes
+        log = launch(processes, *evaluate, "--output_dir", str(folder))
+        assert f"({processes} processes)" in log
+        metrics = json.loads((folder / "validation_results.json").read_text())
+        results.append({name: metrics[f"validation_{name}"] for name in ("accuracy", "map", "mauc", "top5_accuracy")})
+        assert (folder / "validation_per_class.json").exists()
+    assert results[0] == pytest.approx(results[1])
+
+
+def test_two_processes_train_one_model(clip_folder, tmp_path):
+    arguments = [*TINY, "--dataset_name", str(clip_folder), "--output_dir", str(tmp_path / "out")]
+    log = launch("2", *arguments, "--class_balanced", "true", "--ema_decay", "0.9")
+    assert "effective batch 16 clips (2 processes)" in log
+    assert FFTPForAudioClassification.from_pretrained(tmp_path / "out").num_labels == 3
+
+
+def test_data_results_count_what_was_trained_on(clip_folder, tmp_path):
+    run_training(tmp_path, "--dataset_name", clip_folder / "train", "--max_train_samples", 10)
+    splits = json.loads((tmp_path / "data_results.json").read_text())["splits"]
+    assert splits["train"]["clips"] == 10
+    # A tenth of 36 clips validates; none is longer than 0.8 s.
+    assert splits["validation"]["clips"] == 4
+    assert 0 < splits["train"]["hours"] < 10 * 0.8 / 3600
+
+
+def test_a_fine_tuned_recipe_names_no_folder_of_this_machine(trained, clip_folder, tmp_path):
+    run_training(tmp_path, "--dataset_name", clip_folder, "--model_name_or_path", trained)
+    assert json.loads((tmp_path / "recipe.json").read_text())["model_name_or_path"] == trained.name
+    assert str(trained) not in (tmp_path / "README.md").read_text()
+
+
+def test_same_seed_same_weights(clip_folder, tmp_path):
+    weights = []
+    for name in ("first", "second"):
+        run_training(tmp_path / name, "--dataset_name", clip_folder, "--seed", 3)
+        weights.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("name", ["esc10", "fsdd"])
+def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, name):
+    recipe = ROOT / "hub_cards" / "fftp-ast-tiny-speech-commands-ar" / "recipe.json"
+    small = [
+        "--max_train_samples",
+        "16",
+        "--num_train_epochs",
+        "1",
+        "--disable_tqdm",
+        "true",
+        "--num_hidden_layers",
+        "1",
+    ]
+    train.main([str(recipe), "--dataset_name", str(shared_dataset(name)), "--output_dir", str(tmp_path), *small])
+    assert len(json.loads((tmp_path / "config.json").read_text())["id2label"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--dataset_name", "x", "--learing_rate", "1"],
+            "unknown argument 'learing_rate' .* did you mean 'learning_rate'",
+        ),
+        ([], "--dataset_name is missing"),
+        (["--dataset_name", "x", "--validation_column", "fold"], "--validation_value go together"),
+        (["--dataset_name", "x", "--colored_noise_snr", "40", "10"], "expected two ratios in dB, the lower first"),
+    ],
+)
+def test_misspelt_arguments(tmp_path, arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        train.main(["--output_dir", str(tmp_path), *arguments])
+
+
+def test_a_trained_folder_is_not_overwritten(trained, clip_folder):
+    before = (trained / "model.safetensors").read_bytes()
+    with pytest.raises(SystemExit, match="holds a model already"):
+        run_training(trained, "--dataset_name", clip_folder)
+    assert (trained / "model.safetensors").read_bytes() == before
+
+
+def test_misspelt_recipe_keys(tmp_path):
+    (tmp_path / "recipe.json").write_text('{"spec_mask_bugdet": 0.1}')
+    with pytest.raises(SystemExit, match=r"'spec_mask_bugdet' in .*recipe\.json; did you mean 'spec_mask_budget'"):
+        train.main([str(tmp_path / "recipe.json"), "--dataset_name", "x", "--output_dir", str(tmp_path)])
+
+
+GEOMETRY = {"stride1": ([128, 10], 1), "stride5": ([128, 10], 5), "stride10": ([128, 50], 10)}
+SQUARE = {"ast": ([16, 16], 10), "mamba": ([16, 16], 16)}
+
+
+def test_every_recipe_is_valid_and_what_its_name_says():
+    recipes = sorted((ROOT / "hub_cards").glob("*/recipe.json"))
+    base = [recipe for recipe in recipes if "-base-" in recipe.parent.name]
+    assert len(base) == 2 * 2 * 4 * 2
+    for recipe in recipes:
+        model, data, augmentation, _ = train.parse_arguments([str(recipe), "--dataset_name", "x", "--output_dir", "y"])
+        shape = dict(vars(model))
+        shape.pop("model_name_or_path")
+        train.FFTPConfig(max_length=998, **shape)
+        name = recipe.parent.name
+        assert model.backbone in name
+        for geometry, (patch_size, time_stride) in (GEOMETRY | {"square": SQUARE[model.backbone]}).items():
+            if geometry in name.split("-"):
+                assert (model.patch_size, model.time_stride) == (patch_size, time_stride)
+        if recipe in base:
+            assert bool(augmentation.spec_mask_budget) == name.endswith("-specmask")
+            assert bool(augmentation.spec_augment_bins) != name.endswith("-specmask")
+            assert (data.max_seconds == 10.0) == ("audioset" in name)
+
+
+def test_missing_columns_are_named(clip_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"no audio column 'sound'.*'audio'"):
+        run_training(tmp_path, "--dataset_name", clip_folder, "--audio_column_name", "sound")
+
+
+def test_missing_splits_are_named(clip_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"no split 'training'.*'train', 'validation'"):
+        run_training(tmp_path, "--dataset_name", clip_folder, "--train_split_name", "training")
+
+
+def test_checkpoints_for_another_rate_are_refused(trained, clip_folder, tmp_path):
+    FFTPForAudioClassification.from_pretrained(trained).save_pretrained(tmp_path / "8000")
+    train.FFTPFeatureExtractor(sampling_rate=8000).save_pretrained(tmp_path / "8000")
+    with pytest.raises(ValueError, match=r"8000 Hz.*16000 Hz"):
+        run_training(tmp_path, "--dataset_name", clip_folder, "--model_name_or_path", tmp_path / "8000")
+
+
+def test_help_needs_no_data():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--spec_mask_budget" in done.stdout

@@ -1,0 +1,217 @@
+"""FFTPTrainer: weighted sampling and averaged weights, also across a checkpoint."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback, TrainingArguments
+
+from feature_extraction import SpecMask, SpecMaskDataCollator
+from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.training.arguments import parse_arguments
+from modeling_fftp.training.trainer import (
+    ClassBalancedSampler,
+    FFTPTrainer,
+    WeightAveraging,
+    gains_from_bfloat16,
+    last_whole_checkpoint,
+)
+
+
+class Recorder(TrainerCallback):
+    """Keeps the weights after every step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_step_end(self, args, state, control, model, **kwargs):
+        self.steps.append({name: value.detach().clone() for name, value in model.named_parameters()})
+
+
+@pytest.fixture
+def examples():
+    rng = np.random.default_rng(0)
+    return [
+        {"input_values": rng.normal(size=(30, 128)).astype(np.float32), "labels": index % 4} for index in range(12)
+    ]
+
+
+@pytest.fixture
+def build(make_config, extractor, examples, tmp_path):
+    """A trainer over 12 clips in 3 steps an epoch, and its recorder."""
+
+    def make(averaging, folder="run", **settings):
+        arguments = {
+            "num_train_epochs": 4, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "use_cpu": True,
+            "remove_unused_columns": False, "report_to": "none", "disable_tqdm": True, "save_strategy": "epoch",
+        }  # fmt: skip
+        torch.manual_seed(0)
+        recorder = Recorder()
+        trainer = FFTPTrainer(
+            FFTPForAudioClassification(make_config()),
+            TrainingArguments(tmp_path / folder, **(arguments | settings)),
+            data_collator=SpecMaskDataCollator(extractor, training=False),
+            train_dataset=examples,
+            eval_dataset=examples,
+            callbacks=[recorder],
+            averaging=averaging,
+        )
+        return trainer, recorder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("processor", "instructions", "gains"),
+    [
+        ("AMD EPYC", {"avx512_bf16"}, True),
+        ("AMD EPYC", {"avx512_vnni"}, False),
+        ("Intel Xeon", {"avx512_bf16"}, False),
+        ("Intel Xeon", {"avx512_bf16", "amx_bf16"}, True),
+        ("Neoverse V1", {"bf16"}, True),
+    ],
+)
+def test_bfloat16_is_taken_where_it_is_faster(monkeypatch, processor, instructions, gains):
+    capabilities = {"cpu_name": processor} | dict.fromkeys(instructions, True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert gains_from_bfloat16(on_cpu=True) is gains
+    arguments = ["--dataset_name", "DATA", "--output_dir", "runs", "--use_cpu", "true", "--auto_bf16", "true"]
+    assert parse_arguments(arguments)[-1].bf16 is gains
+
+
+def test_torch_names_the_processor():
+    # Its documentation does not promise this, and without it Intel processors would not be told from others.
+    assert torch.cpu.get_capabilities()["cpu_name"]
+
+
+def test_rare_classes_are_drawn_as_often_as_common_ones():
+    labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)
+    sampler = ClassBalancedSampler(labels, seed=1)
+    drawn = labels[list(sampler)].bincount()
+    assert len(sampler) == drawn.sum() == 1000
+    assert (drawn - 1000 / 3).abs().max() < 60
+
+
+def test_clips_with_several_classes_weigh_their_sum():
+    sampler = ClassBalancedSampler(torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
+    assert sampler.weights.tolist() == [1.5, 0.5]
+    with pytest.raises(ValueError, match="1 of 2 clips have no class"):
+        ClassBalancedSampler(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+
+
+def test_each_epoch_draws_its_own_clips():
+    sampler = ClassBalancedSampler(torch.arange(4).repeat(50), seed=3)
+    first = list(sampler)
+    assert first == list(sampler)
+    sampler.set_epoch(1)
+    assert first != list(sampler)
+
+
+def test_moving_average_is_the_result(build):
+    trainer, recorder = build(WeightAveraging(ema_decay=0.9))
+    trainer.train()
+    expected = recorder.steps[0]
+    for count, weights in enumerate(recorder.steps[1:], start=1):
+        decay = min(0.9, (1 + count) / (10 + count))
+        expected = {name: decay * expected[name] + (1 - decay) * weights[name] for name in weights}
+    for name, value in trainer.model.named_parameters():
+        torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=1e-5)
+        assert not torch.equal(value, recorder.steps[-1][name])
+
+
+def test_mean_of_the_last_epochs_is_the_result(build):
+    trainer, recorder = build(WeightAveraging(last_epochs=2))
+    trainer.train()
+    for name, value in trainer.model.named_parameters():
+        torch.testing.assert_close(value, (recorder.steps[8][name] + recorder.steps[11][name]) / 2)
+
+
+def test_evaluation_uses_the_average_and_training_goes_on_without_it(build):
+    plain, plain_steps = build(None, "plain")
+    plain.train()
+    trainer, recorder = build(WeightAveraging(ema_decay=0.9), eval_strategy="epoch")
+    trainer.train()
+    for one, other in zip(plain_steps.steps, recorder.steps, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    last = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry][-1]
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(last)
+
+
+@pytest.mark.parametrize("averaging", [{"ema_decay": 0.9}, {"last_epochs": 3}], ids=str)
+def test_resumed_average_is_that_of_an_unbroken_run(build, tmp_path, averaging):
+    whole, _ = build(WeightAveraging(**averaging), "whole")
+    whole.train()
+    build(WeightAveraging(**averaging))[0].train()
+    for late in (9, 12):
+        (tmp_path / "run" / f"checkpoint-{late}" / "trainer_state.json").unlink()
+    resumed, recorder = build(WeightAveraging(**averaging))
+    resumed.train(resume_from_checkpoint=True)
+    assert len(recorder.steps) == 6
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_sound_becomes_features_in_the_trainer(make_config, extractor, tmp_path):
+    rng = np.random.default_rng(0)
+    examples = [{"audio": rng.normal(size=16000 - 900 * i).astype(np.float32), "labels": i % 4} for i in range(8)]
+
+    def train(defer_features):
+        arguments = TrainingArguments(
+            tmp_path / str(defer_features), num_train_epochs=2, per_device_train_batch_size=2, use_cpu=True,
+            gradient_accumulation_steps=2, eval_strategy="steps", eval_steps=2,
+            remove_unused_columns=False, report_to="none", disable_tqdm=True, save_strategy="no",
+        )  # fmt: skip
+        torch.manual_seed(0)
+        config, generator = make_config(), torch.Generator().manual_seed(0)
+        mask = SpecMask.from_config(config, 0.5)
+        collator = SpecMaskDataCollator(extractor, mask, generator=generator, defer_features=defer_features)
+        trainer = FFTPTrainer(
+            FFTPForAudioClassification(config), arguments, data_collator=collator, callbacks=[collator],
+            train_dataset=examples, eval_dataset=examples,
+        )  # fmt: skip
+        trainer.train()
+        # One draw per training batch, and none for evaluation.
+        losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+        return losses, torch.rand(1, generator=generator), trainer.model.state_dict()
+
+    (losses, drawn, weights), (expected_losses, expected_drawn, expected) = train(True), train(False)
+    assert losses == expected_losses
+    assert len(losses) == 2
+    assert drawn == expected_drawn
+    for name, value in expected.items():
+        assert torch.equal(weights[name], value), name
+
+
+def test_half_written_checkpoints_are_passed_over(tmp_path):
+    for step, state in (("3", "{}"), ("10", "{}"), ("20", '{"epoch": 1'), ("30", None), ("best", "{}")):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    assert last_whole_checkpoint(tmp_path).endswith("checkpoint-10")
+    for step in (3, 10):
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no whole checkpoint.*'checkpoint-20'"):
+        last_whole_checkpoint(tmp_path)
+
+
+def test_checkpoint_holds_both(build, tmp_path):
+    trainer, recorder = build(WeightAveraging(ema_decay=0.9))
+    trainer.train()
+    folder = tmp_path / "run" / "checkpoint-12"
+    name = "classifier.dense.weight"
+    torch.testing.assert_close(load_file(folder / "model.safetensors")[name], recorder.steps[-1][name])
+    torch.testing.assert_close(
+        load_file(folder / "averaged_weights.safetensors")[name], trainer.model.classifier.dense.weight.data
+    )
+
+
+def test_misuse_is_refused(build):
+    for settings in ({}, {"ema_decay": 0.9, "last_epochs": 2}):
+        with pytest.raises(ValueError, match="set ema_decay or last_epochs, not both"):
+            WeightAveraging(**settings)
+    with pytest.raises(ValueError, match=r"ema_decay=1\.5"):
+        WeightAveraging(ema_decay=1.5)
+    with pytest.raises(ValueError, match="load_best_model_at_end"):
+        build(WeightAveraging(ema_decay=0.9), load_best_model_at_end=True, eval_strategy="epoch")
+    with pytest.raises(ValueError, match="save_strategy must not be 'steps'"):
+        build(WeightAveraging(last_epochs=2), save_strategy="steps")

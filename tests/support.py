@@ -1,0 +1,30 @@
+"""What tests of several folders share beside fixtures."""
+
+from pathlib import Path
+
+import train
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = [
+    "--hidden_size", "48", "--num_hidden_layers", "2", "--num_attention_heads", "3", "--intermediate_size", "96",
+    "--num_train_epochs", "1", "--per_device_train_batch_size", "8", "--disable_tqdm", "true",
+]  # fmt: skip
+
+# Models that tests of every kind run over.
+GEOMETRIES = {
+    "full-frequency": {"patch_size": (128, 10), "time_stride": 5},
+    "square": {"patch_size": 16, "frequency_stride": 16, "time_stride": 10},
+}
+
+BACKBONES = {
+    "ast": {},
+    "merging": {"num_hidden_layers": 3, "token_merge_layers": (1, 2)},
+    "fo-fo": {"backbone": "mamba", "mamba_variant": "fo-fo"},
+    "fo-bi": {"backbone": "mamba", "mamba_variant": "fo-bi"},
+    "bi-bi": {"backbone": "mamba", "mamba_variant": "bi-bi"},
+}
+
+
+def run_training(output, *arguments):
+    """Run train.py with a tiny model."""
+    train.main([*TINY, "--output_dir", str(output), *map(str, arguments)])
