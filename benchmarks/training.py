@@ -39,7 +39,7 @@ def measure_parts(checkouts: dict[str, Path], turns: int, rounds: int) -> dict[s
     for _ in range(turns):
         for name, folder in checkouts.items():
             output = subprocess.run(
-                [sys.executable, training_step.__file__, str(rounds)],
+                [sys.executable, "-m", training_step.__name__, str(rounds)],
                 cwd=folder,
                 env=os.environ | {"PYTHONPATH": str(folder)},
                 stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Times of the parts of one training step, as JSON; `training.py` runs it on this code and on another checkout's.
+"""Times of the parts of one training step, as JSON; `training.py` runs this file of every checkout it compares.
 
 The step is that of the recipe fftp-ast-tiny-speech-commands-ar on 64 clips of 1 s; noise stands in for speech.
 """
@@ -7,19 +7,19 @@ import json
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
 from torch import nn
 
-import train
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.training.arguments import parse_arguments
+from modeling_fftp.training.augmentation import build_collator
+from modeling_fftp.training.memory import keep_freed_memory
 
-RECIPE = Path(train.__file__).parent / "hub_cards" / "fftp-ast-tiny-speech-commands-ar" / "recipe.json"
+RECIPE = "fftp-ast-tiny-speech-commands-ar"
 BATCH, SAMPLES, LABELS = 64, 16000, 40
 WARM_UP = 3
 
@@ -36,11 +36,11 @@ def make_clips(folder: str, number: int = BATCH) -> Dataset:
 
 def build(folder: str) -> tuple:
     """Model, collator and training arguments of the recipe."""
-    shape, _, augmentation, training = parse_arguments([str(RECIPE), "--dataset_name", folder, "--output_dir", folder])
+    shape, _, augmentation, training = parse_arguments([RECIPE, "--dataset_name", folder, "--output_dir", folder])
     fields = dict(vars(shape))
     fields.pop("model_name_or_path")
     config = FFTPConfig(max_length=98, num_labels=LABELS, **fields)
-    collator = train.build_collator(augmentation, FFTPFeatureExtractor(), config, None, 0.0)
+    collator = build_collator(augmentation, FFTPFeatureExtractor(), config, None, 0.0)
     return FFTPForAudioClassification(config).train(), collator, training
 
 
@@ -85,9 +85,8 @@ def run_step(watch: Stopwatch, clips: Dataset, model: nn.Module, collator, optim
 
 def main(rounds: int) -> None:
     """Print the precision that the recipe chooses, and times by precision and part, milliseconds of every round."""
-    # As train.py does; the one of another checkout may be older.
-    if hasattr(train, "keep_freed_memory"):
-        train.keep_freed_memory()
+    # As a training does.
+    keep_freed_memory()
     torch.manual_seed(0)
     times = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -8,9 +8,10 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import TrainerCallback
 
-from .augmentation import ColoredNoise, Mixup, RandomCrop, SpectrogramTransform, SpeedPerturb
 from .feature_extraction_fftp import FFTPFeatureExtractor, pcm_to_float
 from .spec_mask import SpectrogramMask
+from .spectrogram_augmentation import SpectrogramTransform
+from .waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
 
 
 class SpecMaskDataCollator(TrainerCallback):

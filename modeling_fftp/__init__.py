@@ -1,36 +1,25 @@
-"""FFTP models for transformers: configuration, base model and heads."""
+"""FFTP models for transformers: configuration, base model and heads.
 
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForAudioClassification,
-    AutoModelForAudioFrameClassification,
-)
-from transformers.pipelines import PIPELINE_REGISTRY
+Importing this package makes transformers' Auto classes and pipelines know them.
+"""
 
-from feature_extraction import FFTPFeatureExtractor
+import sys
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .audio_tagging_fftp import FFTPAudioTaggingPipeline
-from .configuration_fftp import FFTPConfig
-from .modeling_fftp import (
-    FFTPForAudioClassification,
-    FFTPForAudioFrameClassification,
-    FFTPModel,
-    FFTPPreTrainedModel,
-)
+from .imports import MovedModules, refuse_strangers
 
-AutoConfig.register("fftp", FFTPConfig)
-AutoFeatureExtractor.register(FFTPConfig, FFTPFeatureExtractor)
-AutoModel.register(FFTPConfig, FFTPModel)
-AutoModelForAudioClassification.register(FFTPConfig, FFTPForAudioClassification)
-AutoModelForAudioFrameClassification.register(FFTPConfig, FFTPForAudioFrameClassification)
-PIPELINE_REGISTRY.register_pipeline("audio-tagging", FFTPAudioTaggingPipeline, AutoModelForAudioClassification)
-# Saved folders carry the code files and say which class they are for.
-FFTPConfig.register_for_auto_class()
-FFTPModel.register_for_auto_class("AutoModel")
-FFTPForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
-FFTPForAudioFrameClassification.register_for_auto_class("AutoModelForAudioFrameClassification")
+if TYPE_CHECKING:
+    from .registration import (
+        FFTPConfig,
+        FFTPForAudioClassification,
+        FFTPForAudioFrameClassification,
+        FFTPModel,
+        FFTPPreTrainedModel,
+    )
+
+    __version__: str
 
 __all__ = [
     "FFTPConfig",
@@ -39,3 +28,19 @@ __all__ = [
     "FFTPModel",
     "FFTPPreTrainedModel",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return metadata.version("fftp")
+    if name in __all__:
+        return getattr(import_module(".registration", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+refuse_strangers("feature_extraction", "hub_cards")
+sys.meta_path.append(MovedModules)
+# The command, as a script or as `python -m modeling_fftp`, answers --help before torch is imported, which takes
+# seconds; it asks for the classes when it needs them.
+if Path(sys.argv[0]).name not in ("fftp", "fftp.exe", "-m"):
+    import_module(".registration", __name__)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import train
+from modeling_fftp.training.run import run
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -26,5 +26,5 @@ BACKBONES = {
 
 
 def run_training(output, *arguments):
-    """Run train.py with a tiny model."""
-    train.main([*TINY, "--output_dir", str(output), *map(str, arguments)])
+    """Train a tiny model."""
+    run([*TINY, "--output_dir", str(output), *map(str, arguments)])

@@ -38,13 +38,13 @@ def draw_patches(path: str, tag: Pipeline) -> Figure:
     return figure
 
 
-def build_app(model: str) -> gradio.Blocks:
+def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
     """The page for one model.
 
     Args:
-        model: Folder or Hub id.
+        tag: The pipeline "audio-tagging".
+        model: Folder or Hub id, to name on the page.
     """
-    tag = pipeline("audio-tagging", model=model, trust_remote_code=True)
 
     def answer(path: str | None, threshold: float) -> tuple[dict[str, float], list[list], Figure]:
         if path is None:
@@ -77,4 +77,4 @@ if __name__ == "__main__":
     chosen = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("MODEL_ID")
     if not chosen:
         raise SystemExit("app.py: name a model: python app.py FOLDER_OR_HUB_ID, or set MODEL_ID")
-    build_app(chosen).launch()
+    build_app(pipeline("audio-tagging", model=chosen, trust_remote_code=True), chosen).launch()

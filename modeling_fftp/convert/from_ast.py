@@ -1,16 +1,17 @@
 """Turn a transformers AST checkpoint into an FFTP model with square patches that computes the same.
 
-python -m modeling_fftp.convert.from_ast MIT/ast-finetuned-audioset-10-10-0.4593 OUTPUT_FOLDER
+fftp convert MIT/ast-finetuned-audioset-10-10-0.4593 OUTPUT_FOLDER
 """
 
-import argparse
+from pathlib import Path
 
 import torch
 from transformers import ASTFeatureExtractor, ASTForAudioClassification
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
-from modeling_fftp.convert.save_folder import save_folder
+
+from .save_folder import save_folder
 
 SHARED_FIELDS = (
     "num_mel_bins", "max_length", "patch_size", "frequency_stride", "time_stride", "hidden_size", "num_hidden_layers",
@@ -60,7 +61,7 @@ def convert_feature_extractor(source: ASTFeatureExtractor) -> FFTPFeatureExtract
     )
 
 
-def convert(source: str, output_folder: str) -> None:
+def convert(source: str, output_folder: str | Path) -> None:
     """Convert a checkpoint (folder or Hub id) into a folder, which appears only when it is complete.
 
     Raises:
@@ -69,16 +70,3 @@ def convert(source: str, output_folder: str) -> None:
     with save_folder(output_folder) as folder:
         convert_model(ASTForAudioClassification.from_pretrained(source)).save_pretrained(folder)
         convert_feature_extractor(ASTFeatureExtractor.from_pretrained(source)).save_pretrained(folder)
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help="AST checkpoint: a folder or a Hub id")
-    parser.add_argument("output_folder", help="folder to create")
-    arguments = parser.parse_args()
-    convert(arguments.source, arguments.output_folder)
-
-
-if __name__ == "__main__":
-    main()

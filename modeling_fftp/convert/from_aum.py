@@ -1,11 +1,10 @@
 """Turn a published Audio Mamba (AuM) checkpoint into an FFTP model that computes the same.
 
-python -m modeling_fftp.convert.from_aum CHECKPOINT.pth OUTPUT_FOLDER
+fftp convert CHECKPOINT.pth OUTPUT_FOLDER
 
 Reads the parameter names of github.com/kaistmm/Audio-Mamba-AuM.
 """
 
-import argparse
 import csv
 import re
 from pathlib import Path
@@ -14,17 +13,19 @@ import torch
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
-from modeling_fftp.convert.save_folder import save_folder
+
+from .save_folder import save_folder
 
 NUM_MEL_BINS = 128
 # `norm_epsilon` of the authors' models, which the checkpoint does not hold.
 NORM_EPSILON = 1e-5
+AUDIOSET_MEAN, AUDIOSET_STD = -4.2677393, 4.5689974
 
 # Parameters of a mixer that belong to a state space, and whether to that of the reverse direction ("_b").
 STATE_SPACE = re.compile(r"mixer\.(conv1d|x_proj|dt_proj|A_log|A|D)(_b_log|_b)?(?=\.|$)")
 
 
-def read_checkpoint(path: str) -> dict[str, torch.Tensor]:
+def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     """Weights by name, without the prefix of data-parallel training."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     checkpoint = checkpoint.get("model", checkpoint)
@@ -137,26 +138,32 @@ def read_labels(path: Path) -> dict[str, dict]:
     return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="AuM checkpoint (.pth)")
-    parser.add_argument("output_folder", help="folder to create")
-    parser.add_argument(
-        "--strides", type=int, nargs=2, help="mel bins and frames between patches; default: patch size"
-    )
-    parser.add_argument("--labels", type=Path, help="CSV with the columns index and display_name")
-    parser.add_argument("--problem_type", default="multi_label_classification", help="default: that of AudioSet")
-    parser.add_argument("--mean", type=float, default=-4.2677393, help="of the training audio; default: AudioSet")
-    parser.add_argument("--std", type=float, default=4.5689974, help="of the training audio; default: AudioSet")
-    arguments = parser.parse_args()
-    fields = {"problem_type": arguments.problem_type} | (read_labels(arguments.labels) if arguments.labels else {})
-    strides = tuple(arguments.strides) if arguments.strides else None
-    with save_folder(arguments.output_folder) as folder:
-        model = convert_model(read_checkpoint(arguments.checkpoint), strides, **fields)
+def convert(
+    checkpoint: str | Path,
+    output_folder: str | Path,
+    strides: tuple[int, int] | None = None,
+    labels: Path | None = None,
+    problem_type: str = "multi_label_classification",
+    mean: float = AUDIOSET_MEAN,
+    std: float = AUDIOSET_STD,
+) -> None:
+    """Convert a checkpoint into a folder, which appears only when it is complete.
+
+    Args:
+        checkpoint: File of the authors' training.
+        output_folder: Folder to create.
+        strides: Mel bins and frames between patches; default: the patch size.
+        labels: CSV with the columns index and display_name.
+        problem_type: The default is that of AudioSet.
+        mean: Of the training audio.
+        std: Of the training audio.
+
+    Raises:
+        FileExistsError: `output_folder` exists and is not empty.
+        ValueError: The file is no AuM checkpoint, or its positions do not fit the strides.
+    """
+    fields = {"problem_type": problem_type} | (read_labels(labels) if labels else {})
+    with save_folder(output_folder) as folder:
+        model = convert_model(read_checkpoint(checkpoint), strides, **fields)
         model.save_pretrained(folder)
-        build_feature_extractor(model.config.max_length, arguments.mean, arguments.std).save_pretrained(folder)
-
-
-if __name__ == "__main__":
-    main()
+        build_feature_extractor(model.config.max_length, mean, std).save_pretrained(folder)

@@ -1,9 +1,5 @@
-"""The card of a trained folder, made of what training left there; what is not there is left out.
+"""The card of a trained folder, made of what training left there; what is not there is left out."""
 
-python -m modeling_fftp.hub.card FOLDER --repo_id user/name --license apache-2.0
-"""
-
-import argparse
 import json
 import math
 import os
@@ -36,7 +32,7 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
     """Write README.md, and the training curves it shows, into a trained folder.
 
     Args:
-        folder: As train.py leaves it.
+        folder: As a training leaves it.
         repo_id: What the snippet loads; default: the folder's name.
         license: Licence of the weights, by its id on the Hub; the card names none without it.
     """
@@ -77,7 +73,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
     shown = {name for values in evaluations.values() for name in values}
     height, frames = config.patch_size
     is_full = height == config.num_mel_bins
-    # train.py keeps of a folder its bare name.
+    # A recipe keeps of a folder its bare name.
     base = (recipe or {}).get("model_name_or_path", "")
     selects = recipe is not None and recipe.get("load_best_model_at_end", True)
     return {
@@ -155,17 +151,3 @@ def _find_extremes(folder: Path) -> dict[str, Any] | None:
                 rows = rows[:EXTREMES] + rows[-EXTREMES:]
             return {"split": split, "rows": rows}
     return None
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder that train.py left")
-    parser.add_argument("--repo_id", help="Hub id that the snippet loads; default: the folder's name")
-    parser.add_argument("--license", help="licence of the weights, by its id on the Hub")
-    arguments = parser.parse_args()
-    print(write_card(arguments.folder, arguments.repo_id, arguments.license))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,9 +1,5 @@
-"""Put a trained folder on the Hub: what a user of the model needs, in one commit, and no pickle.
+"""Put a trained folder on the Hub: what a user of the model needs, in one commit, and no pickle."""
 
-python -m modeling_fftp.hub.push FOLDER REPO_ID --private
-"""
-
-import argparse
 import json
 import re
 import tempfile
@@ -32,7 +28,7 @@ def files_to_push(folder: Path) -> list[Path]:
         ValueError: An ONNX file is older than the weights.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder; expected one that train.py left")
+        raise FileNotFoundError(f"{folder} is not a folder; expected one that a training left")
     found = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
     names = list(filter_repo_objects(found, allow_patterns=list(PATTERNS)))
     index = folder / "model.safetensors.index.json"
@@ -42,8 +38,8 @@ def files_to_push(folder: Path) -> list[Path]:
     missing = [name for name in (*REQUIRED, *weights) if name not in names]
     if missing:
         raise FileNotFoundError(
-            f"{folder} lacks {', '.join(missing)}; train.py leaves all of them, and "
-            "`python -m modeling_fftp.hub.card FOLDER` a new README.md"
+            f"{folder} lacks {', '.join(missing)}; a training leaves all of them, and "
+            "`fftp card FOLDER` a new README.md"
         )
     for path in folder.glob("model*.onnx"):
         if any(path.stat().st_mtime < (folder / name).stat().st_mtime for name in weights):
@@ -100,7 +96,7 @@ def push(
     All files arrive in one commit: a push that breaks leaves the repository as it was, and can be repeated.
 
     Args:
-        folder: As train.py leaves it.
+        folder: As a training leaves it.
         repo_id: "user/name", or a name below the user who is logged in.
         private: Whether a new repository is private.
         revision: Branch; made from "main" where it is missing.
@@ -122,8 +118,8 @@ def push(
     loaded = re.search(r'pipeline\([^)]*model="([^"]+)"', (folder / "README.md").read_text(encoding="utf-8"))
     if loaded and loaded[1] != repo_id:
         raise ValueError(
-            f"the card's snippet loads {loaded[1]!r}, not {repo_id!r}: `python -m modeling_fftp.hub.card {folder} "
-            f"--repo_id {repo_id}` renders it for this repository"
+            f"the card's snippet loads {loaded[1]!r}, not {repo_id!r}: `fftp card {folder} --repo_id "
+            f"{repo_id}` renders it for this repository"
         )
     repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
     if revision != "main":
@@ -139,28 +135,3 @@ def push(
         commit_message="Upload FFTP model",
     )
     return commit.commit_url
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder that train.py left")
-    parser.add_argument("repo_id", help="user/name")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--revision", default="main", help="branch to push to")
-    parser.add_argument("--overwrite", action="store_true", help="replace another model")
-    parser.add_argument("--dry_run", action="store_true", help="list what would go, and push nothing")
-    arguments = parser.parse_args()
-    try:
-        if arguments.dry_run:
-            for path in files_to_push(arguments.folder):
-                print(f"{path.stat().st_size:>12,} bytes  {path.name}")
-        else:
-            settings = {name: getattr(arguments, name) for name in ("private", "revision", "overwrite")}
-            print(push(arguments.folder, arguments.repo_id, **settings))
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(f"push: {error}") from error
-
-
-if __name__ == "__main__":
-    main()

@@ -1,14 +1,13 @@
 """Write a trained folder as ONNX: spectrograms of any number and length in, logits out.
 
-python -m modeling_fftp.serving.export FOLDER          # model.onnx
-python -m modeling_fftp.serving.export FOLDER --int8   # model_int8.onnx, about a quarter of the size
-python -m modeling_fftp.serving.export FOLDER --int8 --token_merge_layers 3   # model_int8_merged.onnx, fewer tokens
+    fftp export FOLDER          # model.onnx
+    fftp export FOLDER --int8   # model_int8.onnx, about a quarter of the size
+    fftp export FOLDER --int8 --token_merge_layers 3   # model_int8_merged.onnx, fewer tokens
 
 The file's metadata holds the labels and the settings of the feature extractor; `onnx_model.py` runs it in pipelines of
-transformers. Needs `pip install -e '.[export]'`.
+transformers. Needs `pip install 'fftp[export]'`.
 """
 
-import argparse
 import json
 import logging
 import os
@@ -167,23 +166,3 @@ def export(
         program.save(part)
     os.replace(part, output)
     return output
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder that train.py left")
-    parser.add_argument("--output", type=Path, help="file to write; default: FOLDER/model[_int8][_merged].onnx")
-    parser.add_argument("--int8", action="store_true", help="int8 weights")
-    parser.add_argument(
-        "--token_merge_layers",
-        type=int,
-        nargs="+",
-        help="merge neighbouring tokens after these layers, counted from 1; default: as the model does",
-    )
-    arguments = parser.parse_args()
-    print(export(arguments.folder, arguments.output, arguments.int8, arguments.token_merge_layers))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,12 @@
 """Clip classifiers from ONNX files, in the place of torch models in transformers' pipelines.
 
-    python -m modeling_fftp.serving.export FOLDER --int8
+    fftp export FOLDER --int8
 
     model = FFTPOnnxForAudioClassification.from_pretrained(FOLDER, "model_int8.onnx")
     extractor = FFTPFeatureExtractor.from_pretrained(FOLDER)
     classify = pipeline("audio-classification", model=model, feature_extractor=extractor, device="cpu")
 
-Needs `pip install -e '.[export]'`.
+Needs `pip install 'fftp[export]'`.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class FFTPOnnxForAudioClassification(nn.Module):
     computes the features, from competing with them.
 
     Args:
-        path: File that `modeling_fftp.serving.export` wrote.
+        path: File that `fftp export` wrote.
         config: Of the model that it was made of.
         num_threads: Threads of onnxruntime; default: as many as torch has now.
 
@@ -81,7 +81,7 @@ class FFTPOnnxForAudioClassification(nn.Module):
 
         Args:
             folder: Folder or Hub id.
-            file_name: Of what `modeling_fftp.serving.export` wrote: "model.onnx", "model_int8.onnx", "model_int8_merged.onnx".
+            file_name: Of what `fftp export` wrote: "model.onnx", "model_int8.onnx", "model_int8_merged.onnx".
             num_threads: As for the class.
             **hub_options: `revision`, `token`, `cache_dir`, ...
 

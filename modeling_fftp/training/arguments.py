@@ -1,4 +1,4 @@
-"""What train.py can be told: by a recipe, a JSON file of these arguments, and by the command line, which wins."""
+"""What a training can be told: by a recipe, a JSON file of these arguments, and by the command line, which wins."""
 
 import difflib
 import json
@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from transformers import HfArgumentParser, TrainingArguments
 
-from modeling_fftp.training.audio_dataset import AUDIO_COLUMNS, LABEL_COLUMNS
+from hub_cards import list_recipes
 
-from .trainer import gains_from_bfloat16
+from .precision import gains_from_bfloat16
+from .sources import AUDIO_COLUMNS, LABEL_COLUMNS
 
 # The metric of the best checkpoint until the data says whether that is accuracy or mAP.
 TASK_METRIC = "score"
@@ -165,7 +166,7 @@ class FFTPTrainingArguments(TrainingArguments):
             self.load_best_model_at_end = False
         elif self.load_best_model_at_end:
             self.metric_for_best_model = self.metric_for_best_model or TASK_METRIC
-        # Trainer would push every checkpoint, and a pickle; train.py pushes the finished folder.
+        # Trainer would push every checkpoint, and a pickle; the run pushes the finished folder.
         self.push_when_done, self.push_to_hub = self.push_to_hub, False
         self.bf16 = self.bf16 or (self.auto_bf16 and gains_from_bfloat16(on_cpu=self.use_cpu))
         super().__post_init__()
@@ -210,40 +211,63 @@ def find_recipe(groups: Sequence) -> dict[str, Any]:
 
 
 def parse_arguments(arguments: list[str]) -> tuple:
-    """Dataclasses from a recipe (a first argument that ends in .json) and the command line, which wins."""
+    """Dataclasses from a recipe, if the first word names one, and the options, which win.
+
+    Raises:
+        SystemExit: A recipe that is not there, unknown arguments, or some that do not go together.
+    """
     parser = HfArgumentParser(ARGUMENTS, allow_abbrev=False)
     names = [item.name for group in ARGUMENTS for item in fields(group) if item.init]
-    if arguments and arguments[0].endswith(".json"):
-        recipe = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    if arguments and not arguments[0].startswith("-"):
+        recipe = read_recipe(arguments[0])
         refuse_unknown(recipe, names, arguments[0])
         parser.set_defaults(**recipe)
         arguments = arguments[1:]
     *groups, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
     refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line")
-    data = groups[1]
+    refuse_contradictions(*groups)
+    return tuple(groups)
+
+
+def read_recipe(source: str) -> dict[str, Any]:
+    """A recipe by its path, which ends in .json, or by the name of its folder in `hub_cards`.
+
+    Raises:
+        SystemExit: There is none.
+    """
+    recipes = list_recipes()
+    path = Path(source) if source.endswith(".json") else recipes.get(source)
+    if path is None:
+        near = difflib.get_close_matches(source, recipes, n=3, cutoff=0.3)
+        raise SystemExit(f"train: no recipe {source!r}; near it: {', '.join(near)}. A file ends in .json")
+    if not path.is_file():
+        raise SystemExit(f"train: {source} is not a file; expected a recipe, a JSON file of arguments")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def refuse_contradictions(
+    model: ModelArguments, data: DataArguments, augmentation: AugmentationArguments, training: FFTPTrainingArguments
+) -> None:
+    """Stop on arguments that are missing or do not go together."""
     if data.dataset_name is None:
-        raise SystemExit("train.py: --dataset_name is missing: a Hub id, a local folder, or a CSV or JSON file")
+        raise SystemExit("train: --dataset_name is missing: a Hub id, a local folder, or a CSV or JSON file")
     if (data.validation_column is None) != (data.validation_value is None):
         raise SystemExit(
-            "train.py: --validation_column and --validation_value go together: a column and one of its groups"
+            "train: --validation_column and --validation_value go together: a column and one of its groups"
         )
     if data.cache_features and data.features_on_device:
-        raise SystemExit("train.py: --cache_features leaves nothing to compute on the device; drop one of the two")
-    training = groups[-1]
-    if not training.do_train and groups[0].model_name_or_path is None:
-        raise SystemExit("train.py: --do_train false evaluates a checkpoint; name it with --model_name_or_path")
+        raise SystemExit("train: --cache_features leaves nothing to compute on the device; drop one of the two")
+    if not training.do_train and model.model_name_or_path is None:
+        raise SystemExit("train: --do_train false evaluates a checkpoint; name it with --model_name_or_path")
     if training.push_when_done and not training.do_train:
-        raise SystemExit(
-            "train.py: --push_to_hub pushes what was trained; without training use modeling_fftp.hub.push"
-        )
-    low, *high = groups[2].colored_noise_snr
+        raise SystemExit("train: --push_to_hub pushes what was trained; without training use `fftp push`")
+    low, *high = augmentation.colored_noise_snr
     if len(high) != 1 or low > high[0]:
         raise SystemExit(
-            f"train.py: --colored_noise_snr {groups[2].colored_noise_snr}: expected two ratios in dB, the lower first"
+            f"train: --colored_noise_snr {augmentation.colored_noise_snr}: expected two ratios in dB, the lower first"
         )
     if Path(training.output_dir, "model.safetensors").exists() and not training.resume_from_checkpoint:
-        raise SystemExit(f"train.py: {training.output_dir} holds a model already; choose another --output_dir")
-    return tuple(groups)
+        raise SystemExit(f"train: {training.output_dir} holds a model already; choose another --output_dir")
 
 
 def refuse_unknown(given, names: list[str], origin: str) -> None:
@@ -252,4 +276,4 @@ def refuse_unknown(given, names: list[str], origin: str) -> None:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise SystemExit(f"train.py: unknown argument {name!r} in {origin}{hint}")
+            raise SystemExit(f"train: unknown argument {name!r} in {origin}{hint}")

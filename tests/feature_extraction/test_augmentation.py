@@ -3,17 +3,8 @@
 import pytest
 import torch
 
-from feature_extraction.augmentation import (
-    ColoredNoise,
-    FilterAugment,
-    Mixup,
-    RandomCrop,
-    RandomGain,
-    SpeedPerturb,
-    Stretch,
-    TimeRoll,
-    UniformNoise,
-)
+from feature_extraction.spectrogram_augmentation import FilterAugment, RandomGain, Stretch, TimeRoll, UniformNoise
+from feature_extraction.waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
 
 TRANSFORMS = [TimeRoll(10), UniformNoise(0.1), RandomGain(0.25), FilterAugment(0.25), Stretch(0.15, 0.15)]
 

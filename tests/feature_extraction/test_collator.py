@@ -8,7 +8,8 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from feature_extraction import FFTPFeatureExtractor, SpecMask, SpecMaskDataCollator
-from feature_extraction.augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb, TimeRoll
+from feature_extraction.spectrogram_augmentation import TimeRoll
+from feature_extraction.waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
 from modeling_fftp import FFTPForAudioClassification
 
 

@@ -1,14 +1,13 @@
 """A checkpoint with AuM's parameter names runs here with AuM's logits."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch.nn import functional
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
+from modeling_fftp.cli import app
 from modeling_fftp.convert.from_aum import convert_model, read_checkpoint
 from modeling_fftp.scan_fftp import selective_scan_ref
 
@@ -107,8 +106,10 @@ def test_command_line(tmp_path):
     torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, tmp_path / "aum.pth")
     names = ["index,mid,display_name", *(f'{index},/m/{index},"Sound, {index}"' for index in range(LABELS))]
     (tmp_path / "labels.csv").write_text("\n".join(names))
-    command = [sys.executable, "-m", "modeling_fftp.convert.from_aum", tmp_path / "aum.pth", tmp_path / "out"]
-    subprocess.run([*command, "--labels", tmp_path / "labels.csv"], check=True, capture_output=True)
+    app(
+        ["convert", *map(str, (tmp_path / "aum.pth", tmp_path / "out", "--labels", tmp_path / "labels.csv"))],
+        standalone_mode=False,
+    )
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["id2label"]["3"] == "Sound, 3"
     assert config["problem_type"] == "multi_label_classification"

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-import train
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.hub.card import write_card
+from modeling_fftp.training.run import run
 
 
 @pytest.fixture
@@ -125,5 +125,5 @@ def test_the_recipe_of_a_trained_folder_trains_the_same_again(trained, clip_fold
     recipe = json.loads((trained / "recipe.json").read_text())
     assert recipe["num_train_epochs"] == 20
     assert not recipe.keys() & {"output_dir", "dataset_name", "disable_tqdm"}
-    train.main([*map(str, (trained / "recipe.json", "--dataset_name", clip_folder, "--output_dir", tmp_path))])
+    run([*map(str, (trained / "recipe.json", "--dataset_name", clip_folder, "--output_dir", tmp_path))])
     assert (tmp_path / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()

@@ -13,8 +13,8 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 
 import modeling_fftp.hub.push
-import train
 from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.training import publishing
 from tests.modeling_fftp.hub.hub_server import Hub
 from tests.support import ROOT, run_training
 
@@ -60,7 +60,7 @@ def test_the_command_pushes_what_loads_without_either_package(
 
     def command(*arguments):
         done = subprocess.run(
-            [sys.executable, "-m", "modeling_fftp.hub.push", str(model_folder), "words", *arguments],
+            [sys.executable, "-m", "modeling_fftp", "push", str(model_folder), "words", *arguments],
             capture_output=True, text=True, env=os.environ | environment, cwd=ROOT,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -111,7 +111,7 @@ print(json.dumps([logits, classify(sound), tag(sound, window_seconds=2.0)["label
 
 
 def test_training_pushes_the_finished_folder(hub, push, monkeypatch, clip_folder, tmp_path):
-    monkeypatch.setattr(train, "HfApi", modeling_fftp.hub.push.HfApi)
+    monkeypatch.setattr(publishing, "HfApi", modeling_fftp.hub.push.HfApi)
     to_hub = ("--push_to_hub", "true", "--hub_model_id", "words", "--hub_private_repo", "true")
     run_training(tmp_path / "out", "--dataset_name", clip_folder, *to_hub)
     files = hub.files("tester/words")

@@ -15,10 +15,15 @@ import soundfile
 import torch
 from datasets import Dataset
 
-import train
-from modeling_fftp import FFTPForAudioClassification
-from modeling_fftp.training.arguments import ModelArguments
-from modeling_fftp.training.audio_dataset import hold_out_fraction, load_splits
+from feature_extraction import FFTPFeatureExtractor
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.audio_stream_fftp import read_audio
+from modeling_fftp.training.arguments import ModelArguments, parse_arguments
+from modeling_fftp.training.data import Clips
+from modeling_fftp.training.held_out import hold_out_fraction
+from modeling_fftp.training.model import build_model
+from modeling_fftp.training.run import run
+from modeling_fftp.training.sources import load_splits
 from tests.support import ROOT, TINY, run_training
 
 PARQUET_CARD = """---
@@ -36,6 +41,11 @@ dataset_info:
 """
 
 
+def clips_of(classes):
+    """What a model must know of clips of one class each."""
+    return Clips({}, classes, False, {}, {})
+
+
 def test_audio_folder_is_learnt(trained):
     results = json.loads((trained / "validation_results.json").read_text())
     assert results["validation_accuracy"] >= 0.9
@@ -46,9 +56,6 @@ def test_audio_folder_is_learnt(trained):
 
 
 def test_statistics_are_those_of_the_training_audio(trained, clip_folder):
-    from feature_extraction import FFTPFeatureExtractor
-    from modeling_fftp.audio_stream_fftp import read_audio
-
     extractor = FFTPFeatureExtractor.from_pretrained(trained)
     clips = [read_audio(path, 16000) for path in sorted((clip_folder / "train").rglob("*.wav"))]
     raw = FFTPFeatureExtractor(do_normalize=False)(clips, sampling_rate=16000, padding=False)["input_values"]
@@ -96,7 +103,7 @@ print(json.dumps({{
 """)
     answer = json.loads(output.splitlines()[-1])
     model = FFTPForAudioClassification.from_pretrained(trained)
-    extractor = train.FFTPFeatureExtractor.from_pretrained(trained)
+    extractor = FFTPFeatureExtractor.from_pretrained(trained)
     with torch.no_grad():
         expected = model(**extractor(clips, sampling_rate=16000, return_tensors="pt")).logits
     torch.testing.assert_close(torch.tensor(answer["logits"]), expected, atol=1e-5, rtol=0)
@@ -138,7 +145,7 @@ print(json.dumps([classify(np.load({str(tmp_path / "clip.npy")!r}), top_k=None) 
     assert first == second
     scores = {item["label"]: item["score"] for item in first}
     model = FFTPForAudioClassification.from_pretrained(tmp_path / "out")
-    extractor = train.FFTPFeatureExtractor.from_pretrained(tmp_path / "out")
+    extractor = FFTPFeatureExtractor.from_pretrained(tmp_path / "out")
     with torch.no_grad():
         expected = model(**extractor(sound[:, 0], sampling_rate=16000, return_tensors="pt")).logits.softmax(dim=-1)[0]
     assert scores == {name: pytest.approx(expected[i].item(), abs=1e-5) for name, i in model.config.label2id.items()}
@@ -162,7 +169,7 @@ def test_fine_tuning_takes_the_extractor_and_a_new_head(trained, clip_folder, tm
 @pytest.mark.parametrize(("names", "is_new"), [(["high", "low", "noise"], False), (["a", "b", "c"], True)])
 def test_a_head_for_as_many_other_classes_starts_anew(trained, names, is_new):
     arguments = ModelArguments(model_name_or_path=str(trained))
-    model, _ = train.build_model(arguments, None, 1.0, names, "single_label_classification", False)
+    model, _ = build_model(arguments, clips_of(names), 1.0, keep_classes=False)
     old = FFTPForAudioClassification.from_pretrained(trained).classifier.dense
     assert torch.equal(model.classifier.dense.weight, old.weight) != is_new
     assert model.classifier.dense.weight.std().item() == pytest.approx(model.config.initializer_range, rel=0.5)
@@ -173,7 +180,7 @@ def test_a_checkpoint_merges_tokens_only_where_told(make_config, extractor, tmp_
     FFTPForAudioClassification(make_config()).save_pretrained(tmp_path)
     extractor.save_pretrained(tmp_path)
     arguments = ModelArguments(model_name_or_path=str(tmp_path), token_merge_layers=layers)
-    model, _ = train.build_model(arguments, None, 1.0, ["high", "low"], "single_label_classification", False)
+    model, _ = build_model(arguments, clips_of(["high", "low"]), 1.0, keep_classes=False)
     assert tuple(model.config.token_merge_layers) == expected
 
 
@@ -332,7 +339,7 @@ def test_averaged_weights_and_the_other_options(clip_folder, tmp_path, result):
 
 def test_killed_and_resumed_is_as_if_nothing_had_happened(clip_folder, tmp_path):
     arguments = [*TINY, "--dataset_name", str(clip_folder), "--num_train_epochs", "12"]
-    train.main([*arguments, "--output_dir", str(tmp_path / "whole")])
+    run([*arguments, "--output_dir", str(tmp_path / "whole")])
     broken = [*arguments, "--output_dir", str(tmp_path / "broken")]
     process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *broken], stderr=subprocess.DEVNULL)
     while not list((tmp_path / "broken").glob("checkpoint-[123]*/trainer_state.json")) and process.poll() is None:
@@ -340,7 +347,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(clip_folder, tmp_path)
     process.kill()
     assert process.wait() == -9
     assert not (tmp_path / "broken" / "model.safetensors").exists()
-    train.main([*broken, "--resume_from_checkpoint", "true"])
+    run([*broken, "--resume_from_checkpoint", "true"])
     whole, resumed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken"))
     assert whole == resumed
 
@@ -437,7 +444,7 @@ def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, na
         "--num_hidden_layers",
         "1",
     ]
-    train.main([str(recipe), "--dataset_name", str(shared_dataset(name)), "--output_dir", str(tmp_path), *small])
+    run([str(recipe), "--dataset_name", str(shared_dataset(name)), "--output_dir", str(tmp_path), *small])
     assert len(json.loads((tmp_path / "config.json").read_text())["id2label"]) == 10
 
 
@@ -455,7 +462,7 @@ def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, na
 )
 def test_misspelt_arguments(tmp_path, arguments, message):
     with pytest.raises(SystemExit, match=message):
-        train.main(["--output_dir", str(tmp_path), *arguments])
+        run(["--output_dir", str(tmp_path), *arguments])
 
 
 def test_a_trained_folder_is_not_overwritten(trained, clip_folder):
@@ -468,7 +475,7 @@ def test_a_trained_folder_is_not_overwritten(trained, clip_folder):
 def test_misspelt_recipe_keys(tmp_path):
     (tmp_path / "recipe.json").write_text('{"spec_mask_bugdet": 0.1}')
     with pytest.raises(SystemExit, match=r"'spec_mask_bugdet' in .*recipe\.json; did you mean 'spec_mask_budget'"):
-        train.main([str(tmp_path / "recipe.json"), "--dataset_name", "x", "--output_dir", str(tmp_path)])
+        run([str(tmp_path / "recipe.json"), "--dataset_name", "x", "--output_dir", str(tmp_path)])
 
 
 GEOMETRY = {"stride1": ([128, 10], 1), "stride5": ([128, 10], 5), "stride10": ([128, 50], 10)}
@@ -480,10 +487,10 @@ def test_every_recipe_is_valid_and_what_its_name_says():
     base = [recipe for recipe in recipes if "-base-" in recipe.parent.name]
     assert len(base) == 2 * 2 * 4 * 2
     for recipe in recipes:
-        model, data, augmentation, _ = train.parse_arguments([str(recipe), "--dataset_name", "x", "--output_dir", "y"])
+        model, data, augmentation, _ = parse_arguments([str(recipe), "--dataset_name", "x", "--output_dir", "y"])
         shape = dict(vars(model))
         shape.pop("model_name_or_path")
-        train.FFTPConfig(max_length=998, **shape)
+        FFTPConfig(max_length=998, **shape)
         name = recipe.parent.name
         assert model.backbone in name
         for geometry, (patch_size, time_stride) in (GEOMETRY | {"square": SQUARE[model.backbone]}).items():
@@ -507,7 +514,7 @@ def test_missing_splits_are_named(clip_folder, tmp_path):
 
 def test_checkpoints_for_another_rate_are_refused(trained, clip_folder, tmp_path):
     FFTPForAudioClassification.from_pretrained(trained).save_pretrained(tmp_path / "8000")
-    train.FFTPFeatureExtractor(sampling_rate=8000).save_pretrained(tmp_path / "8000")
+    FFTPFeatureExtractor(sampling_rate=8000).save_pretrained(tmp_path / "8000")
     with pytest.raises(ValueError, match=r"8000 Hz.*16000 Hz"):
         run_training(tmp_path, "--dataset_name", clip_folder, "--model_name_or_path", tmp_path / "8000")
 

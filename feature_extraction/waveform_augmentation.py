@@ -1,0 +1,146 @@
+"""Augmentation of waveforms for training.
+
+Every transform draws its parameters from a generator in `draw` and applies them in `apply`; calling it does both. None
+writes into its input. `generator=None` is torch's default generator, which `DataLoader` seeds for each worker and
+epoch and which Trainer saves in its checkpoints.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import soxr
+import torch
+
+
+class WaveformTransform:
+    """Base of what changes waveforms of any lengths, (samples,) each."""
+
+    def draw(self, lengths: list[int], generator: torch.Generator | None = None) -> list[Any]:
+        """One parameter for each of the clips of these lengths; the second argument of `apply`."""
+        raise NotImplementedError
+
+    def apply(self, waveforms: list[torch.Tensor], parameters: list[Any]) -> list[torch.Tensor]:
+        """The changed waveforms."""
+        raise NotImplementedError
+
+    def __call__(self, waveforms: list[torch.Tensor], generator: torch.Generator | None = None) -> list[torch.Tensor]:
+        """Draw and apply."""
+        return self.apply(waveforms, self.draw([len(wave) for wave in waveforms], generator))
+
+
+@dataclass
+class RandomCrop(WaveformTransform):
+    """Cuts each waveform to a random stretch of `num_samples`; shorter ones stay as they are."""
+
+    num_samples: int
+
+    def draw(self, lengths: list[int], generator: torch.Generator | None = None) -> list[int]:
+        """First sample to keep of clips of these lengths."""
+        position = torch.rand(len(lengths), generator=generator).tolist()
+        return [int(p * (max(0, n - self.num_samples) + 1)) for p, n in zip(position, lengths, strict=True)]
+
+    def apply(self, waveforms: list[torch.Tensor], starts: list[int]) -> list[torch.Tensor]:
+        """Cut each waveform (samples,) at its start."""
+        return [wave[start : start + self.num_samples] for wave, start in zip(waveforms, starts, strict=True)]
+
+
+@dataclass
+class SpeedPerturb(WaveformTransform):
+    """Plays each waveform faster or slower, pitch and all (Ko et al. 2015), by a factor within 1 +- `max_change`."""
+
+    max_change: float = 0.1
+
+    def draw(self, lengths: list[int], generator: torch.Generator | None = None) -> list[float]:
+        """Factors for clips of these lengths; above 1 is faster."""
+        position = torch.rand(len(lengths), generator=generator, dtype=torch.float64)
+        return (1 + self.max_change * (2 * position - 1)).tolist()
+
+    def apply(self, waveforms: list[torch.Tensor], factors: list[float]) -> list[torch.Tensor]:
+        """Resample each waveform (samples,) to `samples / factor`."""
+        pairs = zip(waveforms, factors, strict=True)
+        return [torch.from_numpy(soxr.resample(wave.numpy(), factor, 1.0, quality="HQ")) for wave, factor in pairs]
+
+
+@dataclass
+class Mixup:
+    """Mixes waveforms in pairs, and their labels with them.
+
+    Source: Tokozume et al. 2018 by way of the AST and AuM recipes: means removed, weights from Beta(alpha, alpha), the
+    partner cut or padded with silence to the first clip's length.
+
+    Args:
+        alpha: Parameter of the Beta distribution.
+        probability: Share of clips that are mixed.
+    """
+
+    alpha: float = 10.0
+    probability: float = 0.5
+
+    def draw(self, batch_size: int, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Partner and own weight of each clip, both (batch,); the weight is 1 where a clip stays as it is."""
+        partner = torch.randperm(batch_size, generator=generator)
+        is_mixed = torch.rand(batch_size, generator=generator) < self.probability
+        # torch's Beta distribution takes no generator; numpy's does, seeded from ours.
+        seed = int(torch.randint(2**62, (), generator=generator))
+        weight = torch.from_numpy(np.random.default_rng(seed).beta(self.alpha, self.alpha, batch_size)).float()
+        return partner, torch.where(is_mixed, weight, torch.ones(()))
+
+    def apply(
+        self, waveforms: list[torch.Tensor], labels: torch.Tensor, partner: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Mix waveforms (samples,) and distributions over labels (batch, labels)."""
+        mixed = []
+        for wave, other, own in zip(waveforms, partner.tolist(), weight.tolist(), strict=True):
+            if own < 1.0:
+                second = waveforms[other][: len(wave)]
+                wave = own * (wave - wave.mean())
+                wave[: len(second)] += (1.0 - own) * (second - second.mean())
+            mixed.append(wave)
+        weight = weight[:, None]
+        return mixed, weight * labels + (1.0 - weight) * labels[partner]
+
+    def __call__(
+        self, waveforms: list[torch.Tensor], labels: torch.Tensor, generator: torch.Generator | None = None
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Draw and apply."""
+        return self.apply(waveforms, labels, *self.draw(len(waveforms), generator))
+
+
+@dataclass
+class ColoredNoise(WaveformTransform):
+    """Adds noise to some of the waveforms, with a random colour and at a random signal-to-noise ratio.
+
+    Args:
+        probability: Share of clips that get noise.
+        min_snr: Lowest ratio of the clip's power to the noise's, in dB.
+        max_snr: Highest.
+        min_exponent: The noise's power falls with frequency f as 1 / f ** exponent; 0 is white, 1 pink.
+        max_exponent: Highest exponent; 2 is brown.
+    """
+
+    probability: float = 0.5
+    min_snr: float = 10.0
+    max_snr: float = 40.0
+    min_exponent: float = 0.0
+    max_exponent: float = 2.0
+
+    def draw(self, lengths: list[int], generator: torch.Generator | None = None) -> list[torch.Tensor | None]:
+        """Noise (samples,) for clips of these lengths if their power were 1; None where there is no noise."""
+        has_noise = torch.rand(len(lengths), generator=generator) < self.probability
+        return [self._draw_one(n, generator) if drawn else None for n, drawn in zip(lengths, has_noise, strict=True)]
+
+    def _draw_one(self, length: int, generator: torch.Generator | None) -> torch.Tensor:
+        position = torch.rand(2, generator=generator).tolist()
+        snr = self.min_snr + position[0] * (self.max_snr - self.min_snr)
+        exponent = self.min_exponent + position[1] * (self.max_exponent - self.min_exponent)
+        frequency = torch.arange(length // 2 + 1).clamp(min=1)
+        spectrum = torch.randn(len(frequency), 2, generator=generator) * frequency[:, None] ** (-exponent / 2)
+        spectrum[0] = 0.0
+        noise = torch.fft.irfft(torch.view_as_complex(spectrum), n=length)
+        return noise * (10 ** (-snr / 20) / noise.square().mean().sqrt().clamp(min=1e-12))
+
+    def apply(self, waveforms: list[torch.Tensor], noises: list[torch.Tensor | None]) -> list[torch.Tensor]:
+        """Add the noise to each waveform (samples,), scaled by the waveform's root mean square."""
+        pairs = zip(waveforms, noises, strict=True)
+        return [wave if noise is None else wave + wave.square().mean().sqrt() * noise for wave, noise in pairs]

@@ -1,0 +1,187 @@
+"""The command `fftp`. A sub-command imports what it calls, so that `fftp --help` waits for nothing."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Options are named as in train.py and transformers, with underscores; hyphens do as well.
+SETTINGS = {"token_normalize_func": lambda name: name.replace("-", "_"), "help_option_names": ["--help", "-h"]}
+
+app = typer.Typer(
+    help="Audio classification with full-frequency patches.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings=SETTINGS,
+)
+
+TrainedFolder = Annotated[Path, typer.Argument(help="Folder that a training left.", show_default=False)]
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Show what is wrong with the input without a traceback."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        raise SystemExit(f"fftp: {error}") from error
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def train(context: typer.Context) -> None:
+    """Train or fine-tune a model: fftp train RECIPE --dataset_name DATA --output_dir FOLDER.
+
+    RECIPE is the name of one that this package brings, or a JSON file. `fftp train --help` lists all options.
+    """
+    from modeling_fftp.training.run import run
+
+    run(context.args)
+
+
+@app.command()
+def tag(
+    files: Annotated[list[str], typer.Argument(help="Recordings of any length, rate and channels.")],
+    model: Annotated[str, typer.Option("--model", help="Folder or Hub id.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per file.")] = False,
+    top_k: Annotated[int, typer.Option("--top_k", min=1, help="Labels per file.")] = 5,
+    threshold: Annotated[float, typer.Option("--threshold", help="Lowest score in the timeline.")] = 0.5,
+    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Windows at a time.")] = 8,
+) -> None:
+    """Say which sounds files hold, and when. A file that cannot be read is named, and the status is 1."""
+    from modeling_fftp.serving.tag import load_tagger, render_json, render_table
+
+    with errors_in_one_line():
+        tagger = load_tagger(model)
+    failed = False
+    for file in files:
+        try:
+            answer = tagger(file, top_k=top_k, threshold=threshold, batch_size=batch_size)
+        except ValueError as error:
+            print(f"fftp: {error}", file=sys.stderr)
+            failed = True
+        else:
+            print(render_json(file, answer) if as_json else render_table(file, answer), flush=True)
+    raise typer.Exit(int(failed))
+
+
+@app.command()
+def export(
+    folder: TrainedFolder,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Default: FOLDER/model[_int8][_merged].onnx.")
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="int8 weights: a quarter of the size, faster.")] = False,
+    token_merge_layers: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--token_merge_layers",
+            help="Merge neighbouring tokens after this layer, counted from 1; repeat for more. Default: as the model.",
+        ),
+    ] = None,
+) -> None:
+    """Write a model as ONNX: spectrograms of any number and length in, logits out."""
+    with errors_in_one_line():
+        from modeling_fftp.serving.export import export as write_onnx
+
+        print(write_onnx(folder, output, int8, token_merge_layers or None))
+
+
+@app.command()
+def card(
+    folder: TrainedFolder,
+    repo_id: Annotated[
+        str | None, typer.Option("--repo_id", help="Hub id that the card's snippet loads; default: the folder's name.")
+    ] = None,
+    license: Annotated[
+        str | None, typer.Option("--license", help="Licence of the weights, by its id on the Hub.")
+    ] = None,
+) -> None:
+    """Write the model card of a trained folder, README.md, from the results in it."""
+    with errors_in_one_line():
+        from modeling_fftp.hub.card import write_card
+
+        print(write_card(folder, repo_id, license))
+
+
+@app.command()
+def push(
+    folder: TrainedFolder,
+    repo_id: Annotated[str, typer.Argument(help="user/name, or a name below the user who is logged in.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str, typer.Option("--revision", help="Branch to push to.")] = "main",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another model.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry_run", help="List what would go, and push nothing.")] = False,
+) -> None:
+    """Put a trained folder on the Hub, in one commit."""
+    from modeling_fftp.hub.push import files_to_push
+    from modeling_fftp.hub.push import push as push_folder
+
+    with errors_in_one_line():
+        if dry_run:
+            for path in files_to_push(folder):
+                print(f"{path.stat().st_size:>12,} bytes  {path.name}")
+        else:
+            print(push_folder(folder, repo_id, private=private, revision=revision, overwrite=overwrite))
+
+
+class Kind(StrEnum):
+    """Checkpoints that can be converted."""
+
+    AST = "ast"
+    AUM = "aum"
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="AST: folder or Hub id. AuM: checkpoint file (.pth).")],
+    output_folder: Annotated[Path, typer.Argument(help="Folder to create.")],
+    kind: Annotated[Kind | None, typer.Option("--kind", help="Default: aum for a file, else ast.")] = None,
+    strides: Annotated[
+        tuple[int, int] | None,
+        typer.Option("--strides", help="AuM: mel bins and frames between patches; default: the patch size."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="AuM: CSV with the columns index and display_name.")
+    ] = None,
+    problem_type: Annotated[
+        str | None, typer.Option("--problem_type", help="AuM: default: multi_label_classification.")
+    ] = None,
+    mean: Annotated[
+        float | None, typer.Option("--mean", help="AuM: of the training audio; default: AudioSet.")
+    ] = None,
+    std: Annotated[float | None, typer.Option("--std", help="AuM: of the training audio; default: AudioSet.")] = None,
+) -> None:
+    """Turn a published checkpoint with square patches into an FFTP model that computes the same."""
+    kind = kind or (Kind.AUM if Path(source).is_file() else Kind.AST)
+    options = {"strides": strides, "labels": labels, "problem_type": problem_type, "mean": mean, "std": std}
+    options = {name: value for name, value in options.items() if value is not None}
+    with errors_in_one_line():
+        if kind == Kind.AUM:
+            from modeling_fftp.convert.from_aum import convert as convert_aum
+
+            convert_aum(source, output_folder, **options)
+            return
+        if options:
+            raise ValueError(f"--{next(iter(options))} is for AuM checkpoints; an AST checkpoint says it by itself")
+        from modeling_fftp.convert.from_ast import convert as convert_ast
+
+        convert_ast(source, output_folder)
+
+
+@app.command()
+def space(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id.")],
+) -> None:
+    """Open a page in the browser that tags sounds, as the Space in hub_cards/space does."""
+    with errors_in_one_line():
+        from hub_cards.space.app import build_app
+        from modeling_fftp.serving.tag import load_tagger
+
+        build_app(load_tagger(model), model).launch()

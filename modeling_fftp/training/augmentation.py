@@ -1,0 +1,46 @@
+"""The training collator, with what the recipe turns on."""
+
+from feature_extraction import FFTPFeatureExtractor, SpecAugment, SpecMask, SpecMaskDataCollator
+from feature_extraction.spectrogram_augmentation import FilterAugment, RandomGain, Stretch, TimeRoll, UniformNoise
+from feature_extraction.waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
+from modeling_fftp import FFTPConfig
+
+from .arguments import AugmentationArguments
+from .data import SAMPLING_RATE
+
+
+def build_collator(
+    arguments: AugmentationArguments,
+    extractor: FFTPFeatureExtractor,
+    config: FFTPConfig,
+    max_seconds: float | None,
+    label_smoothing: float,
+    features_on_device: bool = False,
+) -> SpecMaskDataCollator:
+    """The training collator with what the recipe turns on; no crop without `max_seconds`."""
+    transforms = [
+        (arguments.stretch_time or arguments.stretch_frequency)
+        and Stretch(arguments.stretch_time, arguments.stretch_frequency),
+        arguments.roll_frames and TimeRoll(arguments.roll_frames),
+        arguments.gain and RandomGain(arguments.gain),
+        arguments.filter_augment and FilterAugment(arguments.filter_augment),
+        arguments.noise and UniformNoise(arguments.noise),
+        (arguments.spec_augment_bins or arguments.spec_augment_frames)
+        and SpecAugment(arguments.spec_augment_bins, arguments.spec_augment_frames),
+    ]
+    budget, full_share = arguments.spec_mask_budget, arguments.spec_mask_full_share
+    min_snr, max_snr = arguments.colored_noise_snr
+    noise = ColoredNoise(arguments.colored_noise, min_snr, max_snr) if arguments.colored_noise else None
+    mixup = Mixup(arguments.mixup_alpha, arguments.mixup_probability) if arguments.mixup_probability else None
+    return SpecMaskDataCollator(
+        extractor,
+        SpecMask.from_config(config, budget, full_share) if budget else None,
+        speed=SpeedPerturb(arguments.speed) if arguments.speed else None,
+        crop=RandomCrop(round(max_seconds * SAMPLING_RATE)) if max_seconds else None,
+        mixup=mixup,
+        noise=noise,
+        label_smoothing=label_smoothing,
+        num_labels=config.num_labels,
+        transforms=[transform for transform in transforms if transform],
+        defer_features=features_on_device,
+    )

@@ -1,0 +1,50 @@
+"""The Hub's part of a run: a repository that is checked before training, and a card and a push after it."""
+
+import json
+import logging
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.hub.card import write_card
+from modeling_fftp.hub.push import push, refuse_other_model
+
+from .arguments import FFTPTrainingArguments
+
+logger = logging.getLogger(__name__)
+
+
+def find_repository(training: FFTPTrainingArguments) -> None:
+    """Full name of the repository to push to; raises where nobody is logged in."""
+    user = HfApi(token=training.hub_token).whoami()["name"]
+    name = training.hub_model_id or Path(training.output_dir).resolve().name
+    training.hub_model_id = name if "/" in name else f"{user}/{name}"
+    logger.info("Will push to %s", training.hub_model_id)
+
+
+def check_repository(model: FFTPForAudioClassification, training: FFTPTrainingArguments) -> None:
+    """Find out now, not after hours of training, that the repository holds another model."""
+    api, repo_id = HfApi(token=training.hub_token), training.hub_model_id
+    config = json.loads(model.config.to_json_string()) | {"architectures": [type(model).__name__]}
+    try:
+        refuse_other_model(api, repo_id, training.hub_revision or "main", config)
+    except ValueError as error:
+        raise SystemExit(
+            f"train: {error}. Choose another --hub_model_id; or train without --push_to_hub, then "
+            f"`fftp push {training.output_dir} {repo_id} --overwrite`"
+        ) from error
+
+
+def publish(training: FFTPTrainingArguments) -> None:
+    """Write the card, and push where that is wanted."""
+    folder, repo_id = training.output_dir, training.hub_model_id
+    write_card(folder, repo_id, training.hub_license)
+    if training.push_when_done:
+        private, revision = bool(training.hub_private_repo), training.hub_revision or "main"
+        try:
+            print(push(folder, repo_id, private=private, revision=revision, token=training.hub_token))
+        except ValueError as error:
+            raise SystemExit(
+                f"train: {error}. {folder} is complete; `fftp push {folder} {repo_id}` pushes it"
+            ) from error

@@ -1,0 +1,50 @@
+"""What a run leaves beside the model: JSON files of arguments, metrics and results per class."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import evaluate
+from datasets import Dataset
+from transformers import EvalPrediction
+
+from hub_cards import METRIC
+
+from .arguments import FFTPTrainingArguments
+from .trainer import FFTPTrainer
+
+Scorer = Callable[[EvalPrediction], dict]
+
+
+def build_scorer(names: list[str]) -> Scorer:
+    """Gives all results of the metric `audio_tagging` from logits and labels."""
+    # In memory: processes that evaluate side by side share no files.
+    metric = evaluate.load(str(METRIC), keep_in_memory=True)
+    return lambda prediction: metric.compute(
+        predictions=prediction.predictions, references=prediction.label_ids, class_names=names
+    )
+
+
+def only_numbers(results: dict) -> dict[str, float]:
+    """The results that are one number."""
+    return {name: value for name, value in results.items() if isinstance(value, float)}
+
+
+def evaluate_split(trainer: FFTPTrainer, clips: Dataset, name: str, scorer: Scorer, metric: str) -> None:
+    """Evaluate a split, and write its results and those of each class."""
+    prediction = trainer.predict(clips, metric_key_prefix=name)
+    trainer.log_metrics(name, prediction.metrics)
+    trainer.save_metrics(name, prediction.metrics)
+    if trainer.is_world_process_zero():
+        results = scorer(prediction)
+        write_results(trainer.args, f"{name}_per_class", {key: results[key] for key in ("per_class", "left_out")})
+        score = "not defined" if results[metric] is None else f"{results[metric]:.4f}"
+        print(f"{name} {metric}: {score} on {len(clips)} clips, results in {trainer.args.output_dir}")
+
+
+def write_results(training: FFTPTrainingArguments, name: str, results: dict) -> None:
+    """Write `NAME.json` into the output folder; the first process does."""
+    if training.process_index == 0:
+        path = Path(training.output_dir, f"{name}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,147 @@
+"""A whole training: from a recipe and a data set to a folder that holds what users of the model need."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from transformers import set_seed
+
+from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
+from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.hub.efficiency import measure_efficiency
+
+from .arguments import TASK_METRIC, AugmentationArguments, FFTPTrainingArguments, find_recipe, parse_arguments
+from .augmentation import build_collator
+from .clips import compute_features
+from .data import MAX_SECONDS, Clips, describe_data, load_clips
+from .memory import keep_freed_memory
+from .model import build_model
+from .publishing import check_repository, find_repository, publish
+from .results import Scorer, build_scorer, evaluate_split, only_numbers, write_results
+from .trainer import FFTPTrainer
+from .weight_averaging import WeightAveraging
+
+logger = logging.getLogger(__name__)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Load, train, evaluate, publish.
+
+    Args:
+        arguments: Words of the command line: a recipe, by its name or path, if there is one, then options.
+
+    Raises:
+        SystemExit: Arguments that are wrong or do not go together.
+        ValueError: Data or a checkpoint that cannot be used.
+    """
+    groups = model_arguments, data_arguments, augmentation, training = parse_arguments([*arguments])
+    begin(training)
+    recipe = find_recipe(groups)
+
+    clips = load_clips(data_arguments, training)
+    described = describe_data(data_arguments.dataset_name, clips)
+    max_seconds = data_arguments.max_seconds or min(MAX_SECONDS, clips.longest_seconds)
+    model, extractor = build_model(model_arguments, clips, max_seconds, keep_classes=not training.do_train)
+    if training.push_when_done:
+        check_repository(model, training)
+    if data_arguments.cache_features:
+        clips = cache_features(clips, extractor, augmentation, max_seconds, training)
+        max_seconds = None
+
+    # Ours smooths what mixup mixed as well; transformers' own would refuse that.
+    label_smoothing, training.label_smoothing_factor = training.label_smoothing_factor, 0.0
+    on_device = data_arguments.features_on_device
+    collator = build_collator(augmentation, extractor, model.config, max_seconds, label_smoothing, on_device)
+    scorer = build_scorer(clips.classes)
+    trainer = build_trainer(model, extractor, collator, clips, scorer, training)
+
+    if training.do_train:
+        train(trainer, groups[:3], label_smoothing)
+    for name in ("validation", "test"):
+        if name in clips.splits:
+            evaluate_split(trainer, clips.splits[name], name, scorer, clips.metric)
+    if training.do_train and trainer.is_world_process_zero():
+        write_results(training, "recipe", recipe)
+        write_results(training, "data_results", described)
+        seconds = min(clips.longest_seconds, MAX_SECONDS)
+        write_results(training, "efficiency_results", measure_efficiency(training.output_dir, seconds))
+        publish(training)
+
+
+def begin(training: FFTPTrainingArguments) -> None:
+    """Set up the process, say what will run, and find the repository to push to."""
+    keep_freed_memory()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if training.push_when_done:
+        find_repository(training)
+    set_seed(training.seed)
+    precision = "bfloat16 autocast" if training.bf16 else "float16 autocast" if training.fp16 else "float32"
+    batch = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
+    logger.info(
+        "Precision %s, effective batch %d clips (%d processes), learning rate %g",
+        precision,
+        batch,
+        training.world_size,
+        training.learning_rate,
+    )
+
+
+def cache_features(
+    clips: Clips,
+    extractor: FFTPFeatureExtractor,
+    augmentation: AugmentationArguments,
+    max_seconds: float,
+    training: FFTPTrainingArguments,
+) -> Clips:
+    """The clips with features in place of sound; the first process computes them.
+
+    Raises:
+        SystemExit: Something would change the sound of every batch.
+    """
+    on_sound = (augmentation.speed, augmentation.mixup_probability, augmentation.colored_noise)
+    if any(on_sound) or clips.longest_seconds > max_seconds:
+        raise SystemExit(
+            "train: --cache_features goes with --mixup_probability 0, --speed 0, --colored_noise 0 and no crops"
+        )
+    with training.main_process_first(desc="features"):
+        splits = {role: compute_features(split, extractor) for role, split in clips.splits.items()}
+    return replace(clips, splits=splits)
+
+
+def build_trainer(
+    model: FFTPForAudioClassification,
+    extractor: FFTPFeatureExtractor,
+    collator: SpecMaskDataCollator,
+    clips: Clips,
+    scorer: Scorer,
+    training: FFTPTrainingArguments,
+) -> FFTPTrainer:
+    """The trainer; the best checkpoint is that of the task's metric unless the arguments name another."""
+    if training.metric_for_best_model == TASK_METRIC:
+        training.metric_for_best_model = clips.metric
+    averaging = None
+    if training.ema_decay or training.average_last_epochs:
+        averaging = WeightAveraging(training.ema_decay, training.average_last_epochs)
+    return FFTPTrainer(
+        model=model,
+        args=training,
+        data_collator=collator,
+        train_dataset=clips.splits.get("train"),
+        eval_dataset=clips.splits["validation"],
+        processing_class=extractor,
+        compute_metrics=lambda prediction: only_numbers(scorer(prediction)),
+        callbacks=[collator],
+        class_balanced=training.class_balanced,
+        averaging=averaging,
+    )
+
+
+def train(trainer: FFTPTrainer, groups: Sequence, label_smoothing: float) -> None:
+    """Train, and leave the model, the extractor, all arguments and the results in the output folder."""
+    training = trainer.args
+    arguments = {key: value for group in groups for key, value in vars(group).items()} | training.to_dict()
+    write_results(training, "arguments", arguments | {"label_smoothing_factor": label_smoothing})
+    result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    trainer.save_metrics("train", result.metrics)
