@@ -19,7 +19,7 @@ app = typer.Typer(
     context_settings=SETTINGS,
 )
 
-TrainedFolder = Annotated[Path, typer.Argument(help="Folder that a training left.", show_default=False)]
+TrainedFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder that a training left.")]
 
 
 @contextmanager
@@ -47,16 +47,21 @@ def train(context: typer.Context) -> None:
 
 @app.command()
 def tag(
-    files: Annotated[list[str], typer.Argument(help="Recordings of any length, rate and channels.")],
-    model: Annotated[str, typer.Option("--model", help="Folder or Hub id.", show_default=False)],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Recordings of any length, rate and channels.")
+    ],
+    model: Annotated[str, typer.Option("--model", help="Folder or Hub id.")],
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per file.")] = False,
     top_k: Annotated[int, typer.Option("--top_k", min=1, help="Labels per file.")] = 5,
     threshold: Annotated[float, typer.Option("--threshold", help="Lowest score in the timeline.")] = 0.5,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Windows at a time.")] = 8,
 ) -> None:
     """Say which sounds files hold, and when. A file that cannot be read is named, and the status is 1."""
+    from transformers.utils import logging
+
     from modeling_fftp.serving.tag import load_tagger, render_json, render_table
 
+    logging.disable_progress_bar()
     with errors_in_one_line():
         tagger = load_tagger(model)
     failed = False
@@ -113,7 +118,9 @@ def card(
 @app.command()
 def push(
     folder: TrainedFolder,
-    repo_id: Annotated[str, typer.Argument(help="user/name, or a name below the user who is logged in.")],
+    repo_id: Annotated[
+        str, typer.Argument(metavar="REPO_ID", help="user/name, or a name below the user who is logged in.")
+    ],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str, typer.Option("--revision", help="Branch to push to.")] = "main",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another model.")] = False,
@@ -140,8 +147,10 @@ class Kind(StrEnum):
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(help="AST: folder or Hub id. AuM: checkpoint file (.pth).")],
-    output_folder: Annotated[Path, typer.Argument(help="Folder to create.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="AST: folder or Hub id. AuM: checkpoint file (.pth).")
+    ],
+    output_folder: Annotated[Path, typer.Argument(metavar="OUTPUT_FOLDER", help="Folder to create.")],
     kind: Annotated[Kind | None, typer.Option("--kind", help="Default: aum for a file, else ast.")] = None,
     strides: Annotated[
         tuple[int, int] | None,
@@ -177,7 +186,7 @@ def convert(
 
 @app.command()
 def space(
-    model: Annotated[str, typer.Argument(help="Folder or Hub id.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or Hub id.")],
 ) -> None:
     """Open a page in the browser that tags sounds, as the Space in hub_cards/space does."""
     with errors_in_one_line():

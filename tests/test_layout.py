@@ -1,0 +1,67 @@
+"""The rules of the layout: which files go to the Hub, and which way imports run."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from feature_extraction import FFTPFeatureExtractor
+from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPModel
+from tests.support import BACKBONES, ROOT
+
+PACKAGES = ("feature_extraction", "hub_cards", "modeling_fftp")
+FILES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+SHIPPED = [path for path in FILES if path.stem.endswith("_fftp")]
+
+
+def names_of_shipped(package: str) -> set[str]:
+    return {path.name for path in SHIPPED if path.parts[0] == package}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute names of what a file imports anywhere in it."""
+    package, names = path.parent.parts, set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            names.add(".".join((*start, *(node.module or "").split("."))).strip("."))
+    return names
+
+
+def test_no_file_but_those_beside_the_package_has_the_suffix():
+    assert {path.parent.as_posix() for path in SHIPPED} == {"feature_extraction", "modeling_fftp"}
+
+
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi"])
+@pytest.mark.parametrize("model_class", [FFTPModel, FFTPForAudioClassification, FFTPForAudioFrameClassification])
+def test_a_model_is_saved_with_every_file_that_has_the_suffix(model_class, backbone, make_config, tmp_path):
+    model_class(make_config(**BACKBONES[backbone])).save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.glob("*.py")} == names_of_shipped("modeling_fftp")
+
+
+def test_the_extractor_is_saved_with_every_file_that_has_the_suffix(tmp_path):
+    FFTPFeatureExtractor().save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.glob("*.py")} == names_of_shipped("feature_extraction")
+
+
+def test_the_packages_share_no_name_of_a_shipped_file():
+    assert not names_of_shipped("modeling_fftp") & names_of_shipped("feature_extraction")
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_run_one_way(path):
+    ours = {name for name in imported_modules(path) if name.split(".")[0] in (*PACKAGES, "train")}
+    folder = path.parent.as_posix()
+    if path in SHIPPED:
+        assert ours <= {f"{folder}.{shipped.stem}" for shipped in SHIPPED}
+    if folder == "feature_extraction":
+        assert not {name for name in ours if name.startswith("modeling_fftp")}
+    if path.name != "__main__.py" and path != Path("hub_cards/render_card.py"):
+        assert not ours & {"modeling_fftp.cli", "train"}
+    # Of the sub-packages only training calls another one: a run ends with its card.
+    if path.parts[0] == "modeling_fftp" and len(path.parts) == 3:
+        others = {name.split(".")[1] for name in ours if name.startswith("modeling_fftp.")}
+        allowed = {path.parts[1], *(shipped.stem for shipped in SHIPPED)}
+        assert others <= (allowed | {"hub"} if path.parts[1] == "training" else allowed)

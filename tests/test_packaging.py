@@ -1,0 +1,115 @@
+"""The wheel and the source distribution: what a user without a checkout has."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+
+import pytest
+
+from tests.support import ROOT, TINY
+
+build = pytest.importorskip("build", reason="needs build: pip install -e '.[test]'")
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory):
+    """Folder of a wheel and a source distribution; the wheel is made of the latter."""
+    # A copy, since setuptools writes into the folder that it builds from.
+    source, output = tmp_path_factory.mktemp("source") / "fftp", tmp_path_factory.mktemp("dist")
+    ignored = shutil.ignore_patterns(".*", "build", "runs", "demo_output", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(output), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.fixture(scope="module")
+def installed(distributions, tmp_path_factory):
+    """Folder with the installed wheel; what it depends on comes from this environment."""
+    folder = tmp_path_factory.mktemp("installed")
+    (wheel,) = distributions.glob("*.whl")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(folder)]
+    subprocess.run([*command, str(wheel)], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def environment(installed):
+    return os.environ | {"PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture
+def fftp(installed, environment, tmp_path):
+    """Run the command of the wheel in an empty folder; what it prints."""
+
+    def run(*words):
+        command = [sys.executable, installed / "bin" / "fftp", *words]
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_every_sub_command_works_from_the_wheel(fftp, installed, environment, clip_folder, tmp_path):
+    code = (
+        "import modeling_fftp, hub_cards; print(modeling_fftp.__version__, modeling_fftp.__file__, hub_cards.__file__)"
+    )
+    command = [sys.executable, "-c", code]
+    output = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True).stdout
+    version, *files = output.split()
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+    assert all(file.startswith(str(installed)) for file in files)
+
+    recipe = "fftp-ast-tiny-speech-commands-ar"
+    fftp("train", recipe, "--dataset_name", clip_folder, "--output_dir", "words", *TINY)
+    assert (tmp_path / "words" / "model.safetensors").exists()
+    assert json.loads((tmp_path / "words" / "recipe.json").read_text())["hidden_size"] == 48
+    clip = clip_folder / "validation" / "low" / "0.wav"
+    assert json.loads(fftp("tag", clip, "--model", "words", "--json"))["file"] == str(clip)
+    assert fftp("card", "words", "--repo_id", "user/words").strip() == "words/README.md"
+    assert 'model="user/words"' in (tmp_path / "words" / "README.md").read_text()
+    assert "model_int8.onnx" in fftp("export", "words", "--int8")
+    listed = {line.split()[-1] for line in fftp("push", "words", "user/words", "--dry_run").splitlines()}
+    assert {"README.md", "model.safetensors", "model_int8.onnx", "recipe.json", "modeling_fftp.py"} <= listed
+    assert "ast" in fftp("convert", "--help")
+
+
+def test_the_space_of_the_wheel_starts(installed, environment, trained, tmp_path):
+    pytest.importorskip("gradio", reason="needs gradio: pip install 'fftp[space]'")
+    command = [sys.executable, str(installed / "bin" / "fftp"), "space", str(trained)]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, cwd=tmp_path,
+            env=environment | {"GRADIO_ANALYTICS_ENABLED": "False"},
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while "http://127.0.0.1:" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_the_source_distribution_has_all_tests(distributions, tmp_path):
+    (archive,) = distributions.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    tests = {path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*.py")}
+    assert tests == {path.relative_to(unpacked) for path in (unpacked / "tests").rglob("*.py")}
+    for name in ("Makefile", "constraints.txt", "setup.cfg", "pyproject.toml", "demo/recipe.json", "train.py"):
+        assert (unpacked / name).read_bytes() == (ROOT / name).read_bytes()
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=unpacked)
+    assert done.returncode == 0, done.stdout
