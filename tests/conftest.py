@@ -10,6 +10,10 @@ import pytest
 import soundfile
 import torch
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each worker has a processor of its own, and so have the processes that its tests start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 if not torch.cuda.is_available():
     # Triton reads this when the kernels are defined: without a GPU its interpreter runs them.
     os.environ["TRITON_INTERPRET"] = "1"

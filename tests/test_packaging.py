@@ -58,9 +58,7 @@ def fftp(installed, environment, tmp_path):
 
 
 def test_every_sub_command_works_from_the_wheel(fftp, installed, environment, clip_folder, tmp_path):
-    code = (
-        "import modeling_fftp, hub_cards; print(modeling_fftp.__version__, modeling_fftp.__file__, hub_cards.__file__)"
-    )
+    code = "import modeling_fftp as m, hub_cards as h; print(m.__version__, m.__file__, h.__file__)"
     command = [sys.executable, "-c", code]
     output = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=True).stdout
     version, *files = output.split()
@@ -108,7 +106,7 @@ def test_the_source_distribution_has_all_tests(distributions, tmp_path):
     (unpacked,) = tmp_path.iterdir()
     tests = {path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*.py")}
     assert tests == {path.relative_to(unpacked) for path in (unpacked / "tests").rglob("*.py")}
-    for name in ("Makefile", "constraints.txt", "setup.cfg", "pyproject.toml", "demo/recipe.json", "train.py"):
+    for name in ("Makefile", "constraints.txt", "pyproject.toml", "demo/recipe.json", "train.py"):
         assert (unpacked / name).read_bytes() == (ROOT / name).read_bytes()
     command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=unpacked)
