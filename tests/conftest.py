@@ -10,10 +10,6 @@ import pytest
 import soundfile
 import torch
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Each worker has a processor of its own, and so have the processes that its tests start.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 if not torch.cuda.is_available():
     # Triton reads this when the kernels are defined: without a GPU its interpreter runs them.
     os.environ["TRITON_INTERPRET"] = "1"
@@ -38,6 +34,12 @@ class Hiding:
         return None if name.split(".")[0] in HIDDEN else self.finder.find_spec(name, path, target)
 sys.meta_path = [Hiding(finder) for finder in sys.meta_path]
 """
+
+
+def pytest_configure(config):
+    """Give each worker of pytest-xdist, and the processes that its tests start, one thread: they have one processor."""
+    if getattr(config.option, "numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture
