@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from benchmarks.report import describe_machine, keep
+from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
 from benchmarks.timing import summarise, time_in_turn
 from modeling_fftp.layers_ast_fftp import short_attention_forward
 from modeling_fftp.training.memory import keep_freed_memory
@@ -54,41 +54,36 @@ def measure(seconds: float) -> list[dict]:
 
 def render(results: dict) -> str:
     """Markdown."""
-    machine = results["machine"]
     medians = {(item["tokens"], item["precision"], item["way"]): item["median_ms"] for item in results["records"]}
     rows = []
-    for tokens in TOKENS:
+    for tokens in dict.fromkeys(item["tokens"] for item in results["records"]):
         cells = [str(tokens)]
         for precision in PRECISIONS:
             kernel, written = (medians[tokens, precision, way] for way in WAYS)
             cells += [f"{kernel:.1f} ms", f"{written:.1f} ms ({kernel / written:.1f}x)"]
-        rows.append(f"| {' | '.join(cells)} |")
-    columns = [f"{precision}, {way}" for precision in PRECISIONS for way in WAYS]
-    return "\n".join(
-        [
-            "# Attention, forward and backward pass",
-            "",
-            f"`python -m benchmarks.attention`: medians of {HEADS} heads of {HEAD_WIDTH} on clips of so many tokens "
-            f"with a mask, at most {TOTAL_TOKENS} in all; in brackets how many times as fast as torch's kernel. "
-            f"{machine['threads']} threads of {machine['processor']}, torch {machine['torch']}. GPU: not measured.",
-            "",
-            "| tokens per clip | " + " | ".join(columns) + " |",
-            "|---" * (1 + len(columns)) + "|",
-            *rows,
-            "",
-        ]
-    )
+        rows.append(cells)
+    header = ["tokens per clip", *(f"{precision}, {way}" for precision in PRECISIONS for way in WAYS)]
+    return f"""# Attention, forward and backward pass
+
+`python -m benchmarks.attention`: medians of {HEADS} heads of {HEAD_WIDTH} on clips of so many tokens with a mask, at
+most {TOTAL_TOKENS} in all; in brackets how many times as fast as torch's kernel. {name_machine(results["machine"])}.
+GPU: not measured.
+
+{render_table(header, rows)}"""
 
 
 def main() -> None:
-    """Measure, print the table, keep it with its figures."""
+    """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds_per_group", type=float, default=10.0, help="3 to 15 rounds that fit into this")
-    arguments = parser.parse_args()
-    # As train.py does.
+    # As a training does.
     keep_freed_memory()
-    results = {"machine": describe_machine(), "records": measure(arguments.seconds_per_group)}
-    keep("attention", results, render(results))
+    run_benchmark(
+        "attention",
+        parser,
+        lambda given: {"machine": describe_machine(), "records": measure(given.seconds_per_group)},
+        render,
+    )
 
 
 if __name__ == "__main__":

@@ -1,20 +1,14 @@
 """The report of the efficiency benchmark, and the README's table: made of its results alone."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
-
-import matplotlib
-
-from benchmarks.report import RESULTS, write_text
-
-matplotlib.use("Agg")
 
 from matplotlib import pyplot
 
+from benchmarks.report import COLORS, RESULTS, render_table, save_figure, show, write_text
+
 README = Path(__file__).parent.parent / "README.md"
 BASELINE, PEAK = "transformers AST", "matrix product"
-COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#000000", "#EE8866")
 PRECISIONS = ("float32", "bfloat16")
 INT8 = "int8"
 
@@ -36,14 +30,11 @@ of the process beyond the libraries, weights included. transformers' extractor
 {extractor}. GPU: not measured.
 """
 EXTRACTORS = {True: "runs torchaudio's code", False: "runs its own code, as torchaudio is not installed"}
-README_TABLE = """Median of one pipeline call on one clip, features included, base size on {threads} CPU threads of
-{processor}, and how many times as fast as
-transformers' AST in float32, which pads or cuts every clip to 10.24 s
-(`python -m benchmarks.efficiency`, all models and precisions in turn for each length; merged: half the tokens after
-layer 3; int8: files with int8 weights, run by onnxruntime; random weights, freed memory kept; GPU: not measured). The
-second row is the same model as the first: it gains by its code and by not padding, not by its patches:
-
-{table}"""
+# What README shows of the pipelines: models, and lengths in seconds with precisions.
+README_MODELS = (
+    BASELINE, "AST, square 16/10", "FFTP-AST, stride 5", "FFTP-AST, stride 10, 50 frames", "FFTP-AuM, stride 5",
+)  # fmt: skip
+README_COLUMNS = ((1, "float32"), (10, "float32"), (10, "bfloat16"), (10, INT8))
 
 
 class Results:
@@ -83,8 +74,8 @@ class Results:
         return group["batch"] * flops / time / (self.results["peak_flops"] / peak)
 
 
-def write_report(raw: dict, folder: Path) -> None:
-    """Write `efficiency.md` and its plot, and the README's table where the folder is that of the kept results."""
+def render(raw: dict) -> str:
+    """Markdown."""
     results, machine = Results(raw), raw["machine"]
     batches = {item["size"]: item["batch"] for item in raw["records"] if item["what"] == "training step"}
     batches = ", ".join(f"{batch} clips ({size})" for size, batch in batches.items())
@@ -96,14 +87,18 @@ def write_report(raw: dict, folder: Path) -> None:
     for size in results.sizes:
         parts += [f"## Sound to labels, {size}\n", render_pipelines(results, size)]
     parts += ["## Feature extractor\n", render_extractors(results)]
-    plot_lengths(results, results.sizes[-1], folder / "efficiency.png")
     parts.append("![Time against length](efficiency.png)\n")
-    text = "\n".join(parts)
+    return "\n".join(parts)
+
+
+def write_report(raw: dict, folder: Path) -> None:
+    """Write `efficiency.md` and its plot, and the README's table where the folder is that of the kept results."""
+    results, text = Results(raw), render(raw)
+    plot_lengths(results, results.sizes[-1], folder / "efficiency.png")
     write_text(folder / "efficiency.md", text)
     print(text)
     if folder.resolve() == RESULTS.resolve():
-        table = README_TABLE.format(table=render_summary(results, "base"), **machine)
-        write_text(README, replace_block(README.read_text(encoding="utf-8"), table))
+        write_text(README, replace_block(README.read_text(encoding="utf-8"), render_summary(results)))
 
 
 def replace_block(text: str, block: str) -> str:
@@ -113,16 +108,6 @@ def replace_block(text: str, block: str) -> str:
     if not re.search(pattern, text, flags=re.DOTALL):
         raise ValueError(f"README.md lacks the marks {marks[0]} ... {marks[1]}")
     return re.sub(pattern, lambda match: match[1] + block, text, flags=re.DOTALL)
-
-
-def render_table(header: list[str], rows: Iterable[list[str]]) -> str:
-    """Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)) + "\n"
-
-
-def show(value: float | None, form: str, unit: str = "") -> str:
-    """A value, or that there is none."""
-    return "not measured" if value is None else f"{value:{form}}{unit}"
 
 
 def render_costs(results: Results, size: str) -> str:
@@ -179,14 +164,13 @@ def show_pipeline(results: Results, **group: object) -> str:
     return show(time, ".1f", f" ms ({base / time:.1f}x)" if time and base else "")
 
 
-def render_summary(results: Results, size: str) -> str:
-    """One pipeline call on a short and a long clip, a row a model."""
-    columns = [(seconds, precision) for seconds in (1, 10) for precision in (*PRECISIONS, INT8)]
+def render_summary(results: Results) -> str:
+    """README's table: one pipeline call of base size on a clip."""
     rows = (
-        [model, *(show_pipeline(results, model=model, size=size, seconds=s, precision=p) for s, p in columns)]
-        for model in results.models
+        [model, *(show_pipeline(results, model=model, size="base", seconds=s, precision=p) for s, p in README_COLUMNS)]
+        for model in README_MODELS
     )
-    return render_table(["pipeline", *(f"{seconds} s, {precision}" for seconds, precision in columns)], rows)
+    return render_table(["one clip, base size", *(f"{s} s, {p}" for s, p in README_COLUMNS)], rows)
 
 
 def render_pipelines(results: Results, size: str) -> str:
@@ -232,5 +216,4 @@ def plot_lengths(results: Results, size: str, path: Path) -> None:
         row[0].set(ylabel=f"{what}, ms per clip, batch {batch}")
     axes[1, 2].axis("off")
     axes[1, 2].legend(*axes[0, 0].get_legend_handles_labels(), loc="upper left")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    save_figure(figure, path)

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from datasets import Dataset, Features, List, Value
 
-from benchmarks.report import describe_machine, keep
+from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
 from benchmarks.timing import summarise, time_in_turn
 from feature_extraction import FFTPFeatureExtractor, SpecMask, SpecMaskDataCollator
 from modeling_fftp import FFTPConfig
@@ -55,29 +55,24 @@ def render(results: dict) -> str:
     medians = {}
     for record in results["records"]:
         medians.setdefault(record["way"], []).append(f"{record['median_ms']:.0f} ms")
-    rows = [f"| {way} | {' | '.join(times)} |" for way, times in medians.items()]
-    machine = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
-    return "\n".join(
-        [
-            f"# Time to make a training batch of {BATCH} clips",
-            "",
-            "`python -m benchmarks.features`: medians, reading and SpecMask included.",
-            f"Measured on: {machine}.",
-            "",
-            "| features | " + " | ".join(f"{length} s clips" for length in CLIP_SECONDS) + " |",
-            "|---" * (1 + len(CLIP_SECONDS)) + "|",
-            *rows,
-            "",
-        ]
-    )
+    header = ["features", *(f"{length} s clips" for length in CLIP_SECONDS)]
+    return f"""# Time to make a training batch of {BATCH} clips
+
+`python -m benchmarks.features`: medians, reading and SpecMask included. {name_machine(results["machine"])}.
+
+{render_table(header, ([way, *times] for way, times in medians.items()))}"""
 
 
 def main() -> None:
-    """Measure, print the table, keep it with its figures."""
+    """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds_per_group", type=float, default=20.0, help="3 to 15 rounds that fit into this")
-    results = {"machine": describe_machine(), "records": measure(parser.parse_args().seconds_per_group)}
-    keep("features", results, render(results))
+    run_benchmark(
+        "features",
+        parser,
+        lambda given: {"machine": describe_machine(), "records": measure(given.seconds_per_group)},
+        render,
+    )
 
 
 if __name__ == "__main__":

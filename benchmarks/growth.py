@@ -8,16 +8,13 @@ weights costs, a long one what attention costs.
 
 import argparse
 
-import matplotlib
 import numpy as np
+from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from benchmarks.efficiency import SIZES, forward
-from benchmarks.report import RESULTS, describe_machine, keep
+from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
 from benchmarks.timing import peak_memory, summarise, time_in_turn
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot
 
 MODELS = ("FFTP-AST, stride 5", "FFTP-AuM, stride 5")
 CLIP_SECONDS = (1, 3, 10, 30, 100, 300, 600)
@@ -58,43 +55,33 @@ def exponents(sizes: list[float], values: list[float]) -> tuple[float, float]:
 def render(results: dict) -> str:
     """Markdown."""
     rows = []
-    for axis in AXES:
+    for axis, over in AXES.items():
         for model in MODELS:
             for quantity, unit in UNITS.items():
                 sizes, values = series(results["records"], axis, model, quantity)
                 half = len(sizes) // 2
                 low, high = exponents(sizes, values)
-                rows.append(
-                    f"| {model} | {AXES[axis]} | {unit} | {values[0]:.0f} to {values[-1]:.0f} "
-                    f"| {low:.2f} ({sizes[0]} to {sizes[half]}) | {high:.2f} ({sizes[half]} to {sizes[-1]}) |"
-                )
-    machine = results["machine"]
-    return "\n".join(
-        [
-            "# How cost grows",
-            "",
-            f"`python -m benchmarks.growth --size {results['size']}` on {machine['threads']} threads of "
-            f"{machine['processor']}, torch {machine['torch']}, float32:",
-            "a forward pass, medians; memory of the process at its peak, beyond that of the libraries.",
-            "GPU: not measured.",
-            "",
-            "| model | over | what | from, to | exponent, lower half | exponent, upper half |",
-            "|---|---|---|---|---|---|",
-            *rows,
-            "",
-            "![How cost grows](growth.png)",
-            "",
-        ]
-    )
+                ends = f"{low:.2f} ({sizes[0]} to {sizes[half]})", f"{high:.2f} ({sizes[half]} to {sizes[-1]})"
+                rows.append([model, over, unit, f"{values[0]:.0f} to {values[-1]:.0f}", *ends])
+    header = ["model", "over", "what", "from, to", "exponent, lower half", "exponent, upper half"]
+    return f"""# How cost grows
+
+`python -m benchmarks.growth --size {results["size"]}` on {name_machine(results["machine"])}, float32: a forward pass,
+medians; memory of the process at its peak, beyond that of the libraries. GPU: not measured.
+
+{render_table(header, rows)}
+![How cost grows](growth.png)
+"""
 
 
-def plot(records: list[dict]) -> pyplot.Figure:
+def plot(results: dict) -> Figure:
     """Time and memory over length and batch."""
     figure, axes = pyplot.subplots(2, 2, figsize=(10, 7), layout="constrained")
     for column, axis in enumerate(AXES):
         for row, (quantity, unit) in enumerate(UNITS.items()):
             for model in MODELS:
-                axes[row, column].loglog(*series(records, axis, model, quantity), "o-", label=model)
+                sizes, values = series(results["records"], axis, model, quantity)
+                axes[row, column].loglog(sizes, values, "o-", label=model)
             axes[row, column].set(xlabel=AXES[axis], ylabel=unit)
             axes[row, column].grid(alpha=0.3)
     axes[0, 0].legend()
@@ -102,17 +89,16 @@ def plot(records: list[dict]) -> pyplot.Figure:
 
 
 def main() -> None:
-    """Measure, and write the report."""
+    """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="base", choices=SIZES)
     parser.add_argument("--seconds_per_group", type=float, default=20.0, help="3 to 15 rounds that fit into this")
-    arguments = parser.parse_args()
-    records = measure(arguments.size, arguments.seconds_per_group)
-    results = {"machine": describe_machine(), "size": arguments.size, "records": records}
-    keep("growth", results, render(results))
-    figure = plot(records)
-    figure.savefig(RESULTS / "growth.png", dpi=120)
-    pyplot.close(figure)
+
+    def measure_all(given: argparse.Namespace) -> dict:
+        records = measure(given.size, given.seconds_per_group)
+        return {"machine": describe_machine(), "size": given.size, "records": records}
+
+    run_benchmark("growth", parser, measure_all, render, plot)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from transformers import Pipeline, pipeline
 
 from benchmarks.efficiency import REFERENCE_SECONDS, classify, forward, make_sound, with_one_torch_thread
 from benchmarks.efficiency_report import BASELINE
-from benchmarks.report import describe_machine, keep
+from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
 from benchmarks.timing import in_new_process, time_in_turn
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
@@ -195,67 +195,56 @@ def show_times(results: dict, way: str) -> list[str]:
 
 def render(results: dict) -> str:
     """Markdown."""
-    machine = results["machine"]
-    lines = [
-        "# Ways to run a model on a CPU",
-        "",
-        f"`python -m benchmarks.inference FOLDER --dataset_name DATA --merging FOLDER` on {machine['threads']} "
-        f"threads of {machine['processor']}, torch {machine['torch']}; medians, in turn.",
-        "",
-        f"Time: the pipeline on one clip, base size, 199 tokens on 10 s. Accuracy: `{results['model']}` on "
-        f"{results['clips']} validation clips of {results['dataset']}, in batches of {BATCH}. Compiled models get "
-        f"clips padded to a multiple of {BUCKET / 100:g} s and have frozen weights (`TORCHINDUCTOR_FREEZING=1`). In "
-        "brackets: how many times as fast as the first row, which pads every clip to 10.24 s. Merged: "
-        f"`token_merge_layers` {[*MERGED_LAYERS]}, set after training.",
-        "",
-        "| way | " + " | ".join(f"base, {length}" for length in results["base"]) + " | accuracy | as float32 | file |",
-        "|---|---|---|---|---|---|",
-        f"| {BASELINE}, float32 | {' | '.join(show_times(results, BASELINE))} | | | |",
-    ]
+    rows = [[f"{BASELINE}, float32", *show_times(results, BASELINE), "", "", ""]]
     for way, accuracy in results["accuracy"].items():
-        cells = show_times(results, way)
-        cells += [f"{accuracy['accuracy']:.2%}", f"{accuracy['as_float32']:.2%}", f"{results['mib'][way]:.1f} MiB"]
-        lines.append(f"| {way} | {' | '.join(cells)} |")
-    merging = results["merging"]
-    lines += [
-        "",
-        f"`{merging['model']}` was trained with `token_merge_layers` {[*MERGED_LAYERS]}: accuracy "
-        + ", ".join(f"{result['accuracy']:.2%} ({way})" for way, result in merging["accuracy"].items())
-        + ". Compiled and as int8 file it takes the time of the merged ones above.",
-    ]
-    slowest, kept_memory = max(results["batching"].values()), results["kept_memory"]
-    lines += [
-        "",
-        f"`audio-tagging` on {MIXED_CLIPS} recordings of 1 to 10 s, base size, float32, batches of {MIXED_BATCH}:",
-        "",
-        "| | time | times as fast |",
-        "|---|---|---|",
-        *(f"| {name} | {time:.1f} s | {slowest / time:.2f} |" for name, time in results["batching"].items()),
-        "",
-        "A forward pass of 16 clips of 10 s, base size, bfloat16, in processes that take turns: "
-        + ", ".join(f"{1000 * time:.0f} ms {name}" for name, time in kept_memory.items())
-        + " (`modeling_fftp.training.memory.keep_freed_memory`).",
-        "",
-    ]
-    return "\n".join(lines)
+        shares = [f"{accuracy['accuracy']:.2%}", f"{accuracy['as_float32']:.2%}"]
+        rows.append([way, *show_times(results, way), *shares, f"{results['mib'][way]:.1f} MiB"])
+    header = ["way", *(f"base, {length}" for length in results["base"]), "accuracy", "as float32", "file"]
+    merging, slowest = results["merging"], max(results["batching"].values())
+    merged = ", ".join(f"{result['accuracy']:.2%} ({way})" for way, result in merging["accuracy"].items())
+    batching = ([name, f"{time:.1f} s", f"{slowest / time:.2f}"] for name, time in results["batching"].items())
+    kept_memory = ", ".join(f"{1000 * time:.0f} ms {name}" for name, time in results["kept_memory"].items())
+    return f"""# Ways to run a model on a CPU
+
+`python -m benchmarks.inference FOLDER --dataset_name DATA --merging FOLDER` on {name_machine(results["machine"])};
+medians, in turn.
+
+Time: the pipeline on one clip, base size, 199 tokens on 10 s. Accuracy: `{results["model"]}` on {results["clips"]}
+validation clips of {results["dataset"]}, in batches of {BATCH}. Compiled models get clips padded to a multiple of
+{BUCKET / 100:g} s and have frozen weights (`TORCHINDUCTOR_FREEZING=1`). In brackets: how many times as fast as the
+first row, which pads every clip to 10.24 s. Merged: `token_merge_layers` {[*MERGED_LAYERS]}, set after training.
+
+{render_table(header, rows)}
+`{merging["model"]}` was trained with `token_merge_layers` {[*MERGED_LAYERS]}: accuracy {merged}. Compiled and as int8
+file it takes the time of the merged ones above.
+
+`audio-tagging` on {MIXED_CLIPS} recordings of 1 to 10 s, base size, float32, batches of {MIXED_BATCH}:
+
+{render_table(["", "time", "times as fast"], batching)}
+A forward pass of 16 clips of 10 s, base size, bfloat16, in processes that take turns: {kept_memory}
+(`modeling_fftp.training.memory.keep_freed_memory`).
+"""
 
 
 def main() -> None:
-    """Measure, and write the report."""
+    """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="trained model")
-    parser.add_argument("--dataset_name", required=True, help="Hub id or folder")
-    parser.add_argument("--merging", type=Path, required=True, help="model trained with token_merge_layers")
+    parser.add_argument("folder", type=Path, nargs="?", help="trained model")
+    parser.add_argument("--dataset_name", help="Hub id or folder")
+    parser.add_argument("--merging", type=Path, help="model trained with token_merge_layers")
     parser.add_argument("--split", default="validation")
     parser.add_argument("--seconds_per_group", type=float, default=60.0)
-    arguments = parser.parse_args()
-    keep_freed_memory()
-    # As TORCHINDUCTOR_FREEZING=1 does: weights are constants of what is compiled, in the order that its kernels read.
-    with inductor.patch(freezing=True), dynamo.patch(fail_on_recompile_limit_hit=True):
-        results = measure(
-            arguments.folder, arguments.merging, arguments.dataset_name, arguments.split, arguments.seconds_per_group
-        )
-    keep("inference", results, render(results))
+
+    def measure_all(given: argparse.Namespace) -> dict:
+        if None in (given.folder, given.dataset_name, given.merging):
+            parser.error("FOLDER, --dataset_name and --merging are missing: what to measure")
+        keep_freed_memory()
+        # As TORCHINDUCTOR_FREEZING=1 does: weights are constants of what is compiled, in the order that its kernels
+        # read.
+        with inductor.patch(freezing=True), dynamo.patch(fail_on_recompile_limit_hit=True):
+            return measure(given.folder, given.merging, given.dataset_name, given.split, given.seconds_per_group)
+
+    run_benchmark("inference", parser, measure_all, render)
 
 
 if __name__ == "__main__":

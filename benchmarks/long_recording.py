@@ -8,9 +8,7 @@ written as FLAC.
 """
 
 import argparse
-import resource
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,8 @@ import soxr
 import torch
 from transformers import pipeline
 
-from benchmarks.report import describe_machine, keep
+from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
+from benchmarks.timing import process_memory, time_call
 from demo.sounds import KINDS, SAMPLING_RATE, make_clip
 
 # A recorder's rate, not the model's.
@@ -58,58 +57,60 @@ def share_found(events: list[tuple[float, float, str]], timeline: list[dict], to
     return found / len(events)
 
 
-def peak_memory() -> float:
-    """Largest resident memory of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def main() -> None:
-    """Measure, and keep the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="folder of a model trained on the demo's sounds")
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    tag = pipeline("audio-tagging", model=arguments.model, trust_remote_code=True)
+def measure(model: str, minutes: float, batch_size: int, seed: int) -> dict:
+    """Tag a new recording once."""
+    tag = pipeline("audio-tagging", model=model, trust_remote_code=True)
     window = tag.model.config.max_length / 100
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "recording.flac")
-        events = write_recording(path, arguments.minutes, arguments.seed)
+        events = write_recording(path, minutes, seed)
         tag(torch.zeros(SAMPLING_RATE))
-        idle = peak_memory()
-        started = time.perf_counter()
-        answer = tag(path, batch_size=arguments.batch_size)
-        seconds = time.perf_counter() - started
-    results = {
+        idle = process_memory("VmHWM")
+        answers = []
+        seconds = time_call(lambda: answers.append(tag(path, batch_size=batch_size)))
+    (answer,) = answers
+    return {
         "machine": describe_machine(),
         "minutes": answer["duration"] / 60,
         "window_seconds": window,
         "idle_mib": idle,
-        "peak_mib": peak_memory(),
+        "peak_mib": process_memory("VmHWM"),
         "seconds_per_hour": seconds * 3600 / answer["duration"],
         "sounds": len(events),
         "share_within_one_window": share_found(events, answer["timeline"], window),
     }
-    keep("long_recording", results, render(results))
 
 
 def render(results: dict) -> str:
     """Markdown."""
     extra = results["peak_mib"] - results["idle_mib"]
+    rows = [
+        ["length", f"{results['minutes']:.1f} minutes, {results['sounds']} sounds of 10 to 30 s"],
+        ["time", f"{results['seconds_per_hour']:.0f} s per hour of sound"],
+        ["peak memory", f"{extra:.0f} MiB more than the idle process ({results['idle_mib']:.0f} MiB)"],
+        ["sounds told within one window, start and end", f"{results['share_within_one_window']:.1%}"],
+    ]
     return f"""# A long recording through the pipeline audio-tagging
 
-`python -m benchmarks.long_recording demo_output/model` on {results["machine"]["threads"]} threads of
-{results["machine"]["processor"]}: the demo's model, windows of {results["window_seconds"]:.1f} s that overlap by half,
-a stereo FLAC file at {RECORDED_RATE} Hz.
+`python -m benchmarks.long_recording demo_output/model` on {name_machine(results["machine"])}: the demo's model,
+windows of {results["window_seconds"]:.1f} s that overlap by half, a stereo FLAC file at {RECORDED_RATE} Hz.
 
-| | |
-|---|---|
-| length | {results["minutes"]:.1f} minutes, {results["sounds"]} sounds of 10 to 30 s |
-| time | {results["seconds_per_hour"]:.0f} s per hour of sound |
-| peak memory | {extra:.0f} MiB more than the idle process ({results["idle_mib"]:.0f} MiB) |
-| sounds told within one window, start and end | {results["share_within_one_window"]:.1%} |
-"""
+{render_table(["", ""], rows)}"""
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="demo_output/model", help="trained on the demo's sounds")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    run_benchmark(
+        "long_recording",
+        parser,
+        lambda given: measure(given.model, given.minutes, given.batch_size, given.seed),
+        render,
+    )
 
 
 if __name__ == "__main__":

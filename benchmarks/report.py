@@ -1,27 +1,54 @@
-"""What every benchmark reports: the machine, and its results as files."""
+"""What every benchmark shares: its command line, the machine, tables, and results as files."""
 
+import argparse
 import json
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import matplotlib
 import transformers
 
 from modeling_fftp.hub import efficiency
 
+matplotlib.use("Agg")
+
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
 RESULTS = Path(__file__).parent / "results"
+COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#000000", "#EE8866")
 
 
-def describe_machine() -> dict[str, str | int]:
-    """Processor, threads and versions."""
-    return efficiency.describe_machine() | {"transformers": transformers.__version__}
+def run_benchmark(
+    name: str,
+    parser: argparse.ArgumentParser,
+    measure: Callable[[argparse.Namespace], dict],
+    render: Callable[[dict], str],
+    plot: Callable[[dict], Figure] | None = None,
+) -> None:
+    """Measure and report, as the command line says.
 
-
-def keep(name: str, results: dict, table: str) -> None:
-    """Print a table, and write it and the raw results to `results/NAME.md` and `results/NAME.json`."""
-    RESULTS.mkdir(exist_ok=True)
+    Args:
+        name: Of the files in `results`.
+        parser: With the options of the benchmark.
+        measure: Results that JSON can hold.
+        render: Their report, Markdown.
+        plot: Their picture.
+    """
+    parser.add_argument("--report", action="store_true", help="measure nothing, report what was measured")
+    arguments = parser.parse_args()
+    results = read_results(name) if arguments.report else measure(arguments)
     write_json(RESULTS / f"{name}.json", results)
-    write_text(RESULTS / f"{name}.md", table)
-    print(table)
+    write_text(RESULTS / f"{name}.md", render(results))
+    if plot is not None:
+        save_figure(plot(results), RESULTS / f"{name}.png")
+    print(render(results))
+
+
+def read_results(name: str) -> dict:
+    """What was measured."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, results: dict) -> None:
@@ -34,3 +61,29 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture and close it."""
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def describe_machine() -> dict[str, str | int]:
+    """Processor, threads and versions."""
+    return efficiency.describe_machine() | {"transformers": transformers.__version__}
+
+
+def name_machine(machine: dict) -> str:
+    """The same in words."""
+    return f"{machine['threads']} threads of {machine['processor']}, torch {machine['torch']}"
+
+
+def render_table(header: list[str], rows: Iterable[list[str]]) -> str:
+    """Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)) + "\n"
+
+
+def show(value: float | None, form: str, unit: str = "") -> str:
+    """A value, or that there is none."""
+    return "not measured" if value is None else f"{value:{form}}{unit}"

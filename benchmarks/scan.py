@@ -1,15 +1,15 @@
 """Time of the selective scan on a CPU against its peers, and its share of a whole Mamba forward pass.
 
 Peers: mamba-ssm's own CPU reference, the fallback of transformers' Mamba, and mambapy's parallel scan. All run in turn
-within each round; the table gives medians over the rounds. mamba-ssm cannot be installed without a GPU, so its
+within each round. mamba-ssm cannot be installed without a GPU, so its
 reference is read from the file that holds it: unpack its source distribution and pass
 `--mamba_ssm_source .../mamba_ssm/ops/selective_scan_interface.py`, or leave it out.
 """
 
 import argparse
 import ast
-import statistics
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +17,8 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from transformers.models.mamba.modeling_mamba import mamba_selective_scan
 
-from benchmarks.report import describe_machine, keep
+from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
+from benchmarks.timing import summarise, time_call, time_in_turn
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.scan_cpu_fftp import OPERATOR
 from modeling_fftp.scan_fftp import selective_scan
@@ -69,7 +70,7 @@ def run_transformers(u, delta, A, B, C, D, z, delta_bias, delta_softplus):  # no
     return output[0] if isinstance(output, tuple) else output
 
 
-def build_scans(mamba_ssm_source: Path | None) -> dict:
+def build_scans(mamba_ssm_source: Path | None) -> dict[str, Callable]:
     """The scans to time, by name."""
     scans = (
         {} if mamba_ssm_source is None else {"mamba-ssm, CPU reference": load_mamba_ssm_reference(mamba_ssm_source)}
@@ -86,32 +87,30 @@ def build_scans(mamba_ssm_source: Path | None) -> dict:
     return scans
 
 
-def time_scans(scans: dict, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds of each scan in every round, forward alone and forward with backward; the first call is not counted."""
-    inputs = make_inputs()
+def measure_scans(scans: dict[str, Callable], seconds: float) -> list[dict]:
+    """Times of each scan, forward alone and forward with backward."""
+    inputs, records = make_inputs(), []
     expected = scans[OURS](**inputs, delta_softplus=True)
+    for scan in scans.values():
+        torch.testing.assert_close(scan(**inputs, delta_softplus=True), expected, atol=1e-3, rtol=1e-3)
+    for pass_name, run_pass in PASSES.items():
+        times = time_in_turn({name: partial(run_pass, scan, inputs) for name, scan in scans.items()}, seconds)
+        records += [{"scan": name, "pass": pass_name} | summarise(taken) for name, taken in times.items()]
+    return records
 
-    def forward(scan):
-        with torch.no_grad():
-            scan(**inputs, delta_softplus=True)
 
-    def forward_backward(scan):
-        torch.autograd.grad(scan(**inputs, delta_softplus=True).sum(), list(inputs.values()))
+@torch.no_grad()
+def run_forward(scan: Callable, inputs: dict[str, torch.Tensor]) -> None:
+    """A forward pass."""
+    scan(**inputs, delta_softplus=True)
 
-    seconds = {name: {"forward": [], "forward + backward": []} for name in scans}
-    for index in range(rounds + 1):
-        for name, scan in scans.items():
-            if not index:
-                torch.testing.assert_close(scan(**inputs, delta_softplus=True), expected, atol=1e-3, rtol=1e-3)
-            for kind, run in (("forward", forward), ("forward + backward", forward_backward)):
-                # Minutes a call: one round of what is not ours is enough.
-                if kind == "forward + backward" and "ours" not in name and index > 1:
-                    continue
-                started = time.perf_counter()
-                run(scan)
-                if index or "ours" not in name:
-                    seconds[name][kind].append(time.perf_counter() - started)
-    return seconds
+
+def run_forward_backward(scan: Callable, inputs: dict[str, torch.Tensor]) -> None:
+    """A forward and a backward pass."""
+    torch.autograd.grad(scan(**inputs, delta_softplus=True).sum(), list(inputs.values()))
+
+
+PASSES = {"forward": run_forward, "forward + backward": run_forward_backward}
 
 
 def scan_share() -> dict[str, float]:
@@ -122,9 +121,7 @@ def scan_share() -> dict[str, float]:
     with torch.no_grad():
         model(features)
         with profile(activities=[ProfilerActivity.CPU]) as recorded:
-            started = time.perf_counter()
-            model(features)
-            total = time.perf_counter() - started
+            total = time_call(lambda: model(features))
     operator = f"{OPERATOR}_forward"
     scan = sum(event.cpu_time_total for event in recorded.key_averages() if event.key == operator) / 1e6
     return {"forward_seconds": total, "scan_seconds": scan, "share": scan / total}
@@ -132,48 +129,39 @@ def scan_share() -> dict[str, float]:
 
 def render(results: dict) -> str:
     """Markdown."""
-    medians = {
-        name: {kind: statistics.median(times) for kind, times in kinds.items()}
-        for name, kinds in results["seconds"].items()
-    }
+    medians = {(record["scan"], record["pass"]): record["median_ms"] for record in results["records"]}
     rows = []
-    for name, kinds in medians.items():
-        cells = [f"{1000 * s:.1f} ms ({s / medians[OURS][kind]:.1f}x)" for kind, s in kinds.items()]
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    share, machine = results["share"], ", ".join(f"{key} {value}" for key, value in results["machine"].items())
-    return "\n".join(
-        [
-            "# Time of the selective scan on a CPU",
-            "",
-            f"`python -m benchmarks.scan --rounds {results['rounds']} --mamba_ssm_source FILE`: medians at batch",
-            f"{BATCH}, {DIM} channels, {LENGTH} tokens, {STATE} states; in brackets how many times the time of",
-            f"our CPU kernel. Measured on: {machine}.",
-            "GPU kernels: not measured.",
-            "",
-            "| scan | forward | forward + backward |",
-            "|---|---|---|",
-            *rows,
-            "",
-            f"A whole forward pass of FFTP-AuM-base (fo-bi, 199 tokens, batch {BATCH}) takes "
-            f"{share['forward_seconds']:.2f} s; its 48 scans, two at a time, are {share['share']:.0%} of it.",
-            "",
-        ]
-    )
+    for name in dict.fromkeys(record["scan"] for record in results["records"]):
+        times = {pass_name: medians[name, pass_name] for pass_name in PASSES}
+        rows.append([name, *(f"{time:.1f} ms ({time / medians[OURS, kind]:.1f}x)" for kind, time in times.items())])
+    share = results["share"]
+    return f"""# Time of the selective scan on a CPU
+
+`python -m benchmarks.scan --mamba_ssm_source FILE`: medians at batch {BATCH}, {DIM} channels, {LENGTH} tokens, {STATE}
+states; in brackets how many times the time of our CPU kernel. {name_machine(results["machine"])}. GPU kernels: not
+measured.
+
+{render_table(["scan", *PASSES], rows)}
+A whole forward pass of FFTP-AuM-base (fo-bi, {LENGTH} tokens, batch {BATCH}) takes
+{share["forward_seconds"]:.2f} s; its 48 scans, two at a time, are {share["share"]:.0%} of it.
+"""
 
 
 def main() -> None:
-    """Measure, print the table, keep it with the raw times."""
+    """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--mamba_ssm_source", type=Path)
-    arguments = parser.parse_args()
-    results = {
-        "rounds": arguments.rounds,
-        "machine": describe_machine(),
-        "share": scan_share(),
-        "seconds": time_scans(build_scans(arguments.mamba_ssm_source), arguments.rounds),
-    }
-    keep("scan", results, render(results))
+    parser.add_argument("--seconds_per_group", type=float, default=60.0, help="3 to 15 rounds that fit into this")
+
+    def measure(given: argparse.Namespace) -> dict:
+        scans = build_scans(given.mamba_ssm_source)
+        return {
+            "machine": describe_machine(),
+            "share": scan_share(),
+            "records": measure_scans(scans, given.seconds_per_group),
+        }
+
+    run_benchmark("scan", parser, measure, render)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
     python -m benchmarks.study --data FOLDER               # run what has no results yet, then report
     python -m benchmarks.study --data FOLDER --only speech  # one task
+    python -m benchmarks.study --steps                     # time a training step of every arm, then report
     python -m benchmarks.study --report                    # report what is there
 
 `study.json` is the grid. FOLDER holds the data sets by name. Every run trains with `train.py` on one thread, two runs
-side by side; it is evaluated once, after its last epoch, and leaves one file in `results/study/`. A run that
-has a file, made with the arguments that the grid has now, is not repeated.
+side by side; it is evaluated once, after its last epoch, and leaves one line in `results/study.jsonl`. A run that
+has a line, made with the arguments that the grid has now, is not repeated.
 """
 
 import argparse
@@ -16,16 +17,22 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
+
 from benchmarks.mixtures import make_mixtures
-from benchmarks.report import RESULTS, write_json
+from benchmarks.report import RESULTS, describe_machine, write_text
 from benchmarks.study_report import write_report
+from benchmarks.study_time import measure_steps
 
 ROOT = Path(__file__).parent.parent
 GRID = Path(__file__).parent / "study.json"
-RUNS = RESULTS / "study"
+RECORDS = RESULTS / "study.jsonl"
+# Runs end side by side.
+WRITING = threading.Lock()
 SPLITS = ("train", "validation")
 # Made once; git leaves `runs` out.
 MIXTURES = ROOT / "runs" / "esc10_mixtures"
@@ -45,7 +52,7 @@ def list_runs(grid: dict) -> list[dict]:
 
 
 def run_name(run: dict) -> str:
-    """Name of a run's results file."""
+    """Name of a run."""
     parts = (run["task"], run["arm"], f"fold {run['fold']}" if run["fold"] else "", f"seed {run['seed']}")
     return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
 
@@ -57,16 +64,29 @@ def run_arguments(grid: dict, run: dict) -> dict:
     return arguments | task.get("overrides", {}).get(run["arm"], {}) | {"seed": run["seed"]}
 
 
-def load_results(grid: dict) -> dict[str, dict]:
-    """Results by name, of the runs that the grid asks for today with the arguments that they had."""
-    results = {}
-    for run in list_runs(grid):
-        path = RUNS / f"{run_name(run)}.json"
-        if path.exists():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["arguments"] == run_arguments(grid, run):
-                results[run_name(run)] = kept
-    return results
+def read_records() -> list[dict]:
+    """What was measured: results of runs, which have a seed, and times of training steps."""
+    return [json.loads(line) for line in RECORDS.read_text(encoding="utf-8").splitlines()] if RECORDS.exists() else []
+
+
+def keep_record(record: dict) -> None:
+    """Add a record, in place of the one of the same run or step; whole or not at all."""
+    with WRITING:
+        others = [kept for kept in read_records() if identify(kept) != identify(record)]
+        lines = [json.dumps(kept, ensure_ascii=False) for kept in sorted([*others, record], key=identify)]
+        write_text(RECORDS, "\n".join(lines) + "\n")
+
+
+def identify(record: dict) -> tuple[str, str]:
+    """What a record is of: two of one run or step do not exist."""
+    return ("run", run_name(record)) if "seed" in record else ("step", f"{record['task']} {record['arm']}")
+
+
+def find_results(grid: dict, records: list[dict]) -> list[dict]:
+    """Results of the runs that the grid asks for today with the arguments that they had."""
+    kept = {run_name(record): record for record in records if "seed" in record}
+    runs = ((kept.get(run_name(run)), run) for run in list_runs(grid))
+    return [result for result, run in runs if result and result["arguments"] == run_arguments(grid, run)]
 
 
 def train(grid: dict, run: dict, data: Path) -> None:
@@ -91,9 +111,17 @@ def train(grid: dict, run: dict, data: Path) -> None:
         "train_seconds": trained["train_runtime"],
         "arguments": run_arguments(grid, run),
     }
-    RUNS.mkdir(parents=True, exist_ok=True)
-    write_json(RUNS / f"{run_name(run)}.json", results)
+    keep_record(results)
     print(f"{run_name(run)}: {task['metric']} {results['value']:.4f}, {results['train_seconds']:.0f} s", flush=True)
+
+
+def measure_all_steps(grid: dict, seconds: float) -> None:
+    """Keep the time of a training step of every arm, on one thread as the study trains."""
+    torch.set_num_threads(1)
+    for task in grid["tasks"]:
+        arms = dict.fromkeys(arm for study in grid["studies"] if study["task"] == task for arm in study["arms"])
+        for arm, milliseconds in measure_steps(grid, task, [*arms], seconds).items():
+            keep_record({"task": task, "arm": arm, "milliseconds": milliseconds, "machine": describe_machine()})
 
 
 def main() -> None:
@@ -102,13 +130,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the data sets")
     parser.add_argument("--only", help="run one task only")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--steps", action="store_true", help="time a training step of every arm, and train nothing")
+    parser.add_argument("--seconds_per_group", type=float, default=60.0, help="for --steps: 3 to 15 rounds that fit")
     parser.add_argument("--report", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     grid = json.loads(GRID.read_text(encoding="utf-8"))
-    if not arguments.report:
+    if arguments.steps:
+        measure_all_steps(grid, arguments.seconds_per_group)
+    elif not arguments.report:
         if arguments.data is None:
             parser.error("--data is missing: the folder that holds the data sets")
-        done = load_results(grid)
+        done = {run_name(result) for result in find_results(grid, read_records())}
         missing = [run for run in list_runs(grid) if run_name(run) not in done]
         missing = [run for run in missing if arguments.only in (None, run["task"])]
         if any(grid["tasks"][run["task"]]["data"] == MIXTURES.name for run in missing):
@@ -116,7 +148,8 @@ def main() -> None:
         with ThreadPoolExecutor(arguments.workers) as pool:
             # list() raises what a run raised.
             list(pool.map(lambda run: train(grid, run, arguments.data.resolve()), missing))
-    write_report(grid, [*load_results(grid).values()])
+    records = read_records()
+    write_report(grid, find_results(grid, records), [record for record in records if "seed" not in record])
 
 
 if __name__ == "__main__":

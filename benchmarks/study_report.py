@@ -4,29 +4,23 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
+from matplotlib import pyplot, ticker
 from scipy import stats
 
-from benchmarks.report import RESULTS, write_text
-from benchmarks.study_time import build_config, load_step_times
+from benchmarks.report import COLORS, RESULTS, render_table, save_figure, show, write_text
+from benchmarks.study_time import build_config
 from modeling_fftp.hub.efficiency import multiply_adds
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot, ticker
-
-COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#000000", "#EE8866")
 
 HEADER = """# The paper's claims on small models and real recordings
 
-Made by `python -m benchmarks.study --report` from the files in `study/`; `python -m benchmarks.study --data FOLDER`
-makes those that are missing, after the grid in `study.json`. Every arm of a study has the same training: same epochs,
+Made by `python -m benchmarks.study --report` from `study.jsonl`; `python -m benchmarks.study --data FOLDER` makes the
+runs that are missing, after the grid in `study.json`. Every arm of a study has the same training: same epochs,
 same batches, one evaluation after the last epoch, no choice of checkpoint. A value is the mean over seeds and its
 standard deviation; where there are folds, a seed's value is the mean over its folds. One learning rate, chosen once,
 and few epochs serve all arms: what learns slowly looks worse here than it would in the end. SpecAugment draws widths
 between 0 and a limit, so its budget is that of its masks on average; SpecMask's is a cap. Multiply-adds are of one
 clip, linear layers only, as the paper counts. Times are of one clip in a training step, forward and backward, on one
-thread, medians of one run in which all models took turns (`python -m benchmarks.study_time`).
+thread, medians of one run in which all models took turns (`python -m benchmarks.study --steps`).
 """
 
 CLAIMS = """## Where the paper's claims hold
@@ -38,22 +32,31 @@ claims.
 """
 
 
-def write_report(grid: dict, results: list[dict]) -> None:
+def write_report(grid: dict, results: list[dict], steps: list[dict]) -> None:
     """Write `study.md` and one plot per study."""
-    parts = [HEADER, CLAIMS + "\n" + render_claims(grid, results)]
-    for number, study in enumerate(grid["studies"], start=1):
-        task = grid["tasks"][study["task"]]
-        rows = [summarise(grid, study, arm, results) for arm in study["arms"]]
-        parts.append(f"## {study['title']} ({task['data']}, {task['metric']})\n\n{render_table(rows)}")
+    rows_by_study = [
+        [summarise(grid, study, arm, results, steps) for arm in study["arms"]] for study in grid["studies"]
+    ]
+    for number, (study, rows) in enumerate(zip(grid["studies"], rows_by_study, strict=True), start=1):
         if any(row["values"] for row in rows):
-            plot(rows, task["metric"], RESULTS / f"study-{number}.png")
-            parts.append(f"![{study['title']}](study-{number}.png)\n")
-    text = "\n".join(parts)
+            plot(rows, grid["tasks"][study["task"]]["metric"], RESULTS / f"study-{number}.png")
+    text = render(grid, results, rows_by_study)
     write_text(RESULTS / "study.md", text)
     print(text)
 
 
-def summarise(grid: dict, study: dict, arm: str, results: list[dict]) -> dict:
+def render(grid: dict, results: list[dict], rows_by_study: list[list[dict]]) -> str:
+    """Markdown."""
+    parts = [HEADER, CLAIMS, render_claims(grid, results)]
+    for number, (study, rows) in enumerate(zip(grid["studies"], rows_by_study, strict=True), start=1):
+        task = grid["tasks"][study["task"]]
+        parts.append(f"## {study['title']} ({task['data']}, {task['metric']})\n\n{render_arms(rows)}")
+        if any(row["values"] for row in rows):
+            parts.append(f"![{study['title']}](study-{number}.png)\n")
+    return "\n".join(parts)
+
+
+def summarise(grid: dict, study: dict, arm: str, results: list[dict], steps: list[dict]) -> dict:
     """Cost of an arm, and the value of each of its seeds that has all its folds."""
     task = grid["tasks"][study["task"]]
     config = build_config(grid, study["task"], arm)
@@ -63,7 +66,9 @@ def summarise(grid: dict, study: dict, arm: str, results: list[dict]) -> dict:
         "tokens": config.num_patches,
         "multiply_adds": multiply_adds(config, task["frames"]),
         "values": [seed_value(runs[seed]) for seed in study["seeds"] if seed in runs],
-        "milliseconds": load_step_times().get(study["task"], {}).get(arm),
+        "milliseconds": next(
+            (step["milliseconds"] for step in steps if (step["task"], step["arm"]) == (study["task"], arm)), None
+        ),
     }
 
 
@@ -99,7 +104,7 @@ def judge(grid: dict, claim: dict, results: list[dict]) -> dict:
 
 def render_claims(grid: dict, results: list[dict]) -> str:
     """Markdown."""
-    lines = ["| claim | task | difference | seeds | verdict |", "|---|---|---|---|---|"]
+    rows = []
     for claim in grid["claims"]:
         judged = judge(grid, claim, results)
         difference = ""
@@ -107,11 +112,8 @@ def render_claims(grid: dict, results: list[dict]) -> str:
             difference = f"{100 * statistics.mean(judged['differences']):+.2f}"
         if judged["half_width"] is not None:
             difference += f" +- {100 * judged['half_width']:.2f}"
-        lines.append(
-            f"| {claim['claim']} | {claim['task']} | {difference} | {len(judged['differences'])} "
-            f"| {judged['verdict']} |"
-        )
-    return "\n".join(lines) + "\n"
+        rows.append([claim["claim"], claim["task"], difference, str(len(judged["differences"])), judged["verdict"]])
+    return render_table(["claim", "task", "difference", "seeds", "verdict"], rows)
 
 
 def spread(values: list[float]) -> tuple[float, float]:
@@ -119,21 +121,17 @@ def spread(values: list[float]) -> tuple[float, float]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def render_table(rows: list[dict]) -> str:
+def render_arms(rows: list[dict]) -> str:
     """Markdown."""
-    lines = ["| arm | patches | multiply-adds | seeds | result | training step |", "|---|---|---|---|---|---|"]
+    cells = []
     for row in rows:
-        result = time = "not measured"
+        result = "not measured"
         if row["values"]:
             mean, deviation = spread(row["values"])
             result = f"{100 * mean:.2f} %" + (f" +- {100 * deviation:.2f}" if len(row["values"]) > 1 else "")
-        if row["milliseconds"] is not None:
-            time = f"{row['milliseconds']:.2f} ms"
-        lines.append(
-            f"| {row['arm']} | {row['tokens']} | {row['multiply_adds'] / 1e6:.1f} M | {len(row['values'])} "
-            f"| {result} | {time} |"
-        )
-    return "\n".join(lines) + "\n"
+        costs = [str(row["tokens"]), f"{row['multiply_adds'] / 1e6:.1f} M"]
+        cells.append([row["arm"], *costs, str(len(row["values"])), result, show(row["milliseconds"], ".2f", " ms")])
+    return render_table(["arm", "patches", "multiply-adds", "seeds", "result", "training step"], cells)
 
 
 def plot(rows: list[dict], metric: str, path: Path) -> None:
@@ -145,8 +143,7 @@ def plot(rows: list[dict], metric: str, path: Path) -> None:
         figure = plot_arms(measured, metric)
     else:
         figure = plot_costs(measured, metric)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    save_figure(figure, path)
 
 
 def plot_arms(rows: list[dict], metric: str) -> pyplot.Figure:

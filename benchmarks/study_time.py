@@ -1,19 +1,11 @@
-"""Time of a training step of every arm of the study, side by side in one run.
+"""Models of the study's arms, and the time of a training step of each, side by side in one run."""
 
-    python -m benchmarks.study_time
-
-A step is a forward and a backward pass at the task's batch size, on one thread as the study trains. All models of a
-task run in turn within each round. Results go to `results/study_time.json`, which the study's report reads.
-"""
-
-import argparse
-import json
 import statistics
-import time
+from collections.abc import Callable
 
 import torch
 
-from benchmarks.report import RESULTS, describe_machine, write_json
+from benchmarks.timing import time_in_turn
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 
 MODEL_FIELDS = (
@@ -29,49 +21,31 @@ def build_config(grid: dict, task: str, arm: str) -> FFTPConfig:
     return FFTPConfig(max_length=grid["tasks"][task]["frames"], num_labels=grid["tasks"][task]["labels"], **fields)
 
 
-def load_step_times() -> dict[str, dict[str, float]]:
-    """Milliseconds per clip by task and arm; empty where nothing was measured."""
-    path = RESULTS / "study_time.json"
-    return json.loads(path.read_text(encoding="utf-8"))["milliseconds_per_clip"] if path.exists() else {}
+def measure_steps(grid: dict, task: str, arms: list[str], seconds: float) -> dict[str, float]:
+    """Median milliseconds per clip of a forward and a backward pass at the task's batch size, by arm.
 
-
-def measure_steps(grid: dict, task: str, arms: list[str], rounds: int) -> dict[str, float]:
-    """Median milliseconds per clip of each arm; arms with the same model are measured once."""
+    Arms with the same model are measured once; all models run in turn, in as many rounds as fit into the seconds.
+    """
     arguments = grid["defaults"] | grid["tasks"][task]["arguments"]
     batch, frames = arguments["per_device_train_batch_size"], grid["tasks"][task]["frames"]
-    labels = torch.randint(grid["tasks"][task]["labels"], (batch,))
-    configs = {arm: build_config(grid, task, arm) for arm in arms}
-    names = {arm: config.to_json_string() for arm, config in configs.items()}
-    models = {names[arm]: FFTPForAudioClassification(config).train() for arm, config in configs.items()}
-    clips = torch.randn(batch, frames, 128)
-    times = {name: [] for name in models}
-    for index in range(rounds + 1):
-        for name, model in models.items():
-            model.zero_grad()
-            started = time.perf_counter()
-            model(clips, labels=labels).loss.backward()
-            # The first round warms up.
-            if index:
-                times[name].append(1000 * (time.perf_counter() - started) / batch)
-    return {arm: statistics.median(times[name]) for arm, name in names.items()}
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(grid["tasks"][task]["labels"], (batch,), generator=generator)
+    clips = torch.randn(batch, frames, 128, generator=generator)
+    names = {arm: build_config(grid, task, arm).to_json_string() for arm in arms}
+    calls = {}
+    for arm, name in names.items():
+        if name not in calls:
+            calls[name] = build_step(build_config(grid, task, arm), clips, labels)
+    times = time_in_turn(calls, seconds)
+    return {arm: 1000 * statistics.median(times[name]) / batch for arm, name in names.items()}
 
 
-def main() -> None:
-    """Measure every task, and keep the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    grid = json.loads((RESULTS.parent / "study.json").read_text(encoding="utf-8"))
-    milliseconds = {}
-    for task in grid["tasks"]:
-        arms = dict.fromkeys(arm for study in grid["studies"] if study["task"] == task for arm in study["arms"])
-        milliseconds[task] = measure_steps(grid, task, [*arms], rounds)
-    results = {"machine": describe_machine(), "rounds": rounds, "milliseconds_per_clip": milliseconds}
-    write_json(RESULTS / "study_time.json", results)
-    print(json.dumps(results, indent=1))
+def build_step(config: FFTPConfig, clips: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
+    """A forward and a backward pass of a new model."""
+    model = FFTPForAudioClassification(config).train()
 
+    def step() -> None:
+        model.zero_grad()
+        model(clips, labels=labels).loss.backward()
 
-if __name__ == "__main__":
-    main()
+    return step

@@ -31,19 +31,20 @@ def time_in_turn(calls: dict[Name, Callable[[], object]], seconds: float) -> dic
     """
     for call in calls.values():
         call()
-    expected = {name: _time(call) for name, call in calls.items()}
+    expected = {name: time_call(call) for name, call in calls.items()}
     rounds = int(seconds / sum(expected.values()))
     times = {name: [] for name in calls}
     for _ in range(max(ROUNDS[0], min(ROUNDS[1], rounds))):
         for name, call in calls.items():
             spent = 0.0
             while expected[name] < SLOW_SECONDS and spent < WARM_UP_SECONDS:
-                spent += _time(call)
-            times[name].append(_time(call))
+                spent += time_call(call)
+            times[name].append(time_call(call))
     return times
 
 
-def _time(call: Callable[[], object]) -> float:
+def time_call(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
@@ -81,15 +82,33 @@ def in_new_process(function: Callable[..., Result], *arguments: object) -> Resul
 
 
 def _peak_of_call(build: Callable[..., Callable[[], object]], arguments: tuple) -> float:
-    before = _memory("VmRSS")
+    before = process_memory("VmRSS")
     call = build(*arguments)
     call()
     # Forget the peak so far.
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     call()
-    return _memory("VmHWM") - before
+    return process_memory("VmHWM") - before
 
 
-def _memory(field: str) -> float:
+def process_memory(field: str) -> float:
+    """Memory of this process in MiB: "VmRSS" now, or "VmHWM" at its peak. Linux only."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(re.search(rf"{field}:\s*(\d+) kB", status)[1]) / 1024
+
+
+class Stopwatch:
+    """Milliseconds by part of something that is done again and again."""
+
+    def __init__(self):
+        self.milliseconds: dict[str, list[float]] = {}
+        self.started = time.perf_counter()
+
+    def start(self) -> None:
+        """What was done since the last part belongs to none."""
+        self.started = time.perf_counter()
+
+    def take(self, part: str) -> None:
+        """What was done since the last part belongs to this one."""
+        self.milliseconds.setdefault(part, []).append(1000 * (time.perf_counter() - self.started))
+        self.start()

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import training_step
 from benchmarks.efficiency import forward_backward
-from benchmarks.report import RESULTS, describe_machine, keep
+from benchmarks.report import describe_machine, name_machine, read_results, render_table, run_benchmark
 from benchmarks.timing import peak_memory, time_in_turn
 from modeling_fftp.training.memory import keep_freed_memory
 from modeling_fftp.training.trainer import FFTPTrainer
@@ -104,33 +104,34 @@ def train_once(clips, folder: str, workers: int) -> float:
     return trainer.train().metrics["train_samples_per_second"]
 
 
+def measure(given: argparse.Namespace) -> dict[str, dict]:
+    """Results of this machine, in place of those that it had, beside those of others."""
+    # As a training does.
+    keep_freed_memory()
+    checkouts = {given.against_name: given.against.resolve()} if given.against else {}
+    machine = describe_machine()
+    results = {
+        "machine": machine,
+        "parts": measure_parts(checkouts | {"this code": ROOT}, given.turns, given.rounds),
+        "checkpointing": measure_checkpointing(60.0),
+        "workers": {str(workers): rate for workers, rate in measure_workers(given.turns).items()},
+    }
+    return read_results("training") | {machine["processor"]: results}
+
+
 def render(machines: dict[str, dict]) -> str:
     """Markdown: a section for each machine."""
-    lines = [
-        "# Where the time of a training step goes",
-        "",
-        '`python -m benchmarks.training`, on each machine at another time ("this code" is that of then), with '
-        "`--against FOLDER` where it names other code; medians. GPU: not measured.",
-        "",
-    ]
-    for results in machines.values():
-        lines += [*render_machine(results), ""]
-    return "\n".join(lines)
+    head = """# Where the time of a training step goes
+
+`python -m benchmarks.training`, on each machine at another time ("this code" is that of then), with `--against FOLDER`
+where it names other code; medians. GPU: not measured.
+"""
+    return "\n".join([head, *map(render_machine, machines.values())])
 
 
-def render_machine(results: dict) -> list[str]:
+def render_machine(results: dict) -> str:
     """What was measured on one."""
-    machine = results["machine"]
-    lines = [
-        f"## {machine['processor']}",
-        "",
-        f"{machine['threads']} threads, torch {machine['torch']}. The step of the recipe "
-        "`fftp-ast-tiny-speech-commands-ar` (192 wide, 12 layers) on 64 clips of 1 s; the precision that the recipe "
-        "chooses is in bold:",
-        "",
-        "| code, precision | " + " | ".join(PARTS) + " | step | clips per second | forward and backward |",
-        "|---" * (len(PARTS) + 4) + "|",
-    ]
+    rows = []
     for name, code in results["parts"].items():
         for precision, parts in code["times"].items():
             step = sum(parts.values())
@@ -138,41 +139,35 @@ def render_machine(results: dict) -> list[str]:
             share = (parts["forward"] + parts["backward"]) / step
             rate = 1000 * training_step.BATCH / step
             label = f"**{precision}**" if precision == code["chosen"] else precision
-            row = [f"{name}, {label}", *cells, f"{step:.0f} ms", f"{rate:.0f}", f"{share:.0%}"]
-            lines.append(f"| {' | '.join(row)} |")
+            rows.append([f"{name}, {label}", *cells, f"{step:.0f} ms", f"{rate:.0f}", f"{share:.0%}"])
+    steps = render_table(["code, precision", *PARTS, "step", "clips per second", "forward and backward"], rows)
     model, size, seconds, batch = CHECKPOINTED
-    lines += ["", f"Forward and backward pass of {model}, {size}, {batch} clips of {seconds:g} s, float32:", ""]
-    lines += ["| | time | memory |", "|---|---|---|"]
-    lines += [
-        f"| {item['way']} | {item['milliseconds']:.0f} ms | {item['mib']:.0f} MiB |"
-        for item in results["checkpointing"]
+    memory = [
+        [kept["way"], f"{kept['milliseconds']:.0f} ms", f"{kept['mib']:.0f} MiB"] for kept in results["checkpointing"]
     ]
-    lines += ["", "Clips per second of `FFTPTrainer` by `dataloader_num_workers`, everything included:", ""]
-    lines += ["| " + " | ".join(results["workers"]) + " |", "|---" * len(results["workers"]) + "|"]
-    return [*lines, "| " + " | ".join(f"{rate:.0f}" for rate in results["workers"].values()) + " |"]
+    workers = results["workers"]
+    return f"""## {results["machine"]["processor"]}
+
+{name_machine(results["machine"])}. The step of the recipe `{training_step.RECIPE}` (192 wide, 12 layers) on
+{training_step.BATCH} clips of 1 s; the precision that the recipe chooses is in bold:
+
+{steps}
+Forward and backward pass of {model}, {size}, {batch} clips of {seconds:g} s, float32:
+
+{render_table(["", "time", "memory"], memory)}
+Clips per second of `FFTPTrainer` by `dataloader_num_workers`, everything included:
+
+{render_table([*workers], [[f"{rate:.0f}" for rate in workers.values()]])}"""
 
 
 def main() -> None:
-    """Measure, and write the report, in which this machine's results replace those that it had."""
+    """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", type=Path, help="folder of another checkout")
     parser.add_argument("--against_name", default="before", help="what the report calls it")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=15, help="steps per turn")
-    arguments = parser.parse_args()
-    # As train.py does.
-    keep_freed_memory()
-    checkouts = {arguments.against_name: arguments.against.resolve()} if arguments.against else {}
-    results = {
-        "machine": describe_machine(),
-        "parts": measure_parts(checkouts | {"this code": ROOT}, arguments.turns, arguments.rounds),
-        "checkpointing": measure_checkpointing(60.0),
-        "workers": {str(workers): rate for workers, rate in measure_workers(arguments.turns).items()},
-    }
-    kept = RESULTS / "training.json"
-    machines = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    machines[results["machine"]["processor"]] = results
-    keep("training", machines, render(machines))
+    run_benchmark("training", parser, measure, render)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ The step is that of the recipe fftp-ast-tiny-speech-commands-ar on 64 clips of 1
 import json
 import sys
 import tempfile
-import time
 
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
 from torch import nn
 
+from benchmarks.timing import Stopwatch
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.training.arguments import parse_arguments
@@ -44,29 +44,15 @@ def build(folder: str) -> tuple:
     return FFTPForAudioClassification(config).train(), collator, training
 
 
-class Stopwatch:
-    """Milliseconds by part."""
-
-    def __init__(self):
-        self.milliseconds: dict[str, list[float]] = {}
-        self.started = time.perf_counter()
-
-    def take(self, part: str) -> None:
-        """The time since the last call belongs to this part."""
-        now = time.perf_counter()
-        self.milliseconds.setdefault(part, []).append(1000 * (now - self.started))
-        self.started = time.perf_counter()
-
-
 def run_step(watch: Stopwatch, clips: Dataset, model: nn.Module, collator, optimizer, has_bfloat16: bool) -> None:
     """One step; features and masks are computed once more by themselves, to tell them from the rest of the data."""
-    watch.started = time.perf_counter()
+    watch.start()
     examples = clips.__getitems__([*range(BATCH)])
     watch.take("reading")
     batch = collator(examples)
     watch.take("collator")
     waveforms = [torch.from_numpy(np.array(example["audio"])) for example in examples]
-    watch.started = time.perf_counter()
+    watch.start()
     features = collator.feature_extractor(waveforms, sampling_rate=16000, return_tensors="pt")
     watch.take("features")
     collator.spec_mask(features["input_values"], features["attention_mask"])

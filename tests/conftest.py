@@ -37,7 +37,7 @@ sys.meta_path = [Hiding(finder) for finder in sys.meta_path]
 
 
 def pytest_configure(config):
-    """Give each worker of pytest-xdist, and the processes that its tests start, one thread: they have one processor."""
+    """One thread for each worker of pytest-xdist, which has one processor, and for the processes it starts."""
     if getattr(config.option, "numprocesses", None):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -15,9 +15,8 @@ GRID = json.loads((ROOT / "benchmarks" / "study.json").read_text(encoding="utf-8
 @pytest.fixture
 def small_grid(clip_folder, tmp_path, monkeypatch):
     """Two arms on a few clips; results go to a temporary folder."""
-    monkeypatch.setattr(study, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(study, "RECORDS", tmp_path / "study.jsonl")
     monkeypatch.setattr(study_report, "RESULTS", tmp_path)
-    monkeypatch.setattr(study_time, "RESULTS", tmp_path)
     size = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 96}
     return {
         "defaults": size | {"per_device_train_batch_size": 8},
@@ -42,7 +41,7 @@ def test_every_run_of_the_grid_has_a_name_and_valid_arguments():
 
 def test_arms_at_equal_cost_cost_the_same():
     rows = {
-        arm: study_report.summarise(GRID, GRID["studies"][0], arm, [])["multiply_adds"]
+        arm: study_report.summarise(GRID, GRID["studies"][0], arm, [], [])["multiply_adds"]
         for arm in ("FFTP stride 5", "square 16/10, narrower", "square 16/10, shallower")
     }
     assert rows["square 16/10, narrower"] == pytest.approx(rows["FFTP stride 5"], rel=0.25)
@@ -52,32 +51,35 @@ def test_arms_at_equal_cost_cost_the_same():
 def test_a_run_is_kept_reported_and_not_repeated(small_grid, clip_folder, tmp_path):
     run, other = study.list_runs(small_grid)
     study.train(small_grid, run, clip_folder.parent)
-    assert study.load_results(small_grid).keys() == {"sounds-stride-5-seed-0"}
-    results = study.load_results(small_grid)["sounds-stride-5-seed-0"]
-    assert 0 <= results["value"] <= 1
-    times = {"milliseconds_per_clip": {"sounds": {"stride 5": 1.25}}}
-    (tmp_path / "study_time.json").write_text(json.dumps(times), encoding="utf-8")
-    study_report.write_report(small_grid, [results])
-    report = (tmp_path / "study.md").read_text(encoding="utf-8")
-    assert f"{100 * results['value']:.2f} %" in report
-    assert "| stride 1 | 71 |" in report
-    assert "| 1.25 ms |" in report
-    assert report.count("not measured") == 3
-    assert (tmp_path / "study-1.png").stat().st_size > 5000
-    one_panel = (tmp_path / "study-1.png").read_bytes()
-    times["milliseconds_per_clip"]["sounds"]["stride 1"] = 2.5
-    (tmp_path / "study_time.json").write_text(json.dumps(times), encoding="utf-8")
-    study_report.write_report(small_grid, [results, results | {"arm": "stride 1"}])
-    assert "| 2.50 ms |" in (tmp_path / "study.md").read_text(encoding="utf-8")
-    assert (tmp_path / "study-1.png").read_bytes() != one_panel
-    small_grid["defaults"]["num_hidden_layers"] = 2
-    assert not study.load_results(small_grid)
+    (result,) = study.find_results(small_grid, study.read_records())
+    assert study.run_name(result) == study.run_name(run) == "sounds-stride-5-seed-0"
     assert study.run_name(other) == "sounds-stride-1-seed-0"
+    assert 0 <= result["value"] <= 1
+    step = {"task": "sounds", "arm": "stride 5", "milliseconds": 1.25}
+    study.keep_record(step)
+    study.keep_record(result | {"value": 0.5})
+    assert study.read_records() == [result | {"value": 0.5}, step]
+    study_report.write_report(small_grid, [result], [step])
+    report = (tmp_path / "study.md").read_text(encoding="utf-8")
+    assert f"{100 * result['value']:.2f} % | 1.25 ms |" in report
+    assert (tmp_path / "study-1.png").stat().st_size > 5000
+    small_grid["defaults"]["num_hidden_layers"] = 2
+    assert not study.find_results(small_grid, study.read_records())
+
+
+def test_the_report_says_what_the_kept_results_say(tmp_path, monkeypatch):
+    kept = (study_report.RESULTS / "study.md").read_text(encoding="utf-8")
+    records = study.read_records()
+    steps = [record for record in records if "seed" not in record]
+    monkeypatch.setattr(study_report, "RESULTS", tmp_path)
+    monkeypatch.setattr(study_report, "plot", lambda *arguments: None)
+    study_report.write_report(GRID, study.find_results(GRID, records), steps)
+    assert (tmp_path / "study.md").read_text(encoding="utf-8") == kept
 
 
 def test_arms_with_one_model_are_timed_once(small_grid):
     small_grid["arms"]["masked"] = {"time_stride": 5, "spec_mask_budget": 0.1}
-    times = study_time.measure_steps(small_grid, "sounds", ["stride 5", "masked", "stride 1"], rounds=1)
+    times = study_time.measure_steps(small_grid, "sounds", ["stride 5", "masked", "stride 1"], seconds=0.0)
     assert times["masked"] == times["stride 5"] != times["stride 1"]
     assert min(times.values()) > 0
 
