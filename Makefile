@@ -26,7 +26,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 conformance: $(INSTALLED)
 	$(BIN)/python -m tests.conformance.run

@@ -1,4 +1,4 @@
-"""Make sounds, train on them with train.py, classify one with the pipeline, draw pictures; all in demo_output/."""
+"""Make sounds, train on them, say when which of them sounds in a recording, draw pictures; all in demo_output/."""
 
 import argparse
 import json
@@ -11,15 +11,17 @@ from pathlib import Path
 from transformers import pipeline
 
 from demo.plots import plot_patches
-from demo.sounds import write_sounds
+from demo.sounds import write_recording, write_sounds
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_stream_fftp import read_audio
+from modeling_fftp.serving.tag import render_table
 
 # Emptied at the start of each run.
 OUTPUT = Path("demo_output")
 ROOT = Path(__file__).resolve().parent.parent
 CLIPS_PER_KIND = {"train": 60, "validation": 20, "test": 20}
+KINDS_IN_RECORDING = ("bird", "siren", "rain")
 TEST_CLIP = Path("sounds", "test", "siren", "000.wav")
 
 
@@ -39,13 +41,14 @@ def main() -> None:
     command[:2] = [str(ROOT / name) for name in command[:2]]
     subprocess.run([sys.executable, *command, "--seed", str(arguments.seed)], check=True)
 
-    classify = pipeline("audio-classification", model=str(model), trust_remote_code=True)
-    sound = read_audio(OUTPUT / TEST_CLIP, classify.feature_extractor.sampling_rate)
-    print(f"\npipeline('audio-classification', model='{model}') on {OUTPUT / TEST_CLIP}\n\n  label        score")
-    for answer in classify(sound, top_k=5):
-        print(f"  {answer['label']:<10} {answer['score']:7.1%}")
+    recording = OUTPUT / "recording.wav"
+    write_recording(recording, KINDS_IN_RECORDING, 8.0, arguments.seed)
+    tag = pipeline("audio-tagging", model=str(model), trust_remote_code=True)
+    print(f"\npipeline('audio-tagging', model='{model}')('{recording}')")
+    print(render_table(recording, tag(str(recording), top_k=3)))
 
     config, extractor = FFTPConfig.from_pretrained(model), FFTPFeatureExtractor.from_pretrained(model)
+    sound = read_audio(OUTPUT / TEST_CLIP, extractor.sampling_rate)
     plot_patches(sound, TEST_CLIP.parent.name, config, extractor, OUTPUT / "patches.png", arguments.seed)
     results = json.loads((model / "test_results.json").read_text(encoding="utf-8"))
     print(f"\nTest accuracy {results['test_accuracy']:.1%} on clips it did not train on.")

@@ -1,6 +1,6 @@
 """Ten kinds of sound, synthesised with random pitch, timing, loudness and background."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +163,15 @@ def write_sounds(folder: Path, clips_per_split: dict[str, int], seed: int) -> No
             for index in range(count):
                 path = folder / split / kind / f"{index:03d}.wav"
                 soundfile.write(path, make_clip(kind, rng), SAMPLING_RATE, subtype="PCM_16")
+
+
+def write_recording(path: Path, kinds: Sequence[str], seconds: float, seed: int) -> None:
+    """Write a recording of so many seconds of each kind, one after the other, each of several clips."""
+    rng, pieces = np.random.default_rng(seed), []
+    for kind in kinds:
+        length = 0
+        while length < seconds * SAMPLING_RATE:
+            clip = make_clip(kind, rng)
+            pieces.append(0.3 * clip / np.abs(clip).max())
+            length += len(clip)
+    soundfile.write(path, np.concatenate(pieces), SAMPLING_RATE, subtype="PCM_16")

@@ -42,6 +42,11 @@ def pytest_configure(config):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with what takes longest, so that no worker ends long after the others."""
+    items.sort(key=lambda item: item.path.name not in ("test_docs.py", "test_packaging.py"))
+
+
 @pytest.fixture
 def shared_dataset():
     """Path of a data set under ../shared/datasets; skips where it is not there."""
