@@ -8,6 +8,8 @@ for each t in order, or in reverse order:
     y[t] = C[t] h[t] + D u[t],   times silu(z[t]) where z is given
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch.nn import functional
 from transformers.utils import logging
@@ -80,7 +82,7 @@ class _ChunkedScan(torch.autograd.Function):
         for chunk in _chunks(u, dt, B, C):
             starts.append(state)
             states = _chunk_states(state, A, *chunk[:3])[1]
-            outputs.append(torch.einsum("bdkn,bnk->bdk", states, chunk[3]))
+            outputs.append(_einsum("bdkn,bnk->bdk", states, chunk[3]))
             state = states[:, :, -1]
         ctx.save_for_backward(u, dt, A, B, C, *starts)
         return torch.cat(outputs, dim=2), state
@@ -102,18 +104,25 @@ class _ChunkedScan(torch.autograd.Function):
             grad_state = torch.stack(grad_states[::-1], dim=2)
             before = torch.cat((start[:, :, None], states[:, :, :-1]), dim=2)
             grad_exponent = grad_state * before * decay
-            grad_drive = torch.einsum("bdkn,bnk->bdk", grad_state, B_k)
-            grad_A += torch.einsum("bdkn,bdk->dn", grad_exponent, dt_k)
+            grad_drive = _einsum("bdkn,bnk->bdk", grad_state, B_k)
+            grad_A += _einsum("bdkn,bdk->dn", grad_exponent, dt_k)
             grads.append(
                 (
                     grad_drive * dt_k,
-                    grad_drive * u_k + torch.einsum("bdkn,dn->bdk", grad_exponent, A),
-                    torch.einsum("bdkn,bdk->bnk", grad_state, dt_k * u_k),
-                    torch.einsum("bdkn,bdk->bnk", states, grad_k),
+                    grad_drive * u_k + _einsum("bdkn,dn->bdk", grad_exponent, A),
+                    _einsum("bdkn,bdk->bnk", grad_state, dt_k * u_k),
+                    _einsum("bdkn,bdk->bnk", states, grad_k),
                 )
             )
         grad_u, grad_dt, grad_B, grad_C = (torch.cat(parts[::-1], dim=2) for parts in zip(*grads, strict=True))
         return grad_u, grad_dt, grad_A, grad_B, grad_C
+
+
+def _einsum(equation: str, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """A product in the precision of its factors, under autocast too, which the "meta" device does not know."""
+    device = first.device.type
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        return torch.einsum(equation, first, second)
 
 
 def _chunks(*tensors: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:

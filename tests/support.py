@@ -1,6 +1,10 @@
 """What tests of several folders share beside fixtures."""
 
+import os
+import shutil
 from pathlib import Path
+
+import pytest
 
 from modeling_fftp.training.run import run
 
@@ -9,6 +13,13 @@ TINY = [
     "--hidden_size", "48", "--num_hidden_layers", "2", "--num_attention_heads", "3", "--intermediate_size", "96",
     "--num_train_epochs", "1", "--per_device_train_batch_size", "8", "--disable_tqdm", "true",
 ]  # fmt: skip
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CC") or "cc") is None, reason="needs a C compiler: apt-get install gcc"
+)
+needs_cpp_compiler = pytest.mark.skipif(
+    shutil.which("c++") is None, reason="torch.compile needs a C++ compiler: apt-get install g++"
+)
 
 # Models that tests of every kind run over.
 GEOMETRIES = {

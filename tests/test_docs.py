@@ -47,7 +47,7 @@ def read_blocks(page: Path) -> list[Block]:
         if token.type == "fence" and token.info == "text":
             assert before.type == "fence", f"{page}: line {token.map[0] + 1}: output of no block"
             blocks[-1].output = token.content
-        elif token.type == "fence":
+        elif token.type == "fence" and token.info:
             is_long = before.type == "html_block" and before.content.startswith("<!-- long: ")
             blocks.append(Block(page, token.info, token.content, token.map[0] + 1, is_long))
         before = token
@@ -93,7 +93,7 @@ def check_python(words: list[str], monkeypatch) -> None:
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_alone)
     monkeypatch.setattr(sys, "argv", [module, *arguments])
-    with pytest.raises(SystemExit, match="^parsed$"):
+    with pytest.raises(SystemExit, match=r"^parsed$"):
         importlib.import_module(module).main()
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from modeling_fftp.conv_cpu_fftp import _forward, load_conv_kernel
+from modeling_fftp.conv_cpu_fftp import _forward
 from modeling_fftp.conv_fftp import causal_conv_silu
+from tests.support import needs_compiler
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
@@ -25,15 +26,13 @@ def make_inputs(batch, length, dim, width, dtype):
     return [tensor.requires_grad_() for tensor in (x, weight, torch.randn(dim, generator=generator))]
 
 
-@pytest.mark.parametrize("implementation", ["torch", "cpu"])
+@pytest.mark.parametrize("implementation", ["torch", pytest.param("cpu", marks=needs_compiler)])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(
     "shape", [(2, 1, 5, 4), (1, 3, 17, 4), (3, 40, 33, 3), (2, 199, 384, 4), (1, 7, 16, 1)], ids=str
 )
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_equals_torch(implementation, shape, reverse, dtype):
-    if implementation == "cpu" and load_conv_kernel() is None:
-        pytest.skip("no C compiler")
     inputs = make_inputs(*shape, dtype)
     expected = expected_output(*inputs, reverse)
     output = causal_conv_silu(*inputs, reverse, implementation)
@@ -46,9 +45,8 @@ def test_equals_torch(implementation, shape, reverse, dtype):
         assert difference <= TOLERANCE[dtype] * (value.double().norm() + 1e-3)
 
 
+@needs_compiler
 def test_cpu_kernel_is_a_proper_operator():
-    if load_conv_kernel() is None:
-        pytest.skip("no C compiler")
     x, weight, bias = (tensor.detach() for tensor in make_inputs(2, 19, 33, 4, torch.float32))
     inputs = [tensor.requires_grad_() for tensor in (x.transpose(1, 2), weight[:, 0].t().contiguous(), bias)]
     torch.library.opcheck(_forward, (*inputs, False), test_utils=("test_schema", "test_faketensor"))

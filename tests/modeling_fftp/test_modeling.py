@@ -1,7 +1,5 @@
 """FFTPModel and FFTPForAudioClassification: lengths, masks, gradients, losses, cost."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -24,7 +22,7 @@ from modeling_fftp.layers_ast_fftp import (
     short_attention_forward,
 )
 from modeling_fftp.training.trainer import FFTPTrainer
-from tests.support import BACKBONES, GEOMETRIES
+from tests.support import BACKBONES, GEOMETRIES, needs_cpp_compiler
 
 
 def build(config, attention="sdpa"):
@@ -66,7 +64,7 @@ def test_batch_gives_each_clip_the_logits_it_gets_alone(make_config, extractor, 
             torch.testing.assert_close(model(alone["input_values"]).logits[0], logits, atol=1e-5, rtol=0)
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="flex attention compiles its kernel with a C++ compiler")
+@needs_cpp_compiler
 @pytest.mark.parametrize("backbone", ["ast", "merging"])
 def test_flex_attention_equals_eager(make_config, backbone):
     config = make_config(**BACKBONES[backbone])
@@ -244,6 +242,7 @@ def test_patches_that_the_classifier_skips_change_nothing(make_config, attention
     torch.testing.assert_close(*gradients)
 
 
+@needs_cpp_compiler
 def test_no_patch_is_skipped_where_somebody_looks(make_config):
     clips, widths = torch.randn(1, 100, 128), []
 
@@ -395,7 +394,7 @@ def test_same_seed_same_numbers(make_config, backbone):
     assert (logits[0] == logits[1]).all()
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@needs_cpp_compiler
 @pytest.mark.parametrize(("backbone", "frozen_weights"), [("ast", False), ("merging", True), ("fo-bi", False)])
 def test_compiles_to_one_graph(make_config, backbone, frozen_weights):
     model = build(make_config(**{"num_hidden_layers": 1} | BACKBONES[backbone]))

@@ -8,6 +8,7 @@ import torch
 
 from modeling_fftp import kernel_cpu_fftp, scan_cpu_fftp, scan_fftp, scan_triton_fftp
 from modeling_fftp.scan_fftp import bidirectional_scan, selective_scan, selective_scan_ref
+from tests.support import needs_compiler, needs_cpp_compiler
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 # Relative root-mean-square error. In bfloat16 the sequences are rounded on the way in and out.
@@ -18,13 +19,7 @@ triton_cpu = pytest.mark.skipif(
     scan_fftp.triton is None or os.environ.get("TRITON_INTERPRET") != "1",
     reason="needs Triton, and TRITON_INTERPRET=1 where there is no GPU",
 )
-IMPLEMENTATIONS = ["torch", "cpu", pytest.param("triton", marks=triton_cpu)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread_pool_warm():
-    if scan_cpu_fftp.load_scan_kernel() is None:
-        pytest.skip("no C compiler")
+IMPLEMENTATIONS = ["torch", pytest.param("cpu", marks=needs_compiler), pytest.param("triton", marks=triton_cpu)]
 
 
 def make_inputs(batch, dim, length, state, dtype=torch.float32, channels_last=False):
@@ -105,6 +100,15 @@ def test_strides_change_nothing(implementation):
     assert_close(results, expected, TOLERANCE[torch.float32])
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS[:2])
+def test_autocast_changes_nothing(implementation):
+    inputs = make_inputs(2, 19, 40, 16)
+    expected = evaluate(selective_scan, inputs, delta_softplus=True, implementation=implementation)
+    with torch.autocast("cpu", torch.bfloat16):
+        results = evaluate(selective_scan, inputs, delta_softplus=True, implementation=implementation)
+    assert_close(results, expected, TOLERANCE[torch.float32])
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_extreme_values_stay_finite(implementation):
     inputs = make_inputs(1, 16, 40, 16)
@@ -166,6 +170,7 @@ def test_threads_change_nothing():
     assert all((results[0][name] == results[1][name]).all() for name in results[0])
 
 
+@needs_compiler
 def test_cpu_kernel_is_a_proper_operator():
     tensors = {name: tensor.detach() for name, tensor in make_inputs(2, 20, 40, 16, channels_last=True).items()}
     tensors["A"] = tensors["A"].t()[None]
@@ -174,9 +179,7 @@ def test_cpu_kernel_is_a_proper_operator():
     torch.library.opcheck(scan_cpu_fftp._forward, inputs, test_utils=("test_schema", "test_faketensor"))
 
 
-@pytest.mark.skipif(
-    subprocess.run(["which", "c++"], capture_output=True).returncode != 0, reason="needs a C++ compiler"
-)
+@needs_cpp_compiler
 def test_compiles_to_one_graph():
     inputs = make_inputs(2, 20, 40, 16)
     compiled = torch.compile(selective_scan, fullgraph=True)
@@ -184,7 +187,7 @@ def test_compiles_to_one_graph():
     assert_close(evaluate(compiled, inputs, delta_softplus=True), expected, TOLERANCE[torch.float32])
 
 
-@pytest.mark.parametrize("implementation", ["cpu", "torch"])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS[:2])
 def test_exports(implementation):
     class Scan(torch.nn.Module):
         def forward(self, inputs):
@@ -195,6 +198,7 @@ def test_exports(implementation):
     torch.testing.assert_close(exported(inputs), Scan()(inputs))
 
 
+@needs_compiler
 def test_auto_takes_the_kernel_on_a_cpu():
     assert scan_fftp.choose_implementation("auto", "cpu") == "cpu"
 
@@ -220,6 +224,7 @@ def test_without_a_compiler_one_warning_and_plain_torch(monkeypatch, tmp_path):
     assert "no C compiler" in warnings[0]
 
 
+@needs_compiler
 def test_broken_build_leaves_nothing_behind(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(subprocess.CalledProcessError):
