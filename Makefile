@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# A file's tests share what they train; tests/conftest.py puts the longest files first.
+PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 OLDEST := $(shell sed -n 's/.*transformers>=\([0-9.]*\).*/\1/p' setup.cfg)
 
 .PHONY: help demo test conformance compatibility lint format bench
@@ -26,7 +28,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+	$(BIN)/python -m pytest $(PARALLEL)
 
 conformance: $(INSTALLED)
 	$(BIN)/python -m tests.conformance.run
@@ -39,7 +41,7 @@ compatibility:
 		build/compatibility/bin/python -m pip install --quiet --constraint build/constraints.txt \
 			--editable '.[test]' "transformers$$version" || exit 1; \
 		build/compatibility/bin/python -c 'import transformers; print("transformers", transformers.__version__)'; \
-		build/compatibility/bin/python -m pytest --numprocesses auto tests/feature_extraction tests/modeling_fftp || exit 1; \
+		build/compatibility/bin/python -m pytest $(PARALLEL) tests/feature_extraction tests/modeling_fftp || exit 1; \
 	done
 
 lint: $(INSTALLED)

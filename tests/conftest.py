@@ -18,6 +18,7 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig
 from tests.support import ROOT, run_training
 
+LONGEST = ("test_docs.py", "test_export.py", "test_modeling.py", "test_packaging.py", "test_run.py")
 SHARED_DATASETS = ROOT.parent / "shared" / "datasets"
 
 # Everything that a loaded checkpoint must not need: our own packages and whatever is optional.
@@ -43,8 +44,8 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with what takes longest, so that no worker ends long after the others."""
-    items.sort(key=lambda item: item.path.name not in ("test_docs.py", "test_packaging.py"))
+    """Begin with the files that take longest, so that no worker ends long after the others."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture

@@ -156,14 +156,12 @@ def after_demo(tmp_path_factory):
     return folder
 
 
-@pytest.mark.xdist_group("docs")
 def test_the_demo_learns_and_finds_what_it_heard(after_demo):
     results = json.loads((after_demo / "demo_output" / "model" / "test_results.json").read_text(encoding="utf-8"))
     assert results["test_accuracy"] > 0.9
     assert (after_demo / "demo_output" / "patches.png").stat().st_size > 100_000
 
 
-@pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_blocks_run_and_print_what_the_page_says(page, after_demo, tmp_path):
     blocks = [block for block in read_blocks(page) if not block.is_long]

@@ -13,7 +13,7 @@ from transformers import AutoModelForAudioClassification, pipeline
 
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPModel
 from modeling_fftp.scan_fftp import IMPLEMENTATIONS
-from modeling_fftp.serving.export import export
+from modeling_fftp.serving.export import default_file_name, export
 from modeling_fftp.serving.onnx_model import FFTPOnnxForAudioClassification
 from modeling_fftp.serving.scan_onnx import selective_scan_onnx
 from tests.support import BACKBONES, GEOMETRIES
@@ -100,7 +100,7 @@ def test_tokens_merge_in_the_file_alone(make_config, extractor, tmp_path):
     # And the other way round: the model merges, the file does not.
     plain = FFTPForAudioClassification.from_pretrained(tmp_path / "plain")
     compare(plain, export(tmp_path / "merging", tmp_path / "model.onnx", token_merge_layers=[]))
-    assert export(tmp_path / "plain", int8=True, token_merge_layers=[1]).name == "model_int8_merged.onnx"
+    assert default_file_name(int8=True, is_merged=True) == "model_int8_merged.onnx"
 
 
 @pytest.mark.parametrize("task", ["audio-classification", "audio-tagging"])
