@@ -28,7 +28,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) --durations 10
 
 conformance: $(INSTALLED)
 	$(BIN)/python -m tests.conformance.run

@@ -22,7 +22,7 @@ CLIP_SECONDS = (1, 10)
 
 
 def make_clips(seconds: int, folder: str) -> Dataset:
-    """A batch of noise, kept on disk as train.py keeps decoded sound."""
+    """A batch of noise, kept on disk as a training keeps decoded sound."""
     rng = np.random.default_rng(0)
     clips = [(0.1 * rng.normal(size=seconds * SAMPLING_RATE)).astype(np.float32) for _ in range(BATCH)]
     features = Features({"audio": List(Value("float32")), "labels": Value("int64")})

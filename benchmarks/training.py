@@ -94,7 +94,7 @@ def measure_workers(turns: int) -> dict[int, float]:
 
 
 def train_once(clips, folder: str, workers: int) -> float:
-    """Clips per second of one epoch as train.py runs it, without evaluation."""
+    """Clips per second of one epoch as a training runs it, without evaluation."""
     torch.manual_seed(0)
     model, collator, arguments = training_step.build(folder)
     arguments.num_train_epochs, arguments.dataloader_num_workers = 1, workers

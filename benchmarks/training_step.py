@@ -25,7 +25,7 @@ WARM_UP = 3
 
 
 def make_clips(folder: str, number: int = BATCH) -> Dataset:
-    """Noise, kept on disk as train.py keeps decoded sound."""
+    """Noise, kept on disk as a training keeps decoded sound."""
     rng = np.random.default_rng(0)
     clips = [(0.1 * rng.normal(size=SAMPLES)).astype(np.float32) for _ in range(number)]
     features = Features({"audio": List(Value("float32")), "labels": Value("int64")})

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from .imports import MovedModules, refuse_strangers
 
 if TYPE_CHECKING:
-    from .registration import (
-        FFTPConfig,
+    from .configuration_fftp import FFTPConfig
+    from .modeling_fftp import (
         FFTPForAudioClassification,
         FFTPForAudioFrameClassification,
         FFTPModel,
@@ -34,7 +34,8 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return metadata.version("fftp")
     if name in __all__:
-        return getattr(import_module(".registration", __name__), name)
+        import_module(".registration", __name__)
+        return getattr(import_module(".modeling_fftp", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""The public classes, known to transformers' Auto classes and pipelines once this module is imported."""
+"""Makes transformers' Auto classes and pipelines know the models, when it is imported."""
 
 from transformers import (
     AutoConfig,
@@ -13,12 +13,7 @@ from feature_extraction import FFTPFeatureExtractor
 
 from .audio_tagging_fftp import FFTPAudioTaggingPipeline
 from .configuration_fftp import FFTPConfig
-from .modeling_fftp import (
-    FFTPForAudioClassification,
-    FFTPForAudioFrameClassification,
-    FFTPModel,
-    FFTPPreTrainedModel,
-)
+from .modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPModel
 
 AutoConfig.register("fftp", FFTPConfig)
 AutoFeatureExtractor.register(FFTPConfig, FFTPFeatureExtractor)
@@ -31,11 +26,3 @@ FFTPConfig.register_for_auto_class()
 FFTPModel.register_for_auto_class("AutoModel")
 FFTPForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
 FFTPForAudioFrameClassification.register_for_auto_class("AutoModelForAudioFrameClassification")
-
-__all__ = [
-    "FFTPConfig",
-    "FFTPForAudioClassification",
-    "FFTPForAudioFrameClassification",
-    "FFTPModel",
-    "FFTPPreTrainedModel",
-]

@@ -1,7 +1,7 @@
 """What transformers' common suites need to know of our classes. `run.py` puts this file where they can be imported.
 
 The pipeline suite cannot run: the source distribution lacks its tests (`tests/pipelines`), and it loads its models
-from the Hub. What it would check of the two pipelines is in test_train.py, test_push.py and
+from the Hub. What it would check of the two pipelines is in test_run.py, test_push.py and
 test_audio_tagging_pipeline.py.
 """
 
