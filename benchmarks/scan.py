@@ -152,8 +152,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mamba_ssm_source", type=Path)
     parser.add_argument("--seconds_per_group", type=float, default=60.0, help="3 to 15 rounds that fit into this")
+    parser.add_argument("--rounds", help=argparse.SUPPRESS)
 
     def measure(given: argparse.Namespace) -> dict:
+        if given.rounds is not None:
+            parser.error("--rounds is now --seconds_per_group: 3 to 15 rounds that fit into this")
         scans = build_scans(given.mamba_ssm_source)
         return {
             "machine": describe_machine(),

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -210,13 +211,24 @@ def find_recipe(groups: Sequence) -> dict[str, Any]:
     return json.loads(json.dumps(recipe))
 
 
+class HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """Shows defaults, and the recipes in lines of their own."""
+
+
 def parse_arguments(arguments: list[str]) -> tuple:
     """Dataclasses from a recipe, if the first word names one, and the options, which win.
 
     Raises:
         SystemExit: A recipe that is not there, unknown arguments, or some that do not go together.
     """
-    parser = HfArgumentParser(ARGUMENTS, allow_abbrev=False)
+    parser = HfArgumentParser(
+        ARGUMENTS,
+        allow_abbrev=False,
+        prog="fftp train",
+        usage="fftp train [RECIPE] --dataset_name DATA --output_dir FOLDER [OPTION ...]",
+        epilog="\n  ".join(("RECIPE is a JSON file of options, or one of", *list_recipes())),
+        formatter_class=HelpFormatter,
+    )
     names = [item.name for group in ARGUMENTS for item in fields(group) if item.init]
     if arguments and not arguments[0].startswith("-"):
         recipe = read_recipe(arguments[0])

@@ -1,0 +1,66 @@
+"""Changes to sound: what each does, and that the generator decides."""
+
+import pytest
+import torch
+
+from feature_extraction.waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
+
+
+def test_mixup_mixes_sound_and_labels_alike(generator):
+    waves = [torch.randn(1000) + 3, torch.randn(400), torch.randn(1000)]
+    before = [wave.clone() for wave in waves]
+    labels = torch.eye(3)
+    mixed, targets = Mixup().apply(waves, labels, torch.tensor([1, 2, 0]), torch.tensor([0.75, 1.0, 0.5]))
+    centered = [wave - wave.mean() for wave in waves]
+    torch.testing.assert_close(mixed[0][:400], 0.75 * centered[0][:400] + 0.25 * centered[1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(mixed[0][400:], 0.75 * centered[0][400:], atol=1e-6, rtol=0)
+    assert mixed[1] is waves[1]
+    assert targets.tolist() == [[0.75, 0.25, 0.0], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5]]
+    assert all((wave == old).all() for wave, old in zip(waves, before, strict=True))
+
+
+def test_mixup_probability_and_weights(generator):
+    _, weight = Mixup(alpha=10, probability=0.3).draw(5000, generator)
+    assert (weight < 1).float().mean().item() == pytest.approx(0.3, abs=0.03)
+    assert weight[weight < 1].mean().item() == pytest.approx(0.5, abs=0.02)
+    assert weight[weight < 1].std().item() == pytest.approx((1 / (4 * 21)) ** 0.5, abs=0.02)
+
+
+def test_crop_keeps_short_clips_and_reaches_both_ends(generator):
+    crop = RandomCrop(10)
+    waves = [torch.arange(4), *[torch.arange(13)] * 200]
+    cropped = crop(waves, generator)
+    assert cropped[0].tolist() == [0, 1, 2, 3]
+    assert {wave[0].item() for wave in cropped[1:]} == {0, 1, 2, 3}
+    assert all(len(wave) == 10 for wave in cropped[1:])
+
+
+def test_speed_changes_length_and_pitch(generator):
+    tone = torch.sin(2 * torch.pi * 1000 * torch.arange(16000) / 16000)
+    faster, same, slower = SpeedPerturb().apply([tone, tone, tone], [1.1, 1.0, 0.9])
+    assert [len(wave) for wave in (faster, same, slower)] == [pytest.approx(16000 / f, abs=2) for f in (1.1, 1, 0.9)]
+    assert torch.equal(same, tone)
+    for wave, pitch in ((faster, 1100), (slower, 900)):
+        spectrum = torch.fft.rfft(wave[:8000]).abs()
+        assert spectrum.argmax() * 2 == pytest.approx(pitch, abs=2)
+    factors = torch.tensor(SpeedPerturb(0.2).draw([1] * 1000, generator))
+    assert factors.min() >= 0.8
+    assert factors.max() <= 1.2
+    assert factors.std() == pytest.approx(0.4 / 12**0.5, rel=0.1)
+
+
+def test_noise_has_the_ratio_and_colour_asked_for(generator):
+    tone = 0.3 * torch.sin(2 * torch.pi * 1000 * torch.arange(16000) / 16000)
+    for exponent in (0.0, 2.0):
+        (noise,) = ColoredNoise(1.0, min_exponent=exponent, max_exponent=exponent).draw([16000], generator)
+        spectrum = torch.fft.rfft(noise).abs().square()
+        # Per bin, an octave is 2 ** exponent times weaker than the one below.
+        assert spectrum[500:1000].mean() / spectrum[1000:2000].mean() == pytest.approx(2**exponent, rel=0.2)
+    (noisy,) = ColoredNoise(1.0, 20.0, 20.0)([tone], generator)
+    ratio = tone.square().mean() / (noisy - tone).square().mean()
+    assert 10 * ratio.log10() == pytest.approx(20, abs=0.1)
+    drawn = ColoredNoise(0.25).draw([8] * 1000, generator)
+    assert sum(noise is not None for noise in drawn) == pytest.approx(250, abs=60)
+    (empty, silent) = ColoredNoise(1.0)([torch.zeros(1), torch.zeros(100)], generator)
+    assert not empty.any()
+    assert not silent.any()
