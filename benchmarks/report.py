@@ -39,6 +39,7 @@ def run_benchmark(
     parser.add_argument("--report", action="store_true", help="measure nothing, report what was measured")
     arguments = parser.parse_args()
     results = read_results(name) if arguments.report else measure(arguments)
+    RESULTS.mkdir(exist_ok=True)
     write_json(RESULTS / f"{name}.json", results)
     write_text(RESULTS / f"{name}.md", render(results))
     if plot is not None:

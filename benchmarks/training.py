@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import training_step
 from benchmarks.efficiency import forward_backward
-from benchmarks.report import describe_machine, name_machine, read_results, render_table, run_benchmark
+from benchmarks.report import RESULTS, describe_machine, name_machine, read_results, render_table, run_benchmark
 from benchmarks.timing import peak_memory, time_in_turn
 from modeling_fftp.training.memory import keep_freed_memory
 from modeling_fftp.training.trainer import FFTPTrainer
@@ -106,6 +106,7 @@ def train_once(clips, folder: str, workers: int) -> float:
 
 def measure(given: argparse.Namespace) -> dict[str, dict]:
     """Results of this machine, in place of those that it had, beside those of others."""
+    kept = read_results("training") if (RESULTS / "training.json").exists() else {}
     # As a training does.
     keep_freed_memory()
     checkouts = {given.against_name: given.against.resolve()} if given.against else {}
@@ -116,7 +117,7 @@ def measure(given: argparse.Namespace) -> dict[str, dict]:
         "checkpointing": measure_checkpointing(60.0),
         "workers": {str(workers): rate for workers, rate in measure_workers(given.turns).items()},
     }
-    return read_results("training") | {machine["processor"]: results}
+    return kept | {machine["processor"]: results}
 
 
 def render(machines: dict[str, dict]) -> str:

@@ -5,10 +5,9 @@ Importing this package makes transformers' Auto classes and pipelines know them.
 
 import sys
 from importlib import import_module, metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .imports import MovedModules, refuse_strangers
+from .imports import MovedModules, is_command, refuse_stranger
 
 if TYPE_CHECKING:
     from .configuration_fftp import FFTPConfig
@@ -32,16 +31,19 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return metadata.version("fftp")
+        try:
+            return metadata.version("fftp")
+        except metadata.PackageNotFoundError as error:
+            raise AttributeError("this copy of modeling_fftp is not installed and has no version") from error
     if name in __all__:
         import_module(".registration", __name__)
         return getattr(import_module(".modeling_fftp", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-refuse_strangers("feature_extraction", "hub_cards")
-sys.meta_path.append(MovedModules)
-# The command, as a script or as `python -m modeling_fftp`, answers --help before torch is imported, which takes
-# seconds; it asks for the classes when it needs them.
-if Path(sys.argv[0]).name not in ("fftp", "fftp.exe", "-m"):
+refuse_stranger("feature_extraction", "feature_extraction_fftp")
+if MovedModules not in sys.meta_path:
+    sys.meta_path.append(MovedModules)
+# The command answers --help before torch is imported, which takes seconds; it asks for the classes when it needs them.
+if not is_command():
     import_module(".registration", __name__)

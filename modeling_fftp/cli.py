@@ -1,5 +1,6 @@
 """The command `fftp`. A sub-command imports what it calls, so that `fftp --help` waits for nothing."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,16 +20,32 @@ app = typer.Typer(
     context_settings=SETTINGS,
 )
 
-TrainedFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder that a training left.")]
+TrainedFolder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="Folder that a training left.", exists=True, file_okay=False)
+]
+# Optional packages, and the extra that installs each.
+EXTRAS = {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "gradio": "space"}
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin")
 
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Show what is wrong with the input without a traceback."""
+    """Show what is wrong with the input without a traceback, unless FFTP_TRACEBACK is set."""
     try:
         yield
-    except (OSError, ValueError, ImportError) as error:
-        raise SystemExit(f"fftp: {error}") from error
+    except Exception as error:
+        if os.environ.get("FFTP_TRACEBACK"):
+            raise
+        raise SystemExit(f"fftp: {describe(error)}") from error
+
+
+def describe(error: Exception) -> str:
+    """An error in words."""
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return f"this needs {error.name}: pip install 'fftp[{EXTRAS[error.name]}]'"
+    if isinstance(error, (OSError, ValueError, ImportError)):
+        return str(error)
+    return f"{type(error).__name__}: {error} (FFTP_TRACEBACK=1 shows where)"
 
 
 @app.command(
@@ -168,7 +185,8 @@ def convert(
     std: Annotated[float | None, typer.Option("--std", help="AuM: of the training audio; default: AudioSet.")] = None,
 ) -> None:
     """Turn a published checkpoint with square patches into an FFTP model that computes the same."""
-    kind = kind or (Kind.AUM if Path(source).is_file() else Kind.AST)
+    is_file = Path(source).is_file() or source.endswith(CHECKPOINT_SUFFIXES)
+    kind = kind or (Kind.AUM if is_file else Kind.AST)
     options = {"strides": strides, "labels": labels, "problem_type": problem_type, "mean": mean, "std": std}
     options = {name: value for name, value in options.items() if value is not None}
     with errors_in_one_line():
@@ -194,3 +212,7 @@ def space(
         from modeling_fftp.serving.tag import load_tagger
 
         build_app(load_tagger(model), model).launch()
+
+
+if __name__ == "__main__":
+    app(prog_name="fftp")

@@ -1,16 +1,21 @@
-"""Errors that say more than "No module named": files of a user in the way of our packages, modules that have moved."""
+"""What happens when the package is imported: by the command or not, with a user's files in the way, by old names."""
 
+import sys
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
-# Where README has ever sent anybody, and what does it now.
+# Modules of this package that had other names.
 MOVED = {
-    "modeling_fftp.convert_ast_fftp": "`fftp convert`",
-    "modeling_fftp.convert_aum_fftp": "`fftp convert`",
+    "modeling_fftp.arguments": "modeling_fftp.training.arguments",
+    "modeling_fftp.convert_ast_fftp": "`fftp convert`, in Python modeling_fftp.convert.from_ast",
+    "modeling_fftp.convert_aum_fftp": "`fftp convert`, in Python modeling_fftp.convert.from_aum",
+    "modeling_fftp.efficiency": "modeling_fftp.hub.efficiency",
     "modeling_fftp.export": "`fftp export`, in Python modeling_fftp.serving.export",
     "modeling_fftp.memory": "modeling_fftp.training.memory",
     "modeling_fftp.onnx_model": "modeling_fftp.serving.onnx_model",
     "modeling_fftp.push": "`fftp push`, in Python modeling_fftp.hub.push",
+    "modeling_fftp.trainer_fftp": "modeling_fftp.training.trainer",
 }
 
 
@@ -28,22 +33,36 @@ class MovedModules:
             raise ModuleNotFoundError(f"{name} is now {MOVED[name]}", name=name)
 
 
-def refuse_strangers(*names: str) -> None:
-    """Stop where Python would take something else for one of the packages that lie beside this one.
+def is_command() -> bool:
+    """Whether the process is the command: the script `fftp`, or `python -m modeling_fftp`."""
+    script = Path(sys.argv[0]) if sys.argv else Path()
+    if script.name == "-m":
+        # What Python puts there until it has found the module to run.
+        words = sys.orig_argv
+        return words[words.index("-m") + 1] == "modeling_fftp" if "-m" in words else False
+    return script.name in ("fftp", "fftp.exe") and script.is_file()
+
+
+def refuse_stranger(package: str, module: str) -> None:
+    """Stop where Python would take a file or folder of the user for a package of ours.
+
+    Args:
+        package: The package.
+        module: One of its modules, by which to tell it.
 
     Raises:
         ImportError: Such a file or folder, by its path.
     """
-    root = Path(__file__).resolve().parent.parent
-    for name in names:
-        spec = find_spec(name)
-        if spec is None:
-            continue
-        found = Path(spec.origin or next(iter(spec.submodule_search_locations)))
-        if (found.parent if spec.origin else found).resolve() != root / name:
-            raise ImportError(
-                f"{found} is in the way of the package {name!r} that modeling_fftp needs: rename it, or start Python "
-                "in another folder",
-                name=name,
-                path=str(found),
-            )
+    if package in sys.modules:
+        return
+    spec = find_spec(package)
+    locations = spec and spec.submodule_search_locations
+    if spec is None or (locations and PathFinder.find_spec(f"{package}.{module}", locations)):
+        return
+    found = spec.origin or next(iter(locations))
+    raise ImportError(
+        f"{found} is in the way of the package {package!r} that modeling_fftp needs: rename it, or start Python in "
+        "another folder",
+        name=package,
+        path=found,
+    )

@@ -22,8 +22,8 @@ from tests.support import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NUMBER = re.compile(r"\d+\.\d+")
-# Scores of a model that another processor trained.
-TOLERANCE = 0.1
+# Relative: scores of a model that another processor trained.
+TOLERANCE = 0.2
 
 
 @dataclass
@@ -180,4 +180,4 @@ def test_blocks_run_and_print_what_the_page_says(page, after_demo, tmp_path):
         if block.output is not None:
             numbers = [[float(number) for number in NUMBER.findall(text)] for text in (output, block.output)]
             assert NUMBER.sub("#", output).split() == NUMBER.sub("#", block.output).split(), block
-            assert numbers[0] == pytest.approx(numbers[1], abs=TOLERANCE), block
+            assert numbers[0] == pytest.approx(numbers[1], rel=TOLERANCE), block

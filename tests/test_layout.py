@@ -26,7 +26,13 @@ def imported_modules(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             start = package[: len(package) - node.level + 1] if node.level else ()
-            names.add(".".join((*start, *(node.module or "").split("."))).strip("."))
+            module = ".".join((*start, *(node.module or "").split("."))).strip(".")
+            names.add(module)
+            # A name may be a module too.
+            folder = ROOT.joinpath(*module.split("."))
+            for alias in node.names:
+                if (folder / f"{alias.name}.py").exists() or (folder / alias.name).is_dir():
+                    names.add(f"{module}.{alias.name}")
     return names
 
 

@@ -10,6 +10,7 @@ import tarfile
 import time
 
 import pytest
+from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 
 from tests.support import ROOT, TINY
 
@@ -76,7 +77,11 @@ def test_every_sub_command_works_from_the_wheel(fftp, installed, environment, cl
     assert "model_int8.onnx" in fftp("export", "words", "--int8")
     listed = {line.split()[-1] for line in fftp("push", "words", "user/words", "--dry_run").splitlines()}
     assert {"README.md", "model.safetensors", "model_int8.onnx", "recipe.json", "modeling_fftp.py"} <= listed
-    assert "ast" in fftp("convert", "--help")
+    shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    ASTForAudioClassification(ASTConfig(**shape)).save_pretrained(tmp_path / "ast")
+    ASTFeatureExtractor().save_pretrained(tmp_path / "ast")
+    fftp("convert", "ast", "converted")
+    assert json.loads((tmp_path / "converted" / "config.json").read_text())["model_type"] == "fftp"
 
 
 def test_the_space_of_the_wheel_starts(installed, environment, trained, tmp_path):

@@ -8,6 +8,7 @@ Reads the parameter names of github.com/kaistmm/Audio-Mamba-AuM.
 import csv
 import re
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 
@@ -27,8 +28,11 @@ STATE_SPACE = re.compile(r"mixer\.(conv1d|x_proj|dt_proj|A_log|A|D)(_b_log|_b)?(
 
 def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     """Weights by name, without the prefix of data-parallel training."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    checkpoint = checkpoint.get("model", checkpoint)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = checkpoint.get("model", checkpoint)
+    except (UnpicklingError, KeyError, EOFError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"{path} is no checkpoint with weights by name: {error}") from error
     weights = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
     missing = {"cls_token", "pos_embed.pos_embed", "patch_embed.proj.weight", "head.weight"} - set(weights)
     if missing:

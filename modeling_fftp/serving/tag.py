@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_extraction import FFTPFeatureExtractor
-from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
 
 
@@ -14,8 +14,15 @@ def load_tagger(model: str | Path) -> FFTPAudioTaggingPipeline:
 
     Raises:
         OSError: There is no such model.
-        ValueError: It is no clip classifier.
+        ValueError: It is no clip classifier of this package.
     """
+    config, _ = FFTPConfig.get_config_dict(model)
+    architecture = (config.get("architectures") or [None])[0]
+    if architecture != FFTPForAudioClassification.__name__:
+        raise ValueError(
+            f"{model} holds {architecture} of type {config.get('model_type')!r}; expected "
+            f"{FFTPForAudioClassification.__name__}"
+        )
     return FFTPAudioTaggingPipeline(
         model=FFTPForAudioClassification.from_pretrained(model),
         feature_extractor=FFTPFeatureExtractor.from_pretrained(model),

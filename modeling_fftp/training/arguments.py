@@ -250,8 +250,11 @@ def read_recipe(source: str) -> dict[str, Any]:
     recipes = list_recipes()
     path = Path(source) if source.endswith(".json") else recipes.get(source)
     if path is None:
-        near = difflib.get_close_matches(source, recipes, n=3, cutoff=0.3)
-        raise SystemExit(f"train: no recipe {source!r}; near it: {', '.join(near)}. A file ends in .json")
+        near = difflib.get_close_matches(source, recipes, n=3, cutoff=0.0)
+        raise SystemExit(
+            f"train: no recipe {source!r}. Expected a JSON file, whose name ends in .json, or a name such as "
+            f"{', '.join(near)}; `fftp train --help` lists all"
+        )
     if not path.is_file():
         raise SystemExit(f"train: {source} is not a file; expected a recipe, a JSON file of arguments")
     return json.loads(path.read_text(encoding="utf-8"))
@@ -286,6 +289,8 @@ def refuse_unknown(given, names: list[str], origin: str) -> None:
     """Stop on misspelt arguments, with the nearest valid name."""
     for name in given:
         if name not in names:
+            if name in list_recipes():
+                raise SystemExit(f"train: the recipe {name!r} must come first, before all options")
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise SystemExit(f"train: unknown argument {name!r} in {origin}{hint}")

@@ -97,9 +97,9 @@ def load_clips(arguments: DataArguments, training: FFTPTrainingArguments) -> Cli
         decoder = build_decoder(arguments, splits[arguments.train_split_name])
         clips, left_out = decode_splits(splits, decoder, arguments, training)
         clips = hold_out(clips, arguments, training.seed)
-    if arguments.max_train_samples and "train" in clips:
-        shuffled = clips["train"].shuffle(seed=training.seed)
-        clips["train"] = shuffled.select(range(min(arguments.max_train_samples, len(shuffled))))
+        if arguments.max_train_samples and "train" in clips:
+            shuffled = clips["train"].shuffle(seed=training.seed)
+            clips["train"] = shuffled.select(range(min(arguments.max_train_samples, len(shuffled))))
     lengths = {role: clip_lengths(split) for role, split in clips.items()}
     return Clips(clips, [*decoder.labels.values()], decoder.is_multi_label, left_out, lengths)
 

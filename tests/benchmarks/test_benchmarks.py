@@ -1,5 +1,7 @@
 """Benchmarks: turns, memory, what is compared, and reports that say what was measured."""
 
+import argparse
+import sys
 import time
 from itertools import groupby
 
@@ -15,6 +17,7 @@ from benchmarks import (
     growth,
     inference,
     long_recording,
+    report,
     scan,
     training,
     training_step,
@@ -22,6 +25,7 @@ from benchmarks import (
 from benchmarks.efficiency_report import BASELINE, PEAK, Results
 from benchmarks.report import RESULTS, read_results, write_json
 from benchmarks.timing import Stopwatch, peak_memory, summarise, time_in_turn
+from tests.support import needs_compiler
 
 MODEL = "FFTP-AST, stride 5"
 BENCHMARKS = {
@@ -42,6 +46,23 @@ def test_the_readme_has_the_kept_results():
     assert efficiency_report.replace_block(readme, table) == readme
     with pytest.raises(ValueError, match="lacks the marks"):
         efficiency_report.replace_block("no marks", "table")
+
+
+def test_a_report_is_written_anew_without_measuring(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    measured = []
+
+    def measure(given):
+        measured.append(given.size)
+        return {"milliseconds": 1.5}
+
+    for words, unit in (["--size", "small"], "ms"), (["--report"], "milliseconds"):
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--size")
+        monkeypatch.setattr(sys, "argv", ["x", *words])
+        report.run_benchmark("x", parser, measure, lambda results, unit=unit: f"{results['milliseconds']} {unit}\n")
+        assert (tmp_path / "results" / "x.md").read_text(encoding="utf-8") == f"1.5 {unit}\n"
+    assert measured == ["small"]
 
 
 def test_every_benchmark_keeps_one_file_of_results_and_one_report():
@@ -195,6 +216,7 @@ def test_ways_to_compute_attention_are_compared(monkeypatch):
     }
 
 
+@needs_compiler
 def test_scans_are_compared(monkeypatch):
     for name in ("BATCH", "DIM", "LENGTH", "STATE"):
         monkeypatch.setattr(scan, name, 3)

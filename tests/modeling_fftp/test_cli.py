@@ -7,9 +7,11 @@ import sys
 from importlib.util import find_spec
 
 import pytest
+from transformers import ASTConfig, ASTForAudioClassification
 from typer.testing import CliRunner
 
 import modeling_fftp
+from modeling_fftp import FFTPForAudioFrameClassification, FFTPModel
 from modeling_fftp.cli import app
 from modeling_fftp.imports import MOVED
 
@@ -26,18 +28,22 @@ def fftp():
     return run
 
 
-@pytest.mark.parametrize("words", [["fftp", "--help"], ["-m", "tag", "--help"]])
-def test_help_imports_nothing_heavy(words):
-    code = f"""
-import sys
-sys.argv = {words!r}
-from modeling_fftp.cli import app
-app(sys.argv[1:], standalone_mode=False)
-print(sorted(sys.modules.keys() & {{"torch", "transformers", "datasets", "numpy"}}))
-"""
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "--help" in output
-    assert output.splitlines()[-1] == "[]"
+def imported(*command, cwd=None):
+    """Top-level packages that a command imports, and what it prints."""
+    words = [sys.executable, "-X", "importtime", *map(str, command)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=cwd, check=True)
+    return {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}, done.stdout
+
+
+@pytest.mark.parametrize("kind", ["script", "module"])
+def test_help_imports_nothing_heavy(kind, tmp_path):
+    (tmp_path / "fftp").write_text("from modeling_fftp.cli import app\napp()")
+    command = [tmp_path / "fftp"] if kind == "script" else ["-m", "modeling_fftp"]
+    for words in (["--help"], ["tag", "--help"]):
+        packages, output = imported(*command, *words)
+        assert "--help" in output
+        assert "typer" in packages
+        assert not packages & {"torch", "transformers", "datasets", "numpy"}
 
 
 def test_the_package_is_the_command():
@@ -47,14 +53,27 @@ def test_the_package_is_the_command():
     assert all(name in output for name in ("train", "tag", "export", "push", "card", "convert", "space"))
 
 
-def test_a_bare_import_registers_the_classes(trained):
-    code = f"""
-import modeling_fftp
-from transformers import AutoModelForAudioClassification
-print(type(AutoModelForAudioClassification.from_pretrained({str(trained)!r})).__module__)
+REGISTERED = """
+from transformers import AutoConfig
+print(type(AutoConfig.for_model("fftp")).__module__)
 """
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output.split() == ["modeling_fftp.modeling_fftp"]
+
+
+@pytest.mark.parametrize("kind", ["script", "package", "folder named fftp", "no arguments"])
+def test_a_bare_import_registers_the_classes(kind, tmp_path):
+    code = f"import modeling_fftp\n{REGISTERED}"
+    if kind == "script":
+        command = ["-c", code]
+    elif kind == "no arguments":
+        command = ["-c", f"import sys\nsys.argv = []\n{code}"]
+    else:
+        name = "ours" if kind == "package" else "fftp"
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("import modeling_fftp")
+        (tmp_path / name / "__main__.py").write_text(code)
+        command = ["-m", name] if kind == "package" else [name]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.split() == ["modeling_fftp.configuration_fftp"], done.stderr
 
 
 def test_the_version_is_that_of_the_distribution():
@@ -91,17 +110,47 @@ def test_tags_as_json_and_files_that_cannot_be_read(fftp, trained, clip_folder, 
 
 
 def test_errors_are_one_line(fftp, trained, tmp_path):
+    (tmp_path / "text.pth").write_text("no weights")
     cases = (
-        (("tag", "x.wav", "--model", tmp_path), "fftp: "),
-        (("card", tmp_path), "fftp: "),
-        (("push", tmp_path, "words", "--dry_run"), "lacks config.json"),
-        (("export", trained, "--output", tmp_path / "none" / "model.onnx"), "none is not a folder"),
-        (("convert", trained, tmp_path / "out", "--mean", 1.0), "--mean is for AuM checkpoints"),
+        (("push", tmp_path, "words", "--dry_run"), "fftp: .* lacks config.json"),
+        (("export", trained, "--output", tmp_path / "none" / "model.onnx"), "fftp: .*none is not a folder"),
+        (("export", trained, "--token_merge_layers", 99), "fftp: .*99.* layers"),
+        (("convert", trained, tmp_path / "out", "--mean", 1.0), "fftp: --mean is for AuM checkpoints"),
+        (("convert", tmp_path / "text.pth", tmp_path / "out"), r"fftp: .*text\.pth is no checkpoint"),
+        (("convert", "missing.pth", tmp_path / "out"), r"fftp: .*No such file.*missing\.pth"),
     )
     for words, message in cases:
         status, _, errors = fftp(*words)
         assert status == 1, words
-        assert message in errors
+        assert re.search(message, errors, flags=re.DOTALL), errors
+        assert "Traceback" not in errors
+    for command in ("card", "export"):
+        status, _, errors = fftp(command, tmp_path / "nowhere")
+        assert status == 2
+        assert "does not exist" in re.sub(r"[\s│]+", " ", errors)
+
+
+def test_a_missing_package_is_named_with_the_line_that_installs_it(fftp, trained, monkeypatch):
+    for command, package, extra in (("export", "onnx", "export"), ("space", "gradio", "space")):
+        monkeypatch.setitem(sys.modules, package, None)
+        for module in ("modeling_fftp.serving.export", "hub_cards.space.app"):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        _, _, errors = fftp(command, trained)
+        assert errors == f"fftp: this needs {package}: pip install 'fftp[{extra}]'"
+
+
+@pytest.mark.parametrize("kind", ["another package", "no head", "frames"])
+def test_only_clip_classifiers_tag(fftp, make_config, extractor, clip_folder, tmp_path, kind):
+    shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    models = {"another package": lambda: ASTForAudioClassification(ASTConfig(**shape))}
+    models |= {"no head": lambda: FFTPModel(make_config())}
+    models |= {"frames": lambda: FFTPForAudioFrameClassification(make_config())}
+    models[kind]().save_pretrained(tmp_path)
+    extractor.save_pretrained(tmp_path)
+    status, output, errors = fftp("tag", clip_folder / "validation" / "low" / "0.wav", "--model", tmp_path)
+    assert status == 1
+    assert "score" not in output
+    assert "expected FFTPForAudioClassification" in errors
 
 
 def test_options_may_be_spelt_with_hyphens(fftp, trained):
@@ -110,9 +159,17 @@ def test_options_may_be_spelt_with_hyphens(fftp, trained):
     assert "model.safetensors" in output
 
 
-@pytest.mark.parametrize(("recipe", "message"), [("fftp-ast-tiny", "near it: fftp-ast-"), ("no.json", "not a file")])
-def test_recipes_that_are_not_there(fftp, recipe, message):
-    status, _, errors = fftp("train", recipe, "--dataset_name", "x")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fftp-ast-tiny", "--dataset_name", "x"], "or a name such as fftp-ast-tiny-speech-commands-ar"),
+        (["zzz", "--dataset_name", "x"], "or a name such as fftp-"),
+        (["no.json", "--dataset_name", "x"], "no.json is not a file"),
+        (["--output_dir", "x", "fftp-ast-tiny-speech-commands-ar"], "must come first"),
+    ],
+)
+def test_recipes_that_are_not_there(fftp, words, message):
+    status, _, errors = fftp("train", *words)
     assert status == 1
     assert message in errors
 
@@ -132,7 +189,7 @@ def test_the_old_command_of_the_card_works(trained):
     assert output.split() == [str(trained / "README.md")]
 
 
-@pytest.mark.parametrize("name", ["feature_extraction.py", "hub_cards.py", "feature_extraction/__init__.py"])
+@pytest.mark.parametrize("name", ["feature_extraction.py", "feature_extraction/__init__.py"])
 def test_files_in_the_way_are_named(name, tmp_path):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("raise SystemExit('a script of the user')")

@@ -24,7 +24,7 @@ from modeling_fftp.training.held_out import hold_out_fraction
 from modeling_fftp.training.model import build_model
 from modeling_fftp.training.run import run
 from modeling_fftp.training.sources import load_splits
-from tests.support import ROOT, TINY, run_training
+from tests.support import ROOT, TINY, needs_compiler, run_training
 
 PARQUET_CARD = """---
 dataset_info:
@@ -120,7 +120,10 @@ print(json.dumps({{
     )
 
 
-@pytest.mark.parametrize("path", [os.environ["PATH"], ""], ids=["with a compiler", "without"])
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(os.environ["PATH"], marks=needs_compiler, id="with a compiler"), pytest.param("", id="without")],
+)
 def test_mamba_folder_works_without_either_package(clip_folder, tmp_path, run_without_package, path):
     mamba = ["--backbone", "mamba", "--layer_norm_eps", "1e-5"]
     run_training(tmp_path / "out", "--dataset_name", clip_folder, *mamba)
