@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -14,14 +15,13 @@ import typer
 SETTINGS = {"token_normalize_func": lambda name: name.replace("-", "_"), "help_option_names": ["--help", "-h"]}
 
 app = typer.Typer(
-    help="Audio classification with full-frequency patches.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings=SETTINGS,
 )
 
 TrainedFolder = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="Folder that a training left.", exists=True, file_okay=False)
+    Path, typer.Argument(metavar="FOLDER", help="Folder of a trained model.", exists=True, file_okay=False)
 ]
 # Optional packages, and the extra that installs each.
 EXTRAS = {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "gradio": "space"}
@@ -48,6 +48,22 @@ def describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error} (FFTP_TRACEBACK=1 shows where)"
 
 
+def show_version(is_wanted: bool) -> None:
+    """Print the version and end."""
+    if is_wanted:
+        print(f"fftp {version('fftp')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Audio classification with full-frequency patches."""
+
+
 @app.command(
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
@@ -64,16 +80,14 @@ def train(context: typer.Context) -> None:
 
 @app.command()
 def tag(
-    files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="Recordings of any length, rate and channels.")
-    ],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Recordings of any length, rate and channels.")],
     model: Annotated[str, typer.Option("--model", help="Folder or Hub id.")],
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per file.")] = False,
     top_k: Annotated[int, typer.Option("--top_k", min=1, help="Labels per file.")] = 5,
-    threshold: Annotated[float, typer.Option("--threshold", help="Lowest score in the timeline.")] = 0.5,
+    threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="Lowest score in the timeline.")] = 0.5,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Windows at a time.")] = 8,
 ) -> None:
-    """Say which sounds files hold, and when. A file that cannot be read is named, and the status is 1."""
+    """List the sounds in each file and when they occur. Files that cannot be read are named, and the status is 1."""
     from transformers.utils import logging
 
     from modeling_fftp.serving.tag import load_tagger, render_json, render_table
@@ -135,15 +149,13 @@ def card(
 @app.command()
 def push(
     folder: TrainedFolder,
-    repo_id: Annotated[
-        str, typer.Argument(metavar="REPO_ID", help="user/name, or a name below the user who is logged in.")
-    ],
+    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="user/name, or a name under the logged-in user.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str, typer.Option("--revision", help="Branch to push to.")] = "main",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another model.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry_run", help="List what would go, and push nothing.")] = False,
 ) -> None:
-    """Put a trained folder on the Hub, in one commit."""
+    """Upload a trained model to the Hub, in one commit."""
     from modeling_fftp.hub.push import files_to_push
     from modeling_fftp.hub.push import push as push_folder
 
@@ -206,7 +218,7 @@ def convert(
 def space(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or Hub id.")],
 ) -> None:
-    """Open a page in the browser that tags sounds, as the Space in hub_cards/space does."""
+    """Serve a page for the browser that tags sounds, as the Space in hub_cards/space does."""
     with errors_in_one_line():
         from hub_cards.space.app import build_app
         from modeling_fftp.serving.tag import load_tagger

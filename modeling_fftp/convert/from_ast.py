@@ -6,7 +6,7 @@ fftp convert MIT/ast-finetuned-audioset-10-10-0.4593 OUTPUT_FOLDER
 from pathlib import Path
 
 import torch
-from transformers import ASTFeatureExtractor, ASTForAudioClassification
+from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
@@ -66,7 +66,13 @@ def convert(source: str, output_folder: str | Path) -> None:
 
     Raises:
         FileExistsError: `output_folder` exists and is not empty.
+        ValueError: The source is no AST.
     """
+    config, _ = ASTConfig.get_config_dict(source)
+    if config.get("model_type") != ASTConfig.model_type:
+        raise ValueError(
+            f"{source} holds a model of type {config.get('model_type')!r}; expected {ASTConfig.model_type!r}"
+        )
     with save_folder(output_folder) as folder:
         convert_model(ASTForAudioClassification.from_pretrained(source)).save_pretrained(folder)
         convert_feature_extractor(ASTFeatureExtractor.from_pretrained(source)).save_pretrained(folder)

@@ -32,7 +32,7 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         checkpoint = checkpoint.get("model", checkpoint)
     except (UnpicklingError, KeyError, EOFError, RuntimeError, AttributeError) as error:
-        raise ValueError(f"{path} is no checkpoint with weights by name: {error}") from error
+        raise ValueError(f"{path} is no checkpoint with weights by name") from error
     weights = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
     missing = {"cls_token", "pos_embed.pos_embed", "patch_embed.proj.weight", "head.weight"} - set(weights)
     if missing:

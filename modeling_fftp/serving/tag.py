@@ -16,7 +16,10 @@ def load_tagger(model: str | Path) -> FFTPAudioTaggingPipeline:
         OSError: There is no such model.
         ValueError: It is no clip classifier of this package.
     """
-    config, _ = FFTPConfig.get_config_dict(model)
+    try:
+        config, _ = FFTPConfig.get_config_dict(model)
+    except OSError as error:
+        raise OSError(f"{model} is no folder with a model, and the Hub did not give one: {error}") from error
     architecture = (config.get("architectures") or [None])[0]
     if architecture != FFTPForAudioClassification.__name__:
         raise ValueError(

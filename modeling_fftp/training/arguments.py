@@ -257,7 +257,13 @@ def read_recipe(source: str) -> dict[str, Any]:
         )
     if not path.is_file():
         raise SystemExit(f"train: {source} is not a file; expected a recipe, a JSON file of arguments")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise SystemExit(f"train: {source} is not valid JSON: {error}") from error
+    if not isinstance(recipe, dict):
+        raise SystemExit(f"train: {source} holds a {type(recipe).__name__}; expected an object of arguments")
+    return recipe
 
 
 def refuse_contradictions(
@@ -291,6 +297,6 @@ def refuse_unknown(given, names: list[str], origin: str) -> None:
         if name not in names:
             if name in list_recipes():
                 raise SystemExit(f"train: the recipe {name!r} must come first, before all options")
-            near = difflib.get_close_matches(name, names, n=1)
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise SystemExit(f"train: unknown argument {name!r} in {origin}{hint}")

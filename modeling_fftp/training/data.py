@@ -152,13 +152,13 @@ def describe_data(source: str, clips: Clips) -> dict:
         source: Hub id, folder or file.
         clips: Made of it.
     """
-    is_local = Path(source).exists()
-    try:
-        license = DatasetCard.load(Path(source, "README.md") if is_local else source).data.license
-        license = ", ".join(license) if isinstance(license, list) else license
-    except (OSError, ValueError, yaml.YAMLError, HfHubHTTPError) as error:
-        logger.info("The licence of the data is not known: %s", error)
-        license = None
+    is_local, card, license = Path(source).exists(), Path(source, "README.md"), None
+    if card.exists() or not is_local:
+        try:
+            license = DatasetCard.load(card if is_local else source).data.license
+            license = ", ".join(license) if isinstance(license, list) else license
+        except (OSError, ValueError, yaml.YAMLError, HfHubHTTPError) as error:
+            logger.info("The licence of the data is not known: %s", error)
     return {
         "dataset": Path(source).resolve().name if is_local else source,
         "hub_id": None if is_local else source,

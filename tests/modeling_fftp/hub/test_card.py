@@ -27,7 +27,7 @@ def bare_folder(make_config, extractor, tmp_path):
 
 def test_what_is_not_known_is_left_out(bare_folder):
     card = write_card(bare_folder).read_text(encoding="utf-8")
-    assert re.findall(r"^## (.*)$", card, re.MULTILINE) == ["Use", "For what, and for what not", "Citation"]
+    assert re.findall(r"^## (.*)$", card, re.MULTILINE) == ["Use", "Intended use and limits", "Citation"]
     assert "cat, dog, owl, bee" in card
     metadata = yaml.safe_load(card.split("---")[1])
     assert metadata == {
@@ -105,7 +105,7 @@ def test_values_that_would_break_a_table(bare_folder):
 
 def test_a_trained_folder_has_a_card_whose_snippet_runs(trained, clip_folder, tmp_path):
     card = (trained / "README.md").read_text(encoding="utf-8")
-    sections = ["Use", "For what, and for what not", "Data", "Training", "Evaluation", "Efficiency", "Citation"]
+    sections = ["Use", "Intended use and limits", "Data", "Training", "Evaluation", "Efficiency", "Citation"]
     assert re.findall(r"^## (.*)$", card, re.MULTILINE) == sections
     assert (trained / "training.png").read_bytes().startswith(b"\x89PNG")
     assert str(trained.parent) not in card
