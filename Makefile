@@ -11,7 +11,7 @@ OLDEST := $(shell sed -n 's/.*transformers>=\([0-9.]*\).*/\1/p' setup.cfg)
 .PHONY: help demo test conformance compatibility lint format bench
 
 help:
-	@echo "make demo    train on made sounds and classify one (one to two minutes on 2 cores once installed)"
+	@echo "make demo    make sounds, train on them, tag a recording (about a minute on 2 cores once installed)"
 	@echo "make test    run the tests"
 	@echo "make conformance  run transformers' own common test suites over the models and the extractor"
 	@echo "make compatibility  run the tests that depend on transformers with the oldest and the newest that setup.cfg allows"

@@ -20,9 +20,7 @@ app = typer.Typer(
     context_settings=SETTINGS,
 )
 
-TrainedFolder = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="Folder of a trained model.", exists=True, file_okay=False)
-]
+TrainedFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a trained model.")]
 # Optional packages, and the extra that installs each.
 EXTRAS = {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "gradio": "space"}
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin")
@@ -37,6 +35,12 @@ def errors_in_one_line() -> Iterator[None]:
         if os.environ.get("FFTP_TRACEBACK"):
             raise
         raise SystemExit(f"fftp: {describe(error)}") from error
+
+
+def refuse_missing(folder: Path) -> None:
+    """Stop where a folder is not there: transformers would take its name for a Hub id."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder; expected one that a training left")
 
 
 def describe(error: Exception) -> str:
@@ -126,6 +130,7 @@ def export(
     with errors_in_one_line():
         from modeling_fftp.serving.export import export as write_onnx
 
+        refuse_missing(folder)
         print(write_onnx(folder, output, int8, token_merge_layers or None))
 
 
@@ -143,6 +148,7 @@ def card(
     with errors_in_one_line():
         from modeling_fftp.hub.card import write_card
 
+        refuse_missing(folder)
         print(write_card(folder, repo_id, license))
 
 

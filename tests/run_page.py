@@ -1,6 +1,7 @@
-"""Run the blocks of a page in order, as a reader does; `test_docs.py` starts this in a process of its own.
+"""Run the blocks of pages in order, as a reader does; `test_docs.py` starts this in a process of its own.
 
-Reads [[language, text], ...] as JSON from the standard input, and writes the outputs as JSON to the named file.
+Reads {page: [[language, text], ...]} as JSON from the standard input. Writes to the named file, by page, what each
+block prints, or the error that the page ends with.
 """
 
 import contextlib
@@ -8,6 +9,7 @@ import io
 import json
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 
@@ -26,5 +28,14 @@ def run_blocks(blocks: list[list[str]]) -> list[str]:
     return outputs
 
 
+def run_page(blocks: list[list[str]]) -> list[str] | str:
+    """Outputs, or an error."""
+    try:
+        return run_blocks(blocks)
+    except Exception:
+        return traceback.format_exc()
+
+
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(json.dumps(run_blocks(json.load(sys.stdin))), encoding="utf-8")
+    results = {page: run_page(blocks) for page, blocks in json.load(sys.stdin).items()}
+    Path(sys.argv[1]).write_text(json.dumps(results), encoding="utf-8")

@@ -162,21 +162,31 @@ def test_the_demo_learns_and_finds_what_it_heard(after_demo):
     assert (after_demo / "demo_output" / "patches.png").stat().st_size > 100_000
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_blocks_run_and_print_what_the_page_says(page, after_demo, tmp_path):
-    blocks = [block for block in read_blocks(page) if not block.is_long]
+@pytest.fixture(scope="module")
+def outputs(after_demo):
+    """By page, what its blocks that are not long print there, or the error that it ended with."""
+    folder = after_demo / "pages"
+    folder.mkdir()
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
-        "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules"),
+        "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(folder / "modules"),
     }  # fmt: skip
+    blocks = {
+        page.name: [[block.language, block.text] for block in read_blocks(page) if not block.is_long] for page in PAGES
+    }
+    command = [sys.executable, str(ROOT / "tests" / "run_page.py"), str(folder / "outputs.json")]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "run_page.py"), str(tmp_path / "outputs.json")],
-        input=json.dumps([[block.language, block.text] for block in blocks]),
-        cwd=after_demo, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+        command, input=json.dumps(blocks), cwd=after_demo, env=environment, stderr=subprocess.PIPE, text=True
+    )
     assert done.returncode == 0, done.stderr
-    outputs = json.loads((tmp_path / "outputs.json").read_text(encoding="utf-8"))
-    for block, output in zip(blocks, outputs, strict=True):
+    return json.loads((folder / "outputs.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_blocks_run_and_print_what_the_page_says(page, outputs):
+    assert isinstance(outputs[page.name], list), outputs[page.name]
+    blocks = [block for block in read_blocks(page) if not block.is_long]
+    for block, output in zip(blocks, outputs[page.name], strict=True):
         if block.output is not None:
             numbers = [[float(number) for number in NUMBER.findall(text)] for text in (output, block.output)]
             assert NUMBER.sub("#", output).split() == NUMBER.sub("#", block.output).split(), block

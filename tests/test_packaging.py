@@ -72,16 +72,34 @@ def test_every_sub_command_works_from_the_wheel(fftp, installed, environment, cl
     assert json.loads((tmp_path / "words" / "recipe.json").read_text())["hidden_size"] == 48
     clip = clip_folder / "validation" / "low" / "0.wav"
     assert json.loads(fftp("tag", clip, "--model", "words", "--json"))["file"] == str(clip)
-    assert fftp("card", "words", "--repo_id", "user/words").strip() == "words/README.md"
-    assert 'model="user/words"' in (tmp_path / "words" / "README.md").read_text()
-    assert "model_int8.onnx" in fftp("export", "words", "--int8")
-    listed = {line.split()[-1] for line in fftp("push", "words", "user/words", "--dry_run").splitlines()}
-    assert {"README.md", "model.safetensors", "model_int8.onnx", "recipe.json", "modeling_fftp.py"} <= listed
+
     shape = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
     ASTForAudioClassification(ASTConfig(**shape)).save_pretrained(tmp_path / "ast")
     ASTFeatureExtractor().save_pretrained(tmp_path / "ast")
-    fftp("convert", "ast", "converted")
+    card, export, listed = in_one_process(
+        environment, tmp_path, ["card", "words", "--repo_id", "user/words"], ["export", "words", "--int8"],
+        ["push", "words", "user/words", "--dry_run"], ["convert", "ast", "converted"],
+    )  # fmt: skip
+    assert card.strip() == "words/README.md"
+    assert 'model="user/words"' in (tmp_path / "words" / "README.md").read_text()
+    assert export.strip() == "words/model_int8.onnx"
+    names = {line.split()[-1] for line in listed.splitlines()}
+    assert {"README.md", "model.safetensors", "model_int8.onnx", "recipe.json", "modeling_fftp.py"} <= names
     assert json.loads((tmp_path / "converted" / "config.json").read_text())["model_type"] == "fftp"
+
+
+def in_one_process(environment, folder, *commands):
+    """What several commands print, run by the wheel in one process, which imports once; those that print anything."""
+    code = f"""
+from modeling_fftp.cli import app
+for words in {commands!r}:
+    app(words, standalone_mode=False)
+    print("END")
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return [output for output in done.stdout.split("END\n") if output.strip()]
 
 
 def test_the_space_of_the_wheel_starts(installed, environment, trained, tmp_path):

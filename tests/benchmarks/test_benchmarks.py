@@ -5,7 +5,6 @@ import sys
 import time
 from itertools import groupby
 
-import numpy as np
 import pytest
 import torch
 
@@ -25,6 +24,7 @@ from benchmarks import (
 from benchmarks.efficiency_report import BASELINE, PEAK, Results
 from benchmarks.report import RESULTS, read_results, write_json
 from benchmarks.timing import Stopwatch, peak_memory, summarise, time_in_turn
+from tests.benchmarks.memory_use import allocate
 from tests.support import needs_compiler
 
 MODEL = "FFTP-AST, stride 5"
@@ -148,11 +148,6 @@ def test_processors_of_one_name_are_told_apart(capabilities, units, monkeypatch)
     name = efficiency.describe_machine()["processor"]
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(capabilities, True))
     assert efficiency.describe_machine()["processor"] == name + units
-
-
-def allocate(mebibytes):
-    """A call that needs this much memory while it runs."""
-    return lambda: np.ones(mebibytes << 17).sum()
 
 
 def test_peak_memory_is_that_of_the_call():
