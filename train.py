@@ -6,7 +6,16 @@ The first word is a recipe: a folder of hub_cards/, or a JSON file of arguments;
 a local data-set folder (parquet with embedded audio, or one folder of sound files per class), or a CSV or JSON file
 with a column of paths. Sound of any rate and channel count is decoded by soundfile and resampled by soxr.
 
-`run` is the whole training on one screen: modeling_fftp/training/run.py.
+The whole run is one screen, `run` in modeling_fftp/training/run.py. Its steps, and the files beside it that hold them:
+
+    parse_arguments   arguments.py      the recipe and the options, which win
+    load_clips        data.py           decode, split, and name what cannot be used
+    build_model       model.py          a new model or a checkpoint, with its feature extractor
+    build_collator    augmentation.py   what the recipe turns on
+    build_trainer     run.py            transformers' Trainer, and what it lacks
+    train             run.py            leaves model, extractor, arguments and results in the output folder
+    evaluate_split    results.py        results of a split, and of each class
+    publish           publishing.py     the card, and the push where that is wanted
 """
 
 import sys

@@ -37,12 +37,6 @@ def errors_in_one_line() -> Iterator[None]:
         raise SystemExit(f"fftp: {describe(error)}") from error
 
 
-def refuse_missing(folder: Path) -> None:
-    """Stop where a folder is not there: transformers would take its name for a Hub id."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder; expected one that a training left")
-
-
 def describe(error: Exception) -> str:
     """An error in words."""
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
@@ -130,7 +124,6 @@ def export(
     with errors_in_one_line():
         from modeling_fftp.serving.export import export as write_onnx
 
-        refuse_missing(folder)
         print(write_onnx(folder, output, int8, token_merge_layers or None))
 
 
@@ -148,7 +141,6 @@ def card(
     with errors_in_one_line():
         from modeling_fftp.hub.card import write_card
 
-        refuse_missing(folder)
         print(write_card(folder, repo_id, license))
 
 

@@ -1,12 +1,15 @@
 """The rules of the layout: which files go to the Hub, and which way imports run."""
 
 import ast
+import inspect
+import re
 from pathlib import Path
 
 import pytest
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPModel
+from modeling_fftp.training.run import run
 from tests.support import BACKBONES, ROOT
 
 PACKAGES = ("feature_extraction", "hub_cards", "modeling_fftp")
@@ -54,6 +57,16 @@ def test_the_extractor_is_saved_with_every_file_that_has_the_suffix(tmp_path):
 
 def test_the_packages_share_no_name_of_a_shipped_file():
     assert not names_of_shipped("modeling_fftp") & names_of_shipped("feature_extraction")
+
+
+def test_train_py_lists_the_steps_of_the_run_in_their_order():
+    steps = re.findall(r"^    (\w+) {2,}(\w+\.py) ", (ROOT / "train.py").read_text(encoding="utf-8"), re.MULTILINE)
+    folder = ROOT / "modeling_fftp" / "training"
+    assert all(f"\ndef {step}(" in (folder / file).read_text(encoding="utf-8") for step, file in steps)
+    whole = inspect.getsource(run)
+    places = [whole.index(f"{step}(") for step, _ in steps]
+    assert len(places) == 8
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

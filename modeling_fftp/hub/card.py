@@ -35,8 +35,13 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
         folder: As a training leaves it.
         repo_id: What the snippet loads; default: the folder's name.
         license: Licence of the weights, by its id on the Hub; the card names none without it.
+
+    Raises:
+        FileNotFoundError: There is no such folder; transformers would take its name for a Hub id.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder; expected one that a training left")
     curves = None
     if _read(folder, "trainer_state"):
         plot_training(folder / "trainer_state.json", folder / CURVES)

@@ -122,14 +122,15 @@ def export(
 
     Raises:
         ValueError: A model without a head.
-        FileNotFoundError: There is no folder to write to.
+        FileNotFoundError: There is no such folder, or none to write to.
     """
     folder = Path(folder)
     if output is None:
         output = folder / default_file_name(int8, bool(token_merge_layers))
     output = Path(output)
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"{output.parent} is not a folder")
+    for needed in (folder, output.parent):
+        if not needed.is_dir():
+            raise FileNotFoundError(f"{needed} is not a folder")
     merging = {} if token_merge_layers is None else {"token_merge_layers": token_merge_layers}
     config = FFTPConfig.from_pretrained(folder, scan_implementation="torch", **merging)
     name = (config.architectures or [None])[0]

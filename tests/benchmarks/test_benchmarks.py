@@ -1,6 +1,7 @@
 """Benchmarks: turns, memory, what is compared, and reports that say what was measured."""
 
 import argparse
+import re
 import sys
 import time
 from itertools import groupby
@@ -63,6 +64,14 @@ def test_a_report_is_written_anew_without_measuring(tmp_path, monkeypatch):
         report.run_benchmark("x", parser, measure, lambda results, unit=unit: f"{results['milliseconds']} {unit}\n")
         assert (tmp_path / "results" / "x.md").read_text(encoding="utf-8") == f"1.5 {unit}\n"
     assert measured == ["small"]
+
+
+def test_times_on_the_page_of_speed_are_kept_results():
+    page = (RESULTS.parent.parent / "docs" / "speed.md").read_text(encoding="utf-8")
+    kept = "".join(path.read_text(encoding="utf-8") for path in RESULTS.glob("*.md"))
+    times = set(re.findall(r"\d+\.\d ms(?: \(\d+\.\dx\))?", page))
+    assert len(times) > 15
+    assert {time for time in times if time not in kept} == set()
 
 
 def test_every_benchmark_keeps_one_file_of_results_and_one_report():
