@@ -61,10 +61,9 @@ def mel_filter_bank(num_mel_bins: int, sampling_rate: int, device: str = "cpu") 
         Weights of shape (fft_length / 2 + 1, num_mel_bins), float32. The Nyquist bin has no weight, as in Kaldi.
     """
     n_fft = fft_length(sampling_rate)
-    frequencies = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sampling_rate / n_fft
-    edges = torch.linspace(
-        hertz_to_mel(LOW_FREQUENCY), hertz_to_mel(sampling_rate / 2), num_mel_bins + 2, dtype=torch.float64
-    )
+    frequencies = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu") * sampling_rate / n_fft
+    low, high = hertz_to_mel(LOW_FREQUENCY), hertz_to_mel(sampling_rate / 2)
+    edges = torch.linspace(low, high, num_mel_bins + 2, dtype=torch.float64, device="cpu")
     mel = hertz_to_mel(frequencies)[:, None]
     left, center, right = edges[:-2], edges[1:-1], edges[2:]
     weights = torch.minimum((mel - left) / (center - left), (right - mel) / (right - center)).clamp(min=0.0)
@@ -95,7 +94,7 @@ def mel_filter_groups(
 @lru_cache(maxsize=16)
 def hann_window(sampling_rate: int, device: str = "cpu") -> torch.Tensor:
     """Symmetric Hann window of 25 ms, shape (window_length,), float32."""
-    window = torch.hann_window(window_length(sampling_rate), periodic=False, dtype=torch.float64)
+    window = torch.hann_window(window_length(sampling_rate), periodic=False, dtype=torch.float64, device="cpu")
     return window.to(device=device, dtype=torch.float32)
 
 
@@ -104,8 +103,9 @@ def frame(waveform: torch.Tensor, sampling_rate: int) -> torch.Tensor:
     return waveform.unfold(-1, window_length(sampling_rate), hop_length(sampling_rate))
 
 
+@torch.no_grad()
 def log_mel_from_frames(frames: torch.Tensor, num_mel_bins: int, sampling_rate: int) -> torch.Tensor:
-    """Log-mel energies of windows of samples.
+    """Log-mel energies of windows of samples; no gradient reaches them.
 
     Args:
         frames: Windows of a waveform in [-1, 1], (frames, window_length), float32.

@@ -22,14 +22,17 @@ except ImportError:
 BLOCK_SECONDS = 10
 # The shorter axis of a 2-D array holds channels, if it is no longer than this.
 MAX_CHANNELS = 8
+# Types of integer samples, which are divided by their full range.
+PCM = ("uint8", "int8", "int16", "int32")
 
 
 def read_blocks(source: Any, sampling_rate: int) -> Iterator[np.ndarray]:
     """Sound as one channel at the wanted rate, about ten seconds at a time.
 
     Args:
-        source: A path; the bytes of a sound file; a waveform (samples,), (samples, channels) or (channels, samples) of
-            floats at `sampling_rate`; or a dict with "raw" or "array" and "sampling_rate", or with "bytes" or "path".
+        source: A path; the bytes of a sound file, or a binary file object; a waveform (samples,), (samples, channels)
+            or (channels, samples) at `sampling_rate`, of floats or integer PCM; an `AudioDecoder` of torchcodec; or a
+            dict with "raw" or "array" and "sampling_rate", or with "bytes" or "path".
         sampling_rate: Wanted rate in Hz.
 
     Yields:
@@ -121,6 +124,12 @@ def sliding_windows(
 
 def _parse(source: Any, sampling_rate: int) -> tuple[np.ndarray | str | bytes | os.PathLike, int | None]:
     """Samples (samples,) and their rate, or a file, as path or bytes, and None."""
+    if hasattr(source, "get_all_samples"):
+        decoded = source.get_all_samples()
+        return _as_mono(decoded.data), int(decoded.sample_rate)
+    if hasattr(source, "read"):
+        source.seek(0)
+        source = source.read()
     if isinstance(source, dict):
         waveform = source.get("raw", source.get("array"))
         if waveform is not None:
@@ -135,7 +144,7 @@ def _parse(source: Any, sampling_rate: int) -> tuple[np.ndarray | str | bytes | 
         return _as_mono(source), sampling_rate
     if isinstance(source, (str, bytes, os.PathLike)):
         return source, None
-    raise ValueError(f"a {type(source).__name__}; expected a path, bytes, an array or a dict")
+    raise ValueError(f"a {type(source).__name__}; expected a path, bytes, a file object, an array or a dict")
 
 
 def _as_mono(waveform: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -143,8 +152,11 @@ def _as_mono(waveform: np.ndarray | torch.Tensor) -> np.ndarray:
         waveform = waveform.detach().cpu()
         waveform = waveform.float() if waveform.is_floating_point() else waveform
     samples = np.asarray(waveform)
+    if samples.dtype in PCM:
+        half = 2.0 ** (8 * samples.itemsize - 1)
+        samples = (samples - half * (samples.dtype == np.uint8)) / half
     if not np.issubdtype(samples.dtype, np.floating):
-        raise ValueError(f"samples are {samples.dtype}; expected floats in [-1, 1]")
+        raise ValueError(f"samples are {samples.dtype}; expected floats in [-1, 1] or PCM as {', '.join(PCM)}")
     if samples.ndim == 2 and min(samples.shape) <= MAX_CHANNELS:
         samples = samples.mean(axis=int(np.argmin(samples.shape)))
     if samples.ndim != 1:

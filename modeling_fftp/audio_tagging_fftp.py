@@ -5,10 +5,12 @@ from operator import itemgetter
 from typing import Any
 
 import torch
+from transformers import AutoModelForAudioClassification
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import ChunkPipeline
 
 from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds
-from .events_fftp import FRAME_LENGTH, FRAME_SHIFT
+from .events_fftp import frame_seconds
 
 # By name, since a folder's copy of the code has classes of its own.
 CLIP_CLASSIFIERS = ("FFTPForAudioClassification", "FFTPOnnxForAudioClassification")
@@ -84,14 +86,15 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         self, inputs: Any, window_seconds: float | None = None, hop_seconds: float | None = None
     ) -> Iterator[dict[str, Any]]:
         """Features of one window at a time."""
-        window = self.model.config.max_length * FRAME_SHIFT if window_seconds is None else window_seconds
+        rate = self.feature_extractor.sampling_rate
+        frame_length, frame_shift = frame_seconds(rate)
+        window = self.model.config.max_length * frame_shift if window_seconds is None else window_seconds
         hop = window / 2 if hop_seconds is None else hop_seconds
         if not 0 < hop <= window:
             raise ValueError(f"hop_seconds={hop} must lie between 0 and window_seconds={window}")
-        rate = self.feature_extractor.sampling_rate
         window, hop = round(window * rate), max(1, round(hop * rate))
         # So many shifts give no frame more until they are a frame longer: a clip of 1 s, which is 98 frames, is whole.
-        slack = round(FRAME_LENGTH * rate) - 1
+        slack = round(frame_length * rate) - 1
         with path_in_errors(inputs):
             for start, samples, is_last in sliding_windows(read_blocks(inputs, rate), window, hop, slack):
                 features = self.feature_extractor(samples, sampling_rate=rate, return_tensors="pt")
@@ -124,6 +127,8 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         aggregation = aggregation or ("max" if is_multi_label else "mean")
         if aggregation not in AGGREGATIONS:
             raise ValueError(f"aggregation={aggregation!r} is unknown; expected one of {', '.join(AGGREGATIONS)}")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k={top_k} must be at least 1, or None for all labels")
         top_k = config.num_labels if top_k is None else min(top_k, config.num_labels)
         scores = torch.cat([output["scores"] for output in model_outputs])
         spans = torch.cat([output["span"] for output in model_outputs]).double() / self.feature_extractor.sampling_rate
@@ -206,5 +211,9 @@ def close_gaps(
         joined.append((start, end, (area[end] - area[start]) / (times[end] - times[start])))
     return joined
 
+
+# Here, so that the pipeline is known to whoever holds a model, be it by the code of a folder.
+if "audio-tagging" not in PIPELINE_REGISTRY.get_supported_tasks():
+    PIPELINE_REGISTRY.register_pipeline("audio-tagging", FFTPAudioTaggingPipeline, AutoModelForAudioClassification)
 
 __all__ = ["FFTPAudioTaggingPipeline"]

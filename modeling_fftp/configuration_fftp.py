@@ -9,7 +9,7 @@ BACKBONES = ("ast", "mamba")
 MAMBA_VARIANTS = ("fo-fo", "fo-bi", "bi-bi")
 POOLINGS = ("cls", "mean")
 POSITIVE_FIELDS = (
-    *("num_mel_bins", "max_length", "frequency_stride", "time_stride"),
+    *("sampling_rate", "num_mel_bins", "max_length", "frequency_stride", "time_stride"),
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
     *("state_size", "conv_kernel", "expand"),
 )
@@ -28,6 +28,7 @@ class FFTPConfig(PreTrainedConfig):
     Args:
         backbone: "ast" (bidirectional transformer) or "mamba" (bidirectional state space model).
         mamba_variant: Directions of the Mamba backbone: "fo-fo", "fo-bi" or "bi-bi" (Erol et al. 2024, figure 2).
+        sampling_rate: Rate of the sound in Hz, that of the feature extractor; says when each frame is.
         num_mel_bins: Height of the spectrogram in mel bins.
         max_length: Length of the position table in frames of 10 ms. Shorter sound takes the head of the table, longer
             sound interpolates it; it is no limit on the input.
@@ -69,6 +70,7 @@ class FFTPConfig(PreTrainedConfig):
 
     backbone: str = "ast"
     mamba_variant: str = "fo-bi"
+    sampling_rate: int = 16000
     num_mel_bins: int = 128
     max_length: int = 1000
     patch_size: int | list[int] | tuple[int, ...] = (128, 10)

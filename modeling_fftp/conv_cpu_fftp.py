@@ -1,12 +1,12 @@
-"""The causal convolution with SiLU as one fused kernel for CPUs: C source and torch operators."""
+"""The causal convolution as a kernel for CPUs: C source and torch operators."""
 
 import ctypes
 
 import torch
 
-from .kernel_cpu_fftp import KernelTeam, KernelTensor, load_kernel, operator_name, pointer, team, view
+from .kernel_cpu_fftp import KernelTeam, KernelTensor, find_device, load_kernel, operator_name, pointer, team, view
 
-OPERATOR = operator_name("causal_conv_silu_cpu", __name__, __file__)
+OPERATOR = operator_name("causal_conv_cpu", __name__, __file__)
 
 SOURCE = r"""
 typedef struct {
@@ -28,12 +28,6 @@ static void read_padded(const conv *c, const tensor *x, place at, vec *out) {
 
 static inline int64_t padded_length(const conv *c) { return c->length + 2 * (c->width - 1); }
 
-/* The convolution at moment t, before its nonlinearity. */
-static inline vec convolve(const conv *c, const vec *x, const vec *weight, vec bias, int64_t t) {
-  for (int64_t k = 0; k < c->width; k++) bias += weight[k] * x[t + offset(c, k)];
-  return bias;
-}
-
 static void load_weight(const conv *c, place at, vec *weight) {
   for (int64_t k = 0; k < c->width; k++) weight[k] = load(c->weight + k * c->dim + at.d, at.lanes);
 }
@@ -44,25 +38,20 @@ static void forward_block(const conv *c, place at, vec *memory) {
   load_weight(c, at, weight);
   read_padded(c, &c->x, at, x);
   for (int64_t t = 0; t < c->length; t++) {
-    const vec sum = convolve(c, x, weight, bias, t);
-    y[t] = sum * sigmoid_(sum);
+    y[t] = bias;
+    for (int64_t k = 0; k < c->width; k++) y[t] += weight[k] * x[t + offset(c, k)];
   }
   write(&c->out, at, 0, c->length, y);
 }
 
 static void backward_block(const conv *c, place at, vec *memory) {
   vec *weight = memory, *x = weight + c->width + c->width - 1, *g = x + c->length + 2 * (c->width - 1);
-  const vec bias = load(c->bias + at.d, at.lanes);
   float *gweight = c->gweight + at.b * (c->width + 1) * c->dim + at.d;
   vec gbias = splat(0);
   load_weight(c, at, weight);
   read_padded(c, &c->x, at, x);
   read_padded(c, &c->gout, at, g);
-  for (int64_t t = 0; t < c->length; t++) {
-    const vec sum = convolve(c, x, weight, bias, t), gate = sigmoid_(sum);
-    g[t] *= gate * (1.0f + sum * (1.0f - gate));
-    gbias += g[t];
-  }
+  for (int64_t t = 0; t < c->length; t++) gbias += g[t];
   for (int64_t k = 0; k < c->width; k++) {
     vec sum = splat(0);
     for (int64_t t = 0; t < c->length; t++) sum += g[t] * x[t + offset(c, k)];
@@ -95,7 +84,7 @@ void conv_backward(conv *c) { run(&c->team, backward_worker, c); }
 
 def load_conv_kernel() -> ctypes.CDLL | None:
     """The kernel; None, with one warning, where it cannot be built."""
-    return load_kernel("causal_conv_silu", SOURCE)
+    return load_kernel("causal_conv", SOURCE)
 
 
 class _Conv(ctypes.Structure):
@@ -130,6 +119,7 @@ def _forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse:
 
 @_forward.register_fake
 def _forward_fake(x, weight, bias, reverse):
+    find_device(x, weight, bias)
     return torch.empty_like(x)
 
 
@@ -151,6 +141,7 @@ def _allocate_backward(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Ten
 
 @_backward.register_fake
 def _backward_fake(grad_out, x, weight, bias, reverse):
+    find_device(grad_out, x, weight, bias)
     return _allocate_backward(x, weight)
 
 
@@ -168,9 +159,9 @@ def _autograd(ctx, grad_out):
 _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
-def causal_conv_silu_cpu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse: bool) -> torch.Tensor:
-    """`causal_conv_silu` of `conv_fftp.py` on CPU tensors of any strides; bfloat16 is read and written as such."""
+def causal_conv_cpu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse: bool) -> torch.Tensor:
+    """`causal_conv` of `conv_fftp.py` on CPU tensors of any strides; bfloat16 is read and written as such."""
     dtype = x.dtype
     x = x if x.dtype == torch.bfloat16 else x.float()
     weight = weight[:, 0].t().float().contiguous()
-    return _forward(x.transpose(1, 2), weight, bias.float(), reverse).transpose(1, 2).to(dtype)
+    return _forward(x, weight, bias.float(), reverse).to(dtype)

@@ -1,34 +1,58 @@
-"""The short causal convolution of Mamba with its SiLU (Gu and Dao 2023, figure 3), in two implementations."""
+"""The short causal convolution of Mamba (Gu and Dao 2023, figure 3), in two implementations."""
 
 import torch
+from torch import nn
 from torch.nn import functional
 
-from .conv_cpu_fftp import causal_conv_silu_cpu, load_conv_kernel
+from .conv_cpu_fftp import causal_conv_cpu, load_conv_kernel
+from .kernel_cpu_fftp import find_device
 
 
-def causal_conv_silu(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse: bool = False, implementation: str = "auto"
-) -> torch.Tensor:
-    """SiLU of a depthwise convolution that sees the present and the past, or with `reverse` the future.
+class FFTPCausalConv1d(nn.Conv1d):
+    """A depthwise convolution that sees the present and the past, or with `reverse` the future.
 
     Args:
-        x: (batch, tokens, channels).
+        channels: Width of the sequence.
+        kernel_size: Width of the filters in tokens.
+        reverse: Whether time runs backwards.
+        implementation: As for `causal_conv`.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, reverse: bool = False, implementation: str = "auto"):
+        super().__init__(channels, channels, kernel_size, groups=channels, padding=kernel_size - 1)
+        self.reverse = reverse
+        self.implementation = implementation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, tokens) to the same shape."""
+        return causal_conv(x, self.weight, self.bias, self.reverse, self.implementation)
+
+
+def causal_conv(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse: bool = False, implementation: str = "auto"
+) -> torch.Tensor:
+    """A depthwise convolution that sees the present and the past, or with `reverse` the future.
+
+    Args:
+        x: (batch, channels, tokens).
         weight: (channels, 1, width); the last element is that of the present.
         bias: (channels,).
         reverse: Whether time runs backwards.
-        implementation: "torch" (runs anywhere), "cpu" (fused C kernel), or "auto": on a CPU cpu, else torch.
+        implementation: "torch" (runs anywhere), "cpu" (C kernel), or "auto": on a CPU cpu, else torch; in an export
+            torch.
 
     Returns:
-        (batch, tokens, channels), in the dtype of `x`.
+        (batch, channels, tokens), in the dtype of `x`.
 
     Raises:
-        ValueError: An unknown implementation.
+        ValueError: An unknown implementation, or tensors on several devices.
     """
     if implementation not in ("auto", "torch", "cpu"):
         raise ValueError(f"implementation={implementation!r} is unknown; expected 'auto', 'torch' or 'cpu'")
-    if implementation == "cpu" or (implementation == "auto" and x.device.type == "cpu" and _has_kernel()):
-        return causal_conv_silu_cpu(x, weight, bias, reverse)
-    return causal_conv_silu_ref(x, weight, bias, reverse)
+    device = find_device(x, weight, bias)
+    if implementation == "auto" and not torch.compiler.is_exporting():
+        implementation = "cpu" if device.type == "cpu" and _has_kernel() else "torch"
+    return (causal_conv_cpu if implementation == "cpu" else causal_conv_ref)(x, weight, bias, reverse)
 
 
 @torch.compiler.assume_constant_result
@@ -36,14 +60,12 @@ def _has_kernel() -> bool:
     return load_conv_kernel() is not None
 
 
-def causal_conv_silu_ref(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse: bool = False
-) -> torch.Tensor:
+def causal_conv_ref(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse: bool = False) -> torch.Tensor:
     """The same in plain torch: a sum of shifted sequences, which is faster than torch's grouped convolution."""
-    width, num_tokens = weight.shape[-1], x.shape[1]
-    padded = functional.pad(x, (0, 0, 0, width - 1) if reverse else (0, 0, width - 1, 0))
-    output = bias.to(x.dtype)
-    for offset, tap in enumerate(weight[:, 0].to(x.dtype).unbind(dim=-1)):
+    width, num_tokens = weight.shape[-1], x.shape[2]
+    padded = functional.pad(x, (0, width - 1) if reverse else (width - 1, 0))
+    output = bias.to(x.dtype)[:, None]
+    for offset, tap in enumerate(weight.to(x.dtype).unbind(dim=-1)):
         start = width - 1 - offset if reverse else offset
-        output = torch.addcmul(output, padded[:, start : start + num_tokens], tap)
-    return functional.silu(output)
+        output = torch.addcmul(output, padded[..., start : start + num_tokens], tap)
+    return output

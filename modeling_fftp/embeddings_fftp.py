@@ -6,19 +6,32 @@ from torch import nn
 from .configuration_fftp import FFTPConfig
 
 
+class FFTPPatchConv2d(nn.Conv2d):
+    """torch's convolution without padding, computed as one matrix product over the patches.
+
+    The numbers are the same, and the backward pass costs about as much as the forward one, which torch's CPU
+    convolution does not reach.
+    """
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(batch, 1, height, width) to (batch, channels, patches down, patches across)."""
+        (height, width), (down, across) = self.kernel_size, self.stride
+        patches = images.squeeze(1).unfold(1, height, down).unfold(2, width, across)
+        return nn.functional.linear(patches.flatten(3), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
 class FFTPPatchEmbeddings(nn.Module):
     """One convolution from a spectrogram to patch tokens (arXiv 2508.21243, section 3.1).
 
     With `patch_size` (mel bins, frames) as high as the spectrogram every token sees the whole frequency axis; square
-    patches are other numbers. The convolution is computed as one matrix product over the patches: the same numbers,
-    and a backward pass that costs about as much as the forward one, which torch's CPU convolution does not reach.
+    patches are other numbers.
     """
 
     def __init__(self, config: FFTPConfig):
         super().__init__()
         self.num_mel_bins = config.num_mel_bins
         self.patch_frames = config.patch_size[1]
-        self.projection = nn.Conv2d(
+        self.projection = FFTPPatchConv2d(
             1,
             config.hidden_size,
             kernel_size=config.patch_size,
@@ -35,10 +48,7 @@ class FFTPPatchEmbeddings(nn.Module):
         missing = self.patch_frames - input_values.shape[1]
         if missing > 0:
             input_values = nn.functional.pad(input_values, (0, 0, 0, missing))
-        (height, width), (down, across) = self.projection.kernel_size, self.projection.stride
-        patches = input_values.transpose(1, 2).unfold(1, height, down).unfold(2, width, across)
-        tokens = nn.functional.linear(patches.flatten(3), self.projection.weight.flatten(1), self.projection.bias)
-        return tokens.permute(0, 3, 1, 2)
+        return self.projection(input_values.transpose(1, 2).unsqueeze(1))
 
 
 class FFTPPositionEmbeddings(nn.Module):
@@ -118,12 +128,13 @@ class FFTPEmbeddings(nn.Module):
                     f"attention_mask has shape {tuple(attention_mask.shape)}; expected "
                     f"{tuple(input_values.shape[:2])}, the (batch, frames) of input_values"
                 )
+            attention_mask = attention_mask != 0
             # A clip shorter than one patch sees padding: zeros, whatever value the padding came with.
-            input_values = input_values.masked_fill(attention_mask[..., None] == 0, 0.0)
+            input_values = input_values.masked_fill(~attention_mask[..., None], 0.0)
         patches = self.patch_embeddings(input_values)
         frequency_patches, time_patches = patches.shape[2:]
         patches = patches.flatten(2).transpose(1, 2)
-        valid_patches = self.count_patches(time_patches, attention_mask)
+        valid_patches = self.count_patches(time_patches, attention_mask, patches.device)
         token_mask = None
         if attention_mask is not None:
             is_valid = torch.arange(time_patches, device=patches.device) < valid_patches
@@ -133,11 +144,13 @@ class FFTPEmbeddings(nn.Module):
         tokens, token_mask, class_places = join(tokens, token_mask)
         return self.dropout(tokens), token_mask, class_places
 
-    def count_patches(self, time_patches: int, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    def count_patches(
+        self, time_patches: int, attention_mask: torch.Tensor | None, device: torch.device | None = None
+    ) -> torch.Tensor:
         """Real patches along time of each clip, (batch, 1), or (1, 1) where all `time_patches` of all clips are."""
         if attention_mask is None:
-            return torch.tensor([[time_patches]], device=self.position_embeddings.weight.device)
-        return self.config.time_patches(attention_mask.sum(dim=1, keepdim=True))
+            return torch.full((1, 1), time_patches, device=device)
+        return self.config.time_patches((attention_mask != 0).sum(dim=1, keepdim=True)).to(device)
 
     def patch_places(self, time_patches: int, valid_patches: torch.Tensor) -> torch.Tensor:
         """Where each patch stands among the tokens that `forward` returns; a padded one anywhere.

@@ -2,17 +2,19 @@
 
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from .configuration_fftp import FFTPConfig
 
-# Kaldi's frames, and those of the feature extractor.
-FRAME_SHIFT = 0.010
-FRAME_LENGTH = 0.025
-
 # Onset and offset in seconds, and the label's index or name.
 Event = tuple[float, float, int | str]
+
+
+def frame_seconds(sampling_rate: int) -> tuple[float, float]:
+    """Length of a frame, and from one to the next: 25 and 10 ms, cut to whole samples as in Kaldi."""
+    return sampling_rate * 25 // 1000 / sampling_rate, sampling_rate * 10 // 1000 / sampling_rate
 
 
 def token_spans(config: FFTPConfig, num_tokens: int) -> torch.Tensor:
@@ -24,13 +26,29 @@ def token_spans(config: FFTPConfig, num_tokens: int) -> torch.Tensor:
     Returns:
         Start and end in seconds, (tokens, 2), float64.
     """
-    first_frame = config.time_stride * torch.arange(num_tokens, dtype=torch.float64)
-    middle = (first_frame + (config.patch_size[1] - 1) / 2) * FRAME_SHIFT + FRAME_LENGTH / 2
-    half = config.time_stride * FRAME_SHIFT / 2
+    length, shift = frame_seconds(config.sampling_rate)
+    first_frame = config.time_stride * torch.arange(num_tokens, dtype=torch.float64, device="cpu")
+    middle = (first_frame + (config.patch_size[1] - 1) / 2) * shift + length / 2
+    half = config.time_stride * shift / 2
     spans = torch.stack((middle - half, middle + half), dim=1)
     spans[0, 0] = 0.0
-    spans[-1, 1] = (first_frame[-1] + config.patch_size[1] - 1) * FRAME_SHIFT + FRAME_LENGTH
+    spans[-1, 1] = (first_frame[-1] + config.patch_size[1] - 1) * shift + length
     return spans
+
+
+@dataclass
+class EventLabels:
+    """Makes targets of the events of a batch, for `SpecMaskDataCollator(step_labels=...)`.
+
+    Args:
+        config: Says what spans and labels the tokens have.
+    """
+
+    config: FFTPConfig
+
+    def __call__(self, events: Sequence[Sequence[Event]], num_frames: Sequence[int]) -> torch.Tensor:
+        """Targets (batch, most tokens, labels) from the events of each clip and its frames."""
+        return events_to_labels(self.config, events, [self.config.time_patches(count) for count in num_frames])
 
 
 def events_to_labels(config: FFTPConfig, events: Sequence[Sequence[Event]], num_tokens: Sequence[int]) -> torch.Tensor:
@@ -52,7 +70,7 @@ def events_to_labels(config: FFTPConfig, events: Sequence[Sequence[Event]], num_
     """
     if len(events) != len(num_tokens):
         raise ValueError(f"events of {len(events)} clips; expected those of {len(num_tokens)}, one list per clip")
-    labels = torch.zeros(len(events), max(num_tokens), config.num_labels)
+    labels = torch.zeros(len(events), max(num_tokens), config.num_labels, device="cpu")
     for row, clip, count in zip(labels, events, num_tokens, strict=True):
         start, end = token_spans(config, count).unbind(dim=1)
         for onset, offset, label in clip:

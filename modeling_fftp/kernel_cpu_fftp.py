@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -203,6 +204,20 @@ static void run(team *t, void (*worker)(void *), void *job) {
 """
 
 
+def find_device(*tensors: torch.Tensor | None) -> torch.device:
+    """The device that all tensors lie on.
+
+    Where one argument of an operator is on "meta", torch calls its fake kernel, whose result is uninitialised memory.
+
+    Raises:
+        ValueError: They lie on several devices.
+    """
+    devices = {tensor.device for tensor in tensors if tensor is not None}
+    if len(devices) > 1:
+        raise ValueError(f"tensors lie on several devices, {sorted(map(str, devices))}; expected one")
+    return devices.pop()
+
+
 class KernelTensor(ctypes.Structure):
     """`tensor` of the C code."""
 
@@ -246,7 +261,10 @@ def operator_name(name: str, module: str, file: str) -> str:
 
 def _cache_folder() -> Path:
     """A folder of this user alone for built kernels."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise FileNotFoundError("no folder for built kernels: neither $XDG_CACHE_HOME nor a home folder") from error
     folder = base / "fftp"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.name == "posix" and (folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022):
@@ -266,10 +284,12 @@ def _machine() -> str:
 
 def _build(name: str, source: str) -> Path:
     """Compile a kernel, or find it compiled; raises OSError or CalledProcessError where that is not possible."""
-    compiler = shutil.which(os.environ.get("CC") or "cc")
+    # $CC may hold more than a name: "ccache gcc".
+    program, *options = shlex.split(os.environ.get("CC") or "cc")
+    compiler = shutil.which(program)
     if compiler is None:
-        raise FileNotFoundError("no C compiler: neither $CC nor cc is on the PATH")
-    command = [compiler, *FLAGS]
+        raise FileNotFoundError(f"no C compiler: {program} is not on the PATH; $CC names another")
+    command = [compiler, *options, *FLAGS]
     digest = hashlib.sha256("\0".join((source, *command, _machine())).encode()).hexdigest()[:20]
     library = _cache_folder() / f"{name}_{digest}.so"
     if not library.exists():

@@ -13,10 +13,10 @@ from transformers.utils import TransformersKwargs
 from .configuration_fftp import FFTPConfig
 from .drop_path_fftp import FFTPDropPath
 
-# Up to so many tokens "sdpa" is written out where it trains on a CPU in bfloat16: 1.6 to 6 times as fast as torch's
-# kernel on an Intel Xeon with AMX (`benchmarks/results/attention.md`). With more it gains less, and the weights that
-# it keeps take more memory.
+# Up to so many tokens the backward pass of "sdpa" is written out on a CPU in bfloat16.
 MAX_SHORT_TOKENS = 256
+# Attention weights that it holds at once: they stay in the cache.
+MAX_WEIGHTS = 2**18
 
 
 def eager_attention_forward(
@@ -52,6 +52,46 @@ def eager_attention_forward(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
+class _ShortAttention(torch.autograd.Function):
+    """torch's kernel forwards; backwards matrix products in bfloat16 with everything between them in float32."""
+
+    @staticmethod
+    def forward(query, key, value, attention_mask, scaling):
+        return nn.functional.scaled_dot_product_attention(query, key, value, attention_mask, scale=scaling)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.scaling = inputs
+        ctx.save_for_backward(*tensors, output)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_output):
+        query, key, value, mask, output = ctx.saved_tensors
+        heads, tokens = query.shape[1], key.shape[2]
+        grads = [torch.empty_like(x) for x in (query, key, value)]
+        if mask is not None:
+            mask = mask.expand(len(query), heads, query.shape[2], tokens)
+        step = max(1, MAX_WEIGHTS // (heads * query.shape[2] * tokens))
+        for start in range(0, len(query), step):
+            clips = slice(start, start + step)
+            q, k, v, out, grad = (x[clips].flatten(0, 1) for x in (query, key, value, output, grad_output))
+            # A product and what rounding took from it: together they have the precision of float32.
+            scores = torch.bmm(q, k.mT)
+            rest = torch.baddbmm(scores, q, k.mT, beta=-1)
+            scores = scores.float().add_(rest).mul_(ctx.scaling)
+            if mask is not None:
+                scores.masked_fill_(~mask[clips].flatten(0, 1), float("-inf"))
+            weights = scores.softmax(dim=-1)
+            grad_weights = torch.bmm(grad, v.mT).float()
+            grad_weights -= (grad.float() * out).sum(dim=-1, keepdim=True)
+            grad_scores = grad_weights.mul_(weights).mul_(ctx.scaling).to(q.dtype)
+            products = (grad_scores @ k, grad_scores.mT @ q, weights.to(q.dtype).mT @ grad)
+            for whole, product in zip(grads, products, strict=True):
+                whole[clips] = product.unflatten(0, (-1, heads))
+        return *grads, None, None
+
+
 def short_attention_forward(
     module: nn.Module,
     query: torch.Tensor,
@@ -62,22 +102,17 @@ def short_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, None]:
-    """What "sdpa" computes, as matrix products that keep nothing in float32 for the backward pass.
+    """What "sdpa" computes, with a faster backward pass, and as exact: `benchmarks/results/attention.md`.
 
     Args and the first return value are those of `eager_attention_forward`, but `attention_mask` is true where a token
-    is attended to.
+    is attended to, and `dropout` is 0.
     """
-    # Autocast would make the weights float32.
-    with torch.autocast("cpu", enabled=False):
-        scores = query @ key.transpose(-1, -2) * scaling
-        if attention_mask is not None:
-            scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-        weights = nn.functional.dropout(scores.softmax(dim=-1), p=dropout, training=module.training)
-        return (weights @ value).transpose(1, 2).contiguous(), None
+    output = _ShortAttention.apply(query, key, value, attention_mask, scaling)
+    return output.transpose(1, 2).contiguous(), None
 
 
 def find_attention(
-    implementation: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    implementation: str, query: torch.Tensor, num_keys: int, dropout: float
 ) -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
     """The function that computes attention.
 
@@ -85,12 +120,12 @@ def find_attention(
         implementation: "eager", "sdpa", or another that transformers knows. "sdpa" leaves the choice of the kernel to
             torch, but gives way to `short_attention_forward` where that is faster.
         query: (batch, heads, tokens, head width).
-        key: Like `query`.
-        value: Like `query`.
+        num_keys: Tokens that are attended to.
+        dropout: Probability of dropping an attention weight.
     """
-    has_backward = query.requires_grad or key.requires_grad or value.requires_grad
     is_bfloat16_on_cpu = query.dtype == torch.bfloat16 and query.device.type == "cpu"
-    if implementation == "sdpa" and has_backward and is_bfloat16_on_cpu and key.shape[2] <= MAX_SHORT_TOKENS:
+    is_short = num_keys <= MAX_SHORT_TOKENS and not dropout and not torch.compiler.is_exporting()
+    if implementation == "sdpa" and is_bfloat16_on_cpu and is_short:
         return short_attention_forward
     return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
 
@@ -127,16 +162,10 @@ class FFTPAttention(nn.Module):
         query = self._split_heads(self.q_proj(attending))
         key = self._split_heads(self.k_proj(hidden_states))
         value = self._split_heads(self.v_proj(hidden_states))
-        attend = find_attention(self.config._attn_implementation, query, key, value)
+        dropout = self.attention_dropout if self.training else 0.0
+        attend = find_attention(self.config._attn_implementation, query, key.shape[2], dropout)
         output, weights = attend(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
+            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
         )
         return self.o_proj(output.reshape(attending.shape).contiguous()), weights
 

@@ -11,9 +11,25 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 from .configuration_fftp import FFTPConfig
-from .conv_fftp import causal_conv_silu
+from .conv_fftp import FFTPCausalConv1d
 from .drop_path_fftp import FFTPDropPath
 from .scan_fftp import bidirectional_scan, selective_scan
+
+
+class FFTPRMSNorm(nn.RMSNorm):
+    """An RMSNorm whose output has the dtype of its weight, since it reads a residual that stays in float32."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(..., hidden) to the same shape."""
+        return super().forward(hidden_states.to(self.weight.dtype))
+
+
+class FFTPTimeStepProjection(nn.Linear):
+    """A linear layer that adds its bias in float32: rounded to bfloat16, time steps would be off by a percent."""
+
+    def forward(self, rank: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, rank) to time steps before softplus, (batch, tokens, inner), float32."""
+        return functional.linear(rank, self.weight).float() + self.bias.float()
 
 
 class FFTPStateSpace(nn.Module):
@@ -21,50 +37,47 @@ class FFTPStateSpace(nn.Module):
 
     Args:
         config: Model configuration.
+        reverse: Whether time runs backwards.
         shared_reverse: Whether a second decay matrix scans the same sequence backwards as well ("fo-bi").
     """
 
-    def __init__(self, config: FFTPConfig, shared_reverse: bool = False):
+    def __init__(self, config: FFTPConfig, reverse: bool = False, shared_reverse: bool = False):
         super().__init__()
         inner_size = config.expand * config.hidden_size
-        self.implementation = config.scan_implementation
+        self.implementation, self.reverse = config.scan_implementation, reverse
         self.sizes = (config.time_step_rank, config.state_size, config.state_size)
-        self.conv1d = nn.Conv1d(inner_size, inner_size, config.conv_kernel, groups=inner_size)
+        conv_implementation = "torch" if self.implementation == "torch" else "auto"
+        self.conv1d = FFTPCausalConv1d(inner_size, config.conv_kernel, reverse, conv_implementation)
         self.x_proj = nn.Linear(inner_size, sum(self.sizes), bias=False)
-        self.dt_proj = nn.Linear(config.time_step_rank, inner_size)
+        self.dt_proj = FFTPTimeStepProjection(config.time_step_rank, inner_size)
         self.A_log = nn.Parameter(torch.zeros(inner_size, config.state_size))
         self.A_log_reverse = nn.Parameter(torch.zeros_like(self.A_log)) if shared_reverse else None
         self.D = nn.Parameter(torch.ones(inner_size))
 
-    def forward(
-        self, x: torch.Tensor, z: torch.Tensor, token_mask: torch.Tensor | None, reverse: bool = False
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, z: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor:
         """Scan a sequence.
 
         Args:
             x: (batch, tokens, inner), zero in padding.
             z: Gate, like `x`.
             token_mask: (batch, tokens, 1), real tokens first.
-            reverse: Whether time runs backwards.
 
         Returns:
             (batch, tokens, inner); with a second decay matrix the sum of both directions.
         """
-        conv_implementation = "torch" if self.implementation == "torch" else "auto"
-        x = causal_conv_silu(x, self.conv1d.weight, self.conv1d.bias, reverse, conv_implementation)
+        # What runs along time takes (batch, channels, tokens) of any strides: these transpositions are views.
+        x = functional.silu(self.conv1d(x.transpose(1, 2)).transpose(1, 2))
         if token_mask is not None:
             # A state that starts in padding and sees zeros there is still zero at the first real token.
             x = x * token_mask
         rank, B, C = self.x_proj(x).split(self.sizes, dim=-1)
-        delta = functional.linear(rank, self.dt_proj.weight)
-        # The kernels take (batch, channels, tokens) of any strides: these are views.
-        u, delta, B, C, z = (s.transpose(1, 2) for s in (x, delta, B, C, z))
-        A, rest = -torch.exp(self.A_log.float()), (B, C, self.D, z, self.dt_proj.bias, True)
+        u, delta, B, C, z = (s.transpose(1, 2) for s in (x, self.dt_proj(rank), B, C, z))
+        A, rest = -torch.exp(self.A_log.float()), (B, C, self.D, z)
+        options = {"delta_softplus": True, "implementation": self.implementation}
         if self.A_log_reverse is None:
-            y = selective_scan(u, delta, A, *rest, reverse=reverse, implementation=self.implementation)
+            y = selective_scan(u, delta, A, *rest, reverse=self.reverse, **options)
         else:
-            A_reverse = -torch.exp(self.A_log_reverse.float())
-            y = bidirectional_scan(u, delta, A, A_reverse, *rest, implementation=self.implementation)
+            y = bidirectional_scan(u, delta, A, -torch.exp(self.A_log_reverse.float()), *rest, **options)
         return y.transpose(1, 2)
 
     @torch.no_grad()
@@ -97,7 +110,7 @@ class FFTPMambaMixer(nn.Module):
         inner_size = config.expand * config.hidden_size
         self.in_proj = nn.Linear(config.hidden_size, 2 * inner_size, bias=False)
         self.state_space = FFTPStateSpace(config, shared_reverse=config.mamba_variant == "fo-bi")
-        self.state_space_reverse = FFTPStateSpace(config) if config.mamba_variant == "bi-bi" else None
+        self.state_space_reverse = FFTPStateSpace(config, reverse=True) if config.mamba_variant == "bi-bi" else None
         self.out_proj = nn.Linear(inner_size, config.hidden_size, bias=False)
 
     def forward(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor:
@@ -108,7 +121,7 @@ class FFTPMambaMixer(nn.Module):
             x = x * token_mask
         y = self.state_space(x, z, token_mask)
         if self.state_space_reverse is not None:
-            y = (y + self.state_space_reverse(x, z, token_mask, reverse=True)) / 2
+            y = (y + self.state_space_reverse(x, z, token_mask)) / 2
         return self.out_proj(y)
 
     @torch.no_grad()
@@ -124,7 +137,7 @@ class FFTPMambaLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: FFTPConfig, layer_index: int):
         super().__init__()
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = FFTPRMSNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mixer = FFTPMambaMixer(config)
         self.drop_path = FFTPDropPath(config.drop_path_rate * layer_index / max(1, config.num_hidden_layers - 1))
 
@@ -135,5 +148,5 @@ class FFTPMambaLayer(GradientCheckpointingLayer):
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         """(batch, tokens, hidden) to the same shape; `token_mask` (batch, tokens) has real tokens first."""
-        mixed = self.mixer(self.norm(hidden_states.to(self.norm.weight.dtype)), token_mask)
+        mixed = self.mixer(self.norm(hidden_states), token_mask)
         return hidden_states.float() + self.drop_path(mixed)

@@ -3,23 +3,29 @@
 import torch
 from torch import nn
 
+from .configuration_fftp import FFTPConfig
 
-def classification_loss(logits: torch.Tensor, labels: torch.Tensor, problem_type: str | None) -> torch.Tensor:
-    """Mean loss over clips, in float32.
+# How far the sum of a distribution may be from 1: what float16 rounds in a few hundred labels.
+ROUNDING = 1e-2
+
+
+def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
+    """Mean loss over clips, in float32; the order of arguments is that of transformers' losses.
 
     Args:
-        logits: (batch, labels).
         labels: For "single_label_classification" indices (batch,), or distributions (batch, labels) as mixup makes
             them; for "multi_label_classification" targets in [0, 1], (batch, labels); for "regression" values like
             `logits`, or (batch,) where there is one label.
-        problem_type: One of those three.
+        logits: (batch, labels).
+        config: Whose `problem_type` is one of those three.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: Labels whose shape does not belong to the problem type, or an unknown problem type.
+        ValueError: Labels whose shape or values do not belong to the problem type, or an unknown problem type.
     """
+    problem_type = config.problem_type
     logits, labels = logits.float(), labels.to(logits.device)
     if problem_type == "regression" and labels.ndim < logits.ndim and logits.shape[-1] == 1:
         labels = labels.unsqueeze(-1)
@@ -31,6 +37,8 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, problem_type
             f"{tuple(expected)}"
         )
     if problem_type == "single_label_classification":
+        if not has_indices:
+            _refuse_other_than_distributions(labels)
         return nn.functional.cross_entropy(logits, labels.long() if has_indices else labels.float())
     if problem_type == "multi_label_classification":
         return nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
@@ -40,3 +48,16 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, problem_type
         f"problem_type={problem_type!r} is unknown; expected 'single_label_classification', "
         "'multi_label_classification' or 'regression'"
     )
+
+
+def _refuse_other_than_distributions(labels: torch.Tensor) -> None:
+    # A graph that is being compiled holds no values to look at.
+    if torch.compiler.is_compiling() or labels.is_meta:
+        return
+    sums = labels.float().sum(dim=-1)
+    if (labels < 0).any() or ((sums - 1).abs() > ROUNDING).any():
+        raise ValueError(
+            f"labels sum to {sums.min().item():.4g} to {sums.max().item():.4g} per clip; single_label_classification "
+            "expects an index per clip, or a distribution that sums to 1. Where a clip can have several labels, "
+            "problem_type is 'multi_label_classification'"
+        )

@@ -22,7 +22,7 @@ from .configuration_fftp import FFTPConfig
 from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings
 from .events_fftp import Event, events_to_labels, token_spans
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
-from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPStateSpace
+from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTPStateSpace
 from .loss_fftp import classification_loss
 from .token_merging_fftp import merge_neighbours, restore_tokens
 
@@ -59,6 +59,11 @@ class FFTPPreTrainedModel(PreTrainedModel):
 
     @feature_extractor.setter
     def feature_extractor(self, value: SequenceFeatureExtractor | None) -> None:
+        if value is not None and value.sampling_rate != self.config.sampling_rate:
+            raise ValueError(
+                f"the feature extractor is for sound at {value.sampling_rate} Hz; config.sampling_rate is "
+                f"{self.config.sampling_rate} Hz"
+            )
         self.base_model._feature_extractor = value
 
     def get_input_embeddings(self) -> FFTPPatchEmbeddings:
@@ -73,8 +78,8 @@ class FFTPPreTrainedModel(PreTrainedModel):
     @torch.compiler.disable
     def _extract_features(
         self, sound: torch.Tensor, attention_mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features of sound (batch, samples), on its device and in the type of the weights, and their mask."""
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Features of sound (batch, samples), on its device and in the type of the weights, and the mask if any."""
         # Rows as wide as a frame are one spectrogram that lacks its batch.
         if self.feature_extractor is None or sound.shape[1] == self.config.num_mel_bins:
             raise ValueError(
@@ -91,14 +96,16 @@ class FFTPPreTrainedModel(PreTrainedModel):
             lengths = (attention_mask != 0).sum(dim=1).tolist()
             clips = [clip[:length] for clip, length in zip(sound, lengths, strict=True)]
         features = self.feature_extractor.extract_batch(clips)
-        dtype = self.get_input_embeddings().projection.weight.dtype
-        return features["input_values"].to(dtype), features["attention_mask"]
+        return features["input_values"].to(self.dtype), features.get("attention_mask")
 
     def save_pretrained(self, *args, **kwargs):
         """Save as transformers does; the folder opens by every Auto class whose head can use its weights."""
         module = FFTPModel.__module__.split(".")[-1]
         classes = {"AutoModel": FFTPModel, "AutoModelForAudioFrameClassification": FFTPForAudioFrameClassification}
         self.config.custom_pipelines = {}
+        # What a checkpoint of another head could be opened by is not what this one can.
+        auto_map = dict(getattr(self.config, "auto_map", None) or {})
+        auto_map.pop("AutoModelForAudioClassification", None)
         # A frame classifier's clip-level state was never trained.
         if not isinstance(self, FFTPForAudioFrameClassification):
             classes["AutoModelForAudioClassification"] = FFTPForAudioClassification
@@ -107,9 +114,7 @@ class FFTPPreTrainedModel(PreTrainedModel):
             self.config.custom_pipelines = {
                 "audio-tagging": {"impl": pipeline, "pt": ["AutoModelForAudioClassification"], "type": "audio"}
             }
-        self.config.auto_map = {name: f"{module}.{model.__name__}" for name, model in classes.items()} | (
-            getattr(self.config, "auto_map", None) or {}
-        )
+        self.config.auto_map = {name: f"{module}.{model.__name__}" for name, model in classes.items()} | auto_map
         return super().save_pretrained(*args, **kwargs)
 
     @torch.no_grad()
@@ -133,7 +138,7 @@ class FFTPModel(FFTPPreTrainedModel):
         # `from_pretrained` sets its keywords on a finished config.
         config.validate()
         layer, norm = (
-            (FFTPMambaLayer, nn.RMSNorm) if config.backbone == "mamba" else (FFTPTransformerLayer, nn.LayerNorm)
+            (FFTPMambaLayer, FFTPRMSNorm) if config.backbone == "mamba" else (FFTPTransformerLayer, nn.LayerNorm)
         )
         self.embeddings = FFTPEmbeddings(config)
         self.layers = nn.ModuleList([layer(config, index) for index in range(config.num_hidden_layers)])
@@ -183,13 +188,16 @@ class FFTPModel(FFTPPreTrainedModel):
                 layer_mask = self._layer_mask(hidden_states, merged_mask)
         if merge_layers and not skips_patches:
             hidden_states = restore_tokens(hidden_states, len(merge_layers), num_tokens, num_class_tokens, num_rows)
-        hidden_states = self.layernorm(hidden_states.to(self.layernorm.weight.dtype))
+        hidden_states = self.layernorm(hidden_states)
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states, pooler_output=self._pool(hidden_states, token_mask, class_places)
         )
 
     def _layer_mask(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor | None:
         """The mask over tokens in the form that the layers of the backbone take."""
+        if token_mask is not None:
+            # Layers may lie on several devices.
+            token_mask = token_mask.to(hidden_states.device)
         if self.config.backbone == "mamba":
             return token_mask
         return create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=token_mask)
@@ -216,11 +224,13 @@ class FFTPModel(FFTPPreTrainedModel):
         """(batch, tokens, hidden) to (batch, hidden): the mean of the class tokens, or of the real patch tokens."""
         if self.config.pooling == "cls":
             index = class_places[..., None].expand(hidden_states.shape[0], -1, hidden_states.shape[-1])
+            index = index.to(hidden_states.device)
             return hidden_states.gather(1, index).mean(dim=1)
         if token_mask is None:
             return hidden_states.mean(dim=1)
-        weights = token_mask[..., None].to(hidden_states.dtype)
-        return (hidden_states * weights).sum(dim=1) / weights.sum(dim=1)
+        # Sums of ten minutes are beyond float16.
+        weights = token_mask[..., None].to(hidden_states.device, torch.float32)
+        return ((hidden_states * weights).sum(dim=1) / weights.sum(dim=1)).to(hidden_states.dtype)
 
 
 class FFTPClassificationHead(nn.Module):
@@ -245,6 +255,7 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
         self.num_labels = config.num_labels
         self.fftp = FFTPModel(config)
         self.classifier = FFTPClassificationHead(config)
+        self.loss_function = classification_loss
         self.post_init()
 
     @can_return_tuple
@@ -273,7 +284,7 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
         kwargs = {"pooled_only": True, **kwargs, "return_dict": True}
         outputs = self.fftp(input_values, attention_mask=attention_mask, **kwargs)
         logits = self.classifier(outputs.pooler_output)
-        loss = None if labels is None else classification_loss(logits, labels, self.config.problem_type)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -290,6 +301,7 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
         self.num_labels = config.num_labels
         self.fftp = FFTPModel(config)
         self.classifier = FFTPClassificationHead(config)
+        self.loss_function = classification_loss
         self.post_init()
 
     @can_return_tuple
@@ -310,7 +322,7 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
                 Padding never changes the result.
             labels: Indices (batch, steps), -100 where there is none, or targets (batch, steps, labels), in the form
                 that `classification_loss` takes; or for "multi_label_classification" the events of each clip, (onset,
-                offset, label) in seconds. Labels of padded steps count for nothing.
+                offset, label) in seconds. Labels of padded steps count for nothing, and may be missing.
             **kwargs: Passed to the base model.
 
         Returns:
@@ -338,11 +350,11 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
         """(batch, tokens, hidden) to (batch, steps, hidden), in time order, and the real steps of each, (batch, 1)."""
         embeddings = self.fftp.embeddings
         time_patches = (hidden_states.shape[1] - embeddings.num_class_tokens) // self.config.patch_grid[0]
-        num_steps = embeddings.count_patches(time_patches, attention_mask)
+        num_steps = embeddings.count_patches(time_patches, attention_mask, hidden_states.device)
         places = embeddings.patch_places(time_patches, num_steps)
         index = places.flatten(1)[..., None].expand(hidden_states.shape[0], -1, hidden_states.shape[-1])
         steps = hidden_states.gather(1, index).unflatten(1, places.shape[1:]).mean(dim=1)
-        return steps, num_steps.expand(len(steps), 1)
+        return steps, num_steps.expand(steps.shape[0], 1)
 
     def _loss(
         self, logits: torch.Tensor, labels: torch.Tensor | Sequence[Sequence[Event]], num_steps: torch.Tensor
@@ -355,17 +367,19 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
                     "'multi_label_classification'"
                 )
             labels = events_to_labels(self.config, labels, num_steps[:, 0].tolist())
-            labels = nn.functional.pad(labels, (0, 0, 0, logits.shape[1] - labels.shape[1]))
+        if labels.ndim > 1 and num_steps.max() <= labels.shape[1] < logits.shape[1]:
+            # The batch is padded further than its longest clip.
+            logits = logits[:, : labels.shape[1]]
         if labels.shape[:2] != logits.shape[:2]:
             raise ValueError(
                 f"labels has shape {tuple(labels.shape)}; expected {tuple(logits.shape[:2])}, (batch, steps), first"
             )
-        is_real = torch.arange(logits.shape[1], device=logits.device) < num_steps
+        is_real = torch.arange(logits.shape[1], device=logits.device) < num_steps.to(logits.device)
         logits, labels = logits[is_real], labels.to(logits.device)[is_real]
         if labels.ndim == 1 and (labels == IGNORED).all():
             # The mean over no step at all would be NaN, and end the training.
             return 0.0 * logits.sum()
-        return classification_loss(logits, labels, self.config.problem_type)
+        return self.loss_function(labels, logits, self.config)
 
 
 __all__ = ["FFTPForAudioClassification", "FFTPForAudioFrameClassification", "FFTPModel", "FFTPPreTrainedModel"]

@@ -10,7 +10,17 @@ import ctypes
 import torch
 from torch.nn import functional
 
-from .kernel_cpu_fftp import MAX_LANES, KernelTeam, KernelTensor, load_kernel, operator_name, pointer, team, view
+from .kernel_cpu_fftp import (
+    MAX_LANES,
+    KernelTeam,
+    KernelTensor,
+    find_device,
+    load_kernel,
+    operator_name,
+    pointer,
+    team,
+    view,
+)
 
 # CHUNK and STATES of the C code: time steps between two kept states, and states that one pass over time takes.
 CHUNK = 32
@@ -370,6 +380,7 @@ def _allocate_forward(u: torch.Tensor, A: torch.Tensor, save: bool) -> tuple[tor
 
 @_forward.register_fake
 def _forward_fake(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, save):
+    find_device(u, delta, A, B, C, D, z, delta_bias)
     return _allocate_forward(u, A, save)
 
 
@@ -409,6 +420,7 @@ def _allocate_backward(u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, z:
 
 @_backward.register_fake
 def _backward_fake(grad_out, grad_last, saved, u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse):
+    find_device(grad_out, grad_last, saved, u, delta, A, B, C, D, z, delta_bias)
     return _allocate_backward(u, delta, A, z)
 
 

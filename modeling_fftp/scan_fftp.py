@@ -9,11 +9,13 @@ for each t in order, or in reverse order:
 """
 
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch.nn import functional
 from transformers.utils import logging
 
+from .kernel_cpu_fftp import find_device
 from .scan_cpu_fftp import load_scan_kernel, selective_scan_cpu
 from .scan_triton_fftp import selective_scan_triton
 
@@ -143,31 +145,54 @@ def _chunk_states(
     return decay, torch.stack(states, dim=2)
 
 
-def _scan_torch(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse):
+def _chunked_recurrence(u, dt, A, B, C, reverse):
+    sequences = [x.flip(2) if reverse else x for x in (u, dt, B, C)]
+    y, last = _ChunkedScan.apply(*sequences[:2], A, *sequences[2:])
+    return (y.flip(2) if reverse else y), last
+
+
+def _exported_recurrence(u, dt, A, B, C, reverse):
+    """One operator of torch that exporters know: what is exported takes sequences of any length."""
+    # Not at the top of the file, which loads with versions of torch that lack it.
+    from torch._higher_order_ops.scan import scan
+
+    def step(state, inputs):
+        u_t, dt_t, B_t, C_t = inputs
+        state = torch.exp(dt_t[..., None] * A) * state + (dt_t * u_t)[..., None] * B_t[:, None]
+        return state, (state * C_t[:, None]).sum(dim=-1)
+
+    time_first = tuple(x.permute(2, 0, 1) for x in (u, dt, B, C))
+    last, y = scan(step, u.new_zeros(u.shape[0], *A.shape), time_first, dim=0, reverse=reverse)
+    return y.permute(1, 2, 0), last
+
+
+def _scan_plain(recurrence, u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse):
+    """The scan around its bare recurrence, in float32."""
     dtype = u.dtype
     tensors = (u, delta, A, B, C, D, z, delta_bias)
     u, delta, A, B, C, D, z, delta_bias = (None if x is None else x.float() for x in tensors)
     dt = delta if delta_bias is None else delta + delta_bias[:, None]
     if delta_softplus:
         dt = functional.softplus(dt)
-    sequences = [x.flip(2) if reverse else x for x in (u, dt, B, C)]
-    y, last = _ChunkedScan.apply(*sequences[:2], A, *sequences[2:])
-    y = y.flip(2) if reverse else y
+    y, last = recurrence(u, dt, A, B, C, reverse)
     if D is not None:
         y = y + D[:, None] * u
     return (y if z is None else y * functional.silu(z)).to(dtype), last
 
 
 def _scan_mamba_ssm(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse):
-    sequences = [None if x is None else (x.flip(2) if reverse else x).contiguous() for x in (u, delta, B, C, z)]
-    u, delta, B, C, z = sequences
+    # The kernel takes sequences of one type alone.
+    dtype, common = u.dtype, torch.promote_types(u.dtype, delta.dtype)
+    sequences = (None if x is None else x.to(common) for x in (u, delta, B, C, z))
+    u, delta, B, C, z = (None if x is None else (x.flip(2) if reverse else x).contiguous() for x in sequences)
     A, D, delta_bias = (None if x is None else x.float() for x in (A, D, delta_bias))
     y, last = selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state=True)
-    return (y.flip(2) if reverse else y), last
+    return (y.flip(2) if reverse else y).to(dtype), last
 
 
 IMPLEMENTATIONS = {
-    "torch": _scan_torch,
+    "torch": partial(_scan_plain, _chunked_recurrence),
+    "export": partial(_scan_plain, _exported_recurrence),
     "cpu": selective_scan_cpu,
     "triton": selective_scan_triton,
     "mamba_ssm": _scan_mamba_ssm,
@@ -182,12 +207,15 @@ def choose_implementation(implementation: str, device: str) -> str:
         ValueError: An unknown name, or an implementation that does not run on the device.
         ImportError: A package or compiler that is missing; the message has the line that installs it.
     """
+    if torch.compiler.is_exporting():
+        return "export"
     if implementation == "auto":
         if device == "cuda":
             chosen = "mamba_ssm" if selective_scan_fn is not None else "triton" if triton is not None else "torch"
         else:
             chosen = "cpu" if device == "cpu" and load_scan_kernel() is not None else "torch"
-        logger.info_once(f"selective_scan on {device}: implementation {chosen!r}")
+        if device != "meta":
+            logger.info_once(f"selective_scan on {device}: implementation {chosen!r}")
         return chosen
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(
@@ -204,7 +232,8 @@ def choose_implementation(implementation: str, device: str) -> str:
     return implementation
 
 
-def _check_shapes(u, delta, A, B, C, D=None, z=None, delta_bias=None):
+def _check_inputs(u, delta, A, B, C, D=None, z=None, delta_bias=None):
+    find_device(u, delta, A, B, C, D, z, delta_bias)
     batch, dim, length = u.shape
     expected = {"delta": (delta, (batch, dim, length)), "A": (A, (dim, A.shape[-1])), "z": (z, (batch, dim, length))}
     expected |= {"B": (B, (batch, A.shape[-1], length)), "C": (C, (batch, A.shape[-1], length))}
@@ -243,16 +272,18 @@ def selective_scan(
         reverse: Whether time runs backwards.
         return_last_state: Whether to return the state after the last step as well.
         implementation: "torch" (runs anywhere), "cpu" (fused C kernel), "triton" (fused GPU kernel), "mamba_ssm" (the
-            official GPU kernel), or "auto": on CUDA mamba_ssm, else triton, else torch; on a CPU cpu, else torch.
+            official GPU kernel), "export" (one operator of torch, slow, which every export takes), or "auto": on CUDA
+            mamba_ssm, else triton, else torch; on a CPU cpu, else torch.
 
     Returns:
         (batch, dim, length) in the dtype of `u`, and with `return_last_state` also (batch, dim, state) in float32.
 
     Raises:
-        ValueError: Shapes that do not belong together, or an implementation that does not exist or fit the device.
+        ValueError: Shapes that do not belong together, tensors on several devices, or an implementation that does not
+            exist or fit the device.
         ImportError: An implementation that is not installed.
     """
-    _check_shapes(u, delta, A, B, C, D, z, delta_bias)
+    _check_inputs(u, delta, A, B, C, D, z, delta_bias)
     scan = IMPLEMENTATIONS[choose_implementation(implementation, u.device.type)]
     y, last = scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
     return (y, last) if return_last_state else y
@@ -278,8 +309,8 @@ def bidirectional_scan(
     Returns:
         (batch, dim, length) in the dtype of `u`.
     """
-    _check_shapes(u, delta, A, B, C, D, z, delta_bias)
-    _check_shapes(u, delta, A_reverse, B, C)
+    _check_inputs(u, delta, A, B, C, D, z, delta_bias)
+    _check_inputs(u, delta, A_reverse, B, C)
     chosen = choose_implementation(implementation, u.device.type)
     if chosen == "cpu":
         return selective_scan_cpu(u, delta, A, B, C, D, z, delta_bias, delta_softplus, False, A_reverse)[0]

@@ -26,6 +26,7 @@ def merge_neighbours(
     """
     first, second = _pairs(tokens[:, num_class_tokens:], num_rows)
     if mask is not None:
+        mask = mask.to(tokens.device)
         is_real, has_partner = _pairs(mask[:, num_class_tokens:], num_rows)
         second = torch.where(has_partner[..., None], second, first)
         mask = torch.cat((mask[:, :num_class_tokens], is_real.flatten(1)), dim=1)

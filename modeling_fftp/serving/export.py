@@ -11,8 +11,8 @@ transformers. Needs `pip install 'fftp[export]'`.
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -22,11 +22,10 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch.export import Dim
 
 from feature_extraction import FFTPFeatureExtractor
-from modeling_fftp import modeling_fftp, scan_fftp
+from modeling_fftp import modeling_fftp
 from modeling_fftp.configuration_fftp import FFTPConfig
 
 from .onnx_model import hash_weights
-from .scan_onnx import TRANSLATIONS, selective_scan_onnx
 
 # Numbers in a tensor that may be computed when exporting. The default leaves the patch embedding to be reshaped
 # in every call, and the quantizer, which looks for constants, would not see them.
@@ -56,17 +55,6 @@ class Exportable(torch.nn.Module):
         if not self.is_framewise:
             return logits
         return logits[:, : torch.sym_max((frames - self.patch_frames) // self.time_stride + 1, 1)]
-
-
-@contextmanager
-def exportable_scan() -> Iterator[None]:
-    """Put the implementation that ONNX knows in place of the plain one."""
-    plain = scan_fftp.IMPLEMENTATIONS["torch"]
-    scan_fftp.IMPLEMENTATIONS["torch"] = selective_scan_onnx
-    try:
-        yield
-    finally:
-        scan_fftp.IMPLEMENTATIONS["torch"] = plain
 
 
 def quantize(model: onnx.ModelProto, path: Path) -> None:
@@ -132,7 +120,7 @@ def export(
         if not needed.is_dir():
             raise FileNotFoundError(f"{needed} is not a folder")
     merging = {} if token_merge_layers is None else {"token_merge_layers": token_merge_layers}
-    config = FFTPConfig.from_pretrained(folder, scan_implementation="torch", **merging)
+    config = FFTPConfig.from_pretrained(folder, **merging)
     name = (config.architectures or [None])[0]
     if name not in HEADS:
         raise ValueError(f"{folder} holds {name}; expected a model with a head, one of {HEADS}")
@@ -140,17 +128,14 @@ def export(
     model = model_class.from_pretrained(folder, config=config, attn_implementation="eager", dtype=torch.float32)
     clips = torch.zeros(2, config.max_length, config.num_mel_bins)
     dimensions = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
-    with exportable_scan():
-        program = torch.onnx.export(
-            Exportable(model).eval(),
-            (clips, torch.ones(clips.shape[:2], dtype=torch.long)),
-            input_names=["input_values", "attention_mask"],
-            output_names=["logits"],
-            dynamic_shapes={"input_values": dimensions, "attention_mask": dimensions},
-            custom_translation_table=TRANSLATIONS,
-            dynamo=True,
-            verbose=False,
-        )
+    exported = torch.export.export(
+        Exportable(model).eval(),
+        (clips, torch.ones(clips.shape[:2], dtype=torch.long)),
+        dynamic_shapes={"input_values": dimensions, "attention_mask": dimensions},
+    )
+    program = torch.onnx.export(
+        exported, input_names=["input_values", "attention_mask"], output_names=["logits"], dynamo=True, verbose=False
+    )
     onnxscript.optimizer.optimize(program.model, input_size_limit=FOLDED_SIZE, output_size_limit=FOLDED_SIZE)
     metadata = {
         "labels": json.dumps([config.id2label[index] for index in range(config.num_labels)], ensure_ascii=False),
@@ -160,10 +145,13 @@ def export(
         "feature_extractor": FFTPFeatureExtractor.from_pretrained(folder).to_json_string(),
     }
     program.model.metadata_props.update(metadata)
-    part = output.with_suffix(".part")
-    if int8:
-        quantize(program.model_proto, part)
-    else:
-        program.save(part)
-    os.replace(part, output)
+    with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
+        part = Path(scratch, output.name)
+        if int8:
+            quantize(program.model_proto, part)
+        else:
+            program.save(part)
+        # Weights of gigabytes lie in a file beside the graph, which comes last.
+        for path in sorted(Path(scratch).iterdir(), reverse=True):
+            os.replace(path, output.with_name(path.name))
     return output

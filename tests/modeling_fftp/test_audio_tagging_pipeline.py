@@ -96,12 +96,12 @@ def test_waveforms_are_mixed_down_and_resampled(speech):
         ({"path": "nothing.wav", "bytes": b"no sound"}, r"^nothing\.wav: cannot decode"),
         ({"path": None, "bytes": b"no sound"}, "^audio bytes: cannot decode"),
         (np.zeros(0, np.float32), "^the sound: no samples"),
-        (np.zeros(9, np.int16), "samples are int16; expected floats"),
+        (np.zeros(9, np.int64), "samples are int64; expected floats in .* or PCM as uint8, int8, int16, int32"),
         (np.zeros((9, 9), np.float32), r"shape \(9, 9\); expected \(samples,\)"),
         ({"array": np.zeros(9)}, "'sampling_rate' None; expected whole Hz"),
         ({"sound": np.zeros(9)}, r"\['sound'\]; expected 'raw', 'array', 'bytes' or 'path'"),
         ({"array": np.full(9, np.nan), "sampling_rate": RATE, "path": "a.wav"}, r"^a\.wav: .* 9 samples that are NaN"),
-        (7, "the sound: a int; expected a path, bytes, an array or a dict"),
+        (7, "the sound: a int; expected a path, bytes, a file object, an array or a dict"),
     ],
 )
 def test_bad_sound_is_named(make_tagger, speech, source, message):

@@ -112,33 +112,80 @@ def test_square_positions_interpolate_along_time_only(make_config):
 
 
 @pytest.mark.parametrize(
-    ("implementation", "dtype", "trains", "tokens", "expected"),
+    ("implementation", "dtype", "dropout", "tokens", "expected"),
     [
-        ("sdpa", torch.bfloat16, True, 256, short_attention_forward),
-        ("sdpa", torch.bfloat16, True, 257, ALL_ATTENTION_FUNCTIONS["sdpa"]),
-        ("sdpa", torch.bfloat16, False, 25, ALL_ATTENTION_FUNCTIONS["sdpa"]),
-        ("sdpa", torch.float32, True, 25, ALL_ATTENTION_FUNCTIONS["sdpa"]),
-        ("eager", torch.bfloat16, True, 25, eager_attention_forward),
-        ("flex_attention", torch.bfloat16, True, 25, ALL_ATTENTION_FUNCTIONS["flex_attention"]),
+        ("sdpa", torch.bfloat16, 0.0, 256, short_attention_forward),
+        ("sdpa", torch.bfloat16, 0.0, 257, ALL_ATTENTION_FUNCTIONS["sdpa"]),
+        ("sdpa", torch.bfloat16, 0.1, 25, ALL_ATTENTION_FUNCTIONS["sdpa"]),
+        ("sdpa", torch.float32, 0.0, 25, ALL_ATTENTION_FUNCTIONS["sdpa"]),
+        ("eager", torch.bfloat16, 0.0, 25, eager_attention_forward),
+        ("flex_attention", torch.bfloat16, 0.0, 25, ALL_ATTENTION_FUNCTIONS["flex_attention"]),
     ],
 )
-def test_short_attention_takes_the_place_of_sdpa_alone(implementation, dtype, trains, tokens, expected):
-    query, key = torch.zeros(1, 1, 2, 8, dtype=dtype), torch.zeros(1, 1, tokens, 8, dtype=dtype)
-    # As with adapters on the values alone.
-    value = torch.zeros_like(key, requires_grad=trains)
-    assert find_attention(implementation, query, key, value) is expected
+def test_short_attention_takes_the_place_of_sdpa_alone(implementation, dtype, dropout, tokens, expected):
+    query = torch.zeros(1, 1, 2, 8, dtype=dtype)
+    assert find_attention(implementation, query, tokens, dropout) is expected
 
 
-def test_short_attention_equals_eager():
-    query, key, value = torch.randn(3, 2, 3, 20, 8)
-    is_seen = torch.rand(2, 1, 20, 20) < 0.7
+def attend(attention, module, inputs, gradient, is_seen, **settings):
+    inputs = [tensor.clone().requires_grad_() for tensor in inputs]
+    output, weights = attention(module, *inputs, is_seen, **settings)
+    return [output.detach(), *torch.autograd.grad(output, inputs, gradient)], weights
+
+
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_short_attention_equals_eager(monkeypatch, is_masked):
+    # Several clips at once, and a rest.
+    monkeypatch.setattr(layers_ast_fftp, "MAX_WEIGHTS", 2 * 3 * 20 * 20)
+    inputs, gradient, module = torch.randn(3, 5, 3, 20, 8), torch.randn(5, 20, 3, 8), torch.nn.Module()
+    is_seen = torch.rand(5, 1, 20, 20) < 0.7
     bias = torch.zeros(is_seen.shape).masked_fill(~is_seen, torch.finfo(torch.float32).min)
+    masks = (is_seen, bias) if is_masked else (None, None)
+    short, weights = attend(short_attention_forward, module, inputs, gradient, masks[0], scaling=0.3)
+    eager, _ = attend(eager_attention_forward, module, inputs, gradient, masks[1], scaling=0.3)
+    for result, expected in zip(short, eager, strict=True):
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+    # As "sdpa" does.
+    assert weights is None
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_short_attention_is_about_as_exact_as_torchs_kernel(scale):
+    torch.manual_seed(0)
     module = torch.nn.Module()
-    for settings in ({"scaling": 0.3}, {"scaling": 0.3, "dropout": 1.0}):
-        short, weights = short_attention_forward(module, query, key, value, is_seen, **settings)
-        torch.testing.assert_close(short, eager_attention_forward(module, query, key, value, bias, **settings)[0])
-        # As "sdpa" does.
-        assert weights is None
+    module.is_causal = False
+    queries, keys, values = torch.randn(3, 4, 3, 101, 32)
+    inputs = [tensor.bfloat16() for tensor in (scale * queries, scale * keys, values)]
+    gradient = torch.randn(4, 101, 3, 32).bfloat16()
+
+    def errors(attention):
+        results, _ = attend(attention, module, inputs, gradient, None, scaling=32**-0.5)
+        exact = [tensor.double() for tensor in inputs]
+        expected, _ = attend(eager_attention_forward, module, exact, gradient.double(), None, scaling=32**-0.5)
+        pairs = zip(results, expected, strict=True)
+        return torch.stack([(result.double() - value).norm() / value.norm() for result, value in pairs])
+
+    assert (errors(short_attention_forward) < 2 * errors(ALL_ATTENTION_FUNCTIONS["sdpa"])).all()
+
+
+def test_reentrant_checkpointing_recomputes_what_was_computed(make_config):
+    """Its forward pass runs without gradients, and must not take another kernel for that."""
+    inputs, module = torch.randn(3, 2, 3, 20, 8).bfloat16(), torch.nn.Module()
+    with torch.no_grad():
+        without, _ = short_attention_forward(module, *inputs, None, scaling=0.3)
+    with_gradients, _ = short_attention_forward(module, *inputs.requires_grad_(), None, scaling=0.3)
+    assert torch.equal(without, with_gradients)
+    gradients = []
+    for use_reentrant in (None, True, False):
+        model = build(make_config()).train()
+        if use_reentrant is not None:
+            model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+            model.enable_input_require_grads()
+        with torch.autocast("cpu", torch.bfloat16):
+            model(torch.ones(2, 100, 128), labels=torch.tensor([0, 3])).loss.backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    assert torch.equal(gradients[0], gradients[1])
+    assert torch.equal(gradients[0], gradients[2])
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
@@ -154,7 +201,7 @@ def test_short_attention_trains_as_torchs_kernel_does(make_config, monkeypatch, 
         return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
     short, kernel = train(MAX_SHORT_TOKENS), train(0)
-    assert 0 < (short - kernel).norm() < 0.01 * kernel.norm()
+    assert 0 < (short - kernel).norm() < 0.005 * kernel.norm()
 
 
 def test_short_attention_compiles_to_one_graph(make_config):

@@ -10,13 +10,12 @@ import onnxruntime
 import pytest
 import torch
 from transformers import AutoModelForAudioClassification, pipeline
+from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPModel
-from modeling_fftp.scan_fftp import IMPLEMENTATIONS
 from modeling_fftp.serving.export import default_file_name, export
 from modeling_fftp.serving.onnx_model import FFTPOnnxForAudioClassification
-from modeling_fftp.serving.scan_onnx import selective_scan_onnx
-from tests.support import BACKBONES, GEOMETRIES
+from tests.support import BACKBONES, GEOMETRIES, needs_compiler
 
 SHAPES = [(1, 100), (3, 250), (2, 37), (1, 8), (2, 3)]
 
@@ -57,15 +56,13 @@ def compare(model, path):
 )
 def test_logits_equal_torch_at_other_lengths_and_batch_sizes(make_config, extractor, tmp_path, geometry, backbone):
     config = make_config(**GEOMETRIES[geometry], **BACKBONES[backbone])
-    plain = IMPLEMENTATIONS["torch"]
     model = save(FFTPForAudioClassification, config, extractor, tmp_path)
     session = compare(model, export(tmp_path))
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["labels"]) == [f"LABEL_{index}" for index in range(4)]
     assert metadata["problem_type"] == "single_label_classification"
     assert json.loads(metadata["feature_extractor"])["mean"] == extractor.mean
-    assert IMPLEMENTATIONS["torch"] is plain
-    assert not list(tmp_path.glob("*.part*"))
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
     onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
 
 
@@ -163,13 +160,36 @@ def test_frame_classifiers_keep_their_steps(make_config, extractor, tmp_path, ba
     compare(model, export(tmp_path, tmp_path / "frames.onnx"))
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-def test_the_operator_is_the_scan(reverse, generator):
-    def draw(*shape):
-        return torch.randn(*shape, generator=generator)
+@pytest.mark.parametrize("is_dynamic", [False, True])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_exporter_of_transformers(make_config, tmp_path, backbone, is_dynamic):
+    torch.manual_seed(0)
+    model = FFTPForAudioClassification(make_config(**BACKBONES[backbone])).eval()
+    mask = torch.ones(2, 100, dtype=torch.long)
+    mask[1, 60:] = 0
+    batch = {"input_values": torch.randn(2, 100, 128), "attention_mask": mask}
+    exported = OnnxExporter().export(model, batch, config=OnnxConfig(dynamic=is_dynamic))
+    if is_dynamic:
+        batch = {name: torch.cat((value, value), dim=1)[:1] for name, value in batch.items()}
+    with torch.no_grad():
+        torch.testing.assert_close(exported(**batch)["logits"], model(**batch).logits, atol=1e-5, rtol=1e-5)
+    exported.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {"model.onnx", "model.onnx.data"}
 
-    arguments = (draw(2, 6, 9), draw(2, 6, 9), -draw(6, 4).exp(), draw(2, 4, 9), draw(2, 4, 9), draw(6))
-    rest = (draw(2, 6, 9), draw(6), True, reverse)
-    torch.testing.assert_close(
-        selective_scan_onnx(*arguments, *rest)[0], IMPLEMENTATIONS["torch"](*arguments, *rest)[0], atol=1e-5, rtol=1e-5
-    )
+
+def test_weights_of_gigabytes_lie_beside_the_graph(make_config, extractor, tmp_path, monkeypatch):
+    model = save(FFTPForAudioClassification, make_config(), extractor, tmp_path)
+    monkeypatch.setattr(torch.onnx._internal.exporter._onnx_program, "_LARGE_MODEL_THRESHOLD", 1)
+    compare(model, export(tmp_path))
+    assert (tmp_path / "model.onnx.data").stat().st_size > 100_000
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+@needs_compiler
+def test_exported_programs_hold_operators_of_torch_alone(make_config):
+    """So they run where this package is not installed."""
+    model = FFTPForAudioClassification(make_config(backbone="mamba")).eval()
+    program = torch.export.export(model, (torch.randn(1, 100, 128),))
+    targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert not [target for target in targets if target.startswith("fftp")]
+    assert "scan" in targets

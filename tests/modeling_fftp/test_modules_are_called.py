@@ -1,0 +1,154 @@
+"""Whatever acts on modules has its effect: hooks, wrappers, adapters, quantisation, offloading, several devices."""
+
+import warnings
+
+import pytest
+import torch
+from accelerate import cpu_offload, disk_offload
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+from torch import nn
+from torch._subclasses import FakeTensorMode
+
+from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
+from tests.support import BACKBONES
+
+POOLINGS = pytest.mark.parametrize("pooling", ["cls", "mean"])
+ALL_BACKBONES = pytest.mark.parametrize("backbone", BACKBONES)
+
+
+def build(config, model_class=FFTPForAudioClassification):
+    torch.manual_seed(0)
+    model = model_class(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(1)
+    mask = torch.ones(3, 100, dtype=torch.long)
+    mask[0, 61:] = mask[1, 5:] = 0
+    return {"input_values": torch.randn(3, 100, 128), "attention_mask": mask}
+
+
+def empty_like(tensor, device):
+    """Also inside a FakeTensorMode to which the tensor is a stranger."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+
+
+class Louder(nn.Module):
+    """A wrapper that knows nothing but how to call."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return 1.5 * self.module(x)
+
+
+def projections(model):
+    return [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d))]
+
+
+@ALL_BACKBONES
+def test_every_projection_can_be_wrapped(make_config, batch, backbone):
+    model = build(make_config(**BACKBONES[backbone]))
+    names = projections(model)
+    with torch.no_grad():
+        expected = model(**batch).logits
+        for name in names:
+            parent, _, child = name.rpartition(".")
+            module = model.get_submodule(name)
+            setattr(model.get_submodule(parent), child, Louder(module))
+            assert not torch.allclose(model(**batch).logits, expected, atol=1e-6), name
+            setattr(model.get_submodule(parent), child, module)
+
+
+@ALL_BACKBONES
+@POOLINGS
+def test_every_module_that_has_weights_fires_its_hooks(make_config, batch, backbone, pooling):
+    model = build(make_config(pooling=pooling, **BACKBONES[backbone]))
+    owners = {name for name, module in model.named_modules() if [*module.parameters(recurse=False)]}
+    fired = set()
+    for name in owners:
+        model.get_submodule(name).register_forward_hook(lambda *_, name=name: fired.add(name))
+    with torch.no_grad():
+        model(**batch)
+    assert fired == owners
+
+
+@ALL_BACKBONES
+def test_dynamic_quantisation(make_config, batch, backbone):
+    model = build(make_config(**BACKBONES[backbone]))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        expected = model(**batch).logits
+        quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+        logits = quantised(**batch).logits
+    assert not torch.equal(logits, expected)
+    torch.testing.assert_close(logits, expected, atol=0.1 * expected.abs().max().item(), rtol=0)
+
+
+@ALL_BACKBONES
+@POOLINGS
+def test_offloading_changes_nothing(make_config, batch, tmp_path, backbone, pooling):
+    with torch.no_grad():
+        expected = build(make_config(pooling=pooling, **BACKBONES[backbone]))(**batch).logits
+        for offload in (lambda model: disk_offload(model, tmp_path, "cpu"), lambda model: cpu_offload(model, "cpu")):
+            model = build(make_config(pooling=pooling, **BACKBONES[backbone]))
+            offload(model)
+            assert model.classifier.dense.weight.is_meta
+            assert torch.equal(model(**batch).logits, expected)
+
+
+@ALL_BACKBONES
+def test_checkpoint_with_layers_on_the_disk(make_config, batch, tmp_path, backbone):
+    model = build(make_config(**BACKBONES[backbone]))
+    model.save_pretrained(tmp_path / "model")
+    places = dict.fromkeys(("fftp.embeddings", "fftp.layers.0", "classifier"), "cpu")
+    places |= dict.fromkeys(
+        ("fftp.layernorm", *(f"fftp.layers.{i}" for i in range(1, len(model.fftp.layers)))), "disk"
+    )
+    loaded = FFTPForAudioClassification.from_pretrained(
+        tmp_path / "model", device_map=places, offload_folder=tmp_path / "offloaded"
+    )
+    assert next(loaded.fftp.layers[1].parameters()).is_meta
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits)
+
+
+@pytest.mark.parametrize("model_class", [FFTPForAudioClassification, FFTPForAudioFrameClassification])
+@pytest.mark.parametrize("is_masked", [False, True])
+@ALL_BACKBONES
+@POOLINGS
+def test_layers_on_two_devices(make_config, batch, backbone, pooling, is_masked, model_class):
+    """As `device_map="auto"` spreads them; fake tensors are as strict about devices as real ones."""
+    config = make_config(pooling=pooling, scan_implementation="torch", **BACKBONES[backbone])
+    model, num_steps = model_class(config).eval(), int(config.time_patches(100))
+    first = (model.fftp.embeddings, model.fftp.layers[0])
+    second = (*model.fftp.layers[1:], model.fftp.layernorm, model.classifier)
+    with FakeTensorMode():
+        for device, parts in (("cpu", first), ("meta", second)):
+            for part in parts:
+                part._apply(lambda tensor, device=device: empty_like(tensor, device))
+                for module in part.modules():
+                    add_hook_to_module(module, AlignDevicesHook(execution_device=device))
+        inputs = {name: empty_like(value, "cpu") for name, value in batch.items()}
+        if not is_masked:
+            del inputs["attention_mask"]
+        with torch.no_grad():
+            logits = model(**inputs).logits
+    assert logits.device == torch.device("meta")
+    assert logits.shape == ((3, 4) if model_class is FFTPForAudioClassification else (3, num_steps, 4))
+
+
+@ALL_BACKBONES
+def test_a_model_with_one_layer_elsewhere_is_refused(make_config, batch, backbone):
+    """A forgotten hook must not give numbers."""
+    model = build(make_config(**BACKBONES[backbone]))
+    model.fftp.layers[1].to("meta")
+    with torch.no_grad(), pytest.raises((ValueError, RuntimeError, NotImplementedError)):
+        model(**batch).logits.sum().item()
