@@ -32,7 +32,7 @@ def make_clips(seconds: int, folder: str) -> Dataset:
 
 def make_batch(collator: SpecMaskDataCollator, clips: Dataset) -> None:
     """A training batch of all clips."""
-    collator([clips[row] for row in range(BATCH)])
+    collator.augment([clips[row] for row in range(BATCH)])
 
 
 def measure(seconds: float) -> list[dict]:

@@ -100,7 +100,7 @@ def train_once(clips, folder: str, workers: int) -> float:
     arguments.num_train_epochs, arguments.dataloader_num_workers = 1, workers
     arguments.eval_strategy = arguments.save_strategy = "no"
     arguments.load_best_model_at_end, arguments.disable_tqdm = False, True
-    trainer = FFTPTrainer(model, arguments, data_collator=collator, callbacks=[collator], train_dataset=clips)
+    trainer = FFTPTrainer(model, arguments, data_collator=collator, train_dataset=clips)
     return trainer.train().metrics["train_samples_per_second"]
 
 

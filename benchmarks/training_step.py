@@ -49,7 +49,7 @@ def run_step(watch: Stopwatch, clips: Dataset, model: nn.Module, collator, optim
     watch.start()
     examples = clips.__getitems__([*range(BATCH)])
     watch.take("reading")
-    batch = collator(examples)
+    batch = collator.augment(examples)
     watch.take("collator")
     waveforms = [torch.from_numpy(np.array(example["audio"])) for example in examples]
     watch.start()

@@ -1,34 +1,41 @@
-"""The training collator: pads, mixes, augments and masks; evaluation only pads."""
+"""The collator: pads examples to a batch, and for training mixes, augments and masks them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-from .feature_extraction_fftp import FFTPFeatureExtractor, pcm_to_float
+from .feature_extraction_fftp import FFTPFeatureExtractor
+from .randomness import batch_seeds, seeded
 from .spec_mask import SpectrogramMask
 from .spectrogram_augmentation import SpectrogramTransform
 from .waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
 
+# Labels per step from those of each clip and its frames.
+StepLabels = Callable[[Sequence[Any], Sequence[int]], torch.Tensor]
+
 
 class SpecMaskDataCollator(TrainerCallback):
-    """Turns a list of examples into a batch, augmented while training.
+    """Turns a list of examples into a batch: `collator` pads them, `collator.augment` augments them as well.
 
-    An example holds either sound, `{"audio": waveform at the extractor's rate, "labels": ...}`, or features,
-    `{"input_values": (frames, mel bins), "labels": ...}`, as the extractor makes them. Labels are an index, or a
-    vector over the labels. Mixup, crops, noise and changes of speed need sound.
-
-    Trainer has one collator for training and evaluation, so this one is a callback too and follows the Trainer:
+    So no evaluation is augmented unless somebody hands `augment` to it. In transformers' Trainer the collator stands
+    for evaluation; as a callback it puts `augment` into the loader of the training clips, and into no other:
 
         trainer = Trainer(..., data_collator=collator, callbacks=[collator])
 
-    Outside a Trainer, set `collator.training`.
+    Without the callback nothing is augmented. `FFTPTrainer` needs none. A loop of your own takes
+    `DataLoader(train_clips, collate_fn=collator.augment)`.
+
+    An example holds either sound, `{"audio": ..., "labels": ...}`, in any form that the extractor takes, or features,
+    `{"input_values": (frames, mel bins), "labels": ...}`, as the extractor makes them. Labels are an index, or a
+    vector over the labels, or what `step_labels` takes. Mixup, crops, noise and changes of speed need sound.
 
     Args:
-        feature_extractor: Computes features from sound and pads.
+        feature_extractor: Computes features from sound, and pads by its own settings.
         spec_mask: Masks to apply, `SpecMask` or `SpecAugment`, or None.
         speed: Change of speed of sound, or None.
         crop: Random crop of long sound, or None.
@@ -38,15 +45,16 @@ class SpecMaskDataCollator(TrainerCallback):
             between "there" and "not there" where it can have several.
         num_labels: Length of the label vectors that mixup and smoothing make from indices.
         transforms: Changes to the spectrogram, in this order, before the masks.
-        generator: Source of randomness; None is torch's default generator, which differs between the workers of a
-            `DataLoader` and between epochs and which Trainer saves in its checkpoints; each of several training
-            processes gets a seed of its own.
+        step_labels: Makes a batch of the labels of a frame classifier: `pad_step_labels`, or `EventLabels(config)` of
+            `modeling_fftp.events_fftp`. Not with what moves sound in time or mixes it, nor with `defer_features`.
+        generator: Source of randomness; None is torch's default generator. No two batches draw alike, in whatever
+            epoch, loader worker or process: in workers the seed that the loader gives them counts as well.
         defer_features: Whether calls return sound, changed and padded, and leave features, their changes and masks to
             `featurize`, which `FFTPTrainer` calls on its device.
-        training: Whether to augment.
 
     Raises:
-        ValueError: Mixup or smoothing without `num_labels`, or a share outside [0, 1).
+        ValueError: Mixup or smoothing without `num_labels`, a share outside [0, 1), or `step_labels` with what they
+            exclude.
     """
 
     def __init__(
@@ -61,14 +69,16 @@ class SpecMaskDataCollator(TrainerCallback):
         label_smoothing: float = 0.0,
         num_labels: int | None = None,
         transforms: Sequence[SpectrogramTransform] = (),
+        step_labels: StepLabels | None = None,
         generator: torch.Generator | None = None,
         defer_features: bool = False,
-        training: bool = True,
     ):
         if (mixup is not None or label_smoothing) and num_labels is None:
             raise ValueError("mixup and label smoothing make distributions over the labels; pass num_labels")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} must lie in [0, 1)")
+        if step_labels is not None and any((speed, crop, mixup, label_smoothing, defer_features)):
+            raise ValueError("step_labels goes without speed, crop, mixup, label_smoothing and defer_features")
         self.feature_extractor = feature_extractor
         self.spec_mask = spec_mask
         self.speed = speed
@@ -78,64 +88,99 @@ class SpecMaskDataCollator(TrainerCallback):
         self.label_smoothing = label_smoothing
         self.num_labels = num_labels
         self.transforms = tuple(transforms)
+        self.step_labels = step_labels
         self.generator = generator
         self.defer_features = defer_features
-        self.training = training
-        self._in_train = False
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Collate examples.
+        """Collate examples to evaluate on.
 
         Returns:
-            `input_values` (batch, frames, mel bins), `attention_mask` (batch, frames), and `labels`, (batch,) int64 or
-            (batch, labels) float32, where the examples have any. With `defer_features` and sound, in place of the
-            first two `audio` (batch, samples) and `num_samples` (batch,).
+            `input_values` (batch, frames, mel bins), `attention_mask` (batch, frames) where the extractor masks, and
+            `labels`, (batch,) int64, (batch, labels) float32, or what `step_labels` makes, where the examples have
+            any. With `defer_features` and sound, in place of the first two `audio` (batch, samples) and `num_samples`
+            (batch,).
         """
-        labels = _stack_labels(examples)
-        if self.training and labels is not None and (self.mixup is not None or self.label_smoothing):
-            labels = self._soften(labels)
-        if "audio" in examples[0]:
-            waveforms, labels = self._change_sound([example["audio"] for example in examples], labels)
-            if self.defer_features:
-                lengths = torch.tensor([len(wave) for wave in waveforms])
-                batch = {"audio": pad_sequence(waveforms, batch_first=True), "num_samples": lengths}
-            else:
-                batch = self._change_features(self.feature_extractor.extract_batch(waveforms))
-        else:
-            self._refuse_features()
-            features = [np.asarray(example["input_values"], dtype=np.float32) for example in examples]
-            batch = self.feature_extractor.pad(
-                {"input_values": features},
-                padding="longest",
-                pad_to_multiple_of=self.feature_extractor.pad_to_multiple_of,
-                return_attention_mask=True,
-                return_tensors="pt",
-            )
-            batch = self._change_features(batch)
-        return batch if labels is None else {**batch, "labels": labels}
+        return self._collate(examples)
+
+    def augment(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Collate examples to train on.
+
+        Returns:
+            What a call returns, augmented; with `defer_features` also `feature_seed`, (), for `featurize`.
+
+        Raises:
+            ValueError: Examples without sound where an augmentation needs it.
+        """
+        return self._collate(examples, *batch_seeds(self.generator))
 
     def featurize(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Features of a batch of sound, augmented while training, on the device that the sound is on.
-
-        Args:
-            batch: `audio` (batch, samples), `num_samples` (batch,), and anything else.
-
-        Returns:
-            What a call without `defer_features` gives.
-        """
+        """What calls without `defer_features` give, made of what they give with it, on the device of the sound."""
         rest = dict(batch)
-        sound, lengths = rest.pop("audio"), rest.pop("num_samples").tolist()
+        sound, lengths, seed = rest.pop("audio"), rest.pop("num_samples").tolist(), rest.pop("feature_seed", None)
         waveforms = [wave[:length] for wave, length in zip(sound, lengths, strict=True)]
-        return self._change_features(self.feature_extractor.extract_batch(waveforms)) | rest
+        features = self.feature_extractor.extract_batch(waveforms)
+        return self._change_features(features, None if seed is None else int(seed)) | rest
 
-    def _change_features(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Spectrograms, changed and masked while training, and their mask."""
-        input_values, attention_mask = batch["input_values"], batch["attention_mask"].long()
-        if self.training:
+    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        """Augment the batches of the training loader, which only `train()` uses."""
+        replace_collator(train_dataloader, self, self.augment)
+
+    def _collate(
+        self, examples: list[dict[str, Any]], sound_seed: int | None = None, feature_seed: int | None = None
+    ) -> dict[str, torch.Tensor]:
+        """A batch, augmented where there are seeds."""
+        is_training = feature_seed is not None
+        labels = None if self.step_labels is not None else _stack_labels(examples)
+        if is_training and labels is not None and (self.mixup is not None or self.label_smoothing):
+            labels = self._soften(labels)
+        if "audio" in examples[0]:
+            sounds = [example["audio"] for example in examples]
+            waveforms = [self.feature_extractor.to_waveform(sound, index) for index, sound in enumerate(sounds)]
+            if is_training:
+                waveforms, labels = self._change_sound(waveforms, labels, seeded(sound_seed))
+            if self.defer_features:
+                lengths = torch.tensor([len(waveform) for waveform in waveforms])
+                batch = {"audio": pad_sequence(waveforms, batch_first=True), "num_samples": lengths}
+                if is_training:
+                    batch["feature_seed"] = torch.tensor(feature_seed)
+            else:
+                batch = self._change_features(self.feature_extractor.extract_batch(waveforms), feature_seed)
+        else:
+            self._check_features(examples[0], is_training)
+            features = [np.asarray(example["input_values"], dtype=np.float32) for example in examples]
+            batch = self._change_features(self.feature_extractor.pad_batch(features), feature_seed)
+        if self.step_labels is not None and "labels" in examples[0]:
+            mask = batch.get("attention_mask", batch["input_values"].new_ones(batch["input_values"].shape[:2]))
+            labels = self.step_labels([example["labels"] for example in examples], mask.long().sum(dim=1).tolist())
+        return batch if labels is None else {**batch, "labels": labels}
+
+    def _change_features(self, batch: dict[str, torch.Tensor], seed: int | None) -> dict[str, torch.Tensor]:
+        """Spectrograms, changed and masked where there is a seed, and their mask if they have one."""
+        batch = dict(batch)
+        if "attention_mask" in batch:
+            batch["attention_mask"] = batch["attention_mask"].long()
+        if seed is not None:
+            generator = seeded(seed)
             for transform in (*self.transforms, self.spec_mask):
                 if transform is not None:
-                    input_values = transform(input_values, attention_mask, self.generator)
-        return {"input_values": input_values, "attention_mask": attention_mask}
+                    batch["input_values"] = transform(batch["input_values"], batch.get("attention_mask"), generator)
+        return batch
+
+    def _change_sound(
+        self, waveforms: list[torch.Tensor], labels: torch.Tensor | None, generator: torch.Generator
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """Waveforms (samples,), changed in speed, cropped, mixed and made noisy, and their labels."""
+        for transform in (self.speed, self.crop):
+            if transform is not None:
+                waveforms = transform(waveforms, generator)
+        if self.mixup is not None:
+            if labels is None:
+                raise ValueError("mixup needs labels; the examples hold none")
+            waveforms, labels = self.mixup(waveforms, labels, generator)
+        if self.noise is not None:
+            waveforms = self.noise(waveforms, generator)
+        return waveforms, labels
 
     def _soften(self, labels: torch.Tensor) -> torch.Tensor:
         """Smoothed vectors over the labels; mixed afterwards they are what a smoothed mixture would be."""
@@ -145,63 +190,65 @@ class SpecMaskDataCollator(TrainerCallback):
         rest = torch.full_like(labels, 1 / self.num_labels if has_one_class else 1 / 2)
         return torch.lerp(labels, rest, self.label_smoothing)
 
-    def _change_sound(
-        self, clips: list[Any], labels: torch.Tensor | None
-    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-        """Waveforms (samples,), changed in speed, cropped, mixed and made noisy while training, and their labels."""
-        sounds = [torch.from_numpy(np.require(clip, requirements="CW")) for clip in clips]
-        waveforms = [pcm_to_float(sound, index) for index, sound in enumerate(sounds)]
-        for transform in (self.speed, self.crop):
-            if self.training and transform is not None:
-                waveforms = transform(waveforms, self.generator)
-        if self.training and self.mixup is not None:
-            if labels is None:
-                raise ValueError("mixup needs labels; the examples hold none")
-            waveforms, labels = self.mixup(waveforms, labels, self.generator)
-        if self.training and self.noise is not None:
-            waveforms = self.noise(waveforms, self.generator)
-        return waveforms, labels
-
-    def _refuse_features(self) -> None:
-        if self.training and any(x is not None for x in (self.speed, self.crop, self.mixup, self.noise)):
+    def _check_features(self, example: dict[str, Any], is_training: bool) -> None:
+        if "input_values" not in example:
+            raise ValueError(
+                f"the examples hold {[*example]}; expected 'audio' or 'input_values'. Trainer drops 'audio' unless "
+                "its arguments have remove_unused_columns=False"
+            )
+        if is_training and any(change is not None for change in (self.speed, self.crop, self.mixup, self.noise)):
             raise ValueError(
                 "speed, crop, mixup and noise work on sound; the examples hold 'input_values' but no 'audio'"
             )
 
-    # Trainer announces the end of an evaluation but not its start: `training` is taken back wherever one is due.
 
-    def on_init_end(self, args, state, control, **kwargs):
-        """A Trainer owns the collator now: augment only inside `train()`."""
-        self.training = False
+def replace_collator(loader: DataLoader, collator: Callable, other: Callable) -> None:
+    """Let a loader that Trainer prepared, and that nobody has iterated yet, collate by `other`.
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        """Augment, unless an evaluation comes first."""
-        self._in_train = True
-        self.training = not args.eval_on_start
-        if args.world_size > 1:
-            # The processes start with one seed, and would draw the same masks for their different clips.
-            torch.manual_seed(args.seed + args.process_index)
+    Args:
+        loader: As accelerate wraps it.
+        collator: What it collates by now, or Trainer's wrapper that drops columns does.
+        other: What takes its place.
 
-    def on_step_end(self, args, state, control, **kwargs):
-        """Stop augmenting for the evaluation that Trainer has decided on."""
-        self.training = not control.should_evaluate
+    Raises:
+        ValueError: The loader collates by something else.
+    """
+    loader = getattr(loader, "base_dataloader", loader)
+    present = getattr(loader, "collate_fn", None)
+    if present in (collator, other):
+        loader.collate_fn = other
+    elif getattr(present, "data_collator", None) in (collator, other):
+        present.data_collator = other
+    else:
+        raise ValueError(f"the training loader collates by {present!r}; expected data_collator={collator!r}")
 
-    def on_epoch_end(self, args, state, control, **kwargs):
-        """Stop augmenting for the evaluation that Trainer has decided on."""
-        self.training = not control.should_evaluate
 
-    def on_evaluate(self, args, state, control, **kwargs):
-        """Go on augmenting after an evaluation inside `train()`."""
-        self.training = self._in_train
+def pad_step_labels(labels: Sequence[Any], num_frames: Sequence[int]) -> torch.Tensor:
+    """Labels per step of clips of unequal length as one tensor, for `SpecMaskDataCollator(step_labels=...)`.
 
-    def on_train_end(self, args, state, control, **kwargs):
-        """Stop augmenting."""
-        self.training = self._in_train = False
+    Args:
+        labels: Of each clip, indices (steps,), or targets (steps, labels).
+        num_frames: Not used.
+
+    Returns:
+        Indices (batch, most steps), int64, padded with -100, or targets (batch, most steps, labels), float32, padded
+        with 0.
+    """
+    clips = [torch.as_tensor(np.asarray(clip)) for clip in labels]
+    if clips[0].ndim == 1:
+        return pad_sequence([clip.long() for clip in clips], batch_first=True, padding_value=-100)
+    return pad_sequence([clip.float() for clip in clips], batch_first=True)
 
 
 def _stack_labels(examples: list[dict[str, Any]]) -> torch.Tensor | None:
     """Indices as (batch,) int64, vectors over the labels as (batch, labels) float32; None without labels."""
     if "labels" not in examples[0]:
         return None
-    labels = torch.as_tensor(np.stack([np.asarray(example["labels"]) for example in examples]))
-    return labels.long() if labels.ndim == 1 and not labels.is_floating_point() else labels.float()
+    labels = [np.asarray(example["labels"]) for example in examples]
+    shapes = sorted({label.shape for label in labels})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"labels have the shapes {shapes}; expected one for all clips. Labels per step need step_labels"
+        )
+    stacked = torch.from_numpy(np.stack(labels))
+    return stacked.long() if stacked.ndim == 1 and not stacked.is_floating_point() else stacked.float()

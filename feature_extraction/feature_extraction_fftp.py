@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from .log_mel_fftp import log_mel_of_clips, num_frames, num_samples, window_leng
 
 logger = logging.get_logger(__name__)
 
-Waveform = np.ndarray | torch.Tensor | list[float]
+# One recording; also what `datasets` gives for it: torchcodec's AudioDecoder, or a dict with "array".
+Waveform = np.ndarray | torch.Tensor | list[float] | dict[str, Any] | Any
 
 # A 2-D array of more rows than this and at most this many columns is one recording laid out (samples, channels).
 MAX_CHANNELS = 8
@@ -70,6 +72,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         )
         if std <= 0:
             raise ValueError(f"std={std} must be positive")
+        if self.padding_side != "right":
+            raise ValueError(f"padding_side={self.padding_side!r}; the models expect padding on the right")
         self.num_mel_bins = num_mel_bins
         self.max_length = max_length
         self.mean = mean
@@ -97,7 +101,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         Args:
             raw_speech: One mono waveform (samples,) or a list of them; a 2-D array (batch, samples) is a batch. Floats
                 in [-1, 1]; int8, int16, int32 and uint8 are taken as PCM and divided by their full range. Clips
-                shorter than one window of 25 ms are padded with zeros to one window.
+                shorter than one window of 25 ms are padded with zeros to one window. A clip may also be what
+                `datasets` gives: an `AudioDecoder` of torchcodec, or a dict with "array" and "sampling_rate".
             sampling_rate: Rate of `raw_speech` in Hz, checked against the extractor's.
             padding: "longest" (or True), "max_length", or False for a list of unequal lengths.
             max_length: Frames to pad or truncate to, instead of the extractor's.
@@ -114,12 +119,14 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: Wrong rate, no clips, an empty clip, NaN or infinite samples, more than one channel.
         """
-        self._check_sampling_rate(sampling_rate)
+        clips = _as_clips(raw_speech)
+        if not all(_has_own_rate(clip) for clip in clips):
+            self._check_sampling_rate(sampling_rate)
         padding = self._check_padding(self.padding if padding is None else padding)
         max_length = self.max_length if max_length is None else max_length
         if max_length < 1:
             raise ValueError(f"max_length={max_length} must be at least one frame")
-        waveforms = self._to_waveforms(raw_speech, torch.device(device))
+        waveforms = self._to_waveforms(clips, torch.device(device))
         if self.truncation if truncation is None else truncation:
             limit = num_samples(max_length, self.sampling_rate)
             waveforms = [waveform[:limit] for waveform in waveforms]
@@ -133,7 +140,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             features, masks = _pad_rows(features, starts, counts, length, self.padding_value)
         else:
             features = [features[start : start + count] for start, count in zip(starts, counts, strict=True)]
-            masks = [torch.ones(count, dtype=torch.long) for count in counts]
+            masks = [features[0].new_ones(count, dtype=torch.long) for count in counts]
         encoded = {"input_values": features}
         if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
             encoded["attention_mask"] = masks
@@ -145,13 +152,14 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature(encoded)
 
     def extract_batch(self, waveforms: torch.Tensor | list[torch.Tensor]) -> BatchFeature:
-        """A call on sound that is at the extractor's rate, for a model: on its device, padded to the longest, masked.
+        """A call on sound that is at the extractor's rate, on its device, with the extractor's own settings.
 
         Args:
             waveforms: (samples,) each, or (batch, samples), on one device.
 
         Returns:
-            What a call returns with `return_tensors="pt"`.
+            What a call returns with `return_tensors="pt"`. Where `padding` is False, clips are padded to the longest
+            and masked: each counts as it does alone.
 
         Raises:
             ValueError: As a call does.
@@ -159,11 +167,53 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         return self(
             waveforms,
             sampling_rate=self.sampling_rate,
-            padding="longest",
-            return_attention_mask=True,
+            padding=self.padding or "longest",
+            return_attention_mask=self.return_attention_mask or not self.padding,
             return_tensors="pt",
             device=waveforms[0].device,
         )
+
+    def pad_batch(self, features: list[np.ndarray]) -> BatchFeature:
+        """The batch that `extract_batch` makes, from features that a call made with `padding=False`.
+
+        Args:
+            features: (frames, mel bins) each, normalised.
+        """
+        padding = self.padding or "longest"
+        limit = self.max_length if self.truncation or padding == "max_length" else None
+        return self.pad(
+            {"input_values": features},
+            padding=padding,
+            max_length=limit,
+            truncation=self.truncation,
+            pad_to_multiple_of=self.pad_to_multiple_of,
+            return_attention_mask=self.return_attention_mask or not self.padding,
+            return_tensors="pt",
+        )
+
+    def to_waveform(self, clip: Waveform, index: int = 0, device: str | torch.device = "cpu") -> torch.Tensor:
+        """A clip in any form that calls take as samples (samples,), float32, of at least one; no gradient reaches it.
+
+        Args:
+            clip: One recording.
+            index: Its place in the batch, for messages.
+            device: Where to.
+
+        Raises:
+            ValueError: Another rate than the extractor's, more than one channel, no samples, or an unknown type.
+        """
+        clip = self._read_samples(clip, index)
+        if not isinstance(clip, torch.Tensor):
+            # torch shares memory with arrays; it warns where that is read-only, as in data sets, and refuses reversed.
+            clip = np.require(clip, requirements="CW")
+        samples = torch.as_tensor(clip, device=device).detach()
+        if samples.ndim != 1:
+            raise ValueError(
+                f"clip {index} has shape {tuple(samples.shape)}; expected one channel, (samples,): mix it down first"
+            )
+        if not len(samples):
+            raise ValueError(f"clip {index} is empty: expected at least one sample")
+        return pcm_to_float(samples, index)
 
     def normalize(self, features: torch.Tensor) -> torch.Tensor:
         """Map log-mel energies to the space that the models see: (x - mean) / (2 std)."""
@@ -231,41 +281,57 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"padding={padding!r} is unknown; expected 'longest', 'max_length' or False")
         return str(padding)
 
-    def _to_waveforms(self, raw_speech: Waveform | list[Waveform], device: torch.device) -> list[torch.Tensor]:
+    def _to_waveforms(self, clips: list[Waveform], device: torch.device) -> list[torch.Tensor]:
         """Checked float32 waveforms, each at least one window long."""
-        if isinstance(raw_speech, (np.ndarray, torch.Tensor)):
-            if raw_speech.ndim == 2 and raw_speech.shape[1] <= MAX_CHANNELS < raw_speech.shape[0]:
-                raise ValueError(
-                    f"an array of shape {tuple(raw_speech.shape)} looks like (samples, channels); expected mono "
-                    "sound: (samples,), or (batch, samples)"
-                )
-            clips = list(raw_speech) if raw_speech.ndim > 1 else [raw_speech]
-        else:
-            is_batch = len(raw_speech) > 0 and not isinstance(raw_speech[0], (int, float, np.number))
-            clips = raw_speech if is_batch else [raw_speech]
         if not len(clips):
             raise ValueError("no clips: expected at least one waveform, got an empty batch")
-        waveforms = [self._to_waveform(clip, index, device) for index, clip in enumerate(clips)]
+        waveforms = [self.to_waveform(clip, index, device) for index, clip in enumerate(clips)]
         # A sum is finite only where all samples are (one that overflowed is looked at again), and is much faster; one
         # look at all sums waits for a GPU once.
         if not torch.stack([waveform.sum() for waveform in waveforms]).isfinite().all():
             _refuse_not_finite(waveforms)
-        return waveforms
+        shortest = window_length(self.sampling_rate)
+        return [
+            torch.nn.functional.pad(waveform, (0, shortest - len(waveform))) if len(waveform) < shortest else waveform
+            for waveform in waveforms
+        ]
 
-    def _to_waveform(self, clip: Waveform, index: int, device: torch.device) -> torch.Tensor:
-        if not isinstance(clip, torch.Tensor):
-            # torch shares memory with arrays; it warns where that is read-only, as in data sets, and refuses reversed.
-            clip = np.require(clip, requirements="CW")
-        samples = torch.as_tensor(clip, device=device)
-        if samples.ndim != 1:
+    def _read_samples(self, clip: Waveform, index: int) -> np.ndarray | torch.Tensor | list[float]:
+        """The samples of a clip that knows its own rate, or the clip itself."""
+        if not _has_own_rate(clip):
+            return clip
+        if isinstance(clip, dict):
+            samples, rate = clip["array"], clip["sampling_rate"]
+        else:
+            decoded = clip.get_all_samples()
+            samples, rate = decoded.data, decoded.sample_rate
+            samples = samples[0] if samples.shape[0] == 1 else samples
+        if rate != self.sampling_rate:
             raise ValueError(
-                f"clip {index} has shape {tuple(samples.shape)}; expected one channel, (samples,): mix it down first"
+                f"clip {index} is at {rate} Hz, this feature extractor expects {self.sampling_rate} Hz; in `datasets` "
+                f"cast_column(..., Audio(sampling_rate={self.sampling_rate})) resamples"
             )
-        if not len(samples):
-            raise ValueError(f"clip {index} is empty: expected at least one sample")
-        samples = pcm_to_float(samples, index)
-        missing = window_length(self.sampling_rate) - len(samples)
-        return torch.nn.functional.pad(samples, (0, missing)) if missing > 0 else samples
+        return samples
+
+
+def _has_own_rate(clip: Waveform) -> bool:
+    """Whether a clip is an AudioDecoder of torchcodec, or a dict with samples and their rate."""
+    return hasattr(clip, "get_all_samples") or (isinstance(clip, dict) and {"array", "sampling_rate"} <= clip.keys())
+
+
+def _as_clips(raw_speech: Waveform | list[Waveform]) -> list[Waveform]:
+    """One recording or several, as a list."""
+    if _has_own_rate(raw_speech):
+        return [raw_speech]
+    if isinstance(raw_speech, (np.ndarray, torch.Tensor)):
+        if raw_speech.ndim == 2 and raw_speech.shape[1] <= MAX_CHANNELS < raw_speech.shape[0]:
+            raise ValueError(
+                f"an array of shape {tuple(raw_speech.shape)} looks like (samples, channels); expected mono "
+                "sound: (samples,), or (batch, samples)"
+            )
+        return list(raw_speech) if raw_speech.ndim > 1 else [raw_speech]
+    is_batch = len(raw_speech) > 0 and not isinstance(raw_speech[0], (int, float, np.number))
+    return list(raw_speech) if is_batch else [raw_speech]
 
 
 def _refuse_not_finite(waveforms: list[torch.Tensor]) -> None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .randomness import integers, uniform
+
 # Highest localized band as a share of the mel bins: above half of them a mask would no longer be local.
 MAX_BAND_SHARE = 0.5
 
@@ -23,10 +25,10 @@ def fill_with_mean(input_values: torch.Tensor, masks: torch.Tensor, is_valid: to
         masks: (batch, frames, mel bins), true where a cell is masked.
         is_valid: Real frames, (batch, frames), bool.
     """
-    weights = is_valid[..., None].to(input_values.dtype)
-    cells = weights.sum(dim=(1, 2)).clamp(min=1) * input_values.shape[-1]
-    mean = (input_values * weights).sum(dim=(1, 2)) / cells
-    return torch.where(masks, mean[:, None, None], input_values)
+    cells = is_valid.sum(dim=1).clamp(min=1) * input_values.shape[-1]
+    # In float32: sums over a clip are beyond float16.
+    sums = input_values.masked_fill(~is_valid[..., None], 0.0).sum(dim=(1, 2), dtype=torch.float32)
+    return torch.where(masks, (sums / cells)[:, None, None].to(input_values.dtype), input_values)
 
 
 class SpectrogramMask:
@@ -157,7 +159,7 @@ class SpecMask(SpectrogramMask):
         budget = self.budget * lengths.clamp(max=self.max_length) // self.max_length
         # The small number keeps a share of exactly n frames at n despite binary fractions such as 0.7.
         full_frames = (budget.double() * self.full_share / self.num_mel_bins + 1e-9).long()
-        phase = torch.randint(self._starts_per_patch, lengths.shape, generator=generator)
+        phase = integers(lengths.shape, generator, 0, self._starts_per_patch)
 
         full_rank, _ = self._frame_ranks(is_valid, phase, generator)
         is_full = _take_frames(full_rank, is_valid, torch.ones_like(full_rank), full_frames)
@@ -167,7 +169,7 @@ class SpecMask(SpectrogramMask):
         low, height = self._draw_bands(owner, is_free, local_budget, generator)
         is_local = _take_frames(local_rank, is_free, height, local_budget)
 
-        bins = torch.arange(self.num_mel_bins)
+        bins = torch.arange(self.num_mel_bins, device="cpu")
         in_band = (bins >= low[..., None]) & (bins < (low + height)[..., None])
         masks = is_full[..., None] | (is_local[..., None] & in_band)
         return masks.to(input_values.device)
@@ -195,16 +197,16 @@ class SpecMask(SpectrogramMask):
             covers (with a stride larger than a patch) rank behind all others.
         """
         batch, num_frames = is_valid.shape
-        places = torch.arange(-(-num_frames // self.time_stride))
+        places = torch.arange(-(-num_frames // self.time_stride), device="cpu")
         starts = places * self.time_stride
-        order = torch.rand(batch, len(places), generator=generator)
+        order = uniform((batch, len(places)), generator)
         order += (places % self._starts_per_patch != phase).float()
         order += 2.0 * (starts + self.patch_frames > is_valid.sum(dim=1, keepdim=True))
         rank = order.argsort(dim=1).argsort(dim=1)
 
-        frames = torch.arange(num_frames)
+        frames = torch.arange(num_frames, device="cpu")
         nearest = frames // self.time_stride
-        best_rank = torch.full((batch, num_frames), 2 * len(places))
+        best_rank = torch.full((batch, num_frames), 2 * len(places), device="cpu")
         best_place = nearest.expand_as(best_rank)
         for back in range(self._starts_per_patch):
             place = (nearest - back).clamp(min=0)
@@ -224,8 +226,8 @@ class SpecMask(SpectrogramMask):
         they grow towards the whole axis by the same share each.
         """
         highest = max(1, int(self.num_mel_bins * MAX_BAND_SHARE))
-        height = torch.randint(1, highest + 1, owner.shape, generator=generator).gather(1, owner)
-        position = torch.rand(owner.shape, generator=generator).gather(1, owner)
+        height = integers(owner.shape, generator, 1, highest + 1).gather(1, owner)
+        position = uniform(owner.shape, generator).gather(1, owner)
         drawn = (height * is_free).sum(dim=1, keepdim=True)
         room = (self.num_mel_bins * is_free).sum(dim=1, keepdim=True) - drawn
         growth = ((budget - drawn) / room.clamp(min=1)).clamp(min=0, max=1)
@@ -259,17 +261,18 @@ class SpecAugment(SpectrogramMask):
         batch, num_frames, num_bins = input_values.shape
         is_valid = valid_frames(input_values, attention_mask).cpu()
         in_time = self._draw_band(is_valid.sum(dim=1), self.max_frames, num_frames, generator)
-        in_frequency = self._draw_band(torch.full((batch,), num_bins), self.max_bins, num_bins, generator)
+        heights = torch.full((batch,), num_bins, device="cpu")
+        in_frequency = self._draw_band(heights, self.max_bins, num_bins, generator)
         masks = (in_time[:, :, None] | in_frequency[:, None, :]) & is_valid[..., None]
         return masks.to(input_values.device)
 
     @staticmethod
     def _draw_band(lengths: torch.Tensor, limit: int, size: int, generator: torch.Generator | None) -> torch.Tensor:
         """A run of up to `limit` places somewhere in the first `lengths` of `size` places; (batch, size), bool."""
-        position = torch.rand(2, len(lengths), generator=generator)
+        position = uniform((2, len(lengths)), generator)
         width = (position[0] * (lengths.clamp(max=limit) + 1)).long()
         start = (position[1] * (lengths - width + 1)).long()
-        places = torch.arange(size)
+        places = torch.arange(size, device="cpu")
         return (places >= start[:, None]) & (places < (start + width)[:, None])
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from .randomness import integers, uniform
 from .spec_mask import valid_frames
 
 
@@ -45,7 +46,7 @@ class TimeRoll(SpectrogramTransform):
         self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
     ) -> dict[str, torch.Tensor]:
         """Frames to roll by, (batch,)."""
-        return {"shift": torch.randint(-self.max_frames, self.max_frames + 1, lengths.shape, generator=generator)}
+        return {"shift": integers(lengths.shape, generator, -self.max_frames, self.max_frames + 1)}
 
     def apply(self, input_values: torch.Tensor, lengths: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """Frame t comes from t - shift, modulo the clip's length."""
@@ -64,8 +65,8 @@ class UniformNoise(SpectrogramTransform):
         self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
     ) -> dict[str, torch.Tensor]:
         """Noise, (batch, frames, mel bins)."""
-        amplitude = self.max_amplitude * torch.rand(len(lengths), 1, 1, generator=generator)
-        return {"noise": amplitude * torch.rand(input_values.shape, generator=generator)}
+        amplitude = uniform((len(lengths), 1, 1), generator, high=self.max_amplitude)
+        return {"noise": amplitude * uniform(input_values.shape, generator)}
 
     def apply(self, input_values: torch.Tensor, lengths: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Add the noise."""
@@ -82,7 +83,7 @@ class RandomGain(SpectrogramTransform):
         self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
     ) -> dict[str, torch.Tensor]:
         """Offsets, (batch, 1, 1)."""
-        return {"offset": self.max_offset * (2 * torch.rand(len(lengths), 1, 1, generator=generator) - 1)}
+        return {"offset": uniform((len(lengths), 1, 1), generator, -self.max_offset, self.max_offset)}
 
     def apply(self, input_values: torch.Tensor, lengths: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
         """Add the offsets."""
@@ -107,16 +108,16 @@ class FilterAugment(SpectrogramTransform):
         self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
     ) -> dict[str, torch.Tensor]:
         """Ends of the pieces, shares of the mel axis, and the offsets there; (batch, pieces + 1) each."""
-        inner = torch.rand(len(lengths), self.num_bands - 1, generator=generator).sort(dim=1).values
-        offset = self.max_offset * (2 * torch.rand(len(lengths), self.num_bands + 1, generator=generator) - 1)
-        ends = torch.zeros(len(lengths), 1)
+        inner = uniform((len(lengths), self.num_bands - 1), generator).sort(dim=1).values
+        offset = uniform((len(lengths), self.num_bands + 1), generator, -self.max_offset, self.max_offset)
+        ends = torch.zeros(len(lengths), 1, device="cpu")
         return {"position": torch.cat((ends, inner, ends + 1), dim=1), "offset": offset}
 
     def apply(
         self, input_values: torch.Tensor, lengths: torch.Tensor, position: torch.Tensor, offset: torch.Tensor
     ) -> torch.Tensor:
         """Add the offsets, interpolated linearly between the ends of each piece."""
-        bins = torch.linspace(0, 1, input_values.shape[-1]).expand(len(position), -1).contiguous()
+        bins = torch.linspace(0, 1, input_values.shape[-1], device="cpu").expand(len(position), -1).contiguous()
         right = torch.searchsorted(position, bins, right=True).clamp(1, position.shape[1] - 1)
         start, end = (position.gather(1, right - 1), position.gather(1, right))
         share = (bins - start) / (end - start).clamp(min=1e-6)
@@ -145,12 +146,12 @@ class Stretch(SpectrogramTransform):
         shape = (len(lengths), 1)
 
         def factor(largest: float) -> torch.Tensor:
-            return torch.exp(math.log1p(largest) * (2 * torch.rand(shape, generator=generator) - 1))
+            return torch.exp(uniform(shape, generator, -math.log1p(largest), math.log1p(largest)))
 
         return {
             "time_factor": factor(self.max_time),
             "frequency_factor": factor(self.max_frequency),
-            "anchor": torch.rand(shape, generator=generator),
+            "anchor": uniform(shape, generator),
         }
 
     def apply(

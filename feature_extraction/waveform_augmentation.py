@@ -1,8 +1,7 @@
 """Augmentation of waveforms for training.
 
 Every transform draws its parameters from a generator in `draw` and applies them in `apply`; calling it does both. None
-writes into its input. `generator=None` is torch's default generator, which `DataLoader` seeds for each worker and
-epoch and which Trainer saves in its checkpoints.
+writes into its input. `generator=None` is torch's default generator.
 """
 
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import soxr
 import torch
+
+from .randomness import integers, uniform
 
 
 class WaveformTransform:
@@ -37,7 +38,7 @@ class RandomCrop(WaveformTransform):
 
     def draw(self, lengths: list[int], generator: torch.Generator | None = None) -> list[int]:
         """First sample to keep of clips of these lengths."""
-        position = torch.rand(len(lengths), generator=generator).tolist()
+        position = uniform((len(lengths),), generator).tolist()
         return [int(p * (max(0, n - self.num_samples) + 1)) for p, n in zip(position, lengths, strict=True)]
 
     def apply(self, waveforms: list[torch.Tensor], starts: list[int]) -> list[torch.Tensor]:
@@ -53,8 +54,8 @@ class SpeedPerturb(WaveformTransform):
 
     def draw(self, lengths: list[int], generator: torch.Generator | None = None) -> list[float]:
         """Factors for clips of these lengths; above 1 is faster."""
-        position = torch.rand(len(lengths), generator=generator, dtype=torch.float64)
-        return (1 + self.max_change * (2 * position - 1)).tolist()
+        low, high = 1 - self.max_change, 1 + self.max_change
+        return uniform((len(lengths),), generator, low, high, dtype=torch.float64).tolist()
 
     def apply(self, waveforms: list[torch.Tensor], factors: list[float]) -> list[torch.Tensor]:
         """Resample each waveform (samples,) to `samples / factor`."""
@@ -79,12 +80,12 @@ class Mixup:
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Partner and own weight of each clip, both (batch,); the weight is 1 where a clip stays as it is."""
-        partner = torch.randperm(batch_size, generator=generator)
-        is_mixed = torch.rand(batch_size, generator=generator) < self.probability
+        partner = torch.randperm(batch_size, generator=generator, device="cpu")
+        is_mixed = uniform((batch_size,), generator) < self.probability
         # torch's Beta distribution takes no generator; numpy's does, seeded from ours.
-        seed = int(torch.randint(2**62, (), generator=generator))
+        seed = int(integers((), generator, 0, 2**62))
         weight = torch.from_numpy(np.random.default_rng(seed).beta(self.alpha, self.alpha, batch_size)).float()
-        return partner, torch.where(is_mixed, weight, torch.ones(()))
+        return partner, weight.where(is_mixed, 1.0)
 
     def apply(
         self, waveforms: list[torch.Tensor], labels: torch.Tensor, partner: torch.Tensor, weight: torch.Tensor
@@ -127,15 +128,15 @@ class ColoredNoise(WaveformTransform):
 
     def draw(self, lengths: list[int], generator: torch.Generator | None = None) -> list[torch.Tensor | None]:
         """Noise (samples,) for clips of these lengths if their power were 1; None where there is no noise."""
-        has_noise = torch.rand(len(lengths), generator=generator) < self.probability
+        has_noise = uniform((len(lengths),), generator) < self.probability
         return [self._draw_one(n, generator) if drawn else None for n, drawn in zip(lengths, has_noise, strict=True)]
 
     def _draw_one(self, length: int, generator: torch.Generator | None) -> torch.Tensor:
-        position = torch.rand(2, generator=generator).tolist()
-        snr = self.min_snr + position[0] * (self.max_snr - self.min_snr)
-        exponent = self.min_exponent + position[1] * (self.max_exponent - self.min_exponent)
-        frequency = torch.arange(length // 2 + 1).clamp(min=1)
-        spectrum = torch.randn(len(frequency), 2, generator=generator) * frequency[:, None] ** (-exponent / 2)
+        snr = uniform((), generator, self.min_snr, self.max_snr).item()
+        exponent = uniform((), generator, self.min_exponent, self.max_exponent).item()
+        frequency = torch.arange(length // 2 + 1, device="cpu").clamp(min=1)
+        spectrum = torch.randn(len(frequency), 2, generator=generator, device="cpu")
+        spectrum *= frequency[:, None] ** (-exponent / 2)
         spectrum[0] = 0.0
         noise = torch.fft.irfft(torch.view_as_complex(spectrum), n=length)
         return noise * (10 ** (-snr / 20) / noise.square().mean().sqrt().clamp(min=1e-12))

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,6 +65,20 @@ def shared_dataset():
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def decoder_class():
+    """A stand-in for torchcodec's AudioDecoder, which `datasets` gives for sound; its data is (channels, samples)."""
+
+    class AudioDecoder:
+        def __init__(self, sound, rate):
+            self.samples = SimpleNamespace(data=torch.as_tensor(np.atleast_2d(sound)), sample_rate=rate)
+
+        def get_all_samples(self):
+            return self.samples
+
+    return AudioDecoder
 
 
 @pytest.fixture

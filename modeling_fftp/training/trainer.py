@@ -5,16 +5,24 @@ import re
 from pathlib import Path
 
 import torch
+from datasets import Dataset, List
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import SaveStrategy
 
+from feature_extraction import SpecMaskDataCollator
+from feature_extraction.collator import replace_collator
+
 from .class_balanced_sampler import ClassBalancedSampler
+from .clips import clip_lengths
 from .weight_averaging import WeightAveraging
 
 # Parameters beside biases and norms that weight decay would only pull away from where they belong: the scan's decay
 # rates and skip weights (mamba-ssm marks them so), positions and class tokens.
 UNDECAYED = ("A_log", "A_log_reverse", "D", "position_embeddings.weight", "cls_token", "distillation_token")
+# Values of `train_sampling_strategy` that need lengths.
+GROUPING = ("group_by_length", "batch_rebalance")
 # Trainer writes this file of a checkpoint last.
 LAST_OF_CHECKPOINT = "trainer_state.json"
 
@@ -22,7 +30,8 @@ LAST_OF_CHECKPOINT = "trainer_state.json"
 class FFTPTrainer(Trainer):
     """Trainer that decays weights only, draws rare classes more often, and averages weights, as asked.
 
-    Sound that `SpecMaskDataCollator` leaves to it becomes features on the training device.
+    A `SpecMaskDataCollator` augments the batches of training, and no others. Sound that it leaves to the trainer
+    becomes features on the training device.
 
     Args:
         *args: As for `Trainer`.
@@ -56,11 +65,35 @@ class FFTPTrainer(Trainer):
         names = super().get_decay_parameter_names(model)
         return [name for name in names if not f".{name}".endswith(tuple(f".{ending}" for ending in UNDECAYED))]
 
+    def get_train_dataloader(self) -> DataLoader:
+        """The only loader whose batches are augmented."""
+        loader = super().get_train_dataloader()
+        if isinstance(self.data_collator, SpecMaskDataCollator):
+            replace_collator(loader, self.data_collator, self.data_collator.augment)
+        return loader
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        # What the collator makes input_values of.
+        if "audio" not in self._signature_columns:
+            self._signature_columns.append("audio")
+
     def _get_train_sampler(self, train_dataset=None):
-        if not self.class_balanced:
-            return super()._get_train_sampler(train_dataset)
         dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not self.class_balanced:
+            return super()._get_train_sampler(self._only_lengths(dataset))
         return ClassBalancedSampler(torch.as_tensor(dataset["labels"][:]), self.args.seed)
+
+    def _get_eval_sampler(self, eval_dataset):
+        return super()._get_eval_sampler(self._only_lengths(eval_dataset))
+
+    def _only_lengths(self, dataset):
+        """Lengths of decoded clips in place of the clips, for samplers that group by length; others as they are."""
+        column = self.args.length_column_name
+        is_decoded = isinstance(dataset, Dataset) and isinstance(dataset.features.get("audio"), List)
+        if self.args.train_sampling_strategy not in GROUPING or not is_decoded or column in dataset.column_names:
+            return dataset
+        return Dataset.from_dict({column: clip_lengths(dataset)})
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Train; `resume_from_checkpoint=True` goes on from the last checkpoint that was written to its end."""

@@ -1,25 +1,22 @@
-"""SpecMaskDataCollator in a plain Trainer: masks while training, none in evaluation."""
+"""SpecMaskDataCollator: padding, augmentation, labels; `test_collator_in_trainers.py` has it in Trainers."""
 
-from types import SimpleNamespace
+import itertools
 
 import numpy as np
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from torch.utils.data import DataLoader
 
-from feature_extraction import FFTPFeatureExtractor, SpecMask, SpecMaskDataCollator
-from feature_extraction.spectrogram_augmentation import TimeRoll
+from feature_extraction import (
+    FFTPFeatureExtractor,
+    SpecAugment,
+    SpecMask,
+    SpecMaskDataCollator,
+    pad_step_labels,
+)
+from feature_extraction.spectrogram_augmentation import FilterAugment, RandomGain, Stretch, TimeRoll, UniformNoise
 from feature_extraction.waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
-from modeling_fftp import FFTPForAudioClassification
-
-
-class Recording(SpecMaskDataCollator):
-    """Remembers whether each batch was augmented."""
-
-    def __call__(self, examples):
-        batch = super().__call__(examples)
-        self.log.append((examples[0]["split"], self.training))
-        return batch
+from modeling_fftp.events_fftp import EventLabels, events_to_labels
 
 
 @pytest.fixture
@@ -34,9 +31,7 @@ def examples():
 def test_masks_only_while_training(make_config, extractor, examples, generator):
     config = make_config()
     collator = SpecMaskDataCollator(extractor, SpecMask.from_config(config, 0.3), generator=generator)
-    masked = collator(examples)
-    collator.training = False
-    plain = collator(examples)
+    masked, plain = collator.augment(examples), collator(examples)
     expected = extractor([example["audio"] for example in examples], sampling_rate=16000, return_tensors="pt")
     assert (plain["input_values"] == expected["input_values"]).all()
     assert (masked["attention_mask"] == plain["attention_mask"]).all()
@@ -53,12 +48,12 @@ def test_features_as_input(make_config, extractor, examples):
         }
         for example in examples
     ]
-    collator = SpecMaskDataCollator(extractor, training=False)
+    collator = SpecMaskDataCollator(extractor)
     for from_features, from_audio in zip(collator(features).values(), collator(examples).values(), strict=True):
         torch.testing.assert_close(from_features, from_audio, atol=1e-5, rtol=0)
     lists = [{"input_values": example["input_values"].tolist(), "labels": example["labels"]} for example in features]
     torch.testing.assert_close(collator(lists)["input_values"], collator(features)["input_values"])
-    padded = SpecMaskDataCollator(FFTPFeatureExtractor(pad_to_multiple_of=64), training=False)(features)
+    padded = SpecMaskDataCollator(FFTPFeatureExtractor(pad_to_multiple_of=64))(features)
     assert padded["input_values"].shape == (4, 128, 128)
 
 
@@ -73,21 +68,19 @@ def test_labels(extractor, examples):
 
 def test_mixup_makes_distributions(extractor, examples, generator):
     collator = SpecMaskDataCollator(extractor, mixup=Mixup(probability=1.0), num_labels=4, generator=generator)
-    labels = collator(examples)["labels"]
+    labels = collator.augment(examples)["labels"]
     assert labels.shape == (4, 4)
     torch.testing.assert_close(labels.sum(dim=1), torch.ones(4))
     assert ((labels > 0) & (labels < 1)).any()
-    collator.training = False
     assert collator(examples)["labels"].tolist() == [0, 1, 2, 3]
 
 
 def test_label_smoothing(extractor, examples):
     collator = SpecMaskDataCollator(extractor, label_smoothing=0.2, num_labels=4)
     expected = torch.full((4, 4), 0.05) + 0.8 * torch.eye(4)
-    torch.testing.assert_close(collator(examples)["labels"], expected)
+    torch.testing.assert_close(collator.augment(examples)["labels"], expected)
     several = [{**example, "labels": [0.0, 1.0, 1.0, 0.0]} for example in examples]
-    torch.testing.assert_close(collator(several)["labels"], torch.tensor([[0.1, 0.9, 0.9, 0.1]]).expand(4, 4))
-    collator.training = False
+    torch.testing.assert_close(collator.augment(several)["labels"], torch.tensor([[0.1, 0.9, 0.9, 0.1]]).expand(4, 4))
     assert collator(examples)["labels"].tolist() == [0, 1, 2, 3]
 
 
@@ -97,7 +90,7 @@ def test_smoothed_mixtures_are_mixed_smooth_labels(extractor, examples):
             extractor, mixup=Mixup(probability=1.0), label_smoothing=smoothing, num_labels=4,
             generator=torch.Generator().manual_seed(0),
         )  # fmt: skip
-        return collator(examples)["labels"]
+        return collator.augment(examples)["labels"]
 
     torch.testing.assert_close(labels(0.2), 0.8 * labels(0.0) + 0.05)
 
@@ -109,7 +102,7 @@ def test_generator_decides(make_config, extractor, examples):
             mixup=Mixup(), noise=ColoredNoise(), num_labels=4, transforms=[TimeRoll()],
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
-        return collator(examples)["input_values"]
+        return collator.augment(examples)["input_values"]
 
     assert (batch(1) == batch(1)).all()
     assert (batch(1) != batch(2)).any()
@@ -122,32 +115,24 @@ def test_deferred_features_are_those_of_a_single_call(make_config, extractor, ex
             generator=torch.Generator().manual_seed(0), defer_features=defer_features,
         )  # fmt: skip
 
-    expected = build(False)(examples)
-    collator = build(True)
-    sound = collator(examples)
-    assert {name: tuple(value.shape) for name, value in sound.items()} == {
-        "audio": (4, 16000), "num_samples": (4,), "labels": (4, 4),
-    }  # fmt: skip
-    batch = collator.featurize(sound)
-    assert batch.keys() == expected.keys()
-    for name in expected:
-        assert torch.equal(batch[name], expected[name])
-    assert sound.keys() == {"audio", "num_samples", "labels"}
-
-
-def test_processes_draw_for_themselves(extractor):
-    def drawn(process_index):
-        torch.manual_seed(0)
-        arguments = SimpleNamespace(world_size=2, process_index=process_index, seed=5, eval_on_start=False)
-        SpecMaskDataCollator(extractor).on_train_begin(arguments, None, None)
-        return torch.rand(1)
-
-    assert drawn(0) != drawn(1)
+    deferring = build(True)
+    for deferred, expected in (
+        (deferring.augment(examples), build(False).augment(examples)),
+        (deferring(examples), build(False)(examples)),
+    ):
+        assert deferred["audio"].shape == (4, 16000)
+        assert deferred["num_samples"].shape == (4,)
+        names = deferred.keys()
+        batch = deferring.featurize(deferred)
+        assert batch.keys() == expected.keys()
+        for name in expected:
+            assert torch.equal(batch[name], expected[name])
+        assert deferred.keys() == names
 
 
 def test_integer_sound_is_scaled_as_by_the_extractor(extractor, speech):
     pcm = (speech * 32767).astype(np.int16)
-    batch = SpecMaskDataCollator(extractor, training=False)([{"audio": pcm}])
+    batch = SpecMaskDataCollator(extractor)([{"audio": pcm}])
     expected = extractor(pcm, sampling_rate=16000, return_tensors="pt")
     assert torch.equal(batch["input_values"], expected["input_values"])
 
@@ -160,43 +145,140 @@ def test_misuse_is_refused(extractor, examples):
         SpecMaskDataCollator(extractor, label_smoothing=1.5, num_labels=2)
     features = [{"input_values": np.zeros((10, 128), np.float32), "labels": 0}]
     with pytest.raises(ValueError, match="speed, crop, mixup and noise work on sound"):
-        SpecMaskDataCollator(extractor, mixup=Mixup(), num_labels=2)(features)
+        SpecMaskDataCollator(extractor, mixup=Mixup(), num_labels=2).augment(features)
     with pytest.raises(ValueError, match="mixup needs labels"):
-        SpecMaskDataCollator(extractor, mixup=Mixup(), num_labels=2)([{"audio": examples[0]["audio"]}])
+        SpecMaskDataCollator(extractor, mixup=Mixup(), num_labels=2).augment([{"audio": examples[0]["audio"]}])
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("strategy", ["epoch", "steps"])
-def test_plain_trainer_evaluates_without_masks(make_config, examples, tmp_path, workers, strategy):
-    config = make_config()
-    extractor = FFTPFeatureExtractor()
-    collator = Recording(extractor, SpecMask.from_config(config, 0.5))
-    collator.log = []
-    arguments = TrainingArguments(
-        tmp_path, num_train_epochs=2, per_device_train_batch_size=1, eval_strategy=strategy, eval_steps=3,
-        save_strategy="no", remove_unused_columns=False, dataloader_num_workers=workers, use_cpu=True,
-        eval_on_start=True, report_to="none", disable_tqdm=True,
-    )  # fmt: skip
-    model = FFTPForAudioClassification(config)
-    train = [{**example, "split": "train"} for example in examples]
-    validation = [{**example, "split": "validation"} for example in examples]
-    trainer = Trainer(
-        model, arguments, data_collator=collator, train_dataset=train, eval_dataset=validation, callbacks=[collator]
+def test_settings_of_the_extractor_are_those_of_the_batch(examples):
+    extractor = FFTPFeatureExtractor(
+        max_length=80, padding="max_length", truncation=True, padding_value=0.5, return_attention_mask=False
     )
-    trainer.evaluate()
-    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
-    trainer.train()
-    after = trainer.evaluate()["eval_loss"]
-    if not workers:
-        assert set(collator.log) == {("train", True), ("validation", False)}
-    with torch.no_grad():
-        model.eval()
-        clean = [
-            model(
-                **extractor(e["audio"], sampling_rate=16000, return_tensors="pt"), labels=torch.tensor([e["labels"]])
-            ).loss
-            for e in examples
-        ]
-    assert after == pytest.approx(torch.stack(clean).mean().item(), abs=1e-4)
-    in_training = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry][len(losses) :]
-    assert len(in_training) >= 3
+    expected = extractor([example["audio"] for example in examples], sampling_rate=16000, return_tensors="pt")
+    assert expected.keys() == {"input_values"}
+    collator = SpecMaskDataCollator(extractor)
+    features = [
+        {"input_values": extractor(example["audio"], sampling_rate=16000, padding=False)["input_values"][0]}
+        for example in examples
+    ]
+    for batch in (collator(examples), collator(features)):
+        assert "attention_mask" not in batch
+        torch.testing.assert_close(batch["input_values"], expected["input_values"], atol=1e-5, rtol=0)
+    masked = SpecMaskDataCollator(extractor, SpecAugment(48, 48)).augment(examples)
+    assert masked["input_values"].shape == expected["input_values"].shape
+    assert "attention_mask" not in masked
+
+
+def test_nothing_augmented_is_forgotten(examples, extractor):
+    """Every setting changes what `augment` gives, and nothing of what a call gives."""
+    plain = SpecMaskDataCollator(extractor)(examples)
+    settings = {
+        "spec_mask": SpecAugment(48, 48), "speed": SpeedPerturb(0.3), "crop": RandomCrop(4000),
+        "mixup": Mixup(probability=1.0), "noise": ColoredNoise(1.0), "label_smoothing": 0.1,
+        "transforms": [TimeRoll()],
+    }  # fmt: skip
+    for name, value in settings.items():
+        collator = SpecMaskDataCollator(extractor, num_labels=4, **{name: value})
+        torch.manual_seed(1)
+        augmented = collator.augment(examples)
+        same = [torch.equal(augmented[key], plain[key]) for key in plain if augmented[key].shape == plain[key].shape]
+        assert same != [True] * 3, name
+        for key, expected in collator(examples).items():
+            assert torch.equal(expected, plain[key]), name
+
+
+def test_labels_per_step(make_config, extractor, examples):
+    config = make_config(problem_type="multi_label_classification")
+    steps = [int(config.time_patches(98)), int(config.time_patches(54)), 1, int(config.time_patches(73))]
+    collator = SpecMaskDataCollator(extractor, SpecMask.from_config(config, 0.2), step_labels=pad_step_labels)
+    indices = [{**example, "labels": np.arange(n) % 4} for example, n in zip(examples, steps, strict=True)]
+    batch = collator.augment(indices)["labels"]
+    assert batch.shape == (4, steps[0])
+    assert batch.dtype == torch.int64
+    assert batch[2].tolist() == [0] + [-100] * (steps[0] - 1)
+    targets = [{**example, "labels": np.ones((n, 4))} for example, n in zip(examples, steps, strict=True)]
+    batch = collator(targets)["labels"]
+    assert batch.dtype == torch.float32
+    assert batch.sum(dim=(1, 2)).tolist() == [4 * n for n in steps]
+    with pytest.raises(ValueError, match="labels have the shapes"):
+        SpecMaskDataCollator(extractor)(indices)
+
+    events = [[(0.2, 0.4, 1)], [], [(0.0, 0.02, "LABEL_3")], [(0.1, 0.3, 0), (0.2, 0.5, 2)]]
+    collator = SpecMaskDataCollator(extractor, step_labels=EventLabels(config))
+    batch = collator([{**example, "labels": e} for example, e in zip(examples, events, strict=True)])
+    assert torch.equal(batch["labels"], events_to_labels(config, events, steps))
+    for setting in ({"speed": SpeedPerturb()}, {"crop": RandomCrop(100)}, {"defer_features": True}):
+        with pytest.raises(ValueError, match="step_labels goes without"):
+            SpecMaskDataCollator(extractor, step_labels=pad_step_labels, **setting)
+
+
+def drawn(collator, num_workers, epochs=2, seed=0):
+    """Which cells are masked in each batch of each epoch, over clips that are alike."""
+    torch.manual_seed(seed)
+    clips = [{"input_values": np.ones((100, 128), np.float32) * np.arange(128)}] * 8
+    loader = DataLoader(clips, batch_size=2, collate_fn=collator.augment, num_workers=num_workers)
+    return [batch["input_values"] for _ in range(epochs) for batch in loader]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("is_given", [False, True])
+def test_no_two_batches_draw_alike(extractor, workers, is_given):
+    def build():
+        generator = torch.Generator().manual_seed(3) if is_given else None
+        return SpecMaskDataCollator(extractor, SpecAugment(48, 48), generator=generator)
+
+    batches = drawn(build(), workers)
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(batches, 2))
+    again = drawn(build(), workers)
+    assert all(torch.equal(a, b) for a, b in zip(batches, again, strict=True))
+
+
+def test_processes_of_one_seed_draw_apart(extractor, monkeypatch):
+    collator = SpecMaskDataCollator(extractor, SpecAugment(48, 48))
+    first = drawn(collator, 0)
+    monkeypatch.setenv("RANK", "1")
+    second = drawn(collator, 0)
+    assert not any(torch.equal(a, b) for a, b in itertools.product(first, second))
+
+
+def test_global_random_state_moves_by_one_number_a_batch(extractor, examples):
+    torch.manual_seed(0)
+    torch.randint(2**63 - 1, ())
+    expected = torch.rand(1)
+    for mixup in (None, Mixup()):
+        torch.manual_seed(0)
+        SpecMaskDataCollator(extractor, SpecAugment(48, 48), mixup=mixup, num_labels=4).augment(examples)
+        assert torch.rand(1) == expected
+
+
+def test_draws_are_on_the_cpu_whatever_the_default_device(make_config, extractor, examples):
+    def batch():
+        torch.manual_seed(0)
+        collator = SpecMaskDataCollator(
+            extractor, SpecMask.from_config(make_config(), 0.3), speed=SpeedPerturb(), crop=RandomCrop(8000),
+            mixup=Mixup(), noise=ColoredNoise(1.0), num_labels=4,
+            transforms=[TimeRoll(), UniformNoise(), RandomGain(), FilterAugment(), Stretch(), SpecAugment(48, 48)],
+        )  # fmt: skip
+        return collator.augment(examples)["input_values"]
+
+    expected = batch()
+    torch.set_default_device("meta")
+    try:
+        assert torch.equal(batch(), expected)
+    finally:
+        torch.set_default_device(None)
+
+
+def test_decoders_of_datasets(extractor, examples, decoder_class):
+    decoded = [{**example, "audio": decoder_class(example["audio"], 16000)} for example in examples]
+    arrays = [{**example, "audio": {"array": example["audio"], "sampling_rate": 16000}} for example in examples]
+    collator = SpecMaskDataCollator(extractor)
+    for clips in (decoded, arrays):
+        assert torch.equal(collator(clips)["input_values"], collator(examples)["input_values"])
+    with pytest.raises(ValueError, match="clip 0 is at 8000 Hz"):
+        collator([{"audio": decoder_class(examples[0]["audio"], 8000)}])
+
+
+def test_examples_without_sound_name_what_dropped_it(extractor):
+    with pytest.raises(ValueError, match="remove_unused_columns=False"):
+        SpecMaskDataCollator(extractor)([{"labels": 1}])

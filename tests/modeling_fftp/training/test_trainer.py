@@ -47,7 +47,7 @@ def build(make_config, extractor, examples, tmp_path):
         trainer = FFTPTrainer(
             FFTPForAudioClassification(make_config()),
             TrainingArguments(tmp_path / folder, **(arguments | settings)),
-            data_collator=SpecMaskDataCollator(extractor, training=False),
+            data_collator=SpecMaskDataCollator(extractor),
             train_dataset=examples,
             eval_dataset=examples,
             callbacks=[recorder],
@@ -163,7 +163,7 @@ def test_sound_becomes_features_in_the_trainer(make_config, extractor, tmp_path)
         mask = SpecMask.from_config(config, 0.5)
         collator = SpecMaskDataCollator(extractor, mask, generator=generator, defer_features=defer_features)
         trainer = FFTPTrainer(
-            FFTPForAudioClassification(config), arguments, data_collator=collator, callbacks=[collator],
+            FFTPForAudioClassification(config), arguments, data_collator=collator,
             train_dataset=examples, eval_dataset=examples,
         )  # fmt: skip
         trainer.train()
