@@ -9,13 +9,15 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 
+from modeling_fftp import FFTPConfig
+
 REQUIRED = ("config.json", "preprocessor_config.json", "README.md")
 PATTERNS = (
-    *REQUIRED, "model*.safetensors", "model.safetensors.index.json", "model*.onnx", "*_fftp.py", "recipe.json",
+    *REQUIRED, "model*.safetensors", "model.safetensors.index.json", "model*.onnx*", "*_fftp.py", "recipe.json",
     "*_results.json", "*_per_class.json", "*.png",
 )  # fmt: skip
 # Of an earlier push, if this one does not bring them: code, weights, pickles.
-REPLACED = ("*_fftp.py", "*.safetensors", "*.onnx", "*.bin", "*.pt", "*.pth")
+REPLACED = ("*_fftp.py", "*.safetensors", "*.onnx*", "*.bin", "*.pt", "*.pth")
 # Fields of a config that say nothing about which model it is.
 INCIDENTAL = ("auto_map", "custom_pipelines", "dtype", "transformers_version", "use_cache", "_name_or_path")
 
@@ -41,7 +43,7 @@ def files_to_push(folder: Path) -> list[Path]:
             f"{folder} lacks {', '.join(missing)}; a training leaves all of them, and "
             "`fftp card FOLDER` a new README.md"
         )
-    for path in folder.glob("model*.onnx"):
+    for path in folder.glob("model*.onnx*"):
         if any(path.stat().st_mtime < (folder / name).stat().st_mtime for name in weights):
             raise ValueError(f"{path} is older than the weights: delete it, or export again")
     return [folder / name for name in names]
@@ -76,6 +78,9 @@ def _difference(api: HfApi, repo_id: str, revision: str, config: dict) -> str | 
     with tempfile.TemporaryDirectory() as folder:
         path = api.hf_hub_download(repo_id, "config.json", revision=revision, local_dir=folder)
         there = json.loads(Path(path).read_text(encoding="utf-8"))
+    # A config of an earlier version lacks the fields that came later.
+    default = json.loads(FFTPConfig().to_json_string())
+    there, config = default | there, default | config
     for name in sorted(there.keys() | config.keys()):
         if name not in INCIDENTAL and there.get(name) != config.get(name):
             return f"{name}={there.get(name)!r} where this one has {config.get(name)!r}"

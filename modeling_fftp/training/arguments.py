@@ -22,32 +22,48 @@ TASK_METRIC = "score"
 
 @dataclass
 class ModelArguments:
-    """What to train. A new model takes all fields below, a checkpoint only where to merge and how to attend."""
+    """What to train. What is None here is as in `FFTPConfig`, or as in the checkpoint."""
 
     model_name_or_path: str | None = field(default=None, metadata={"help": "FFTP checkpoint to fine-tune."})
-    backbone: str = field(default="ast", metadata={"help": "ast or mamba."})
-    mamba_variant: str = field(default="fo-bi", metadata={"help": "fo-fo, fo-bi or bi-bi."})
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    patch_size: list[int] = field(default_factory=lambda: [128, 10], metadata={"help": "Mel bins and frames."})
-    frequency_stride: int = field(default=128, metadata={"help": "Mel bins between two patches."})
-    time_stride: int = field(default=5, metadata={"help": "Frames between two patches."})
-    token_merge_layers: list[int] | None = field(
-        default=None,
-        metadata={"help": "AST: layers after which neighbouring tokens merge; default: none, or as the checkpoint."},
+    backbone: str | None = field(default=None, metadata={"help": "ast (default) or mamba."})
+    mamba_variant: str | None = field(default=None, metadata={"help": "fo-fo, fo-bi (default) or bi-bi."})
+    hidden_size: int | None = field(default=None, metadata={"help": "Width; default: 768."})
+    num_hidden_layers: int | None = field(default=None, metadata={"help": "Blocks; default: 12."})
+    num_attention_heads: int | None = field(default=None, metadata={"help": "AST: heads; default: 12."})
+    intermediate_size: int | None = field(
+        default=None, metadata={"help": "AST: width of the feed-forward layers; default: 3072."}
     )
-    pooling: str = field(default="cls", metadata={"help": "cls or mean."})
-    hidden_dropout_prob: float = 0.0
-    attention_probs_dropout_prob: float = 0.0
-    drop_path_rate: float = 0.0
-    layer_norm_eps: float = 1e-12
-    state_size: int = field(default=16, metadata={"help": "States per channel of the Mamba backbone."})
-    expand: int = field(default=2, metadata={"help": "Inner width of a Mamba block in hidden sizes."})
+    patch_size: list[int] | None = field(
+        default=None, metadata={"help": "Mel bins and frames, or one number for squares; default: 128 10."}
+    )
+    frequency_stride: int | None = field(default=None, metadata={"help": "Mel bins between patches; default: 128."})
+    time_stride: int | None = field(default=None, metadata={"help": "Frames between two patches; default: 5."})
+    token_merge_layers: list[int] | None = field(
+        default=None, metadata={"help": "AST: layers after which neighbouring tokens merge; default: none."}
+    )
+    pooling: str | None = field(default=None, metadata={"help": "cls (default) or mean."})
+    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "AST: default: 0."})
+    attention_probs_dropout_prob: float | None = field(default=None, metadata={"help": "AST: default: 0."})
+    drop_path_rate: float | None = field(
+        default=None, metadata={"help": "Stochastic depth of the last block; default: 0."}
+    )
+    layer_norm_eps: float | None = field(default=None, metadata={"help": "Default: 1e-12."})
+    state_size: int | None = field(default=None, metadata={"help": "Mamba: states per channel; default: 16."})
+    expand: int | None = field(default=None, metadata={"help": "Mamba: inner width in hidden sizes; default: 2."})
     attn_implementation: str | None = field(
         default=None, metadata={"help": "eager, sdpa, flash_attention_2, ...; default: transformers' choice."}
     )
+
+    def __post_init__(self):
+        """Let one number stand for a square patch."""
+        sizes = [self.patch_size] if isinstance(self.patch_size, int) else self.patch_size
+        self.patch_size = sizes * 2 if sizes and len(sizes) == 1 else sizes
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Fields of the config that were given."""
+        fields = {name: value for name, value in vars(self).items() if value is not None}
+        return {name: value for name, value in fields.items() if name != "model_name_or_path"}
 
 
 @dataclass
@@ -282,6 +298,8 @@ def refuse_contradictions(
         raise SystemExit("train: --do_train false evaluates a checkpoint; name it with --model_name_or_path")
     if training.push_when_done and not training.do_train:
         raise SystemExit("train: --push_to_hub pushes what was trained; without training use `fftp push`")
+    if not 0 < data.validation_fraction < 1:
+        raise SystemExit(f"train: --validation_fraction {data.validation_fraction} must lie between 0 and 1")
     low, *high = augmentation.colored_noise_snr
     if len(high) != 1 or low > high[0]:
         raise SystemExit(

@@ -14,8 +14,15 @@ from .data import SAMPLING_RATE, Clips
 logger = logging.getLogger(__name__)
 
 
+# Fields that say how a model trains or computes, not what weights it has: a checkpoint may take other values.
+ADJUSTABLE = (
+    "token_merge_layers", "hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate",
+    "attn_implementation",
+)  # fmt: skip
+
+
 def build_model(
-    arguments: ModelArguments, clips: Clips, max_seconds: float, keep_classes: bool
+    arguments: ModelArguments, clips: Clips, max_seconds: float
 ) -> tuple[FFTPForAudioClassification, FFTPFeatureExtractor]:
     """A new model with an extractor that knows the training audio's statistics, or a checkpoint with its own.
 
@@ -23,11 +30,9 @@ def build_model(
         arguments: Which of the two, and its shape.
         clips: What it learns.
         max_seconds: Length of training clips, and of a new model's position table.
-        keep_classes: Whether a checkpoint for other classes is refused. Else its head starts anew, also where there
-            are as many.
 
     Raises:
-        ValueError: A checkpoint for other classes, or for sound at another rate.
+        ValueError: A checkpoint of another model or shape, or for sound at another rate.
     """
     labels = {
         "id2label": dict(enumerate(clips.classes)),
@@ -35,30 +40,49 @@ def build_model(
         "problem_type": clips.problem_type,
     }
     if arguments.model_name_or_path:
-        return load_checkpoint(arguments, labels, keep_classes)
-    shape = dict(vars(arguments))
-    shape.pop("model_name_or_path")
-    max_length = max(shape["patch_size"][-1], num_frames(round(max_seconds * SAMPLING_RATE), SAMPLING_RATE))
-    config = FFTPConfig(max_length=max_length, **shape, **labels)
-    extractor = FFTPFeatureExtractor(config.num_mel_bins, SAMPLING_RATE, max_length)
+        return load_checkpoint(arguments, labels)
+    config = FFTPConfig(**arguments.given, **labels)
+    frames = num_frames(round(max_seconds * SAMPLING_RATE), SAMPLING_RATE)
+    config.max_length = max(config.patch_size[1], frames)
+    extractor = FFTPFeatureExtractor(config.num_mel_bins, SAMPLING_RATE, config.max_length)
     extractor.mean, extractor.std = extractor.measure(example["audio"] for example in clips.splits["train"])
     logger.info("Training audio: mean %.4f, std %.4f (natural log of mel energies)", extractor.mean, extractor.std)
     return FFTPForAudioClassification(config), extractor
 
 
+def read_config(source: str) -> FFTPConfig:
+    """The config of a checkpoint.
+
+    Raises:
+        ValueError: It is that of another model.
+    """
+    fields, _ = FFTPConfig.get_config_dict(source)
+    if fields.get("model_type") != FFTPConfig.model_type:
+        raise ValueError(
+            f"{source} holds a model of type {fields.get('model_type')!r}; expected {FFTPConfig.model_type!r}. "
+            "`fftp convert` makes one of an Audio Spectrogram Transformer (AST) or an Audio Mamba (AuM)"
+        )
+    return FFTPConfig.from_pretrained(source)
+
+
 def load_checkpoint(
-    arguments: ModelArguments, labels: dict, keep_classes: bool
+    arguments: ModelArguments, labels: dict
 ) -> tuple[FFTPForAudioClassification, FFTPFeatureExtractor]:
     """A checkpoint for these labels, with its extractor; its head starts anew where they are others."""
-    source, names = arguments.model_name_or_path, [*labels["id2label"].values()]
-    known = [*FFTPConfig.from_pretrained(source).id2label.values()]
-    if keep_classes and known != names:
-        raise ValueError(f"{source} tells apart {known}; the data has {names}")
-    settings = labels | {"attn_implementation": arguments.attn_implementation}
-    if arguments.token_merge_layers is not None:
-        settings["token_merge_layers"] = arguments.token_merge_layers
-    model = FFTPForAudioClassification.from_pretrained(source, ignore_mismatched_sizes=True, **settings)
-    if known != names:
+    source, config = arguments.model_name_or_path, read_config(arguments.model_name_or_path)
+    refuse_other_shape(arguments, config)
+    settings = {name: value for name, value in arguments.given.items() if name in ADJUSTABLE}
+    model, found = FFTPForAudioClassification.from_pretrained(
+        source, ignore_mismatched_sizes=True, output_loading_info=True, **labels, **settings
+    )
+    missing = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"]), *found["unexpected_keys"]}
+    wrong = sorted(name for name in missing if not name.startswith("classifier."))
+    if wrong:
+        raise ValueError(
+            f"the weights in {source} are not those of its config: {len(wrong)} are missing, unknown or of another "
+            f"shape, such as {wrong[0]}"
+        )
+    if config.id2label != labels["id2label"]:
         logger.info("%s tells apart other classes: the head starts anew", source)
         with torch.no_grad():
             model.classifier.dense.weight.normal_(0, model.config.initializer_range)
@@ -67,3 +91,14 @@ def load_checkpoint(
     if extractor.sampling_rate != SAMPLING_RATE:
         raise ValueError(f"{source} is for sound at {extractor.sampling_rate} Hz; expected {SAMPLING_RATE} Hz")
     return model, extractor
+
+
+def refuse_other_shape(arguments: ModelArguments, config: FFTPConfig) -> None:
+    """Refuse arguments that ask for another shape than that of a checkpoint."""
+    for name, value in arguments.given.items():
+        value = tuple(value) if isinstance(value, list) else value
+        if name not in ADJUSTABLE and value != getattr(config, name):
+            raise ValueError(
+                f"--{name} {value} cannot apply: the checkpoint {arguments.model_name_or_path} has "
+                f"{getattr(config, name)}"
+            )

@@ -15,7 +15,7 @@ from .augmentation import build_collator
 from .clips import compute_features
 from .data import MAX_SECONDS, Clips, describe_data, load_clips
 from .memory import keep_freed_memory
-from .model import build_model
+from .model import build_model, read_config
 from .publishing import check_repository, find_repository, publish
 from .results import Scorer, build_scorer, evaluate_split, only_numbers, write_results
 from .trainer import FFTPTrainer
@@ -38,10 +38,11 @@ def run(arguments: Sequence[str]) -> None:
     begin(training)
     recipe = find_recipe(groups)
 
-    clips = load_clips(data_arguments, training)
+    config = None if training.do_train else read_config(model_arguments.model_name_or_path)
+    clips = load_clips(data_arguments, training, config)
     described = describe_data(data_arguments.dataset_name, clips)
     max_seconds = data_arguments.max_seconds or min(MAX_SECONDS, clips.longest_seconds)
-    model, extractor = build_model(model_arguments, clips, max_seconds, keep_classes=not training.do_train)
+    model, extractor = build_model(model_arguments, clips, max_seconds)
     if training.push_when_done:
         check_repository(model, training)
     if data_arguments.cache_features:
@@ -127,10 +128,9 @@ def build_trainer(
         args=training,
         data_collator=collator,
         train_dataset=clips.splits.get("train"),
-        eval_dataset=clips.splits["validation"],
+        eval_dataset=clips.splits.get("validation"),
         processing_class=extractor,
         compute_metrics=lambda prediction: only_numbers(scorer(prediction)),
-        callbacks=[collator],
         class_balanced=training.class_balanced,
         averaging=averaging,
     )
