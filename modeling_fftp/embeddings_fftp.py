@@ -7,17 +7,18 @@ from .configuration_fftp import FFTPConfig
 
 
 class FFTPPatchConv2d(nn.Conv2d):
-    """torch's convolution without padding, computed as one matrix product over the patches.
+    """torch's convolution, without padding and groups, computed as one matrix product over the patches.
 
     The numbers are the same, and the backward pass costs about as much as the forward one, which torch's CPU
     convolution does not reach.
     """
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(batch, 1, height, width) to (batch, channels, patches down, patches across)."""
+        """(batch, channels, height, width) to (batch, output channels, patches down, patches across)."""
         (height, width), (down, across) = self.kernel_size, self.stride
-        patches = images.squeeze(1).unfold(1, height, down).unfold(2, width, across)
-        return nn.functional.linear(patches.flatten(3), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        patches = images.unfold(2, height, down).unfold(3, width, across)
+        patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3)
+        return nn.functional.linear(patches, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 class FFTPPatchEmbeddings(nn.Module):

@@ -41,6 +41,7 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
             _refuse_other_than_distributions(labels)
         return nn.functional.cross_entropy(logits, labels.long() if has_indices else labels.float())
     if problem_type == "multi_label_classification":
+        _refuse_other_than_shares(labels)
         return nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
     if problem_type == "regression":
         return nn.functional.mse_loss(logits, labels.float())
@@ -50,9 +51,13 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
     )
 
 
+def _has_values(labels: torch.Tensor) -> bool:
+    """Whether there is something to look at: a graph that is being compiled has no values."""
+    return not (torch.compiler.is_compiling() or labels.is_meta) and labels.numel() > 0
+
+
 def _refuse_other_than_distributions(labels: torch.Tensor) -> None:
-    # A graph that is being compiled holds no values to look at.
-    if torch.compiler.is_compiling() or labels.is_meta:
+    if not _has_values(labels):
         return
     sums = labels.float().sum(dim=-1)
     if (labels < 0).any() or ((sums - 1).abs() > ROUNDING).any():
@@ -60,4 +65,12 @@ def _refuse_other_than_distributions(labels: torch.Tensor) -> None:
             f"labels sum to {sums.min().item():.4g} to {sums.max().item():.4g} per clip; single_label_classification "
             "expects an index per clip, or a distribution that sums to 1. Where a clip can have several labels, "
             "problem_type is 'multi_label_classification'"
+        )
+
+
+def _refuse_other_than_shares(labels: torch.Tensor) -> None:
+    if _has_values(labels) and ((labels < 0) | (labels > 1)).any():
+        low, high = labels.float().aminmax()
+        raise ValueError(
+            f"labels lie in [{low.item():.4g}, {high.item():.4g}]; multi_label_classification expects targets in [0, 1]"
         )

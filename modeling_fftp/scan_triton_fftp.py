@@ -4,6 +4,8 @@ A program owns `BLOCK_DIM` channels of one clip and walks along time with their 
 starts from states kept every `CHUNK` steps and computes those in between again.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 try:
@@ -43,8 +45,9 @@ if triton is not None:
         HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr,
         SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr, SAVE: tl.constexpr,
     ):  # fmt: skip
-        batch = tl.program_id(1)
-        d = tl.program_id(0) * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
+        # 64 bits: offsets into a batch may be beyond 2^31.
+        batch = tl.program_id(1).to(tl.int64)
+        d = tl.program_id(0).to(tl.int64) * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
         n = tl.arange(0, BLOCK_STATE)
         in_dim, in_state = d < dim, n < STATE
         in_both = in_dim[:, None] & in_state[None, :]
@@ -82,7 +85,7 @@ if triton is not None:
         HAS_D: tl.constexpr, HAS_Z: tl.constexpr, HAS_BIAS: tl.constexpr,
         SOFTPLUS: tl.constexpr, REVERSE: tl.constexpr,
     ):  # fmt: skip
-        batch, block = tl.program_id(1), tl.program_id(0)
+        batch, block = tl.program_id(1).to(tl.int64), tl.program_id(0).to(tl.int64)
         d = block * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
         n = tl.arange(0, BLOCK_STATE)
         in_dim, in_state = d < dim, n < STATE
@@ -109,7 +112,8 @@ if triton is not None:
                 at = (batch * dim + d) * length + t
                 dt, _ = _time_step(tl.load(delta_ptr + at, mask=in_dim, other=0.0).to(tl.float32), bias, SOFTPLUS)
                 u = tl.load(u_ptr + at, mask=in_dim, other=0.0).to(tl.float32)
-                B = tl.load(B_ptr + (batch * STATE + n) * length + t, mask=in_state, other=0.0).to(tl.float32)
+                row = (batch * STATE + n) * length + t
+                B = tl.load(B_ptr + row, mask=in_state, other=0.0).to(tl.float32)
                 h = tl.exp(dt[:, None] * A) * h + (dt * u)[:, None] * B[None, :]
                 tl.store(room + (i + 1) * BLOCK_DIM * BLOCK_STATE + rows, h)
             tl.debug_barrier()
@@ -150,6 +154,11 @@ if triton is not None:
         tl.store(gbias_ptr + batch * dim + d, gbias, mask=in_dim)
 
 
+def _launching_on(device: torch.device) -> AbstractContextManager:
+    """Triton launches on the current device, which need not be that of the tensors."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 class _TritonScan(torch.autograd.Function):
     """Launches the kernels; every tensor is contiguous."""
 
@@ -165,9 +174,10 @@ class _TritonScan(torch.autograd.Function):
             "HAS_D": D is not None, "HAS_Z": z is not None, "HAS_BIAS": delta_bias is not None,
             "SOFTPLUS": delta_softplus, "REVERSE": reverse,
         }  # fmt: skip
-        _forward_kernel[blocks, batch](
-            u, delta, A, B, C, D, z, delta_bias, out, last, saved, dim, length, chunks, SAVE=save, **ctx.settings
-        )
+        with _launching_on(u.device):
+            _forward_kernel[blocks, batch](
+                u, delta, A, B, C, D, z, delta_bias, out, last, saved, dim, length, chunks, SAVE=save, **ctx.settings
+            )
         ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, saved)
         return out, last
 
@@ -183,11 +193,12 @@ class _TritonScan(torch.autograd.Function):
         grad_A = A.new_empty(batch, dim, state)
         grad_B, grad_C = A.new_empty(batch, blocks, state, length), A.new_empty(batch, blocks, state, length)
         grad_D, grad_bias = A.new_empty(batch, dim), A.new_empty(batch, dim)
-        _backward_kernel[blocks, batch](
-            u, delta, A, B, C, D, z, delta_bias, saved, states, grad_out.contiguous(), grad_last.contiguous(),
-            grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias,
-            dim, length, chunks, blocks, **ctx.settings,
-        )  # fmt: skip
+        with _launching_on(u.device):
+            _backward_kernel[blocks, batch](
+                u, delta, A, B, C, D, z, delta_bias, saved, states, grad_out.contiguous(), grad_last.contiguous(),
+                grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias,
+                dim, length, chunks, blocks, **ctx.settings,
+            )  # fmt: skip
         return (
             grad_u,
             grad_delta,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoFeatureExtractor
 
-from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
+from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator, log_mel_fftp
 from feature_extraction.log_mel_fftp import log_mel_spectrogram
 
 
@@ -181,3 +181,44 @@ def test_read_only_arrays_are_no_reason_to_warn(extractor, speech):
 def test_settings_are_checked():
     with pytest.raises(ValueError, match="std=0"):
         FFTPFeatureExtractor(std=0)
+    with pytest.raises(ValueError, match="padding_side='left'; the models expect padding on the right"):
+        FFTPFeatureExtractor(padding_side="left")
+
+
+def test_decoders_of_datasets_know_their_rate(extractor, speech, decoder_class, caplog):
+    expected = extractor(speech, sampling_rate=16000)["input_values"]
+    decoder = decoder_class(speech, 16000)
+    for clips in (decoder, [decoder], {"array": speech, "sampling_rate": 16000}):
+        np.testing.assert_array_equal(extractor(clips)["input_values"], expected)
+    assert "No sampling_rate was passed" not in caplog.text
+    with pytest.raises(ValueError, match=r"clip 1 is at 44100 Hz.*expects 16000 Hz.*Audio\(sampling_rate=16000\)"):
+        extractor([decoder, decoder_class(speech, 44100)])
+    with pytest.raises(ValueError, match=r"clip 0 has shape \(2, 32000\); expected one channel"):
+        extractor(decoder_class(np.stack((speech, speech)), 16000))
+
+
+def test_sound_that_requires_a_gradient(extractor, speech):
+    sound = torch.from_numpy(speech).requires_grad_()
+    features = extractor(sound, sampling_rate=16000, return_tensors="pt")["input_values"]
+    assert not features.requires_grad
+    assert torch.equal(features, extractor(speech, sampling_rate=16000, return_tensors="pt")["input_values"])
+    assert not log_mel_spectrogram(sound).requires_grad
+
+
+def test_default_device_changes_nothing(extractor, clips):
+    def extract(**settings):
+        log_mel_fftp.mel_filter_bank.cache_clear()
+        log_mel_fftp.mel_filter_groups.cache_clear()
+        log_mel_fftp.hann_window.cache_clear()
+        return extractor(clips, sampling_rate=16000, **settings)
+
+    expected = [extract(return_tensors="pt"), extract(padding=False)]
+    torch.set_default_device("meta")
+    try:
+        found = [extract(return_tensors="pt"), extract(padding=False)]
+    finally:
+        torch.set_default_device(None)
+    assert torch.equal(found[0]["input_values"], expected[0]["input_values"])
+    for name in ("input_values", "attention_mask"):
+        for one, other in zip(found[1][name], expected[1][name], strict=True):
+            np.testing.assert_array_equal(one, other)

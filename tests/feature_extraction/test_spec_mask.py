@@ -134,6 +134,20 @@ def test_errors(settings, message):
         SpecMask.from_config(FFTPConfig(), **settings)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mask", [SpecMask(128, 1000, 10, 5), SpecAugment(48, 192)])
+def test_half_precision_fills_with_the_mean(dtype, mask):
+    """The sum over a clip is beyond float16, and what stands in padding must not count."""
+    features = 3 + torch.rand(2, 1000, 128)
+    frames = torch.ones(2, 1000, dtype=torch.long)
+    frames[1, 700:] = 0
+    features[1, 700:] = torch.inf
+    expected = mask(features, frames, torch.Generator().manual_seed(0))
+    masked = mask(features.to(dtype), frames, torch.Generator().manual_seed(0))
+    assert masked.dtype == dtype
+    torch.testing.assert_close(masked.float(), expected, atol=0.03, rtol=0)
+
+
 def test_wrong_shape():
     with pytest.raises(ValueError, match=r"\(1, 128, 1000\).*128 mel bins"):
         SpecMask.from_config(FFTPConfig()).draw(torch.zeros(1, 128, 1000))

@@ -29,6 +29,28 @@ def test_generator_decides_and_input_and_padding_stay(transform):
     torch.testing.assert_close(changed[0][3, :20], alone[0], atol=1e-4, rtol=0)
 
 
+def test_noise_has_a_height_of_its_own_for_each_clip(generator):
+    lengths = torch.full((400,), 20)
+    noise = UniformNoise(0.5).draw(torch.zeros(400, 20, 16), lengths, generator)["noise"]
+    assert noise.min() >= 0
+    heights = noise.amax(dim=(1, 2))
+    # Uniform in [0, 0.5], and not the same for all.
+    assert heights.max() < 0.5
+    assert heights.min() < 0.02
+    assert heights.mean().item() == pytest.approx(0.25, abs=0.02)
+    # Within a clip it is uniform from 0 to its height.
+    torch.testing.assert_close(noise.mean(dim=(1, 2)), heights / 2, atol=0.03, rtol=0)
+
+
+def test_gain_goes_up_and_down(generator):
+    offset = RandomGain(0.25).draw(torch.zeros(400, 2, 2), torch.full((400,), 2), generator)["offset"]
+    assert offset.shape == (400, 1, 1)
+    assert offset.abs().max() <= 0.25
+    assert offset.min() < -0.2
+    assert offset.max() > 0.2
+    assert offset.mean().item() == pytest.approx(0.0, abs=0.03)
+
+
 def test_roll_is_circular_within_the_clip():
     features = torch.arange(10.0)[None, :, None].expand(2, 10, 4)
     rolled = TimeRoll().apply(features, torch.tensor([10, 6]), shift=torch.tensor([3, -2]))

@@ -89,6 +89,33 @@ def test_waveforms_are_mixed_down_and_resampled(speech):
 
 
 @pytest.mark.parametrize(
+    ("dtype", "scale", "offset"),
+    [("int8", 127, 0), ("int16", 32767, 0), ("int32", 2**31 - 200, 0), ("uint8", 127, 128)],
+)
+def test_integer_pcm_is_divided_by_its_full_range(extractor, speech, dtype, scale, offset):
+    pcm = np.round(speech * scale + offset).astype(dtype)
+    expected = extractor.to_waveform(pcm).numpy()
+    for sound in (pcm, np.stack((pcm, pcm), axis=1), torch.from_numpy(pcm), {"array": pcm, "sampling_rate": RATE}):
+        np.testing.assert_allclose(read_audio(sound, RATE), expected, atol=1e-6)
+
+
+def test_file_objects_and_decoders(make_tagger, speech, decoder_class):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, speech, RATE, format="WAV", subtype="FLOAT")
+    tag = make_tagger()
+    expected = tag(speech)
+    # At its end after writing.
+    assert tag(buffer) == expected
+    assert tag(decoder_class(speech, RATE)) == expected
+    stereo = decoder_class(np.stack((speech, speech)), RATE)
+    for answer in tag([stereo, buffer, speech], batch_size=2):
+        assert [entry["label"] for entry in answer["labels"]] == [entry["label"] for entry in expected["labels"]]
+        assert answer["labels"][0]["score"] == pytest.approx(expected["labels"][0]["score"], abs=1e-5)
+    halved = tag(decoder_class(speech, 2 * RATE))
+    assert halved["duration"] == pytest.approx(len(speech) / RATE / 2, abs=1e-3)
+
+
+@pytest.mark.parametrize(
     ("source", "message"),
     [
         (b"no sound", "audio bytes: cannot decode"),
@@ -230,6 +257,8 @@ def test_arguments_of_the_call(make_tagger, speech, tmp_path):
     for arguments, message in (
         ({"hop_seconds": 2.0}, r"hop_seconds=2.0 must lie between 0 and window_seconds=1.0"),
         ({"aggregation": "median"}, "'median' is unknown; expected one of mean, max"),
+        ({"top_k": -1}, "top_k=-1 must be at least 1, or None for all labels"),
+        ({"top_k": 0}, "top_k=0 must be at least 1"),
     ):
         with pytest.raises(ValueError, match=message):
             tag(speech, **arguments)

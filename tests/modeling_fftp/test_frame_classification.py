@@ -1,14 +1,19 @@
 """FFTPForAudioFrameClassification: steps in time order, padding, events, and onsets learned from soundscapes."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from datasets import Audio, load_dataset
+from transformers import Trainer, TrainingArguments
 
 from demo.sounds import KINDS, background
-from modeling_fftp import FFTPForAudioFrameClassification
+from feature_extraction import SpecMask, SpecMaskDataCollator, pad_step_labels
+from feature_extraction.log_mel_fftp import hop_length, log_mel_spectrogram, window_length
+from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.audio_stream_fftp import read_audio
-from modeling_fftp.events_fftp import events_to_labels, token_spans
+from modeling_fftp.events_fftp import EventLabels, events_to_labels, frame_seconds, token_spans
 from tests.support import BACKBONES, GEOMETRIES
 
 RATE = 16000
@@ -106,6 +111,102 @@ def test_spans_meet_and_events_mark_what_they_fill(make_config):
     assert labels[0, :, 1].tolist() == [0, 1, 1, 0]
     assert labels[0, :, 2].tolist() == [0, 0, 0, 1]
     assert labels[1, :, 0].tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000])
+def test_spans_follow_the_frames_of_every_rate(make_config, rate):
+    """Frames are whole samples long, so at 22.05 kHz they are a little shorter than 10 ms."""
+    config = make_config(sampling_rate=rate)
+    clicks = np.array([1.0, 590.0])
+    sound = np.zeros(600 * rate, np.float32)
+    sound[(clicks * rate).astype(int)] = 1.0
+    energies = log_mel_spectrogram(torch.from_numpy(sound), 128, rate).amax(dim=1)
+    num_steps = config.time_patches(len(energies))
+    patches = energies.unfold(0, config.patch_size[1], config.time_stride)
+    # The steps in the middle of whose patch the click is.
+    steps = [int(patches[start : start + 200, 4:6].amax(dim=1).argmax()) + start for start in (0, num_steps - 300)]
+    spans = token_spans(config, num_steps)[steps]
+    assert (spans[:, 0] - 0.03 <= torch.from_numpy(clicks)).all()
+    assert (spans[:, 1] + 0.03 >= torch.from_numpy(clicks)).all()
+    length, shift = frame_seconds(rate)
+    assert (round(length * rate), round(shift * rate)) == (window_length(rate), hop_length(rate))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("model_class", [FFTPForAudioFrameClassification, FFTPForAudioClassification])
+def test_masks_of_every_type_say_the_same(make_config, backbone, dtype, model_class):
+    torch.manual_seed(0)
+    model = model_class(make_config(**BACKBONES[backbone])).eval()
+    # So long that bfloat16 could not count the frames.
+    mask = torch.ones(2, 600, dtype=torch.long)
+    mask[0, 431:] = 0
+    features = torch.randn(2, 600, 128)
+    with torch.no_grad():
+        assert torch.equal(model(features, mask.to(dtype)).logits, model(features, mask).logits)
+
+
+def test_labels_may_end_where_the_clips_do(make_config):
+    """A batch may be padded further than its longest clip."""
+    model = build(make_config())
+    features, mask = torch.randn(2, 100, 128), torch.ones(2, 100, dtype=torch.long)
+    mask[0, 60:], mask[1, 30:] = 0, 0
+    labels = torch.randint(0, 4, (2, 11))
+    padded = torch.nn.functional.pad(labels, (0, 8), value=-100)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(features, mask, labels=labels).loss, model(features, mask, labels=padded).loss
+        )
+    with pytest.raises(ValueError, match=r"\(2, 10\); expected \(2, 19\)"):
+        model(features, mask, labels=labels[:, :10])
+
+
+def test_a_frame_head_on_a_clip_checkpoint_is_saved_as_a_frame_classifier(make_config, tmp_path):
+    FFTPForAudioClassification(make_config()).save_pretrained(tmp_path / "clips")
+    model = FFTPForAudioFrameClassification.from_pretrained(tmp_path / "clips")
+    model.save_pretrained(tmp_path / "frames")
+    saved = json.loads((tmp_path / "frames" / "config.json").read_text())
+    assert saved["architectures"] == ["FFTPForAudioFrameClassification"]
+    assert {name for name in saved["auto_map"] if name.startswith("AutoModel")} == {
+        "AutoModel", "AutoModelForAudioFrameClassification",
+    }  # fmt: skip
+    assert not saved["custom_pipelines"]
+    # And back: what was trained for clips is the base model alone.
+    clips = FFTPForAudioClassification.from_pretrained(tmp_path / "frames")
+    clips.save_pretrained(tmp_path / "again")
+    saved = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert "AutoModelForAudioClassification" in saved["auto_map"]
+    assert "audio-tagging" in saved["custom_pipelines"]
+
+
+@pytest.mark.parametrize("kind", ["events", "indices"])
+def test_trainer_trains_and_evaluates_frame_classifiers(make_config, extractor, tmp_path, kind):
+    rng = np.random.default_rng(0)
+    problem = "multi_label_classification" if kind == "events" else "single_label_classification"
+    config = make_config(problem_type=problem)
+    examples = []
+    for samples in (16000, 9000, 30000, 500):
+        steps = config.time_patches(max(1, (samples - 400) // 160 + 1))
+        labels = [(0.01, 0.02, "LABEL_1")] if kind == "events" else np.arange(steps) % 4
+        examples.append({"audio": rng.normal(size=samples).astype(np.float32), "labels": labels})
+    extractor.pad_to_multiple_of = 64
+    arguments = TrainingArguments(
+        tmp_path, num_train_epochs=1, per_device_train_batch_size=2, per_device_eval_batch_size=3, use_cpu=True,
+        report_to="none", disable_tqdm=True, save_strategy="no", remove_unused_columns=False,
+    )  # fmt: skip
+    collator = SpecMaskDataCollator(
+        extractor,
+        SpecMask.from_config(config, 0.2),
+        step_labels=EventLabels(config) if kind == "events" else pad_step_labels,
+    )
+    trainer = Trainer(
+        FFTPForAudioFrameClassification(config), arguments, data_collator=collator, callbacks=[collator],
+        train_dataset=examples, eval_dataset=examples,
+    )  # fmt: skip
+    trainer.train()
+    prediction = trainer.predict(examples)
+    assert np.isfinite(prediction.metrics["test_loss"])
+    assert prediction.label_ids.shape[0] == 4
 
 
 def made_sounds(shared_dataset):

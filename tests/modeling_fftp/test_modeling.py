@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch._inductor import config as inductor
 from transformers import TrainingArguments
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from modeling_fftp import (
@@ -262,6 +263,37 @@ def test_drop_path_drops_whole_branches_in_training_only(make_config):
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi"])
+@pytest.mark.parametrize(
+    "setting", ["hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", None], ids=str
+)
+def test_training_draws_by_every_setting_and_evaluation_by_none(make_config, backbone, setting):
+    rates = {} if setting is None else {setting: 0.5}
+    model, features = build(make_config(**rates, **BACKBONES[backbone])), torch.randn(3, 50, 128)
+    only_of_the_ast = backbone != "ast" and setting == "attention_probs_dropout_prob"
+    with torch.no_grad():
+        for is_training in (True, False):
+            first, second = (model.train(is_training)(features, pooled_only=False).logits for _ in range(2))
+            draws = is_training and setting is not None and not only_of_the_ast
+            assert torch.equal(first, second) != draws
+
+
+def test_dropout_is_where_the_configuration_says(make_config):
+    """On the embeddings and on both branches of every block, as in AST."""
+    model = build(make_config(hidden_dropout_prob=0.25)).train()
+    seen = []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.register_forward_hook(lambda module, args, output, name=name: seen.append((name, args[0], output)))
+    model(torch.randn(3, 50, 128), pooled_only=False)
+    layers = [f"fftp.layers.{index}.dropout" for index in range(2)]
+    assert [name for name, *_ in seen] == ["fftp.embeddings.dropout", *(name for name in layers for _ in range(2))]
+    for _, before, after in seen:
+        assert (after == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
+        kept = after != 0
+        torch.testing.assert_close(after[kept], before[kept] / 0.75)
+
+
 def test_hidden_states_and_attentions(make_config):
     model = build(make_config(), "eager")
     outputs = model(torch.randn(2, 100, 128), output_hidden_states=True, output_attentions=True)
@@ -332,6 +364,50 @@ def test_losses_follow_the_problem_type(make_config):
         torch.testing.assert_close(model(features, labels=labels).loss, binary)
     model.config.problem_type = "regression"
     torch.testing.assert_close(model(features, labels=soft).loss, (logits - soft).square().mean())
+
+
+@pytest.mark.parametrize("model_class", [FFTPForAudioClassification, FFTPForAudioFrameClassification])
+def test_the_loss_can_be_replaced(make_config, model_class):
+    model, features = model_class(make_config()), torch.randn(3, 50, 128)
+    shape = model(features).logits.shape[:-1]
+    labels = torch.zeros(shape, dtype=torch.long)
+    cross_entropy = model(features, labels=labels).loss
+    model.loss_function = lambda labels, logits, config: logits.sum() * len(labels) * config.num_labels
+    output = model(features, labels=labels)
+    torch.testing.assert_close(output.loss, output.logits.sum() * labels.numel() * 4)
+    # One of transformers' own.
+    model.loss_function = ForSequenceClassificationLoss
+    torch.testing.assert_close(model(features, labels=labels).loss, cross_entropy)
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "message"),
+    [
+        ("single_label_classification", torch.tensor([[1, 1, 0, 0]] * 3), "labels sum to 2 to 2.*multi_label"),
+        ("single_label_classification", torch.tensor([[0.0, 0.0, 0.0, 0.0]] * 3), "labels sum to 0 to 0"),
+        ("single_label_classification", torch.tensor([[1.5, -0.5, 0.0, 0.0]] * 3), "labels sum to 1 to 1"),
+        ("multi_label_classification", torch.tensor([[0, 2, 0, 1]] * 3), r"labels lie in \[0, 2\]"),
+    ],
+)
+def test_labels_of_another_problem_are_refused(make_config, problem_type, labels, message):
+    with pytest.raises(ValueError, match=message):
+        build(make_config(problem_type=problem_type))(torch.randn(3, 50, 128), labels=labels)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_half_precision_pools_ten_minutes(make_config, backbone):
+    model = build(make_config(pooling="mean", **BACKBONES[backbone]))
+    mask = torch.ones(1, 60000, dtype=torch.long)
+    mask[:, 55000:] = 0
+    # As large as states of trained models are.
+    torch.nn.init.constant_(model.fftp.layernorm.weight, 30.0)
+    with torch.no_grad():
+        states = model.fftp(torch.randn(1, 60000, 128), mask)
+        halved = model.fftp._pool(
+            states.last_hidden_state.half(), mask[:, :: model.config.time_stride][:, : states[0].shape[1]] > 0, None
+        )
+    assert halved.dtype == torch.float16
+    assert halved.isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,15 @@
 
 import os
 import subprocess
+import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 from modeling_fftp import kernel_cpu_fftp, scan_cpu_fftp, scan_fftp, scan_triton_fftp
 from modeling_fftp.scan_fftp import bidirectional_scan, selective_scan, selective_scan_ref
-from tests.support import needs_compiler, needs_cpp_compiler
+from tests.support import ROOT, needs_compiler, needs_cpp_compiler
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 # Relative root-mean-square error. In bfloat16 the sequences are rounded on the way in and out.
@@ -19,7 +21,28 @@ triton_cpu = pytest.mark.skipif(
     scan_fftp.triton is None or os.environ.get("TRITON_INTERPRET") != "1",
     reason="needs Triton, and TRITON_INTERPRET=1 where there is no GPU",
 )
-IMPLEMENTATIONS = ["torch", pytest.param("cpu", marks=needs_compiler), pytest.param("triton", marks=triton_cpu)]
+IMPLEMENTATIONS = [
+    "torch",
+    pytest.param("cpu", marks=needs_compiler),
+    "export",
+    pytest.param("triton", marks=triton_cpu),
+]
+# Compiles both kernels for a GPU that need not be there, and prints what they add to pointers.
+COMPILE_FOR_A_GPU = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from modeling_fftp.scan_triton_fftp import _backward_kernel, _forward_kernel
+
+constants = {"STATE": 16, "BLOCK_STATE": 16, "BLOCK_DIM": 32, "CHUNK": 32, "HAS_D": True, "HAS_Z": True,
+             "HAS_BIAS": True, "SOFTPLUS": True, "REVERSE": False}
+for kernel, more in ((_forward_kernel, {"SAVE": True}), (_backward_kernel, {})):
+    given = constants | more
+    signature = {name: "*fp32" if name.endswith("_ptr") else "i32" for name in kernel.arg_names}
+    signature |= dict.fromkeys(given, "constexpr")
+    code = triton.compile(ASTSource(kernel, signature, constexprs=given), target=GPUTarget("cuda", 90, 32))
+    print("\\n".join(line for line in code.asm["ttir"].splitlines() if "tt.addptr" in line))
+"""
 
 
 def make_inputs(batch, dim, length, state, dtype=torch.float32, channels_last=False):
@@ -187,6 +210,43 @@ def test_compiles_to_one_graph():
     assert_close(evaluate(compiled, inputs, delta_softplus=True), expected, TOLERANCE[torch.float32])
 
 
+@pytest.mark.skipif(scan_fftp.triton is None, reason="needs Triton")
+def test_triton_counts_in_64_bits():
+    """Batches may hold more than 2^31 numbers; what one program keeps of a chunk holds few."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", COMPILE_FOR_A_GPU]
+    printed = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    additions = printed.splitlines()
+    assert len(additions) > 30
+    assert [line for line in additions if "i32" in line and "%room" not in line and "%rows" not in line] == []
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda:1", torch.cuda.device), ("cpu", nullcontext)])
+def test_triton_launches_on_the_device_of_the_tensors(device, expected):
+    context = scan_triton_fftp._launching_on(torch.device(device))
+    assert isinstance(context, expected)
+    assert getattr(context, "idx", 1) == 1
+
+
+@pytest.mark.parametrize("moved", NAMES)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_tensors_on_several_devices_are_refused(implementation, moved):
+    inputs = {name: tensor.detach() for name, tensor in make_inputs(1, 5, 9, 4).items()}
+    inputs[moved] = inputs[moved].to("meta")
+    with pytest.raises(ValueError, match="several devices, \\['cpu', 'meta'\\]"):
+        selective_scan(**inputs, implementation=implementation)
+
+
+@needs_compiler
+def test_operators_themselves_refuse_several_devices():
+    u, A, B = torch.zeros(1, 8, 9), torch.zeros(1, 4, 8), torch.zeros(1, 9, 4)
+    with pytest.raises(ValueError, match="several devices"):
+        scan_cpu_fftp._forward(u, u, A.to("meta"), B, B, None, None, None, True, False, True)
+    _, last, saved = scan_cpu_fftp._forward(u, u, A, B, B, None, None, None, True, False, True)
+    with pytest.raises(ValueError, match="several devices"):
+        scan_cpu_fftp._backward(u.to("meta"), last, saved, u, u, A, B, B, None, None, None, True, False)
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS[:2])
 def test_exports(implementation):
     class Scan(torch.nn.Module):
@@ -222,6 +282,41 @@ def test_without_a_compiler_one_warning_and_plain_torch(monkeypatch, tmp_path):
         kernel_cpu_fftp.load_kernel.cache_clear()
     assert len(warnings) == 1
     assert "no C compiler" in warnings[0]
+
+
+def test_without_a_home_folder_one_warning_and_plain_torch(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(kernel_cpu_fftp.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    warnings = []
+    monkeypatch.setattr(kernel_cpu_fftp.logger, "warning_once", warnings.append)
+    kernel_cpu_fftp.load_kernel.cache_clear()
+    try:
+        assert scan_fftp.choose_implementation("auto", "cpu") == "torch"
+    finally:
+        kernel_cpu_fftp.load_kernel.cache_clear()
+    assert len(warnings) == 1
+
+
+@needs_compiler
+def test_compiler_with_a_wrapper(monkeypatch, tmp_path):
+    """`CC="ccache gcc"`: the first word is the program, the others are its arguments."""
+    wrapper = tmp_path / "wrapper"
+    wrapper.write_text('#!/bin/sh\necho "$1" > "$0.log"\nexec "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("CC", f"{wrapper} {os.environ.get('CC') or 'cc'}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kernel_cpu_fftp._build("tiny", "int answer(void) { return 42; }").exists()
+    assert (tmp_path / "wrapper.log").read_text().split() == os.environ["CC"].split()[1:]
+
+
+@needs_compiler
+def test_a_build_is_for_one_machine_and_one_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    builds = {kernel_cpu_fftp._build("tiny", "int answer(void) { return 42; }")}
+    monkeypatch.setattr(kernel_cpu_fftp, "_machine", lambda: "another processor")
+    builds.add(kernel_cpu_fftp._build("tiny", "int answer(void) { return 42; }"))
+    builds.add(kernel_cpu_fftp._build("tiny", "int answer(void) { return 43; }"))
+    assert len(builds) == 3
 
 
 @needs_compiler
