@@ -70,7 +70,7 @@ def _refuse_other_than_distributions(labels: torch.Tensor) -> None:
 
 def _refuse_other_than_shares(labels: torch.Tensor) -> None:
     if _has_values(labels) and ((labels < 0) | (labels > 1)).any():
-        low, high = labels.float().aminmax()
+        low, high = (limit.item() for limit in labels.float().aminmax())
         raise ValueError(
-            f"labels lie in [{low.item():.4g}, {high.item():.4g}]; multi_label_classification expects targets in [0, 1]"
+            f"labels lie in [{low:.4g}, {high:.4g}]; multi_label_classification expects targets in [0, 1]"
         )

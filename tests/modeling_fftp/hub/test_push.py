@@ -192,6 +192,34 @@ def test_onnx_files_are_pushed_unless_older_than_the_weights(model_folder, push,
         push(model_folder, "words")
 
 
+def test_weights_beside_an_onnx_graph_are_pushed(model_folder, push, hub):
+    """torch and transformers name them `model.onnx.data`, optimum `model.onnx_data`."""
+    names = ("model.onnx", "model.onnx.data", "model_int8.onnx_data")
+    for name in names:
+        (model_folder / name).write_bytes(b"weights")
+    push(model_folder, "words")
+    assert {*names} <= hub.files("tester/words").keys()
+    for name in names[1:]:
+        (model_folder / name).unlink()
+    push(model_folder, "words")
+    assert not {*names[1:]} & hub.files("tester/words").keys()
+
+
+def test_a_repository_of_an_earlier_version_is_no_other_model(model_folder, push, hub):
+    """Fields that came later, such as the sampling rate, had the value that is their default now."""
+    config = json.loads((model_folder / "config.json").read_text())
+    (model_folder / "config.json").write_text(
+        json.dumps({name: value for name, value in config.items() if name != "sampling_rate"})
+    )
+    push(model_folder, "words")
+    (model_folder / "config.json").write_text(json.dumps(config))
+    push(model_folder, "words")
+    (model_folder / "config.json").write_text(json.dumps(config | {"sampling_rate": 8000}))
+    with pytest.raises(ValueError, match="sampling_rate=16000 where this one has 8000"):
+        push(model_folder, "words")
+
+
+
 def test_a_card_for_another_repository_is_refused(model_folder, push, hub):
     (model_folder / "README.md").write_text('pipeline("audio-tagging", model="model", trust_remote_code=True)')
     with pytest.raises(ValueError, match=r"loads 'model', not 'tester/words'.*--repo_id tester/words"):

@@ -88,7 +88,11 @@ extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
 model = AutoModelForAudioClassification.from_pretrained(folder, trust_remote_code=True)
 AutoModel.from_pretrained(folder, trust_remote_code=True)
 frames = AutoModelForAudioFrameClassification.from_pretrained(folder, trust_remote_code=True)
+# By the model itself, before a pipeline loaded anything by the folder's name.
+tag = pipeline("audio-tagging", model=model, feature_extractor=extractor)
+tagged = tag(clips, batch_size=2)
 tag = pipeline("audio-tagging", model=folder, trust_remote_code=True)
+assert tag(clips, batch_size=2) == tagged
 classify = pipeline("audio-classification", model=folder, trust_remote_code=True, top_k=None)
 with torch.no_grad():
     features = extractor(clips, sampling_rate=16000, return_tensors="pt")
