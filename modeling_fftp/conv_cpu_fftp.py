@@ -1,4 +1,4 @@
-"""The causal convolution as a kernel for CPUs: C source and torch operators."""
+"""The causal convolution with SiLU as one fused kernel for CPUs: C source and torch operators."""
 
 import ctypes
 
@@ -6,7 +6,7 @@ import torch
 
 from .kernel_cpu_fftp import KernelTeam, KernelTensor, find_device, load_kernel, operator_name, pointer, team, view
 
-OPERATOR = operator_name("causal_conv_cpu", __name__, __file__)
+OPERATOR = operator_name("causal_conv_silu_cpu", __name__, __file__)
 
 SOURCE = r"""
 typedef struct {
@@ -28,6 +28,12 @@ static void read_padded(const conv *c, const tensor *x, place at, vec *out) {
 
 static inline int64_t padded_length(const conv *c) { return c->length + 2 * (c->width - 1); }
 
+/* The convolution at moment t, before its nonlinearity. */
+static inline vec convolve(const conv *c, const vec *x, const vec *weight, vec bias, int64_t t) {
+  for (int64_t k = 0; k < c->width; k++) bias += weight[k] * x[t + offset(c, k)];
+  return bias;
+}
+
 static void load_weight(const conv *c, place at, vec *weight) {
   for (int64_t k = 0; k < c->width; k++) weight[k] = load(c->weight + k * c->dim + at.d, at.lanes);
 }
@@ -38,20 +44,25 @@ static void forward_block(const conv *c, place at, vec *memory) {
   load_weight(c, at, weight);
   read_padded(c, &c->x, at, x);
   for (int64_t t = 0; t < c->length; t++) {
-    y[t] = bias;
-    for (int64_t k = 0; k < c->width; k++) y[t] += weight[k] * x[t + offset(c, k)];
+    const vec sum = convolve(c, x, weight, bias, t);
+    y[t] = sum * sigmoid_(sum);
   }
   write(&c->out, at, 0, c->length, y);
 }
 
 static void backward_block(const conv *c, place at, vec *memory) {
   vec *weight = memory, *x = weight + c->width + c->width - 1, *g = x + c->length + 2 * (c->width - 1);
+  const vec bias = load(c->bias + at.d, at.lanes);
   float *gweight = c->gweight + at.b * (c->width + 1) * c->dim + at.d;
   vec gbias = splat(0);
   load_weight(c, at, weight);
   read_padded(c, &c->x, at, x);
   read_padded(c, &c->gout, at, g);
-  for (int64_t t = 0; t < c->length; t++) gbias += g[t];
+  for (int64_t t = 0; t < c->length; t++) {
+    const vec sum = convolve(c, x, weight, bias, t), gate = sigmoid_(sum);
+    g[t] *= gate * (1.0f + sum * (1.0f - gate));
+    gbias += g[t];
+  }
   for (int64_t k = 0; k < c->width; k++) {
     vec sum = splat(0);
     for (int64_t t = 0; t < c->length; t++) sum += g[t] * x[t + offset(c, k)];
@@ -84,7 +95,7 @@ void conv_backward(conv *c) { run(&c->team, backward_worker, c); }
 
 def load_conv_kernel() -> ctypes.CDLL | None:
     """The kernel; None, with one warning, where it cannot be built."""
-    return load_kernel("causal_conv", SOURCE)
+    return load_kernel("causal_conv_silu", SOURCE)
 
 
 class _Conv(ctypes.Structure):
@@ -159,8 +170,8 @@ def _autograd(ctx, grad_out):
 _forward.register_autograd(_autograd, setup_context=_setup_context)
 
 
-def causal_conv_cpu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse: bool) -> torch.Tensor:
-    """`causal_conv` of `conv_fftp.py` on CPU tensors of any strides; bfloat16 is read and written as such."""
+def causal_conv_silu_cpu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse: bool) -> torch.Tensor:
+    """`causal_conv_silu` of `conv_fftp.py` on CPU tensors of any strides; bfloat16 is read and written as such."""
     dtype = x.dtype
     x = x if x.dtype == torch.bfloat16 else x.float()
     weight = weight[:, 0].t().float().contiguous()

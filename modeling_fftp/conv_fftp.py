@@ -1,21 +1,23 @@
-"""The short causal convolution of Mamba (Gu and Dao 2023, figure 3), in two implementations."""
+"""The short causal convolution of Mamba with its SiLU (Gu and Dao 2023, figure 3), in two implementations."""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from .conv_cpu_fftp import causal_conv_cpu, load_conv_kernel
+from .conv_cpu_fftp import causal_conv_silu_cpu, load_conv_kernel
 from .kernel_cpu_fftp import find_device
 
 
 class FFTPCausalConv1d(nn.Conv1d):
-    """A depthwise convolution that sees the present and the past, or with `reverse` the future.
+    """SiLU of a depthwise convolution that sees the present and the past, or with `reverse` the future.
+
+    The nonlinearity is part of the module, since the kernel computes both in one pass.
 
     Args:
         channels: Width of the sequence.
         kernel_size: Width of the filters in tokens.
         reverse: Whether time runs backwards.
-        implementation: As for `causal_conv`.
+        implementation: As for `causal_conv_silu`.
     """
 
     def __init__(self, channels: int, kernel_size: int, reverse: bool = False, implementation: str = "auto"):
@@ -25,21 +27,21 @@ class FFTPCausalConv1d(nn.Conv1d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, channels, tokens) to the same shape."""
-        return causal_conv(x, self.weight, self.bias, self.reverse, self.implementation)
+        return causal_conv_silu(x, self.weight, self.bias, self.reverse, self.implementation)
 
 
-def causal_conv(
+def causal_conv_silu(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse: bool = False, implementation: str = "auto"
 ) -> torch.Tensor:
-    """A depthwise convolution that sees the present and the past, or with `reverse` the future.
+    """SiLU of a depthwise convolution that sees the present and the past, or with `reverse` the future.
 
     Args:
         x: (batch, channels, tokens).
         weight: (channels, 1, width); the last element is that of the present.
         bias: (channels,).
         reverse: Whether time runs backwards.
-        implementation: "torch" (runs anywhere), "cpu" (C kernel), or "auto": on a CPU cpu, else torch; in an export
-            torch.
+        implementation: "torch" (runs anywhere), "cpu" (fused C kernel), or "auto": on a CPU cpu, else torch, also in
+            an export.
 
     Returns:
         (batch, channels, tokens), in the dtype of `x`.
@@ -52,7 +54,7 @@ def causal_conv(
     device = find_device(x, weight, bias)
     if implementation == "auto" and not torch.compiler.is_exporting():
         implementation = "cpu" if device.type == "cpu" and _has_kernel() else "torch"
-    return (causal_conv_cpu if implementation == "cpu" else causal_conv_ref)(x, weight, bias, reverse)
+    return (causal_conv_silu_cpu if implementation == "cpu" else causal_conv_silu_ref)(x, weight, bias, reverse)
 
 
 @torch.compiler.assume_constant_result
@@ -60,7 +62,9 @@ def _has_kernel() -> bool:
     return load_conv_kernel() is not None
 
 
-def causal_conv_ref(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse: bool = False) -> torch.Tensor:
+def causal_conv_silu_ref(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse: bool = False
+) -> torch.Tensor:
     """The same in plain torch: a sum of shifted sequences, which is faster than torch's grouped convolution."""
     width, num_tokens = weight.shape[-1], x.shape[2]
     padded = functional.pad(x, (0, width - 1) if reverse else (width - 1, 0))
@@ -68,4 +72,4 @@ def causal_conv_ref(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, r
     for offset, tap in enumerate(weight.to(x.dtype).unbind(dim=-1)):
         start = width - 1 - offset if reverse else offset
         output = torch.addcmul(output, padded[..., start : start + num_tokens], tap)
-    return output
+    return functional.silu(output)

@@ -77,16 +77,20 @@ class _ShortAttention(torch.autograd.Function):
             clips = slice(start, start + step)
             q, k, v, out, grad = (x[clips].flatten(0, 1) for x in (query, key, value, output, grad_output))
             # A product and what rounding took from it: together they have the precision of float32.
-            scores = torch.bmm(q, k.mT)
-            rest = torch.baddbmm(scores, q, k.mT, beta=-1)
-            scores = scores.float().add_(rest).mul_(ctx.scaling)
+            scores = torch.baddbmm(q.new_zeros(()), q, k.mT, alpha=ctx.scaling)
+            rest = torch.baddbmm(scores, q, k.mT, beta=-1, alpha=ctx.scaling)
+            scores = scores.float().add_(rest)
             if mask is not None:
                 scores.masked_fill_(~mask[clips].flatten(0, 1), float("-inf"))
             weights = scores.softmax(dim=-1)
             grad_weights = torch.bmm(grad, v.mT).float()
             grad_weights -= (grad.float() * out).sum(dim=-1, keepdim=True)
-            grad_scores = grad_weights.mul_(weights).mul_(ctx.scaling).to(q.dtype)
-            products = (grad_scores @ k, grad_scores.mT @ q, weights.to(q.dtype).mT @ grad)
+            grad_scores = grad_weights.mul_(weights).to(q.dtype)
+            products = (
+                ctx.scaling * (grad_scores @ k),
+                ctx.scaling * (grad_scores.mT @ q),
+                weights.to(q.dtype).mT @ grad,
+            )
             for whole, product in zip(grads, products, strict=True):
                 whole[clips] = product.unflatten(0, (-1, heads))
         return *grads, None, None
@@ -112,20 +116,22 @@ def short_attention_forward(
 
 
 def find_attention(
-    implementation: str, query: torch.Tensor, num_keys: int, dropout: float
+    implementation: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float
 ) -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
     """The function that computes attention.
 
     Args:
         implementation: "eager", "sdpa", or another that transformers knows. "sdpa" leaves the choice of the kernel to
-            torch, but gives way to `short_attention_forward` where that is faster.
+            torch, but gives way to `short_attention_forward` where its backward pass is faster.
         query: (batch, heads, tokens, head width).
-        num_keys: Tokens that are attended to.
+        key: Like `query`.
+        value: Like `query`.
         dropout: Probability of dropping an attention weight.
     """
+    has_backward = torch.is_grad_enabled() and any(states.requires_grad for states in (query, key, value))
     is_bfloat16_on_cpu = query.dtype == torch.bfloat16 and query.device.type == "cpu"
-    is_short = num_keys <= MAX_SHORT_TOKENS and not dropout and not torch.compiler.is_exporting()
-    if implementation == "sdpa" and is_bfloat16_on_cpu and is_short:
+    is_short = key.shape[2] <= MAX_SHORT_TOKENS and not dropout
+    if implementation == "sdpa" and has_backward and is_bfloat16_on_cpu and is_short:
         return short_attention_forward
     return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
 
@@ -163,7 +169,7 @@ class FFTPAttention(nn.Module):
         key = self._split_heads(self.k_proj(hidden_states))
         value = self._split_heads(self.v_proj(hidden_states))
         dropout = self.attention_dropout if self.training else 0.0
-        attend = find_attention(self.config._attn_implementation, query, key.shape[2], dropout)
+        attend = find_attention(self.config._attn_implementation, query, key, value, dropout)
         output, weights = attend(
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
         )

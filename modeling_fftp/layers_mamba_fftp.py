@@ -66,7 +66,7 @@ class FFTPStateSpace(nn.Module):
             (batch, tokens, inner); with a second decay matrix the sum of both directions.
         """
         # What runs along time takes (batch, channels, tokens) of any strides: these transpositions are views.
-        x = functional.silu(self.conv1d(x.transpose(1, 2)).transpose(1, 2))
+        x = self.conv1d(x.transpose(1, 2)).transpose(1, 2)
         if token_mask is not None:
             # A state that starts in padding and sees zeros there is still zero at the first real token.
             x = x * token_mask

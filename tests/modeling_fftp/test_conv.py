@@ -5,17 +5,17 @@ import torch
 from torch.nn import functional
 
 from modeling_fftp.conv_cpu_fftp import _forward
-from modeling_fftp.conv_fftp import FFTPCausalConv1d, causal_conv
+from modeling_fftp.conv_fftp import FFTPCausalConv1d, causal_conv_silu
 from tests.support import needs_compiler
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
 def expected_output(x, weight, bias, reverse):
-    """torch's grouped convolution, padded on the side of the past."""
+    """SiLU of torch's grouped convolution, padded on the side of the past."""
     past = (0, weight.shape[-1] - 1) if reverse else (weight.shape[-1] - 1, 0)
     taps = weight.flip(-1) if reverse else weight
-    return functional.conv1d(functional.pad(x.float(), past), taps, bias, groups=x.shape[1])
+    return functional.silu(functional.conv1d(functional.pad(x.float(), past), taps, bias, groups=x.shape[1]))
 
 
 def make_inputs(batch, length, dim, width, dtype):
@@ -35,7 +35,7 @@ def make_inputs(batch, length, dim, width, dtype):
 def test_equals_torch(implementation, shape, reverse, dtype):
     inputs = make_inputs(*shape, dtype)
     expected = expected_output(*inputs, reverse)
-    output = causal_conv(*inputs, reverse, implementation)
+    output = causal_conv_silu(*inputs, reverse, implementation)
     assert output.dtype == dtype
     weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
     gradients = torch.autograd.grad((output.float() * weight).sum(), inputs)
@@ -54,17 +54,17 @@ def test_cpu_kernel_is_a_proper_operator():
 
 def test_unknown_implementation():
     with pytest.raises(ValueError, match="'cuda' is unknown"):
-        causal_conv(*make_inputs(1, 3, 4, 4, torch.float32), implementation="cuda")
+        causal_conv_silu(*make_inputs(1, 3, 4, 4, torch.float32), implementation="cuda")
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_module_is_a_convolution_of_torch(reverse):
+def test_module_is_a_convolution_of_torch_and_its_silu(reverse):
     torch.manual_seed(0)
     module = FFTPCausalConv1d(6, 4, reverse)
     x = torch.randn(2, 6, 11)
     torch.testing.assert_close(module(x), expected_output(x, module.weight, module.bias, reverse))
     if not reverse:
-        torch.testing.assert_close(module(x), torch.nn.Conv1d.forward(module, x)[..., :11])
+        torch.testing.assert_close(module(x), functional.silu(torch.nn.Conv1d.forward(module, x)[..., :11]))
 
 
 @pytest.mark.parametrize("implementation", ["auto", "torch", pytest.param("cpu", marks=needs_compiler)])
@@ -73,7 +73,7 @@ def test_tensors_on_several_devices_are_refused(implementation, moved):
     inputs = [tensor.detach() for tensor in make_inputs(1, 3, 4, 4, torch.float32)]
     inputs[moved] = inputs[moved].to("meta")
     with pytest.raises(ValueError, match="several devices, \\['cpu', 'meta'\\]"):
-        causal_conv(*inputs, implementation=implementation)
+        causal_conv_silu(*inputs, implementation=implementation)
 
 
 @needs_compiler

@@ -113,19 +113,22 @@ def test_square_positions_interpolate_along_time_only(make_config):
 
 
 @pytest.mark.parametrize(
-    ("implementation", "dtype", "dropout", "tokens", "expected"),
+    ("implementation", "dtype", "trains", "dropout", "tokens", "expected"),
     [
-        ("sdpa", torch.bfloat16, 0.0, 256, short_attention_forward),
-        ("sdpa", torch.bfloat16, 0.0, 257, ALL_ATTENTION_FUNCTIONS["sdpa"]),
-        ("sdpa", torch.bfloat16, 0.1, 25, ALL_ATTENTION_FUNCTIONS["sdpa"]),
-        ("sdpa", torch.float32, 0.0, 25, ALL_ATTENTION_FUNCTIONS["sdpa"]),
-        ("eager", torch.bfloat16, 0.0, 25, eager_attention_forward),
-        ("flex_attention", torch.bfloat16, 0.0, 25, ALL_ATTENTION_FUNCTIONS["flex_attention"]),
+        ("sdpa", torch.bfloat16, True, 0.0, 256, short_attention_forward),
+        ("sdpa", torch.bfloat16, True, 0.0, 257, ALL_ATTENTION_FUNCTIONS["sdpa"]),
+        ("sdpa", torch.bfloat16, True, 0.1, 25, ALL_ATTENTION_FUNCTIONS["sdpa"]),
+        ("sdpa", torch.bfloat16, False, 0.0, 25, ALL_ATTENTION_FUNCTIONS["sdpa"]),
+        ("sdpa", torch.float32, True, 0.0, 25, ALL_ATTENTION_FUNCTIONS["sdpa"]),
+        ("eager", torch.bfloat16, True, 0.0, 25, eager_attention_forward),
+        ("flex_attention", torch.bfloat16, True, 0.0, 25, ALL_ATTENTION_FUNCTIONS["flex_attention"]),
     ],
 )
-def test_short_attention_takes_the_place_of_sdpa_alone(implementation, dtype, dropout, tokens, expected):
-    query = torch.zeros(1, 1, 2, 8, dtype=dtype)
-    assert find_attention(implementation, query, tokens, dropout) is expected
+def test_short_attention_takes_the_place_of_sdpa_alone(implementation, dtype, trains, dropout, tokens, expected):
+    query, key = torch.zeros(1, 1, 2, 8, dtype=dtype), torch.zeros(1, 1, tokens, 8, dtype=dtype)
+    # As with adapters on the values alone.
+    value = torch.zeros_like(key, requires_grad=trains)
+    assert find_attention(implementation, query, key, value, dropout) is expected
 
 
 def attend(attention, module, inputs, gradient, is_seen, **settings):

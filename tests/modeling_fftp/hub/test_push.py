@@ -219,7 +219,6 @@ def test_a_repository_of_an_earlier_version_is_no_other_model(model_folder, push
         push(model_folder, "words")
 
 
-
 def test_a_card_for_another_repository_is_refused(model_folder, push, hub):
     (model_folder / "README.md").write_text('pipeline("audio-tagging", model="model", trust_remote_code=True)')
     with pytest.raises(ValueError, match=r"loads 'model', not 'tester/words'.*--repo_id tester/words"):
