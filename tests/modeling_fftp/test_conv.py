@@ -46,6 +46,13 @@ def test_equals_torch(implementation, shape, reverse, dtype):
 
 
 @needs_compiler
+def test_the_kernel_rounds_to_the_nearest_bfloat16():
+    x, weight, bias = (tensor.detach() for tensor in make_inputs(2, 40, 33, 4, torch.bfloat16))
+    expected = causal_conv_silu(x.float(), weight, bias, implementation="cpu").bfloat16()
+    assert torch.equal(causal_conv_silu(x, weight, bias, implementation="cpu"), expected)
+
+
+@needs_compiler
 def test_cpu_kernel_is_a_proper_operator():
     x, weight, bias = (tensor.detach() for tensor in make_inputs(2, 19, 33, 4, torch.float32))
     inputs = [tensor.requires_grad_() for tensor in (x, weight[:, 0].t().contiguous(), bias)]

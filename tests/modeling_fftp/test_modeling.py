@@ -502,6 +502,16 @@ def test_mamba_starts_as_mamba_ssm_does_and_keeps_it_when_loaded(make_config, tm
             assert (parameter == again.get_parameter(name)).all()
 
 
+def test_time_steps_start_between_their_limits_and_not_below_the_floor(make_config):
+    config = make_config(backbone="mamba", time_step_min=1e-4, time_step_max=1e-2, time_step_floor=1e-3)
+    bias = FFTPModel(config).layers[0].mixer.state_space.dt_proj.bias
+    steps = torch.nn.functional.softplus(bias)
+    assert steps.min().item() == pytest.approx(1e-3, rel=1e-3)
+    # Half of them would lie below, uniform in the logarithm.
+    assert (steps < 1.01e-3).float().mean().item() == pytest.approx(0.5, abs=0.2)
+    assert 0.007 < steps.max() < 0.0101
+
+
 def test_weight_decay_leaves_out_what_must_not_shrink(make_config, tmp_path):
     for backbone in ("ast", "bi-bi", "fo-bi"):
         model = FFTPForAudioClassification(make_config(**BACKBONES[backbone]))

@@ -259,6 +259,16 @@ def test_exports(implementation):
 
 
 @needs_compiler
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_kernel_rounds_to_the_nearest_bfloat16(channels_last):
+    """It computes in float32, so nothing but reading and writing differs."""
+    halved = make_inputs(2, 33, 63, 16, torch.bfloat16, channels_last)
+    inputs = {name: tensor.detach().float() for name, tensor in halved.items()}
+    results = selective_scan(**halved, delta_softplus=True, implementation="cpu")
+    assert torch.equal(results, selective_scan(**inputs, delta_softplus=True, implementation="cpu").bfloat16())
+
+
+@needs_compiler
 def test_auto_takes_the_kernel_on_a_cpu():
     assert scan_fftp.choose_implementation("auto", "cpu") == "cpu"
 
