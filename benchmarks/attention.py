@@ -1,4 +1,4 @@
-"""Attention with its backward pass on a CPU: torch's kernel, and written out as matrix products.
+"""Attention with its backward pass in bfloat16 on a CPU: torch's kernel, and with the backward pass written out.
 
 It decides `MAX_SHORT_TOKENS` in `modeling_fftp/layers_ast_fftp.py`. Both run in turn; batches have about as many
 tokens in all, whatever the length of their clips.
@@ -6,6 +6,7 @@ tokens in all, whatever the length of their clips.
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -13,61 +14,80 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
 from benchmarks.timing import summarise, time_in_turn
-from modeling_fftp.layers_ast_fftp import short_attention_forward
+from modeling_fftp.layers_ast_fftp import eager_attention_forward, short_attention_forward
 from modeling_fftp.training.memory import keep_freed_memory
 
 TOKENS = (25, 50, 100, 201, 256, 400, 800)
 TOTAL_TOKENS = 1600
 HEADS, HEAD_WIDTH = 12, 64
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Of queries and keys: scores as those of trained models, far from even.
+SCALE = 2.0
 WAYS = {"torch's kernel": ALL_ATTENTION_FUNCTIONS["sdpa"], "written out": short_attention_forward}
 
 
-def build_call(attend: Callable, tokens: int, dtype: torch.dtype) -> Callable[[], None]:
-    """A forward and a backward pass, laid out as `FFTPAttention` does."""
-    batch = TOTAL_TOKENS // tokens
-    projected = [torch.randn(batch, tokens, HEADS, HEAD_WIDTH, dtype=dtype) for _ in range(3)]
-    inputs = [states.transpose(1, 2).requires_grad_() for states in projected]
-    gradient = torch.randn_like(projected[0])
-    # As in a batch of which some clips are padded.
-    is_seen = torch.ones(batch, 1, tokens, tokens, dtype=torch.bool)
+def make_inputs(tokens: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Query, key and value, laid out as `FFTPAttention` does, and the gradient of the output."""
+    generator = torch.Generator().manual_seed(tokens)
+    shape = (TOTAL_TOKENS // tokens, tokens, HEADS, HEAD_WIDTH)
+    query, key, value, gradient = torch.randn(4, *shape, generator=generator).unbind()
+    states = (SCALE * query, SCALE * key, value)
+    return [tensor.bfloat16().transpose(1, 2) for tensor in states], gradient.bfloat16()
+
+
+def attend(
+    attention: Callable, inputs: list[torch.Tensor], gradient: torch.Tensor, mask: torch.Tensor | None
+) -> list[torch.Tensor]:
+    """The output and the gradients of the inputs."""
     module = nn.Module()
     module.is_causal = False
+    inputs = [tensor.detach().requires_grad_() for tensor in inputs]
+    output, _ = attention(module, *inputs, mask, scaling=HEAD_WIDTH**-0.5)
+    return [output.detach(), *torch.autograd.grad(output, inputs, gradient)]
 
-    def call() -> None:
-        output, _ = attend(module, *inputs, is_seen, scaling=HEAD_WIDTH**-0.5)
-        torch.autograd.grad(output, inputs, gradient)
 
-    return call
+def find_error(attention: Callable, tokens: int) -> float:
+    """The largest relative error of the output and the three gradients, against float64."""
+    inputs, gradient = make_inputs(tokens)
+    exact = attend(eager_attention_forward, [tensor.double() for tensor in inputs], gradient.double(), None)
+    results = attend(attention, inputs, gradient, None)
+    pairs = zip(results, exact, strict=True)
+    return max(((result.double() - value).norm() / value.norm()).item() for result, value in pairs)
 
 
 def measure(seconds: float) -> list[dict]:
-    """Milliseconds by tokens, precision and way."""
+    """Milliseconds and error by tokens and way."""
     records = []
     for tokens in TOKENS:
-        for precision, dtype in PRECISIONS.items():
-            times = time_in_turn({way: build_call(attend, tokens, dtype) for way, attend in WAYS.items()}, seconds)
-            group = {"tokens": tokens, "precision": precision}
-            records += [group | {"way": way} | summarise(taken) for way, taken in times.items()]
+        inputs, gradient = make_inputs(tokens)
+        # As in a batch of which some clips are padded.
+        mask = torch.ones(len(gradient), 1, tokens, tokens, dtype=torch.bool)
+        calls = {way: partial(attend, attention, inputs, gradient, mask) for way, attention in WAYS.items()}
+        for way, taken in time_in_turn(calls, seconds).items():
+            records.append({"tokens": tokens, "way": way, "error": find_error(WAYS[way], tokens)} | summarise(taken))
     return records
 
 
 def render(results: dict) -> str:
     """Markdown."""
-    medians = {(item["tokens"], item["precision"], item["way"]): item["median_ms"] for item in results["records"]}
+    found = {(record["tokens"], record["way"]): record for record in results["records"]}
     rows = []
-    for tokens in dict.fromkeys(item["tokens"] for item in results["records"]):
-        cells = [str(tokens)]
-        for precision in PRECISIONS:
-            kernel, written = (medians[tokens, precision, way] for way in WAYS)
-            cells += [f"{kernel:.1f} ms", f"{written:.1f} ms ({kernel / written:.1f}x)"]
-        rows.append(cells)
-    header = ["tokens per clip", *(f"{precision}, {way}" for precision in PRECISIONS for way in WAYS)]
-    return f"""# Attention, forward and backward pass
+    for tokens in dict.fromkeys(record["tokens"] for record in results["records"]):
+        kernel, written = (found[tokens, way] for way in WAYS)
+        gain = kernel["median_ms"] / written["median_ms"]
+        rows.append(
+            [
+                str(tokens),
+                f"{kernel['median_ms']:.1f} ms",
+                f"{written['median_ms']:.1f} ms ({gain:.1f}x)",
+                *(f"{100 * record['error']:.2f} %" for record in (kernel, written)),
+            ]
+        )
+    header = ["tokens per clip", *WAYS, *(f"error, {way}" for way in WAYS)]
+    return f"""# Attention in bfloat16, forward and backward pass
 
 `python -m benchmarks.attention`: medians of {HEADS} heads of {HEAD_WIDTH} on clips of so many tokens with a mask, at
-most {TOTAL_TOKENS} in all; in brackets how many times as fast as torch's kernel. {name_machine(results["machine"])}.
-GPU: not measured.
+most {TOTAL_TOKENS} in all; in brackets how many times as fast as torch's kernel. The error is the largest among output
+and gradients, relative to float64. {name_machine(results["machine"])}. GPU: not measured.
 
 {render_table(header, rows)}"""
 

@@ -107,7 +107,7 @@ class SpecMaskDataCollator(TrainerCallback):
         """Collate examples to train on.
 
         Returns:
-            What a call returns, augmented; with `defer_features` also `feature_seed`, (), for `featurize`.
+            What a call returns, augmented; with `defer_features` also `feature_seed`, (batch,), for `featurize`.
 
         Raises:
             ValueError: Examples without sound where an augmentation needs it.
@@ -120,7 +120,7 @@ class SpecMaskDataCollator(TrainerCallback):
         sound, lengths, seed = rest.pop("audio"), rest.pop("num_samples").tolist(), rest.pop("feature_seed", None)
         waveforms = [wave[:length] for wave, length in zip(sound, lengths, strict=True)]
         features = self.feature_extractor.extract_batch(waveforms)
-        return self._change_features(features, None if seed is None else int(seed)) | rest
+        return self._change_features(features, None if seed is None else int(seed[0])) | rest
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
         """Augment the batches of the training loader, which only `train()` uses."""
@@ -140,10 +140,11 @@ class SpecMaskDataCollator(TrainerCallback):
             if is_training:
                 waveforms, labels = self._change_sound(waveforms, labels, seeded(sound_seed))
             if self.defer_features:
-                lengths = torch.tensor([len(waveform) for waveform in waveforms])
+                lengths = torch.tensor([len(waveform) for waveform in waveforms], device="cpu")
                 batch = {"audio": pad_sequence(waveforms, batch_first=True), "num_samples": lengths}
                 if is_training:
-                    batch["feature_seed"] = torch.tensor(feature_seed)
+                    # For each clip, since accelerate may deal out the rows of a batch.
+                    batch["feature_seed"] = torch.full((len(examples),), feature_seed, device="cpu")
             else:
                 batch = self._change_features(self.feature_extractor.extract_batch(waveforms), feature_seed)
         else:
@@ -234,7 +235,7 @@ def pad_step_labels(labels: Sequence[Any], num_frames: Sequence[int]) -> torch.T
         Indices (batch, most steps), int64, padded with -100, or targets (batch, most steps, labels), float32, padded
         with 0.
     """
-    clips = [torch.as_tensor(np.asarray(clip)) for clip in labels]
+    clips = [torch.as_tensor(np.asarray(clip), device="cpu") for clip in labels]
     if clips[0].ndim == 1:
         return pad_sequence([clip.long() for clip in clips], batch_first=True, padding_value=-100)
     return pad_sequence([clip.float() for clip in clips], batch_first=True)

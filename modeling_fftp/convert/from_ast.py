@@ -74,5 +74,8 @@ def convert(source: str, output_folder: str | Path) -> None:
             f"{source} holds a model of type {config.get('model_type')!r}; expected {ASTConfig.model_type!r}"
         )
     with save_folder(output_folder) as folder:
-        convert_model(ASTForAudioClassification.from_pretrained(source)).save_pretrained(folder)
-        convert_feature_extractor(ASTFeatureExtractor.from_pretrained(source)).save_pretrained(folder)
+        model = convert_model(ASTForAudioClassification.from_pretrained(source))
+        extractor = convert_feature_extractor(ASTFeatureExtractor.from_pretrained(source))
+        model.config.sampling_rate = extractor.sampling_rate
+        model.save_pretrained(folder)
+        extractor.save_pretrained(folder)

@@ -215,9 +215,9 @@ def test_ways_to_compute_attention_are_compared(monkeypatch):
     monkeypatch.setattr(attention, "TOKENS", (20,))
     monkeypatch.setattr(attention, "TOTAL_TOKENS", 40)
     records = attention.measure(seconds=0.0)
-    assert {(record["precision"], record["way"]) for record in records} == {
-        (precision, way) for precision in attention.PRECISIONS for way in attention.WAYS
-    }
+    assert [record["way"] for record in records] == [*attention.WAYS]
+    # One rounds as the other does.
+    assert all(0 < record["error"] < 0.02 for record in records)
 
 
 @needs_compiler
