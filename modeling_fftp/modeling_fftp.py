@@ -367,7 +367,7 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
                     "'multi_label_classification'"
                 )
             labels = events_to_labels(self.config, labels, num_steps[:, 0].tolist())
-        if labels.ndim > 1 and num_steps.max() <= labels.shape[1] < logits.shape[1]:
+        if labels.ndim > 1 and labels.shape[1] < logits.shape[1] and num_steps.max() <= labels.shape[1]:
             # The batch is padded further than its longest clip.
             logits = logits[:, : labels.shape[1]]
         if labels.shape[:2] != logits.shape[:2]:

@@ -10,7 +10,6 @@ import onnxruntime
 import pytest
 import torch
 from transformers import AutoModelForAudioClassification, pipeline
-from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPModel
 from modeling_fftp.serving.export import default_file_name, export
@@ -163,12 +162,13 @@ def test_frame_classifiers_keep_their_steps(make_config, extractor, tmp_path, ba
 @pytest.mark.parametrize("is_dynamic", [False, True])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_exporter_of_transformers(make_config, tmp_path, backbone, is_dynamic):
+    exporters = pytest.importorskip("transformers.exporters.exporter_onnx", reason="needs transformers' exporters")
     torch.manual_seed(0)
     model = FFTPForAudioClassification(make_config(**BACKBONES[backbone])).eval()
     mask = torch.ones(2, 100, dtype=torch.long)
     mask[1, 60:] = 0
     batch = {"input_values": torch.randn(2, 100, 128), "attention_mask": mask}
-    exported = OnnxExporter().export(model, batch, config=OnnxConfig(dynamic=is_dynamic))
+    exported = exporters.OnnxExporter().export(model, batch, config=exporters.OnnxConfig(dynamic=is_dynamic))
     if is_dynamic:
         batch = {name: torch.cat((value, value), dim=1)[:1] for name, value in batch.items()}
     with torch.no_grad():
