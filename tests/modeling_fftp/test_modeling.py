@@ -281,6 +281,25 @@ def test_training_draws_by_every_setting_and_evaluation_by_none(make_config, bac
             assert torch.equal(first, second) != draws
 
 
+class Nothing(torch.nn.Module):
+    """Drops everything."""
+
+    def forward(self, hidden_states):
+        return torch.zeros_like(hidden_states)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_branch_passes_through_drop_path(make_config, backbone):
+    config = make_config(**(BACKBONES[backbone] | {"token_merge_layers": None}))
+    model = build(config).fftp
+    for layer in model.layers:
+        layer.drop_path = Nothing()
+    with torch.no_grad():
+        embedded, *others = model(torch.randn(2, 50, 128), output_hidden_states=True).hidden_states
+    assert len(others) == config.num_hidden_layers
+    assert all(torch.equal(states, embedded) for states in others[:-1])
+
+
 def test_dropout_is_where_the_configuration_says(make_config):
     """On the embeddings and on both branches of every block, as in AST."""
     model = build(make_config(hidden_dropout_prob=0.25)).train()
