@@ -15,9 +15,6 @@ from .spec_mask import SpectrogramMask
 from .spectrogram_augmentation import SpectrogramTransform
 from .waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
 
-# Labels per step from those of each clip and its frames.
-StepLabels = Callable[[Sequence[Any], Sequence[int]], torch.Tensor]
-
 
 class SpecMaskDataCollator(TrainerCallback):
     """Turns a list of examples into a batch: `collator` pads them, `collator.augment` augments them as well.
@@ -45,8 +42,9 @@ class SpecMaskDataCollator(TrainerCallback):
             between "there" and "not there" where it can have several.
         num_labels: Length of the label vectors that mixup and smoothing make from indices.
         transforms: Changes to the spectrogram, in this order, before the masks.
-        step_labels: Makes a batch of the labels of a frame classifier: `pad_step_labels`, or `EventLabels(config)` of
-            `modeling_fftp.events_fftp`. Not with what moves sound in time or mixes it, nor with `defer_features`.
+        step_labels: Makes a batch of the labels of a frame classifier, `StepLabels(config)` or `EventLabels(config)`
+            of `modeling_fftp.training.step_labels`. Not with what moves sound in time or mixes it, nor with
+            `defer_features`.
         generator: Source of randomness; None is torch's default generator. No two batches draw alike, in whatever
             epoch, loader worker or process: in workers the seed that the loader gives them counts as well.
         defer_features: Whether calls return sound, changed and padded, and leave features, their changes and masks to
@@ -69,7 +67,7 @@ class SpecMaskDataCollator(TrainerCallback):
         label_smoothing: float = 0.0,
         num_labels: int | None = None,
         transforms: Sequence[SpectrogramTransform] = (),
-        step_labels: StepLabels | None = None,
+        step_labels: Callable[[Sequence[Any], Sequence[int]], torch.Tensor] | None = None,
         generator: torch.Generator | None = None,
         defer_features: bool = False,
     ):
@@ -222,23 +220,6 @@ def replace_collator(loader: DataLoader, collator: Callable, other: Callable) ->
         present.data_collator = other
     else:
         raise ValueError(f"the training loader collates by {present!r}; expected data_collator={collator!r}")
-
-
-def pad_step_labels(labels: Sequence[Any], num_frames: Sequence[int]) -> torch.Tensor:
-    """Labels per step of clips of unequal length as one tensor, for `SpecMaskDataCollator(step_labels=...)`.
-
-    Args:
-        labels: Of each clip, indices (steps,), or targets (steps, labels).
-        num_frames: Not used.
-
-    Returns:
-        Indices (batch, most steps), int64, padded with -100, or targets (batch, most steps, labels), float32, padded
-        with 0.
-    """
-    clips = [torch.as_tensor(np.asarray(clip), device="cpu") for clip in labels]
-    if clips[0].ndim == 1:
-        return pad_sequence([clip.long() for clip in clips], batch_first=True, padding_value=-100)
-    return pad_sequence([clip.float() for clip in clips], batch_first=True)
 
 
 def _stack_labels(examples: list[dict[str, Any]]) -> torch.Tensor | None:

@@ -72,8 +72,6 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         )
         if std <= 0:
             raise ValueError(f"std={std} must be positive")
-        if self.padding_side != "right":
-            raise ValueError(f"padding_side={self.padding_side!r}; the models expect padding on the right")
         self.num_mel_bins = num_mel_bins
         self.max_length = max_length
         self.mean = mean
@@ -83,6 +81,17 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         self.truncation = truncation
         self.return_attention_mask = return_attention_mask
         self.pad_to_multiple_of = pad_to_multiple_of
+
+    @property
+    def padding_side(self) -> str:
+        """Always "right": where the models expect padding."""
+        return self.__dict__["padding_side"]
+
+    @padding_side.setter
+    def padding_side(self, value: str) -> None:
+        if value != "right":
+            raise ValueError(f"padding_side={value!r}; the models expect padding on the right")
+        self.__dict__["padding_side"] = value
 
     def __call__(
         self,
@@ -102,7 +111,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             raw_speech: One mono waveform (samples,) or a list of them; a 2-D array (batch, samples) is a batch. Floats
                 in [-1, 1]; int8, int16, int32 and uint8 are taken as PCM and divided by their full range. Clips
                 shorter than one window of 25 ms are padded with zeros to one window. A clip may also be what
-                `datasets` gives: an `AudioDecoder` of torchcodec, or a dict with "array" and "sampling_rate".
+                `datasets` gives: an `AudioDecoder` of torchcodec, whose channels are averaged, or a dict with "array"
+                and "sampling_rate".
             sampling_rate: Rate of `raw_speech` in Hz, checked against the extractor's.
             padding: "longest" (or True), "max_length", or False for a list of unequal lengths.
             max_length: Frames to pad or truncate to, instead of the extractor's.
@@ -299,13 +309,14 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
     def _read_samples(self, clip: Waveform, index: int) -> np.ndarray | torch.Tensor | list[float]:
         """The samples of a clip that knows its own rate, or the clip itself."""
         if not _has_own_rate(clip):
+            if isinstance(clip, dict):
+                raise ValueError(f"clip {index} is a dict of {[*clip]}; expected 'array' and 'sampling_rate'")
             return clip
         if isinstance(clip, dict):
             samples, rate = clip["array"], clip["sampling_rate"]
         else:
             decoded = clip.get_all_samples()
-            samples, rate = decoded.data, decoded.sample_rate
-            samples = samples[0] if samples.shape[0] == 1 else samples
+            samples, rate = decoded.data.mean(dim=0), decoded.sample_rate
         if rate != self.sampling_rate:
             raise ValueError(
                 f"clip {index} is at {rate} Hz, this feature extractor expects {self.sampling_rate} Hz; in `datasets` "
@@ -321,7 +332,7 @@ def _has_own_rate(clip: Waveform) -> bool:
 
 def _as_clips(raw_speech: Waveform | list[Waveform]) -> list[Waveform]:
     """One recording or several, as a list."""
-    if _has_own_rate(raw_speech):
+    if isinstance(raw_speech, dict) or _has_own_rate(raw_speech):
         return [raw_speech]
     if isinstance(raw_speech, (np.ndarray, torch.Tensor)):
         if raw_speech.ndim == 2 and raw_speech.shape[1] <= MAX_CHANNELS < raw_speech.shape[0]:

@@ -173,7 +173,8 @@ class Stretch(SpectrogramTransform):
         columns = bins * (2 / max(1, num_bins - 1)) - 1
         shape = (-1, num_frames, num_bins)
         grid = torch.stack((columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)), dim=-1)
+        # In float32: half precision cannot tell apart the places in a long clip.
         resampled = torch.nn.functional.grid_sample(
-            input_values[:, None], grid.to(input_values.dtype), padding_mode="border", align_corners=True
+            input_values[:, None].float(), grid, padding_mode="border", align_corners=True
         )
-        return resampled[:, 0]
+        return resampled[:, 0].to(input_values.dtype)

@@ -128,8 +128,7 @@ def _parse(source: Any, sampling_rate: int) -> tuple[np.ndarray | str | bytes | 
         decoded = source.get_all_samples()
         return _as_mono(decoded.data), int(decoded.sample_rate)
     if hasattr(source, "read"):
-        source.seek(0)
-        source = source.read()
+        source = _read_file(source)
     if isinstance(source, dict):
         waveform = source.get("raw", source.get("array"))
         if waveform is not None:
@@ -145,6 +144,16 @@ def _parse(source: Any, sampling_rate: int) -> tuple[np.ndarray | str | bytes | 
     if isinstance(source, (str, bytes, os.PathLike)):
         return source, None
     raise ValueError(f"a {type(source).__name__}; expected a path, bytes, a file object, an array or a dict")
+
+
+def _read_file(file: Any) -> bytes:
+    """Everything in a binary file object, from its start where it can go there."""
+    if file.seekable():
+        file.seek(0)
+    data = file.read()
+    if not isinstance(data, bytes):
+        raise ValueError(f"a {type(file).__name__} gives {type(data).__name__}; expected bytes of a sound file")
+    return data
 
 
 def _as_mono(waveform: np.ndarray | torch.Tensor) -> np.ndarray:

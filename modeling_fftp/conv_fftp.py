@@ -8,10 +8,10 @@ from .conv_cpu_fftp import causal_conv_silu_cpu, load_conv_kernel
 from .kernel_cpu_fftp import find_device
 
 
-class FFTPCausalConv1d(nn.Conv1d):
+class FFTPCausalConv1d(nn.Module):
     """SiLU of a depthwise convolution that sees the present and the past, or with `reverse` the future.
 
-    The nonlinearity is part of the module, since the kernel computes both in one pass.
+    The kernel computes both in one pass, so this is no `nn.Conv1d`: what others add to one must come before the SiLU.
 
     Args:
         channels: Width of the sequence.
@@ -21,13 +21,20 @@ class FFTPCausalConv1d(nn.Conv1d):
     """
 
     def __init__(self, channels: int, kernel_size: int, reverse: bool = False, implementation: str = "auto"):
-        super().__init__(channels, channels, kernel_size, groups=channels, padding=kernel_size - 1)
+        super().__init__()
         self.reverse = reverse
         self.implementation = implementation
+        self.weight = nn.Parameter(torch.zeros(channels, 1, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, channels, tokens) to the same shape."""
         return causal_conv_silu(x, self.weight, self.bias, self.reverse, self.implementation)
+
+    def extra_repr(self) -> str:
+        """Shape and direction, for printing."""
+        channels, _, kernel_size = self.weight.shape
+        return f"{channels}, kernel_size={kernel_size}, reverse={self.reverse}"
 
 
 def causal_conv_silu(

@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -34,21 +33,6 @@ def token_spans(config: FFTPConfig, num_tokens: int) -> torch.Tensor:
     spans[0, 0] = 0.0
     spans[-1, 1] = (first_frame[-1] + config.patch_size[1] - 1) * shift + length
     return spans
-
-
-@dataclass
-class EventLabels:
-    """Makes targets of the events of a batch, for `SpecMaskDataCollator(step_labels=...)`.
-
-    Args:
-        config: Says what spans and labels the tokens have.
-    """
-
-    config: FFTPConfig
-
-    def __call__(self, events: Sequence[Sequence[Event]], num_frames: Sequence[int]) -> torch.Tensor:
-        """Targets (batch, most tokens, labels) from the events of each clip and its frames."""
-        return events_to_labels(self.config, events, [self.config.time_patches(count) for count in num_frames])
 
 
 def events_to_labels(config: FFTPConfig, events: Sequence[Sequence[Event]], num_tokens: Sequence[int]) -> torch.Tensor:

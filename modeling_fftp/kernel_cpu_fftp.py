@@ -284,8 +284,11 @@ def _machine() -> str:
 
 def _build(name: str, source: str) -> Path:
     """Compile a kernel, or find it compiled; raises OSError or CalledProcessError where that is not possible."""
-    # $CC may hold more than a name: "ccache gcc".
-    program, *options = shlex.split(os.environ.get("CC") or "cc")
+    # It may hold more than a name: "ccache gcc".
+    try:
+        program, *options = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    except ValueError as error:
+        raise FileNotFoundError(f"$CC={os.environ['CC']!r} is no command: {error}") from error
     compiler = shutil.which(program)
     if compiler is None:
         raise FileNotFoundError(f"no C compiler: {program} is not on the PATH; $CC names another")

@@ -89,6 +89,7 @@ class FFTPStateSpace(nn.Module):
                 init.copy_(decay, rates.log().expand_as(decay))
         init.ones_(self.D)
         init.kaiming_uniform_(self.conv1d.weight, a=math.sqrt(5))
+        init.zeros_(self.conv1d.bias)
         init.kaiming_uniform_(self.x_proj.weight, a=math.sqrt(5))
         init.uniform_(self.dt_proj.weight, -(config.time_step_rank**-0.5), config.time_step_rank**-0.5)
         low, high = math.log(config.time_step_min), math.log(config.time_step_max)

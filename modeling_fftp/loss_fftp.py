@@ -52,15 +52,16 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
 
 
 def _has_values(labels: torch.Tensor) -> bool:
-    """Whether there is something to look at: a graph that is being compiled has no values."""
-    return not (torch.compiler.is_compiling() or labels.is_meta) and labels.numel() > 0
+    """Whether there is something to look at: fake tensors and graphs that are being compiled hold no values."""
+    is_real = type(labels) is torch.Tensor and not labels.is_meta
+    return is_real and not torch.compiler.is_compiling() and labels.numel() > 0
 
 
 def _refuse_other_than_distributions(labels: torch.Tensor) -> None:
     if not _has_values(labels):
         return
     sums = labels.float().sum(dim=-1)
-    if (labels < 0).any() or ((sums - 1).abs() > ROUNDING).any():
+    if not ((labels >= 0).all() and ((sums - 1).abs() <= ROUNDING).all()):
         raise ValueError(
             f"labels sum to {sums.min().item():.4g} to {sums.max().item():.4g} per clip; single_label_classification "
             "expects an index per clip, or a distribution that sums to 1. Where a clip can have several labels, "
@@ -69,7 +70,7 @@ def _refuse_other_than_distributions(labels: torch.Tensor) -> None:
 
 
 def _refuse_other_than_shares(labels: torch.Tensor) -> None:
-    if _has_values(labels) and ((labels < 0) | (labels > 1)).any():
+    if _has_values(labels) and not ((labels >= 0) & (labels <= 1)).all():
         low, high = (limit.item() for limit in labels.float().aminmax())
         raise ValueError(
             f"labels lie in [{low:.4g}, {high:.4g}]; multi_label_classification expects targets in [0, 1]"

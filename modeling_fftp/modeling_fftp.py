@@ -195,9 +195,6 @@ class FFTPModel(FFTPPreTrainedModel):
 
     def _layer_mask(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor | None:
         """The mask over tokens in the form that the layers of the backbone take."""
-        if token_mask is not None:
-            # Layers may lie on several devices.
-            token_mask = token_mask.to(hidden_states.device)
         if self.config.backbone == "mamba":
             return token_mask
         return create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=token_mask)

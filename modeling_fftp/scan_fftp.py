@@ -207,9 +207,9 @@ def choose_implementation(implementation: str, device: str) -> str:
         ValueError: An unknown name, or an implementation that does not run on the device.
         ImportError: A package or compiler that is missing; the message has the line that installs it.
     """
-    if torch.compiler.is_exporting():
-        return "export"
     if implementation == "auto":
+        if torch.compiler.is_exporting():
+            return "export"
         if device == "cuda":
             chosen = "mamba_ssm" if selective_scan_fn is not None else "triton" if triton is not None else "torch"
         else:
@@ -272,7 +272,7 @@ def selective_scan(
         reverse: Whether time runs backwards.
         return_last_state: Whether to return the state after the last step as well.
         implementation: "torch" (runs anywhere), "cpu" (fused C kernel), "triton" (fused GPU kernel), "mamba_ssm" (the
-            official GPU kernel), "export" (one operator of torch, slow, which every export takes), or "auto": on CUDA
+            official GPU kernel), "export" (one operator of torch, slow), or "auto": in an export that, on CUDA
             mamba_ssm, else triton, else torch; on a CPU cpu, else torch.
 
     Returns:

@@ -1,6 +1,7 @@
 """What tests of several folders share beside fixtures."""
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,8 @@ TINY = [
 ]  # fmt: skip
 
 needs_compiler = pytest.mark.skipif(
-    shutil.which(os.environ.get("CC") or "cc") is None, reason="needs a C compiler: apt-get install gcc"
+    shutil.which((shlex.split(os.environ.get("CC", "")) or ["cc"])[0]) is None,
+    reason="needs a C compiler: apt-get install gcc",
 )
 needs_cpp_compiler = pytest.mark.skipif(
     shutil.which("c++") is None, reason="torch.compile needs a C++ compiler: apt-get install g++"

@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from feature_extraction import FFTPFeatureExtractor
 from hub_cards import CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
+from modeling_fftp.events_fftp import frame_seconds
 
 from .training_curves import plot_training
 
@@ -88,7 +89,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "backbone": BACKBONES[config.backbone],
         "patches": f"full-frequency patches of {frames} frames" if is_full else f"patches of {height} x {frames}",
         "rate": FFTPFeatureExtractor.from_pretrained(folder).sampling_rate,
-        "table_seconds": f"{config.max_length / 100:g}",
+        "table_seconds": f"{config.max_length * frame_seconds(config.sampling_rate)[1]:.4g}",
         "base_model": base if "/" in base else None,
         "local_base": base if "/" not in base else None,
         "recipe": None if recipe is None else json.dumps(recipe, indent=2),

@@ -120,7 +120,7 @@ def export(
         if not needed.is_dir():
             raise FileNotFoundError(f"{needed} is not a folder")
     merging = {} if token_merge_layers is None else {"token_merge_layers": token_merge_layers}
-    config = FFTPConfig.from_pretrained(folder, **merging)
+    config = FFTPConfig.from_pretrained(folder, scan_implementation="auto", **merging)
     name = (config.architectures or [None])[0]
     if name not in HEADS:
         raise ValueError(f"{folder} holds {name}; expected a model with a head, one of {HEADS}")

@@ -86,7 +86,8 @@ def build_decoder(arguments: DataArguments, split: Dataset, config: FFTPConfig |
     return ClipDecoder(
         audio_column,
         label_column,
-        {label: name for label, name in names.items() if label not in arguments.exclude_labels},
+        # An evaluation drops the clips of an excluded class, but the checkpoint still knows it.
+        {label: name for label, name in names.items() if config or label not in arguments.exclude_labels},
         SAMPLING_RATE,
         index_names=feature.names if isinstance(feature, ClassLabel) else None,
         is_multi_label=is_multi_label,

@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> None:
     clips = load_clips(data_arguments, training, config)
     described = describe_data(data_arguments.dataset_name, clips)
     max_seconds = data_arguments.max_seconds or min(MAX_SECONDS, clips.longest_seconds)
-    model, extractor = build_model(model_arguments, clips, max_seconds)
+    model, extractor = build_model(model_arguments, clips, max_seconds, training.do_train)
     if training.push_when_done:
         check_repository(model, training)
     if data_arguments.cache_features:

@@ -9,7 +9,7 @@ from datasets import Dataset, List
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import SaveStrategy, has_length
 
 from feature_extraction import SpecMaskDataCollator
 from feature_extraction.collator import replace_collator
@@ -88,12 +88,17 @@ class FFTPTrainer(Trainer):
         return super()._get_eval_sampler(self._only_lengths(eval_dataset))
 
     def _only_lengths(self, dataset):
-        """Lengths of decoded clips in place of the clips, for samplers that group by length; others as they are."""
+        """Lengths in place of clips, for samplers that group by them; what has lengths, or needs none, as it is."""
         column = self.args.length_column_name
-        is_decoded = isinstance(dataset, Dataset) and isinstance(dataset.features.get("audio"), List)
-        if self.args.train_sampling_strategy not in GROUPING or not is_decoded or column in dataset.column_names:
+        if self.args.train_sampling_strategy not in GROUPING or not has_length(dataset):
             return dataset
-        return Dataset.from_dict({column: clip_lengths(dataset)})
+        if isinstance(dataset, Dataset):
+            if column in dataset.column_names:
+                return dataset
+            if isinstance(dataset.features.get("audio"), List):
+                return Dataset.from_dict({column: clip_lengths(dataset)})
+        name = "audio" if "audio" in dataset[0] else "input_values"
+        return Dataset.from_dict({column: [len(example[name]) for example in dataset]})
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Train; `resume_from_checkpoint=True` goes on from the last checkpoint that was written to its end."""

@@ -12,11 +12,11 @@ from feature_extraction import (
     SpecAugment,
     SpecMask,
     SpecMaskDataCollator,
-    pad_step_labels,
 )
 from feature_extraction.spectrogram_augmentation import FilterAugment, RandomGain, Stretch, TimeRoll, UniformNoise
 from feature_extraction.waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
-from modeling_fftp.events_fftp import EventLabels, events_to_labels
+from modeling_fftp.events_fftp import events_to_labels
+from modeling_fftp.training.step_labels import EventLabels, StepLabels
 
 
 @pytest.fixture
@@ -157,16 +157,21 @@ def test_settings_of_the_extractor_are_those_of_the_batch(examples):
     expected = extractor([example["audio"] for example in examples], sampling_rate=16000, return_tensors="pt")
     assert expected.keys() == {"input_values"}
     collator = SpecMaskDataCollator(extractor)
+    untruncated = FFTPFeatureExtractor(padding=False)
     features = [
-        {"input_values": extractor(example["audio"], sampling_rate=16000, padding=False)["input_values"][0]}
-        for example in examples
+        {"input_values": untruncated(example["audio"], sampling_rate=16000)["input_values"][0]} for example in examples
     ]
+    assert len(features[0]["input_values"]) > 80
     for batch in (collator(examples), collator(features)):
         assert "attention_mask" not in batch
         torch.testing.assert_close(batch["input_values"], expected["input_values"], atol=1e-5, rtol=0)
     masked = SpecMaskDataCollator(extractor, SpecAugment(48, 48)).augment(examples)
     assert masked["input_values"].shape == expected["input_values"].shape
     assert "attention_mask" not in masked
+    # Clips that are not padded alone count in a batch as they do alone.
+    extractor = FFTPFeatureExtractor(padding=False, return_attention_mask=False)
+    for batch in (SpecMaskDataCollator(extractor)(clips) for clips in (examples, features[:1] + features[2:])):
+        assert batch["attention_mask"].sum(dim=1).max() == batch["input_values"].shape[1]
 
 
 def test_nothing_augmented_is_forgotten(examples, extractor):
@@ -190,7 +195,7 @@ def test_nothing_augmented_is_forgotten(examples, extractor):
 def test_labels_per_step(make_config, extractor, examples):
     config = make_config(problem_type="multi_label_classification")
     steps = [int(config.time_patches(98)), int(config.time_patches(54)), 1, int(config.time_patches(73))]
-    collator = SpecMaskDataCollator(extractor, SpecMask.from_config(config, 0.2), step_labels=pad_step_labels)
+    collator = SpecMaskDataCollator(extractor, SpecMask.from_config(config, 0.2), step_labels=StepLabels(config))
     indices = [{**example, "labels": np.arange(n) % 4} for example, n in zip(examples, steps, strict=True)]
     batch = collator.augment(indices)["labels"]
     assert batch.shape == (4, steps[0])
@@ -202,6 +207,9 @@ def test_labels_per_step(make_config, extractor, examples):
     assert batch.sum(dim=(1, 2)).tolist() == [4 * n for n in steps]
     with pytest.raises(ValueError, match="labels have the shapes"):
         SpecMaskDataCollator(extractor)(indices)
+    short = [*targets[:1], {**targets[1], "labels": np.ones((3, 4))}]
+    with pytest.raises(ValueError, match=f"clip 1 has labels for 3 steps; its 54 frames are {steps[1]} steps"):
+        collator(short)
 
     events = [[(0.2, 0.4, 1)], [], [(0.0, 0.02, "LABEL_3")], [(0.1, 0.3, 0), (0.2, 0.5, 2)]]
     collator = SpecMaskDataCollator(extractor, step_labels=EventLabels(config))
@@ -209,7 +217,7 @@ def test_labels_per_step(make_config, extractor, examples):
     assert torch.equal(batch["labels"], events_to_labels(config, events, steps))
     for setting in ({"speed": SpeedPerturb()}, {"crop": RandomCrop(100)}, {"defer_features": True}):
         with pytest.raises(ValueError, match="step_labels goes without"):
-            SpecMaskDataCollator(extractor, step_labels=pad_step_labels, **setting)
+            SpecMaskDataCollator(extractor, step_labels=StepLabels(config), **setting)
 
 
 def drawn(collator, num_workers, epochs=2, seed=0):
@@ -241,6 +249,19 @@ def test_processes_of_one_seed_draw_apart(extractor, monkeypatch):
     assert not any(torch.equal(a, b) for a, b in itertools.product(first, second))
 
 
+def test_sound_and_features_draw_apart(extractor, examples):
+    """One seed for both would tie the speed of a clip to its masks."""
+    seeds = []
+
+    class Spy(SpeedPerturb, TimeRoll):
+        def __call__(self, changed, *rest):
+            seeds.append(rest[-1].initial_seed())
+            return changed
+
+    SpecMaskDataCollator(extractor, speed=Spy(), transforms=[Spy()]).augment(examples)
+    assert len(set(seeds)) == 2
+
+
 def test_global_random_state_moves_by_one_number_a_batch(extractor, examples):
     torch.manual_seed(0)
     torch.randint(2**63 - 1, ())
@@ -259,14 +280,18 @@ def test_draws_are_on_the_cpu_whatever_the_default_device(make_config, extractor
             mixup=Mixup(), noise=ColoredNoise(1.0), num_labels=4,
             transforms=[TimeRoll(), UniformNoise(), RandomGain(), FilterAugment(), Stretch(), SpecAugment(48, 48)],
         )  # fmt: skip
-        return collator.augment(examples)["input_values"]
+        deferring = SpecMaskDataCollator(extractor, SpecAugment(48, 48), defer_features=True)
+        deferred = deferring.featurize(deferring.augment(examples))
+        steps = StepLabels(make_config())([[0, 1], [2]], [19, 3])
+        return collator.augment(examples)["input_values"], deferred["input_values"], steps
 
     expected = batch()
     torch.set_default_device("meta")
     try:
-        assert torch.equal(batch(), expected)
+        found = batch()
     finally:
         torch.set_default_device(None)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_decoders_of_datasets(extractor, examples, decoder_class):
@@ -275,8 +300,16 @@ def test_decoders_of_datasets(extractor, examples, decoder_class):
     collator = SpecMaskDataCollator(extractor)
     for clips in (decoded, arrays):
         assert torch.equal(collator(clips)["input_values"], collator(examples)["input_values"])
-    with pytest.raises(ValueError, match="clip 0 is at 8000 Hz"):
-        collator([{"audio": decoder_class(examples[0]["audio"], 8000)}])
+    stereo = decoder_class(np.stack((examples[0]["audio"], 0 * examples[0]["audio"])), 16000)
+    halved = collator([{"audio": examples[0]["audio"] / 2}])["input_values"]
+    torch.testing.assert_close(collator([{"audio": stereo}])["input_values"], halved)
+    for sound, message in (
+        (decoder_class(examples[0]["audio"], 8000), "clip 0 is at 8000 Hz"),
+        ({"bytes": b"RIFF", "path": None}, r"clip 0 is a dict of \['bytes', 'path'\]; expected 'array' and"),
+        ({"array": examples[0]["audio"]}, r"clip 0 is a dict of \['array'\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            collator([{"audio": sound}])
 
 
 def test_examples_without_sound_name_what_dropped_it(extractor):

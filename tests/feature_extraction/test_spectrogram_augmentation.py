@@ -29,6 +29,16 @@ def test_generator_decides_and_input_and_padding_stay(transform):
     torch.testing.assert_close(changed[0][3, :20], alone[0], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: type(transform).__name__)
+def test_half_precision_gives_nearly_the_same(transform, dtype):
+    features = torch.randn(4, 1000, 1).expand(4, 1000, 128).cumsum(dim=1) / 30
+    expected = transform(features, None, torch.Generator().manual_seed(0))
+    changed = transform(features.to(dtype), None, torch.Generator().manual_seed(0))
+    assert changed.dtype == dtype
+    torch.testing.assert_close(changed.float(), expected, atol=0.05, rtol=0.02)
+
+
 def test_noise_has_a_height_of_its_own_for_each_clip(generator):
     lengths = torch.full((400,), 20)
     noise = UniformNoise(0.5).draw(torch.zeros(400, 20, 16), lengths, generator)["noise"]

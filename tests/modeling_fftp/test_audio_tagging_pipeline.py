@@ -8,6 +8,7 @@ import soundfile
 import torch
 from transformers import pipeline
 
+from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification, audio_stream_fftp
 from modeling_fftp.audio_stream_fftp import read_audio, read_blocks, sliding_windows
 from modeling_fftp.audio_tagging_fftp import find_segments
@@ -113,6 +114,28 @@ def test_file_objects_and_decoders(make_tagger, speech, decoder_class):
         assert answer["labels"][0]["score"] == pytest.approx(expected["labels"][0]["score"], abs=1e-5)
     halved = tag(decoder_class(speech, 2 * RATE))
     assert halved["duration"] == pytest.approx(len(speech) / RATE / 2, abs=1e-3)
+
+
+def test_what_is_no_binary_file_is_refused(make_tagger, tmp_path, speech):
+    soundfile.write(tmp_path / "clip.wav", speech, RATE)
+    (tmp_path / "clip.txt").write_text("no sound")
+    tag = make_tagger()
+    with (
+        soundfile.SoundFile(tmp_path / "clip.wav") as file,
+        pytest.raises(ValueError, match="SoundFile gives ndarray"),
+    ):
+        tag(file)
+    with (tmp_path / "clip.txt").open() as file, pytest.raises(ValueError, match="gives str; expected bytes"):
+        tag(file)
+
+
+def test_windows_are_as_long_as_the_position_table_at_every_rate(make_config, speech):
+    """At 22.05 kHz a frame is 220 samples, a little less than 10 ms."""
+    model = FFTPForAudioClassification(make_config(sampling_rate=22050)).eval()
+    extractor = FFTPFeatureExtractor(sampling_rate=22050)
+    tag = pipeline("audio-tagging", model=model, feature_extractor=extractor, device="cpu")
+    first = next(tag.preprocess({"raw": np.tile(speech, 2), "sampling_rate": 22050}))
+    assert first["span"].tolist() == [[0, 100 * 220]]
 
 
 @pytest.mark.parametrize(

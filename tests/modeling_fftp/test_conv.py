@@ -65,13 +65,13 @@ def test_unknown_implementation():
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_module_is_a_convolution_of_torch_and_its_silu(reverse):
+def test_module_computes_with_its_own_weights(reverse):
     torch.manual_seed(0)
     module = FFTPCausalConv1d(6, 4, reverse)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter)
     x = torch.randn(2, 6, 11)
     torch.testing.assert_close(module(x), expected_output(x, module.weight, module.bias, reverse))
-    if not reverse:
-        torch.testing.assert_close(module(x), functional.silu(torch.nn.Conv1d.forward(module, x)[..., :11]))
 
 
 @pytest.mark.parametrize("implementation", ["auto", "torch", pytest.param("cpu", marks=needs_compiler)])

@@ -9,11 +9,12 @@ from datasets import Audio, load_dataset
 from transformers import Trainer, TrainingArguments
 
 from demo.sounds import KINDS, background
-from feature_extraction import SpecMask, SpecMaskDataCollator, pad_step_labels
+from feature_extraction import SpecMask, SpecMaskDataCollator
 from feature_extraction.log_mel_fftp import hop_length, log_mel_spectrogram, window_length
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.audio_stream_fftp import read_audio
-from modeling_fftp.events_fftp import EventLabels, events_to_labels, frame_seconds, token_spans
+from modeling_fftp.events_fftp import events_to_labels, frame_seconds, token_spans
+from modeling_fftp.training.step_labels import EventLabels, StepLabels
 from tests.support import BACKBONES, GEOMETRIES
 
 RATE = 16000
@@ -197,7 +198,7 @@ def test_trainer_trains_and_evaluates_frame_classifiers(make_config, extractor, 
     collator = SpecMaskDataCollator(
         extractor,
         SpecMask.from_config(config, 0.2),
-        step_labels=EventLabels(config) if kind == "events" else pad_step_labels,
+        step_labels=(EventLabels if kind == "events" else StepLabels)(config),
     )
     trainer = Trainer(
         FFTPForAudioFrameClassification(config), arguments, data_collator=collator, callbacks=[collator],

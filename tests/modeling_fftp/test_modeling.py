@@ -521,6 +521,17 @@ def test_mamba_starts_as_mamba_ssm_does_and_keeps_it_when_loaded(make_config, tm
             assert (parameter == again.get_parameter(name)).all()
 
 
+def test_time_steps_add_their_bias_in_float32(make_config):
+    """Rounded to bfloat16 with its bias, a time step would be off by a percent."""
+    projection = FFTPModel(make_config(backbone="mamba")).layers[0].mixer.state_space.dt_proj
+    nothing = torch.zeros(2, 5, projection.in_features)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(projection(nothing), projection.bias.expand(2, 5, -1))
+        assert projection(nothing).dtype == torch.float32
+        halved = projection.to(torch.bfloat16)
+        assert torch.equal(halved(nothing.bfloat16()), halved.bias.float().expand(2, 5, -1))
+
+
 def test_time_steps_start_between_their_limits_and_not_below_the_floor(make_config):
     config = make_config(backbone="mamba", time_step_min=1e-4, time_step_max=1e-2, time_step_floor=1e-3)
     bias = FFTPModel(config).layers[0].mixer.state_space.dt_proj.bias

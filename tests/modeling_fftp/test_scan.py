@@ -247,6 +247,16 @@ def test_operators_themselves_refuse_several_devices():
         scan_cpu_fftp._backward(u.to("meta"), last, saved, u, u, A, B, B, None, None, None, True, False)
 
 
+def test_exports_take_what_they_are_told_to():
+    class Scan(torch.nn.Module):
+        def forward(self, inputs):
+            return selective_scan(**inputs, implementation="nonsense")
+
+    inputs = {name: tensor.detach() for name, tensor in make_inputs(1, 4, 8, 4).items()}
+    with pytest.raises(ValueError, match="implementation='nonsense' is unknown"):
+        torch.export.export(Scan(), (inputs,))
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS[:2])
 def test_exports(implementation):
     class Scan(torch.nn.Module):
@@ -317,6 +327,14 @@ def test_compiler_with_a_wrapper(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert kernel_cpu_fftp._build("tiny", "int answer(void) { return 42; }").exists()
     assert (tmp_path / "wrapper.log").read_text().split() == os.environ["CC"].split()[1:]
+
+
+@pytest.mark.parametrize("compiler", ["gcc 'unclosed", "no-such-compiler --fast"])
+def test_a_compiler_that_is_no_command_is_named(monkeypatch, tmp_path, compiler):
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="unclosed|no-such-compiler"):
+        kernel_cpu_fftp._build("tiny", "int answer(void) { return 42; }")
 
 
 @needs_compiler

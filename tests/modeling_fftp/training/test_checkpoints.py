@@ -43,10 +43,10 @@ def published(tmp_path_factory):
     return folder
 
 
-def accuracy_of_pipeline(folder, clip_folder, **files):
-    """What a user of the folder gets on the validation clips, one after the other."""
-    classify = pipeline("audio-classification", model=str(folder), device="cpu", **files)
-    paths = sorted((clip_folder / "validation").glob("*/*.wav"))
+def accuracy_of_pipeline(folder, clip_folder, kinds=NAMES):
+    """What a user of the folder gets on the validation clips of these kinds, one after the other."""
+    classify = pipeline("audio-classification", model=str(folder), device="cpu")
+    paths = sorted(path for path in (clip_folder / "validation").glob("*/*.wav") if path.parent.name in kinds)
     answers = [classify(read_audio(path, 16000), top_k=1)[0]["label"] for path in paths]
     return sum(path.parent.name == answer for path, answer in zip(paths, answers, strict=True)) / len(paths)
 
@@ -154,6 +154,26 @@ def test_one_number_is_a_square_patch(clip_folder, tmp_path):
 def test_a_validation_fraction_is_a_fraction(clip_folder, tmp_path, fraction):
     with pytest.raises(SystemExit, match=f"--validation_fraction {float(fraction)} must lie between 0 and 1"):
         run_training(tmp_path, "--dataset_name", clip_folder / "train", "--validation_fraction", fraction)
+
+
+def test_an_evaluation_never_scores_a_new_head(checkpoint, published, clip_folder, tmp_path):
+    evaluate = ["--dataset_name", clip_folder, "--do_train", "false", "--model_name_or_path"]
+    # Clips of an excluded class go, the class stays.
+    run_training(tmp_path / "without", *evaluate, published / "converted", "--exclude_labels", "noise")
+    per_class = json.loads((tmp_path / "without" / "validation_per_class.json").read_text())["per_class"]
+    assert [*per_class] == NAMES
+    assert per_class["noise"]["positives"] == 0
+    expected = accuracy_of_pipeline(published / "converted", clip_folder, kinds=("low", "high"))
+    assert accuracy_of_training(tmp_path / "without") == pytest.approx(expected)
+
+    config = FFTPConfig.from_pretrained(checkpoint)
+    headless = {name: w for name, w in load_file(checkpoint / "model.safetensors").items() if "classifier" not in name}
+    save_file(headless, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    clips = Clips({}, [*config.id2label.values()], False, {}, {})
+    with pytest.raises(ValueError, match=r"has no head for \['LABEL_0', .*, and none would be trained"):
+        build_model(ModelArguments(str(checkpoint)), clips, 1.0, do_train=False)
+    model, _ = build_model(ModelArguments(str(checkpoint)), clips, 1.0)
+    assert model.classifier.dense.weight.std() > 0
 
 
 def test_clips_are_grouped_by_length(clip_folder, tmp_path):

@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).with_name("two_trainings.py")
 NUM_CLIPS, EPOCHS = 16, 2
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_two_processes_see_every_clip_once_an_epoch(tmp_path, workers):
     """Also in a second training: whatever one process draws more than the other must not deal out other clips."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

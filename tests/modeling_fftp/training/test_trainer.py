@@ -179,6 +179,29 @@ def test_sound_becomes_features_in_the_trainer(make_config, extractor, tmp_path)
         assert torch.equal(weights[name], value), name
 
 
+@pytest.mark.parametrize("name", ["audio", "input_values"])
+@pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
+def test_clips_of_every_form_are_grouped_by_length(make_config, extractor, tmp_path, name, strategy):
+    rng = np.random.default_rng(0)
+    lengths = rng.permutation(np.arange(20, 84))
+    shapes = [(int(160 * n),) if name == "audio" else (int(n), 128) for n in lengths]
+    clips = [{name: rng.normal(size=shape).astype(np.float32), "labels": 0} for shape in shapes]
+    arguments = TrainingArguments(
+        tmp_path, per_device_train_batch_size=4, train_sampling_strategy=strategy, use_cpu=True, report_to="none"
+    )
+    trainer = FFTPTrainer(
+        FFTPForAudioClassification(make_config()), arguments, train_dataset=clips, eval_dataset=clips,
+        data_collator=SpecMaskDataCollator(extractor),
+    )  # fmt: skip
+    for loader in (trainer.get_train_dataloader(), trainer.get_eval_dataloader()):
+        batches = [batch["attention_mask"].sum(dim=1) for batch in loader]
+        assert sum(map(len, batches)) == len(clips)
+    if strategy == "group_by_length":
+        batches = [batch["attention_mask"].sum(dim=1) for batch in trainer.get_train_dataloader()]
+        spread = np.mean([int(batch.max() - batch.min()) for batch in batches])
+        assert spread < 0.3 * (84 - 20)
+
+
 def test_half_written_checkpoints_are_passed_over(tmp_path):
     for step, state in (("3", "{}"), ("10", "{}"), ("20", '{"epoch": 1'), ("30", None), ("best", "{}")):
         (tmp_path / f"checkpoint-{step}").mkdir()

@@ -1,0 +1,59 @@
+"""Labels per step of a batch for frame classifiers: `SpecMaskDataCollator(step_labels=...)` takes either."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from modeling_fftp import FFTPConfig
+from modeling_fftp.events_fftp import Event, events_to_labels
+from modeling_fftp.modeling_fftp import IGNORED
+
+
+@dataclass
+class EventLabels:
+    """Targets from the events of each clip.
+
+    Args:
+        config: Says when each step is, and what labels there are.
+    """
+
+    config: FFTPConfig
+
+    def __call__(self, events: Sequence[Sequence[Event]], num_frames: Sequence[int]) -> torch.Tensor:
+        """Targets (batch, most steps, labels), float32, from (onset, offset, label) in seconds and frames per clip."""
+        return events_to_labels(self.config, events, [self.config.time_patches(count) for count in num_frames])
+
+
+@dataclass
+class StepLabels:
+    """Labels that clips have for each of their steps.
+
+    Args:
+        config: Says how many steps a clip has.
+    """
+
+    config: FFTPConfig
+
+    def __call__(self, labels: Sequence[Sequence], num_frames: Sequence[int]) -> torch.Tensor:
+        """Indices (batch, most steps), int64, padded with -100, or targets (batch, most steps, labels), float32.
+
+        Args:
+            labels: Of each clip, indices (steps,), or targets (steps, labels).
+            num_frames: Real frames of each clip.
+
+        Raises:
+            ValueError: A clip has more or fewer labels than steps.
+        """
+        clips = [torch.as_tensor(np.asarray(clip), device="cpu") for clip in labels]
+        for index, (clip, frames) in enumerate(zip(clips, num_frames, strict=True)):
+            if len(clip) != self.config.time_patches(frames):
+                raise ValueError(
+                    f"clip {index} has labels for {len(clip)} steps; its {frames} frames are "
+                    f"{self.config.time_patches(frames)} steps"
+                )
+        if clips[0].ndim == 1:
+            return pad_sequence([clip.long() for clip in clips], batch_first=True, padding_value=IGNORED)
+        return pad_sequence([clip.float() for clip in clips], batch_first=True)
