@@ -333,7 +333,7 @@ def test_compiler_with_a_wrapper(monkeypatch, tmp_path):
 def test_a_compiler_that_is_no_command_is_named(monkeypatch, tmp_path, compiler):
     monkeypatch.setenv("CC", compiler)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="unclosed|no-such-compiler"):
+    with pytest.raises(FileNotFoundError, match=r"unclosed|no-such-compiler"):
         kernel_cpu_fftp._build("tiny", "int answer(void) { return 42; }")
 
 
