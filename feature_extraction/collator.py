@@ -28,8 +28,9 @@ class SpecMaskDataCollator(TrainerCallback):
     `DataLoader(train_clips, collate_fn=collator.augment)`.
 
     An example holds either sound, `{"audio": ..., "labels": ...}`, in any form that the extractor takes, or features,
-    `{"input_values": (frames, mel bins), "labels": ...}`, as the extractor makes them. Labels are an index, or a
-    vector over the labels, or what `step_labels` takes. Mixup, crops, noise and changes of speed need sound.
+    `{"input_values": (frames, mel bins), "labels": ...}`, as the extractor makes them, with their mask if they are
+    padded. Labels are an index, or a vector over the labels, or what `step_labels` takes. Mixup, crops, noise and
+    changes of speed need sound.
 
     Args:
         feature_extractor: Computes features from sound, and pads by its own settings.
@@ -147,7 +148,7 @@ class SpecMaskDataCollator(TrainerCallback):
                 batch = self._change_features(self.feature_extractor.extract_batch(waveforms), feature_seed)
         else:
             self._check_features(examples[0], is_training)
-            features = [np.asarray(example["input_values"], dtype=np.float32) for example in examples]
+            features = [_real_frames(example) for example in examples]
             batch = self._change_features(self.feature_extractor.pad_batch(features), feature_seed)
         if self.step_labels is not None and "labels" in examples[0]:
             mask = batch.get("attention_mask", batch["input_values"].new_ones(batch["input_values"].shape[:2]))
@@ -222,11 +223,24 @@ def replace_collator(loader: DataLoader, collator: Callable, other: Callable) ->
         raise ValueError(f"the training loader collates by {present!r}; expected data_collator={collator!r}")
 
 
+def _real_frames(example: dict[str, Any]) -> np.ndarray:
+    """Features (frames, mel bins) without the padding that their mask names."""
+    features = np.asarray(example["input_values"], dtype=np.float32)
+    mask = example.get("attention_mask")
+    return features if mask is None else features[: np.count_nonzero(np.asarray(mask))]
+
+
 def _stack_labels(examples: list[dict[str, Any]]) -> torch.Tensor | None:
     """Indices as (batch,) int64, vectors over the labels as (batch, labels) float32; None without labels."""
-    if "labels" not in examples[0]:
+    is_labelled = ["labels" in example for example in examples]
+    if not any(is_labelled):
         return None
+    if not all(is_labelled):
+        raise ValueError(f"example {is_labelled.index(False)} has no 'labels'; others of its batch have")
     labels = [np.asarray(example["labels"]) for example in examples]
+    for index, label in enumerate(labels):
+        if label.dtype.kind not in "biuf":
+            raise ValueError(f"the labels of example {index} are {examples[index]['labels']!r}; expected numbers")
     shapes = sorted({label.shape for label in labels})
     if len(shapes) > 1:
         raise ValueError(

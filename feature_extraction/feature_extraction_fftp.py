@@ -313,7 +313,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
                 raise ValueError(f"clip {index} is a dict of {[*clip]}; expected 'array' and 'sampling_rate'")
             return clip
         if isinstance(clip, dict):
-            samples, rate = clip["array"], clip["sampling_rate"]
+            samples, rate = clip.get("raw", clip.get("array")), clip["sampling_rate"]
         else:
             decoded = clip.get_all_samples()
             samples, rate = decoded.data.mean(dim=0), decoded.sample_rate
@@ -326,8 +326,10 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
 
 
 def _has_own_rate(clip: Waveform) -> bool:
-    """Whether a clip is an AudioDecoder of torchcodec, or a dict with samples and their rate."""
-    return hasattr(clip, "get_all_samples") or (isinstance(clip, dict) and {"array", "sampling_rate"} <= clip.keys())
+    """Whether a clip is an AudioDecoder of torchcodec, or a dict of samples and their rate."""
+    if isinstance(clip, dict):
+        return "sampling_rate" in clip and not clip.keys().isdisjoint(("array", "raw"))
+    return hasattr(clip, "get_all_samples")
 
 
 def _as_clips(raw_speech: Waveform | list[Waveform]) -> list[Waveform]:
@@ -340,7 +342,9 @@ def _as_clips(raw_speech: Waveform | list[Waveform]) -> list[Waveform]:
                 f"an array of shape {tuple(raw_speech.shape)} looks like (samples, channels); expected mono "
                 "sound: (samples,), or (batch, samples)"
             )
-        return list(raw_speech) if raw_speech.ndim > 1 else [raw_speech]
+        # A column of clips of unequal length is an array of arrays.
+        is_ragged = isinstance(raw_speech, np.ndarray) and raw_speech.dtype == object
+        return list(raw_speech) if raw_speech.ndim > 1 or is_ragged else [raw_speech]
     is_batch = len(raw_speech) > 0 and not isinstance(raw_speech[0], (int, float, np.number))
     return list(raw_speech) if is_batch else [raw_speech]
 

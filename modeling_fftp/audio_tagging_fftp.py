@@ -55,8 +55,11 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if type(self.model).__name__ not in CLIP_CLASSIFIERS:
-            raise ValueError(f"audio-tagging needs a clip classifier; the model is a {type(self.model).__name__}")
+        # Behind adapters of PEFT, or torch.compile.
+        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        name = type(getattr(model, "_orig_mod", model)).__name__
+        if name not in CLIP_CLASSIFIERS:
+            raise ValueError(f"audio-tagging needs a clip classifier; the model is a {name}")
         if self.model.config.problem_type == "regression":
             raise ValueError("audio-tagging needs a classifier; this model's problem_type is 'regression'")
 

@@ -5,6 +5,7 @@ from torch import nn
 
 from .configuration_fftp import FFTPConfig
 
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 # How far the sum of a distribution may be from 1: what float16 rounds in a few hundred labels.
 ROUNDING = 1e-2
 
@@ -26,6 +27,8 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
         ValueError: Labels whose shape or values do not belong to the problem type, or an unknown problem type.
     """
     problem_type = config.problem_type
+    if problem_type not in PROBLEM_TYPES:
+        raise ValueError(f"problem_type={problem_type!r} is unknown; expected one of {', '.join(PROBLEM_TYPES)}")
     logits, labels = logits.float(), labels.to(logits.device)
     if problem_type == "regression" and labels.ndim < logits.ndim and logits.shape[-1] == 1:
         labels = labels.unsqueeze(-1)
@@ -43,12 +46,7 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
     if problem_type == "multi_label_classification":
         _refuse_other_than_shares(labels)
         return nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
-    if problem_type == "regression":
-        return nn.functional.mse_loss(logits, labels.float())
-    raise ValueError(
-        f"problem_type={problem_type!r} is unknown; expected 'single_label_classification', "
-        "'multi_label_classification' or 'regression'"
-    )
+    return nn.functional.mse_loss(logits, labels.float())
 
 
 def _has_values(labels: torch.Tensor) -> bool:

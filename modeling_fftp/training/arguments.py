@@ -179,7 +179,10 @@ class FFTPTrainingArguments(TrainingArguments):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         words = {"true": True, "false": None}
         self.resume_from_checkpoint = words.get(str(self.resume_from_checkpoint).lower(), self.resume_from_checkpoint)
-        if self.ema_decay or self.average_last_epochs:
+        if not self.do_train:
+            self.eval_strategy = self.save_strategy = "no"
+            self.load_best_model_at_end = False
+        elif self.ema_decay or self.average_last_epochs:
             self.load_best_model_at_end = False
         elif self.load_best_model_at_end:
             self.metric_for_best_model = self.metric_for_best_model or TASK_METRIC

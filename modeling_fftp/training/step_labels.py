@@ -23,8 +23,21 @@ class EventLabels:
     config: FFTPConfig
 
     def __call__(self, events: Sequence[Sequence[Event]], num_frames: Sequence[int]) -> torch.Tensor:
-        """Targets (batch, most steps, labels), float32, from (onset, offset, label) in seconds and frames per clip."""
-        return events_to_labels(self.config, events, [self.config.time_patches(count) for count in num_frames])
+        """Targets (batch, most steps, labels), float32, -100 in padding.
+
+        Args:
+            events: Of each clip, (onset, offset, label) in seconds.
+            num_frames: Real frames of each clip.
+
+        Raises:
+            ValueError: As `events_to_labels`.
+        """
+        num_steps = [self.config.time_patches(count) for count in num_frames]
+        targets = events_to_labels(self.config, events, num_steps)
+        # So that metrics can tell padding from silence.
+        for target, count in zip(targets, num_steps, strict=True):
+            target[count:] = IGNORED
+        return targets
 
 
 @dataclass
@@ -38,7 +51,7 @@ class StepLabels:
     config: FFTPConfig
 
     def __call__(self, labels: Sequence[Sequence], num_frames: Sequence[int]) -> torch.Tensor:
-        """Indices (batch, most steps), int64, padded with -100, or targets (batch, most steps, labels), float32.
+        """Indices (batch, most steps), int64, or targets (batch, most steps, labels), float32, -100 in padding.
 
         Args:
             labels: Of each clip, indices (steps,), or targets (steps, labels).
@@ -54,6 +67,5 @@ class StepLabels:
                     f"clip {index} has labels for {len(clip)} steps; its {frames} frames are "
                     f"{self.config.time_patches(frames)} steps"
                 )
-        if clips[0].ndim == 1:
-            return pad_sequence([clip.long() for clip in clips], batch_first=True, padding_value=IGNORED)
-        return pad_sequence([clip.float() for clip in clips], batch_first=True)
+        clips = [clip.long() if clip.ndim == 1 else clip.float() for clip in clips]
+        return pad_sequence(clips, batch_first=True, padding_value=IGNORED)

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import Dataset, List
 from torch import nn
@@ -42,6 +43,12 @@ class FFTPTrainer(Trainer):
 
     def __init__(self, *args, class_balanced: bool = False, averaging: WeightAveraging | None = None, **kwargs):
         super().__init__(*args, **kwargs)
+        if class_balanced and not has_length(self.train_dataset):
+            raise ValueError("class_balanced draws clips by their number; an iterable data set has none")
+        if self.args.label_smoothing_factor and getattr(self.data_collator, "mixup", None) is not None:
+            raise ValueError(
+                "label_smoothing_factor cannot smooth mixed labels; SpecMaskDataCollator(label_smoothing=) can"
+            )
         self.class_balanced = class_balanced
         self.averaging = averaging
         if averaging is not None:
@@ -82,7 +89,8 @@ class FFTPTrainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if not self.class_balanced:
             return super()._get_train_sampler(self._only_lengths(dataset))
-        return ClassBalancedSampler(torch.as_tensor(dataset["labels"][:]), self.args.seed)
+        labels = dataset["labels"][:] if isinstance(dataset, Dataset) else [example["labels"] for example in dataset]
+        return ClassBalancedSampler(torch.as_tensor(np.asarray(labels)), self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset):
         return super()._get_eval_sampler(self._only_lengths(eval_dataset))

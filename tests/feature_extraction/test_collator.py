@@ -174,6 +174,27 @@ def test_settings_of_the_extractor_are_those_of_the_batch(examples):
         assert batch["attention_mask"].sum(dim=1).max() == batch["input_values"].shape[1]
 
 
+def test_padded_features_keep_their_masks(extractor, examples):
+    """As a batched `map` of the extractor leaves them."""
+    expected = extractor([example["audio"] for example in examples], sampling_rate=16000, return_tensors="pt")
+    rows = zip(expected["input_values"].numpy(), expected["attention_mask"].numpy(), strict=True)
+    padded = [{"input_values": values, "attention_mask": mask} for values, mask in rows]
+    for clips in (padded, padded[1:]):
+        batch = SpecMaskDataCollator(extractor)(clips)
+        lengths = torch.tensor([clip["attention_mask"].sum() for clip in clips])
+        assert torch.equal(batch["attention_mask"].sum(dim=1), lengths)
+        assert batch["input_values"].shape[1] == lengths.max()
+
+
+def test_labels_that_are_none_are_named(extractor, examples):
+    collator = SpecMaskDataCollator(extractor)
+    with pytest.raises(ValueError, match="example 1 has no 'labels'"):
+        collator([examples[0], {"audio": examples[1]["audio"]}])
+    for label in ("dog", None):
+        with pytest.raises(ValueError, match=f"the labels of example 0 are {label!r}; expected numbers"):
+            collator([{**examples[0], "labels": label}])
+
+
 def test_nothing_augmented_is_forgotten(examples, extractor):
     """Every setting changes what `augment` gives, and nothing of what a call gives."""
     plain = SpecMaskDataCollator(extractor)(examples)
@@ -204,7 +225,8 @@ def test_labels_per_step(make_config, extractor, examples):
     targets = [{**example, "labels": np.ones((n, 4))} for example, n in zip(examples, steps, strict=True)]
     batch = collator(targets)["labels"]
     assert batch.dtype == torch.float32
-    assert batch.sum(dim=(1, 2)).tolist() == [4 * n for n in steps]
+    assert (batch == 1).sum(dim=(1, 2)).tolist() == [4 * n for n in steps]
+    assert (batch == -100).sum(dim=(1, 2)).tolist() == [4 * (steps[0] - n) for n in steps]
     with pytest.raises(ValueError, match="labels have the shapes"):
         SpecMaskDataCollator(extractor)(indices)
     short = [*targets[:1], {**targets[1], "labels": np.ones((3, 4))}]
@@ -214,7 +236,11 @@ def test_labels_per_step(make_config, extractor, examples):
     events = [[(0.2, 0.4, 1)], [], [(0.0, 0.02, "LABEL_3")], [(0.1, 0.3, 0), (0.2, 0.5, 2)]]
     collator = SpecMaskDataCollator(extractor, step_labels=EventLabels(config))
     batch = collator([{**example, "labels": e} for example, e in zip(examples, events, strict=True)])
-    assert torch.equal(batch["labels"], events_to_labels(config, events, steps))
+    targets = events_to_labels(config, events, steps)
+    for row, target, count in zip(batch["labels"], targets, steps, strict=True):
+        assert torch.equal(row[:count], target[:count])
+        # What metrics leave out.
+        assert (row[count:] == -100).all()
     for setting in ({"speed": SpeedPerturb()}, {"crop": RandomCrop(100)}, {"defer_features": True}):
         with pytest.raises(ValueError, match="step_labels goes without"):
             SpecMaskDataCollator(extractor, step_labels=StepLabels(config), **setting)

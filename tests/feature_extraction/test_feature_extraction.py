@@ -194,13 +194,21 @@ def test_settings_are_checked():
 def test_decoders_of_datasets_know_their_rate(extractor, speech, decoder_class, caplog):
     expected = extractor(speech, sampling_rate=16000)["input_values"]
     decoder = decoder_class(speech, 16000)
-    for clips in (decoder, [decoder], {"array": speech, "sampling_rate": 16000}):
+    for clips in (decoder, [decoder], *({name: speech, "sampling_rate": 16000} for name in ("array", "raw"))):
         np.testing.assert_array_equal(extractor(clips)["input_values"], expected)
     assert "No sampling_rate was passed" not in caplog.text
     with pytest.raises(ValueError, match=r"clip 1 is at 44100 Hz.*expects 16000 Hz.*Audio\(sampling_rate=16000\)"):
         extractor([decoder, decoder_class(speech, 44100)])
     stereo = decoder_class(np.stack((speech, speech)), 16000)
     np.testing.assert_allclose(extractor(stereo)["input_values"], expected, atol=1e-5)
+
+
+def test_a_column_of_clips_of_unequal_length(extractor, clips):
+    """numpy has it as an array of arrays, and so have pandas and `datasets` in numpy's format."""
+    column = np.empty(len(clips), dtype=object)
+    column[:] = clips
+    expected = extractor(clips, sampling_rate=16000)
+    np.testing.assert_array_equal(extractor(column, sampling_rate=16000)["input_values"], expected["input_values"])
 
 
 def test_sound_that_requires_a_gradient(extractor, speech):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from transformers import TrainingArguments
+from transformers import TrainingArguments, pipeline
 
 from feature_extraction import FFTPFeatureExtractor, SpecMask, SpecMaskDataCollator
 from modeling_fftp import FFTPForAudioClassification
@@ -75,6 +75,16 @@ def test_what_is_adapted_learns_is_saved_and_merges(make_config, batch, tmp_path
     reloaded = FFTPForAudioClassification.from_pretrained(tmp_path / "merged")
     with torch.no_grad():
         torch.testing.assert_close(reloaded(**batch).logits, trained, atol=1e-4, rtol=1e-4)
+
+
+def test_pipelines_take_adapted_models(make_config, extractor, speech):
+    model = get_peft_model(build(make_config()), LoraConfig(target_modules="all-linear"))
+    for task in ("audio-tagging", "audio-classification"):
+        adapted, plain = (
+            pipeline(task, model=each, feature_extractor=extractor, device="cpu")(speech[:16000])
+            for each in (model, model.get_base_model())
+        )
+        assert adapted == plain
 
 
 @pytest.mark.parametrize("backbone", ["ast", "fo-bi"])

@@ -447,10 +447,11 @@ def test_labels_of_the_wrong_shape(make_config, problem_type, labels, message):
         model(torch.randn(3, 50, 128), labels=labels)
 
 
-def test_unknown_problem_type(make_config):
+@pytest.mark.parametrize("labels", [torch.zeros(3, 4), torch.zeros(3, dtype=torch.long)])
+def test_unknown_problem_type(make_config, labels):
     model = build(make_config(problem_type=None))
-    with pytest.raises(ValueError, match="problem_type=None"):
-        model(torch.randn(3, 50, 128), labels=torch.zeros(3, 4))
+    with pytest.raises(ValueError, match="problem_type=None is unknown; expected one of single_label"):
+        model(torch.randn(3, 50, 128), labels=labels)
 
 
 def test_input_of_the_wrong_shape(make_config):

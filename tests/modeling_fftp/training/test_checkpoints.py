@@ -1,6 +1,7 @@
 """Training from a checkpoint: what is refused, what is passed on, and that the folder answers as measured."""
 
 import json
+import shutil
 
 import pytest
 import soundfile
@@ -77,6 +78,9 @@ def test_a_published_ast_is_scored_as_transformers_scores_it(published, clip_fol
             for path in sorted((clip_folder / "validation" / kind).glob("*.wav")):
                 soundfile.write(tmp_path / "data" / split / kind / path.name, *soundfile.read(path))
     evaluate = ["--model_name_or_path", published / "converted", "--do_train", "false"]
+    shutil.copytree(tmp_path / "data" / "test", tmp_path / "only" / "test")
+    run_training(tmp_path / "of_only", "--dataset_name", tmp_path / "only", *evaluate)
+    assert not (tmp_path / "of_only" / "validation_results.json").exists()
     run_training(tmp_path / "out", "--dataset_name", tmp_path / "data", *evaluate)
     expected = accuracy_of_pipeline(published / "source", tmp_path / "data")
     assert accuracy_of_training(tmp_path / "out") == pytest.approx(expected)

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainingArguments
 
 from feature_extraction import SpecMask, SpecMaskDataCollator
+from feature_extraction.waveform_augmentation import Mixup
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.training.arguments import parse_arguments
 from modeling_fftp.training.class_balanced_sampler import ClassBalancedSampler
@@ -200,6 +202,21 @@ def test_clips_of_every_form_are_grouped_by_length(make_config, extractor, tmp_p
         batches = [batch["attention_mask"].sum(dim=1) for batch in trainer.get_train_dataloader()]
         spread = np.mean([int(batch.max() - batch.min()) for batch in batches])
         assert spread < 0.3 * (84 - 20)
+
+
+def test_what_cannot_be_drawn_or_smoothed_is_refused(make_config, extractor, examples, tmp_path):
+    def build(dataset, mixup=None, **settings):
+        arguments = TrainingArguments(tmp_path, max_steps=1, use_cpu=True, report_to="none", **settings)
+        return FFTPTrainer(
+            FFTPForAudioClassification(make_config()), arguments, train_dataset=dataset, class_balanced=mixup is None,
+            data_collator=SpecMaskDataCollator(extractor, mixup=mixup, num_labels=4),
+        )  # fmt: skip
+
+    assert isinstance(build(examples)._get_train_sampler(), ClassBalancedSampler)
+    with pytest.raises(ValueError, match="class_balanced draws clips by their number"):
+        build(Dataset.from_list(examples).to_iterable_dataset())
+    with pytest.raises(ValueError, match="label_smoothing_factor cannot smooth mixed labels"):
+        build(examples, mixup=Mixup(), label_smoothing_factor=0.1)
 
 
 def test_half_written_checkpoints_are_passed_over(tmp_path):
