@@ -231,7 +231,10 @@ def find_recipe(groups: Sequence) -> dict[str, Any]:
 
 
 class HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
-    """Shows defaults, and the recipes in lines of their own."""
+    """Shows defaults where there are any, and the recipes in lines of their own."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def parse_arguments(arguments: list[str]) -> tuple:

@@ -241,7 +241,11 @@ def test_labels_per_step(make_config, extractor, examples):
         assert torch.equal(row[:count], target[:count])
         # What metrics leave out.
         assert (row[count:] == -100).all()
-    for setting in ({"speed": SpeedPerturb()}, {"crop": RandomCrop(100)}, {"defer_features": True}):
+    SpecMaskDataCollator(extractor, step_labels=StepLabels(config), transforms=[RandomGain(), Stretch(0.0, 0.1)])
+    for setting in (
+        {"speed": SpeedPerturb()}, {"crop": RandomCrop(100)}, {"defer_features": True}, {"transforms": [TimeRoll()]},
+        {"transforms": [Stretch()]},
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="step_labels goes without"):
             SpecMaskDataCollator(extractor, step_labels=StepLabels(config), **setting)
 
