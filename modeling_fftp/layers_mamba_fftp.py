@@ -29,7 +29,7 @@ class FFTPTimeStepProjection(nn.Linear):
 
     def forward(self, rank: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, rank) to time steps before softplus, (batch, tokens, inner), float32."""
-        return functional.linear(rank, self.weight).float() + self.bias.float()
+        return functional.linear(rank, self.weight) + self.bias.float()
 
 
 class FFTPStateSpace(nn.Module):
