@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from .feature_extraction_fftp import FFTPFeatureExtractor
 from .randomness import batch_seeds, seeded
 from .spec_mask import SpectrogramMask
-from .spectrogram_augmentation import SpectrogramTransform, TimeRoll
+from .spectrogram_augmentation import SpectrogramTransform
 from .waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
 
 
@@ -76,7 +76,7 @@ class SpecMaskDataCollator(TrainerCallback):
             raise ValueError("mixup and label smoothing make distributions over the labels; pass num_labels")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} must lie in [0, 1)")
-        moves = [change for change in transforms if isinstance(change, TimeRoll) or getattr(change, "max_time", 0)]
+        moves = [transform for transform in transforms if getattr(transform, "moves_in_time", False)]
         if step_labels is not None and any((speed, crop, mixup, label_smoothing, defer_features, moves)):
             raise ValueError(
                 "step_labels goes without speed, crop, mixup, label_smoothing and defer_features, and without what "

@@ -13,6 +13,9 @@ from .spec_mask import valid_frames
 class SpectrogramTransform:
     """Base of what changes normalised spectrograms (batch, frames, mel bins) without changing their length."""
 
+    # Whether sound stands elsewhere in time afterwards, so that labels per step would be wrong.
+    moves_in_time = False
+
     def draw(
         self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Any]:
@@ -41,6 +44,7 @@ class TimeRoll(SpectrogramTransform):
     """Rolls each clip along time by up to `max_frames` frames, around its own end (AST's and AuM's recipe)."""
 
     max_frames: int = 10
+    moves_in_time = True
 
     def draw(
         self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
@@ -138,6 +142,11 @@ class Stretch(SpectrogramTransform):
 
     max_time: float = 0.15
     max_frequency: float = 0.15
+
+    @property
+    def moves_in_time(self) -> bool:
+        """Unless tempo stays as it is."""
+        return self.max_time > 0
 
     def draw(
         self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None

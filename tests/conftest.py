@@ -96,6 +96,15 @@ def make_config():
 
 
 @pytest.fixture
+def batch():
+    """Features of three clips, two of them padded, the second shorter than a patch."""
+    torch.manual_seed(1)
+    mask = torch.ones(3, 100, dtype=torch.long)
+    mask[0, 61:] = mask[1, 5:] = 0
+    return {"input_values": torch.randn(3, 100, 128), "attention_mask": mask}
+
+
+@pytest.fixture
 def extractor():
     return FFTPFeatureExtractor()
 

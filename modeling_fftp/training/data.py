@@ -14,14 +14,13 @@ from modeling_fftp import FFTPConfig
 from .arguments import DataArguments, FFTPTrainingArguments
 from .clips import ClipDecoder, clip_lengths, decode_dataset, report_left_out
 from .held_out import hold_out_fraction, hold_out_group
-from .sources import class_names, find_column, load_splits, read_class_names
+from .sources import SPLIT_NAMES, class_names, find_column, load_splits, read_class_names
 
 logger = logging.getLogger(__name__)
 
 SAMPLING_RATE = 16000
 # Longest training clip unless --max_seconds says otherwise.
 MAX_SECONDS = 10.0
-ROLES = ("train", "validation", "test")
 
 
 @dataclass
@@ -45,7 +44,7 @@ class Clips:
     @property
     def longest_seconds(self) -> float:
         """Length of the longest clip to train on, or else to evaluate on."""
-        role = next(role for role in ROLES if role in self.lengths)
+        role = next(role for role in SPLIT_NAMES if role in self.lengths)
         return max(self.lengths[role]) / SAMPLING_RATE
 
     @property

@@ -23,14 +23,6 @@ def build(config):
     return FFTPForAudioClassification(config)
 
 
-@pytest.fixture
-def batch():
-    torch.manual_seed(1)
-    mask = torch.ones(3, 100, dtype=torch.long)
-    mask[0, 61:] = mask[1, 5:] = 0
-    return {"input_values": torch.randn(3, 100, 128), "attention_mask": mask}
-
-
 @pytest.mark.parametrize("initial", [True, "pissa"])
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("targets", TARGETS)

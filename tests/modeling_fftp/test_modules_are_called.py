@@ -26,14 +26,6 @@ def build(config, model_class=FFTPForAudioClassification):
     return model
 
 
-@pytest.fixture
-def batch():
-    torch.manual_seed(1)
-    mask = torch.ones(3, 100, dtype=torch.long)
-    mask[0, 61:] = mask[1, 5:] = 0
-    return {"input_values": torch.randn(3, 100, 128), "attention_mask": mask}
-
-
 def empty_like(tensor, device):
     """Also inside a FakeTensorMode to which the tensor is a stranger."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
