@@ -13,7 +13,7 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
+from transformers.utils import TransformersKwargs, is_tracing
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -196,7 +196,9 @@ class FFTPModel(FFTPPreTrainedModel):
     def _layer_mask(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor | None:
         """The mask over tokens in the form that the layers of the backbone take."""
         if self.config.backbone == "mamba":
-            return token_mask
+            # As for attention: a mask without padding is none, where its values may decide.
+            has_values = token_mask is not None and not (token_mask.is_meta or is_tracing(token_mask))
+            return None if has_values and token_mask.all() else token_mask
         return create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=token_mask)
 
     def _can_skip_patches(self, kwargs: TransformersKwargs) -> bool:

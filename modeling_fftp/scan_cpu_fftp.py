@@ -31,7 +31,7 @@ SOURCE = r"""
 typedef struct {
   int64_t batch, dim, length, state, groups, directions, softplus, reverse;
   tensor u, delta, z, out;
-  const float *A, *B, *C;             /* (directions, state, dim); (batch, length, state) twice */
+  const float *A, *B, *C;             /* (directions, dim, state); (batch, length, state) twice */
   const float *D, *bias;              /* (dim), or NULL */
   float *last, *saved;                /* (batch, directions, state, dim); see saved_states; or NULL */
   tensor gout, gu, gdelta, gz;
@@ -70,8 +70,12 @@ static inline int64_t parameter(const scan *s, int64_t direction, place at, int6
   return ((at.b * s->directions + direction) * s->state + n) * s->dim + at.d;
 }
 
-static inline const float *decay_rates(const scan *s, int64_t direction, place at, int64_t n) {
-  return s->A + (direction * s->state + n) * s->dim + at.d;
+/* A[direction, d, n] of a block. */
+static inline vec decay_rates(const scan *s, int64_t direction, place at, int64_t n) {
+  const float *A = s->A + (direction * s->dim + at.d) * s->state + n;
+  vec v = {0};
+  for (int i = 0; i < at.lanes; i++) v[i] = A[i * s->state];
+  return v;
 }
 
 /* Adds what STATES states, from n on, give to y. */
@@ -82,7 +86,7 @@ static void forward_states(
   const float *B = s->B + at.b * length * state + n, *C = s->C + at.b * length * state + n;
   vec A2[STATES], h[STATES];
   for (int k = 0; k < STATES; k++) {
-    A2[k] = LOG2E * load(decay_rates(s, direction, at, n + k), at.lanes);
+    A2[k] = LOG2E * decay_rates(s, direction, at, n + k);
     h[k] = splat(0);
   }
   for (int64_t step = 0; step < length; step++) {
@@ -146,7 +150,7 @@ static void backward_states(
   memcpy(gh, g->gstate + n, sizeof gh);
   memcpy(gA, g->gA + n, sizeof gA);
   for (int k = 0; k < STATES; k++) {
-    A[k] = load(decay_rates(s, direction, at, n + k), at.lanes);
+    A[k] = decay_rates(s, direction, at, n + k);
     A2[k] = LOG2E * A[k];
   }
   for (int64_t step = 0; step < w->steps; step++) {
@@ -341,7 +345,7 @@ def _describe(
 ) -> _Scan:  # fmt: skip
     """The inputs as the C structure; it holds no references, so the tensors must outlive it."""
     batch, dim, length = u.shape
-    directions, state, _ = A.shape
+    directions, _, state = A.shape
     return _Scan(
         batch=batch, dim=dim, length=length, state=state, groups=_groups(u), directions=directions,
         softplus=delta_softplus, reverse=reverse, team=team(),
@@ -361,7 +365,7 @@ def _forward(
     u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, B: torch.Tensor, C: torch.Tensor, D: torch.Tensor | None,
     z: torch.Tensor | None, delta_bias: torch.Tensor | None, delta_softplus: bool, reverse: bool, save: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """A is (directions, state, dim), B and C are (batch, length, state); output, last states, saved states."""
+    """A is (directions, dim, state), B and C are (batch, length, state); output, last states, saved states."""
     out, last, saved = _allocate_forward(u, A, save)
     scan = _describe(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
     scan.out, scan.last, scan.saved = view(out), pointer(last), pointer(saved)
@@ -372,7 +376,7 @@ def _forward(
 def _allocate_forward(u: torch.Tensor, A: torch.Tensor, save: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Output, last states, and the states before each chunk if they are wanted."""
     batch, _, length = u.shape
-    directions, state, dim = A.shape
+    directions, dim, state = A.shape
     saved_shape = (directions, batch, -(-length // CHUNK), state, -(-dim // MAX_LANES) * MAX_LANES)
     last = A.new_empty(batch, directions, state, dim)
     return torch.empty_like(u), last, A.new_empty(saved_shape if save else (0,))
@@ -405,11 +409,11 @@ def _backward(
 
 def _allocate_backward(u: torch.Tensor, delta: torch.Tensor, A: torch.Tensor, z: torch.Tensor | None) -> tuple:
     """Gradients in the order of the inputs; those of parameters per clip, those of B and C per group."""
-    (batch, dim, length), state, groups = u.shape, A.shape[1], _groups(u)
+    (batch, dim, length), (directions, _, state), groups = u.shape, A.shape, _groups(u)
     return (
         torch.empty_like(u),
         torch.empty_like(delta),
-        A.new_empty(batch, *A.shape),
+        A.new_empty(batch, directions, state, dim),
         A.new_empty(batch, groups, state, length),
         A.new_empty(batch, groups, state, length),
         A.new_empty(batch, dim),
@@ -440,7 +444,7 @@ def _autograd(ctx, grad_out, grad_last, grad_saved):
     return (
         grad_u,
         grad_delta,
-        grad_A.sum(dim=0),
+        grad_A.sum(dim=0).transpose(1, 2),
         grad_B.sum(dim=1).transpose(1, 2),
         grad_C.sum(dim=1).transpose(1, 2),
         None if D is None else grad_D.sum(dim=0),
@@ -471,12 +475,12 @@ def selective_scan_cpu(
     dtype = u.dtype
     u, delta, z = (x if x is None or x.dtype == torch.bfloat16 else x.float() for x in (u, delta, z))
     state = A.shape[1]
-    A = torch.stack([x.float().t() for x in (A, A_reverse) if x is not None])
+    A = A[None] if A_reverse is None else torch.stack((A, A_reverse))
     B, C = (x.float().transpose(1, 2) for x in (B, C))
     missing = -state % STATE_MULTIPLE
     if missing:
         # States with B = 0 stay 0.
-        A, B, C = functional.pad(A, (0, 0, 0, missing)), *(functional.pad(x, (0, missing)) for x in (B, C))
+        A, B, C = functional.pad(A, (0, missing)), *(functional.pad(x, (0, missing)) for x in (B, C))
     A, B, C, D, delta_bias = (None if x is None else x.float().contiguous() for x in (A, B, C, D, delta_bias))
     inputs = (u, delta, A, B, C, D, z, delta_bias)
     save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import (
     attention,
+    compare,
     efficiency,
     efficiency_report,
     features,
@@ -258,3 +259,16 @@ def test_models_that_merge_elsewhere_are_refused(make_config, tmp_path):
 def test_exponents_are_slopes_of_logarithms():
     sizes = [1, 10, 100, 1000, 10000]
     assert growth.exponents(sizes, [2, 20, 200, 20000, 2000000]) == pytest.approx((1.0, 2.0))
+
+
+def test_saved_models_are_compared_by_their_own_code(make_config, extractor, tmp_path):
+    for name in ("before", "after"):
+        inference.FFTPForAudioClassification(make_config()).save_pretrained(tmp_path / name)
+        extractor.save_pretrained(tmp_path / name)
+    folders = [str(tmp_path / name) for name in ("before", "after")]
+    medians = compare.measure(folders, clip_seconds=0.5, batch_size=1, dtype="float32", rounds=2)
+    assert f"| {folders[0]} | {medians[0]:.2f} ms | 1.000 |" in compare.render(folders, medians)
+    with (tmp_path / "after" / "modeling_fftp.py").open("a", encoding="utf-8") as code:
+        code.write("\nraise RuntimeError('the code of this folder')\n")
+    with pytest.raises(RuntimeError, match="the code of this folder"):
+        compare.measure(folders, clip_seconds=0.5, batch_size=1, dtype="float32", rounds=2)

@@ -626,3 +626,16 @@ def test_flops_leave_out_what_the_last_layer_skips():
     # Query, output and feed-forward layer, and the two products of attention, at 2 FLOPs each.
     per_token = 2 * (2 * width**2 + 2 * width * config.intermediate_size + 2 * tokens * width)
     assert whole - skipped == (tokens - 2) * per_token
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_mask_without_padding_is_none(make_config, backbone):
+    """Layers mask where there is something to mask, and a mask of real frames alone changes nothing."""
+    model, seen = build(make_config(**BACKBONES[backbone])), []
+    model.fftp.layers[0].register_forward_pre_hook(lambda module, arguments: seen.append(arguments[1]))
+    features, mask = torch.randn(2, 100, 128), torch.ones(2, 100, dtype=torch.long)
+    with torch.no_grad():
+        assert torch.equal(model(features, mask).logits, model(features).logits)
+        mask[1, 47:] = 0
+        model(features, mask)
+    assert [given is None for given in seen] == [True, True, False]
