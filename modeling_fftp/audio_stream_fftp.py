@@ -1,6 +1,6 @@
 """Sound of any length in bounded memory: decoded by soundfile, mixed down, resampled by soxr, cut into windows."""
 
-import io
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-try:
-    import soundfile
-except ImportError:
-    soundfile = None
+from .sound_file_fftp import decode_file, is_pipe, open_file
 
 try:
     import soxr
@@ -43,7 +40,7 @@ def read_blocks(source: Any, sampling_rate: int) -> Iterator[np.ndarray]:
         ImportError: A file or another rate, where soundfile or soxr is not installed.
     """
     sound, rate = _parse(source, sampling_rate)
-    yield from _resampled(_decode(sound) if rate is None else _cut(sound, rate), sampling_rate)
+    yield from _resampled(decode_file(sound, BLOCK_SECONDS) if rate is None else _cut(sound, rate), sampling_rate)
 
 
 def read_audio(source: Any, sampling_rate: int) -> np.ndarray:
@@ -71,24 +68,36 @@ def read_audio(source: Any, sampling_rate: int) -> np.ndarray:
 
 
 def sound_seconds(source: Any, sampling_rate: int) -> float:
-    """Length in seconds of what `read_blocks` takes, without decoding it; raises as that does."""
+    """Length in seconds of what `read_blocks` takes, without decoding it; raises as that does.
+
+    Of a file it is what the header claims, so a FLAC of unknown length is endless; of an MP3 it is what there is. A
+    pipe can be read once only; it is endless as well.
+    """
     sound, rate = _parse(source, sampling_rate)
     if rate is not None:
         return len(sound) / rate
-    with _open(sound) as file:
+    if not isinstance(sound, bytes) and is_pipe(sound):
+        return math.inf
+    with open_file(sound) as file:
         return file.frames / file.samplerate
 
 
 @contextmanager
 def path_in_errors(source: Any) -> Iterator[None]:
     """Put the path of a source of `read_blocks` in front of a ValueError, since it may be one of many."""
-    data = source.get("bytes") if isinstance(source, dict) else source
-    path = source.get("path") if isinstance(source, dict) else source
-    name = "audio bytes" if isinstance(data, bytes) else "the sound"
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{os.fspath(path) if isinstance(path, (str, os.PathLike)) else name}: {error}") from error
+        raise ValueError(f"{_name(source)}: {error}") from error
+
+
+def _name(source: Any) -> str:
+    """What a message calls a source."""
+    data = source.get("bytes") if isinstance(source, dict) else source
+    path = source.get("path") if isinstance(source, dict) else source
+    if isinstance(path, (str, os.PathLike)):
+        return os.fspath(path)
+    return "audio bytes" if isinstance(data, bytes) else "the sound"
 
 
 def sliding_windows(
@@ -177,23 +186,6 @@ def _cut(samples: np.ndarray, rate: int) -> Iterator[tuple[np.ndarray, int]]:
     step = BLOCK_SECONDS * rate
     for start in range(0, len(samples), step):
         yield samples[start : start + step], rate
-
-
-@contextmanager
-def _open(source: str | bytes | os.PathLike) -> Iterator["soundfile.SoundFile"]:
-    if soundfile is None:
-        raise ImportError("reading sound files needs soundfile: pip install soundfile")
-    try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-            yield file
-    except soundfile.SoundFileError as error:
-        raise ValueError(f"cannot decode: {error}") from error
-
-
-def _decode(source: str | bytes | os.PathLike) -> Iterator[tuple[np.ndarray, int]]:
-    with _open(source) as file:
-        for block in file.blocks(BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True):
-            yield block.mean(axis=1), file.samplerate
 
 
 def _resampled(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> Iterator[np.ndarray]:

@@ -10,6 +10,8 @@ import pytest
 from modeling_fftp.training.run import run
 
 ROOT = Path(__file__).resolve().parent.parent
+# Files that are kept beside the project, where they are.
+CASES = ROOT.parent / "shared" / "cases"
 TINY = [
     "--hidden_size", "48", "--num_hidden_layers", "2", "--num_attention_heads", "3", "--intermediate_size", "96",
     "--num_train_epochs", "1", "--per_device_train_batch_size", "8", "--disable_tqdm", "true",

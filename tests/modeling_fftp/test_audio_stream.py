@@ -1,12 +1,17 @@
 """Decoding and resampling of files."""
 
 import io
+import logging
+import os
+import threading
 
 import numpy as np
 import pytest
 import soundfile
 
-from modeling_fftp.audio_stream_fftp import read_audio
+from modeling_fftp.audio_stream_fftp import read_audio, sound_seconds
+from modeling_fftp.mpeg_fftp import read_frame
+from tests.support import CASES
 
 TIME = np.arange(44100) / 44100
 TONE = (0.5 * np.sin(2 * np.pi * 440 * TIME)).astype(np.float32)
@@ -70,3 +75,136 @@ def test_errors_name_the_file(tmp_path):
     soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), 16000, subtype="FLOAT")
     with pytest.raises(ValueError, match=r"nan\.wav: samples that are not finite"):
         read_audio(tmp_path / "nan.wav", 16000)
+
+
+def make_mp3(seconds, frequency=440.0, rate=16000, channels=1, **options):
+    """A tone that rings once, in the middle."""
+    time = np.arange(int(seconds * rate)) / rate
+    tone = 0.5 * np.sin(2 * np.pi * frequency * time) * np.exp(-((time - seconds / 2) ** 2) / 0.02)
+    return encode(np.stack([tone] * channels, axis=1), rate, format="MP3", **options)
+
+
+def rings(samples):
+    """When a tone begins to ring, in seconds."""
+    loud = np.abs(samples) > 0.2
+    blocks = loud[: len(loud) // 1600 * 1600].reshape(-1, 1600).any(axis=1).astype(int)
+    return [index / 10 for index in np.flatnonzero(np.diff(blocks, prepend=0) == 1)]
+
+
+def without_header(data):
+    return data[read_frame(data[:4]).size :]
+
+
+def tag(size):
+    """An ID3 tag full of what looks like frames."""
+    length = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\x04\x00\x00" + length + (b"\xff\xfb\x90\x00" * size)[:size]
+
+
+VARIABLE = {"bitrate_mode": "VARIABLE", "compression_level": 0.5}
+CONSTANT = make_mp3(4, bitrate_mode="CONSTANT")
+MP3_FILES = {
+    "whole": (make_mp3(4), 4, [1.8]),
+    "variable": (make_mp3(4, **VARIABLE), 4, [1.8]),
+    "no header": (without_header(make_mp3(4, **VARIABLE)), 4, [1.8]),
+    "no header, constant": (without_header(CONSTANT), 4, [1.8]),
+    "no header, 44.1 kHz stereo": (without_header(make_mp3(4, rate=44100, channels=2, **VARIABLE)), 4, [1.8]),
+    "cut short": (CONSTANT[: len(CONSTANT) * 3 // 4], 3, [1.8]),
+    "two in one": (make_mp3(4) + make_mp3(6), 10, [1.8, 6.9]),
+    "two with tags": (tag(5000) + make_mp3(4) + tag(9000) + make_mp3(6) + b"TAG" + bytes(125), 10, [1.8, 6.9]),
+    "bytes amid": (make_mp3(4) + np.random.default_rng(0).bytes(3000) + make_mp3(6), 10, [1.8, 6.9]),
+}
+
+
+@pytest.mark.parametrize("name", MP3_FILES)
+def test_mp3_is_as_long_as_its_frames(name, tmp_path):
+    data, seconds, beginnings = MP3_FILES[name]
+    path = tmp_path / "sound.mp3"
+    path.write_bytes(data)
+    samples = read_audio(path, 16000)
+    assert len(samples) / 16000 == pytest.approx(seconds, abs=0.15)
+    assert rings(samples) == pytest.approx(beginnings, abs=0.11)
+    assert sound_seconds(path, 16000) == pytest.approx(len(samples) / 16000, abs=0.001)
+    np.testing.assert_array_equal(read_audio(data, 16000), samples)
+
+
+def test_mp3_with_a_true_header_is_left_to_the_decoder():
+    data = make_mp3(3)
+    expected, _ = soundfile.read(io.BytesIO(data), dtype="float32")
+    np.testing.assert_allclose(read_audio(data, 16000), expected, atol=1e-6, rtol=0)
+
+
+def test_mp3_that_was_cut_says_so(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    path = tmp_path / "cut.mp3"
+    path.write_bytes(make_mp3(4)[:-2000])
+    read_audio(path, 16000)
+    assert f"{path}: the header claims 4.0 s of sound, the frames hold 2." in caplog.text
+
+
+@pytest.mark.parametrize("other", [{"rate": 32000}, {"channels": 2}], ids=str)
+def test_mp3_of_two_forms_is_refused(other):
+    with pytest.raises(ValueError, match=r"changes after 4\.\d s from 16000 Hz, one channel to"):
+        read_audio(make_mp3(4) + make_mp3(4, **other), 16000)
+
+
+def flac(total, samples=TONE):
+    """A FLAC file whose header claims a number of samples; 0 means unknown."""
+    data = bytearray(encode(samples, 16000, format="FLAC"))
+    # After rate, channels and bits, the last 36 bits of eight bytes.
+    rest = int.from_bytes(data[18:26], "big") >> 36 << 36
+    data[18:26] = (rest | total).to_bytes(8, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("total", [0, 2**36 - 1], ids=["unknown", "too many"])
+def test_flac_is_read_to_its_end(total, tmp_path):
+    path = tmp_path / "sound.flac"
+    path.write_bytes(flac(total))
+    for source in (path, path.read_bytes()):
+        np.testing.assert_allclose(read_audio(source, 16000), TONE, atol=2**-15)
+        assert sound_seconds(source, 16000) > 1000
+
+
+def test_broken_flac_is_refused():
+    data = flac(0, np.random.default_rng(0).uniform(-0.5, 0.5, 160000))
+    with pytest.raises(ValueError, match=r"audio bytes: cannot decode: .*lost sync"):
+        read_audio(data[: len(data) // 2], 16000)
+
+
+@pytest.mark.parametrize("subtype", ["GSM610", "G721_32", "IMA_ADPCM", "MS_ADPCM", "ULAW"])
+def test_telephone_codecs(subtype):
+    data = encode(TONE[:8000], 8000, format="AU" if subtype == "G721_32" else "WAV", subtype=subtype)
+    assert len(read_audio(data, 8000)) == pytest.approx(8000, abs=600)
+    assert sound_seconds(data, 8000) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize(
+    "form", [{"format": "WAV", "subtype": "FLOAT"}, {"format": "FLAC"}, {"format": "MP3"}], ids=str
+)
+def test_pipes(form, tmp_path):
+    pipe, data = tmp_path / "pipe", encode(TONE, 44100, **form)
+    os.mkfifo(pipe)
+    assert sound_seconds(pipe, 44100) == float("inf")
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+    writer.start()
+    np.testing.assert_array_equal(read_audio(pipe, 44100), read_audio(data, 44100))
+    writer.join()
+
+
+def test_folders_are_no_files(tmp_path):
+    with pytest.raises(ValueError, match="cannot decode: a folder"):
+        read_audio(tmp_path, 16000)
+
+
+CASE_SECONDS = {
+    "cut_short.mp3": 30.7, "vbr_without_header.mp3": 45.0, "unknown_length.flac": 25.0,
+    "voicemail_G721_32.wav": 3.0, "voicemail_GSM610.wav": 3.0,
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason=f"no {CASES}")
+@pytest.mark.parametrize("name", CASE_SECONDS)
+def test_files_that_broke_things(name):
+    assert len(read_audio(CASES / name, 16000)) / 16000 == pytest.approx(CASE_SECONDS[name], abs=0.05)

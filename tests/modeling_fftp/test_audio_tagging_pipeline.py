@@ -9,7 +9,12 @@ import torch
 from transformers import pipeline
 
 from feature_extraction import FFTPFeatureExtractor
-from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification, audio_stream_fftp
+from modeling_fftp import (
+    FFTPForAudioClassification,
+    FFTPForAudioFrameClassification,
+    audio_stream_fftp,
+    sound_file_fftp,
+)
 from modeling_fftp.audio_stream_fftp import read_audio, read_blocks, sliding_windows
 from modeling_fftp.audio_tagging_fftp import find_segments
 
@@ -159,10 +164,10 @@ def test_bad_sound_is_named(make_tagger, speech, source, message):
         make_tagger()([speech, source])
 
 
-@pytest.mark.parametrize("missing", ["soundfile", "soxr"])
-def test_what_is_not_installed_is_named(monkeypatch, tmp_path, speech, missing):
+@pytest.mark.parametrize(("module", "missing"), [(sound_file_fftp, "soundfile"), (audio_stream_fftp, "soxr")])
+def test_what_is_not_installed_is_named(monkeypatch, tmp_path, speech, module, missing):
     soundfile.write(tmp_path / "sound.wav", speech, 8000)
-    monkeypatch.setattr(audio_stream_fftp, missing, None)
+    monkeypatch.setattr(module, missing, None)
     with pytest.raises(ImportError, match=f"pip install {missing}"):
         list(read_blocks(tmp_path / "sound.wav", RATE))
     assert len(next(read_blocks(speech, RATE))) == len(speech)

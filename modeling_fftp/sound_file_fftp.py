@@ -1,0 +1,119 @@
+"""Sound files by libsndfile, block by block to where they end: what a header claims is not trusted."""
+
+import io
+import logging
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+from transformers.utils.logging import get_logger
+
+from .mpeg_fftp import repair
+
+try:
+    import soundfile
+except ImportError:
+    soundfile = None
+
+logger = get_logger(__name__)
+
+# Samples of all channels in a block at most.
+BLOCK_SAMPLES = 2**22
+
+
+class SequentialFile(object if soundfile is None else soundfile.SoundFile):
+    """A sound file that is read from its beginning: soundfile seeks after every read of one where it can.
+
+    That fails where a FLAC does not say how long it is.
+    """
+
+    def seekable(self) -> bool:
+        """Never."""
+        return False
+
+
+def decode_file(source: str | bytes | os.PathLike, block_seconds: float) -> Iterator[tuple[np.ndarray, int]]:
+    """Decode a file, mixed down to one channel.
+
+    Args:
+        source: A path, or the bytes of a file.
+        block_seconds: Length of a block.
+
+    Yields:
+        (samples,), float32, and their rate in Hz.
+
+    Raises:
+        ValueError: It cannot be decoded.
+        ImportError: soundfile is not installed.
+    """
+    with open_file(source) as file:
+        length = min(int(block_seconds * file.samplerate), BLOCK_SAMPLES // file.channels)
+        buffer = np.empty((length, file.channels), np.float32)
+        while True:
+            with _decoding_errors():
+                block = file.read(out=buffer)
+            if not len(block):
+                break
+            yield block.mean(axis=1), file.samplerate
+
+
+@contextmanager
+def open_file(source: str | bytes | os.PathLike) -> Iterator[SequentialFile]:
+    """Open a file, as `decode_file` does; `frames` is what its header claims, or of an MP3 what there is."""
+    if soundfile is None:
+        raise ImportError("reading sound files needs soundfile: pip install soundfile")
+    with ExitStack() as stack:
+        if not isinstance(source, bytes) and is_pipe(source):
+            with open(source, "rb") as pipe:
+                source = pipe.read()
+        with _decoding_errors():
+            file = stack.enter_context(SequentialFile(io.BytesIO(source) if isinstance(source, bytes) else source))
+            if file.format == "MP3":
+                file = _as_its_frames_are(file, source, stack)
+        yield file
+
+
+def is_pipe(path: str | os.PathLike) -> bool:
+    """Whether a path can be read once only, from its beginning.
+
+    Raises:
+        ValueError: There is nothing to read.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise ValueError(f"cannot decode: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
+        raise ValueError("cannot decode: a folder")
+    return not stat.S_ISREG(mode)
+
+
+def _as_its_frames_are(file: SequentialFile, source: str | bytes | os.PathLike, stack: ExitStack) -> SequentialFile:
+    """An MP3 file, opened anew where its header is wrong."""
+    data = source
+    if not isinstance(source, bytes):
+        with open(source, "rb") as binary:
+            data = stack.enter_context(mmap.mmap(binary.fileno(), 0, access=mmap.ACCESS_READ))
+    repaired = repair(data, file.frames)
+    if repaired is None:
+        return file
+    true = stack.enter_context(SequentialFile(repaired))
+    logger.log(
+        logging.WARNING if true.frames < file.frames else logging.INFO,
+        "%s: the header claims %.1f s of sound, the frames hold %.1f s",
+        "audio bytes" if isinstance(source, bytes) else os.fspath(source),
+        file.frames / file.samplerate,
+        true.frames / true.samplerate,
+    )
+    return true
+
+
+@contextmanager
+def _decoding_errors() -> Iterator[None]:
+    try:
+        yield
+    except soundfile.SoundFileError as error:
+        raise ValueError(f"cannot decode: {getattr(error, 'error_string', error)}") from error
