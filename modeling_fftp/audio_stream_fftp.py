@@ -82,6 +82,15 @@ def sound_seconds(source: Any, sampling_rate: int) -> float:
         return file.frames / file.samplerate
 
 
+def sound_format(source: Any, sampling_rate: int) -> tuple[int, int]:
+    """Rate in Hz and number of channels of what `read_blocks` takes; waveforms count as one channel."""
+    sound, rate = _parse(source, sampling_rate)
+    if rate is not None:
+        return rate, 1
+    with open_file(sound) as file:
+        return file.samplerate, file.channels
+
+
 @contextmanager
 def path_in_errors(source: Any) -> Iterator[None]:
     """Put the path of a source of `read_blocks` in front of a ValueError, since it may be one of many."""
@@ -200,4 +209,4 @@ def _resampled(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> 
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-__all__ = ["path_in_errors", "read_audio", "read_blocks", "sliding_windows", "sound_seconds"]
+__all__ = ["path_in_errors", "read_audio", "read_blocks", "sliding_windows", "sound_format", "sound_seconds"]

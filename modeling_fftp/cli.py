@@ -76,6 +76,21 @@ def train(context: typer.Context) -> None:
     run(context.args)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def inspect(
+    context: typer.Context,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="As --dataset_name of `fftp train`.")],
+) -> None:
+    """Report on a data set without training: splits, classes, lengths, and what looks wrong.
+
+    Options are those of `fftp train` that say what the data are, such as --label_column_name.
+    """
+    with errors_in_one_line():
+        from modeling_fftp.training.inspect import inspect as report
+
+        print(report([data, *context.args]))
+
+
 @app.command()
 def tag(
     files: Annotated[list[str], typer.Argument(metavar="FILE", help="Recordings of any length, rate and channels.")],

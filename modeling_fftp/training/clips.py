@@ -1,7 +1,10 @@
 """Clips of a data set as decoded waveforms with targets, or as features, in the cache of `datasets`."""
 
 import csv
+import hashlib
 import logging
+import shutil
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +13,30 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow.compute
-from datasets import Array2D, Audio, Dataset, Features, List, Value
+from datasets import Array2D, Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
 
+import modeling_fftp
 from feature_extraction import FFTPFeatureExtractor
-from modeling_fftp.audio_stream_fftp import read_audio
+from modeling_fftp.audio_stream_fftp import read_audio, sound_format, sound_seconds
 
-from .sources import label_values
+from .folders import PROBLEM
+from .labels import LabelColumn
 
 logger = logging.getLogger(__name__)
 
-# Columns that a decoded split has until its unusable clips are out, and the problem of a clip that is not wanted.
-SOURCE, PROBLEM, EXCLUDED = "__source__", "__problem__", "excluded"
+# Columns that decoded clips have until they are reported, and the problem of a clip that is not wanted.
+SOURCE, FACTS, EXCLUDED = "__source__", "__facts__", "excluded"
+FACT_TYPES = {
+    "seconds": Value("float64"), "rate": Value("int64"), "channels": Value("int64"), "peak": Value("float32"),
+    "clipped": Value("float32"), "digest": Value("string"),
+}  # fmt: skip
+# A sample this loud is at the end of the range.
+FULL_SCALE = 0.999
+# Clips that are decoded before they are written: `datasets` would hold a thousand.
+WRITER_BATCH = 16
+# Clips whose headers say how long clips are, and what no header is believed beyond.
+SAMPLED_CLIPS, LONGEST_SECONDS = 100, 24 * 3600
 
 
 @dataclass
@@ -30,57 +45,72 @@ class ClipDecoder:
 
     Args:
         audio_column: Column of undecoded audio or of paths.
-        label_column: Column of class indices or names, or of lists of them.
+        label_column: Column of labels.
+        label_kind: How that writes the classes.
         labels: Names of all classes in their order, by what stands for them in the data.
         sampling_rate: Wanted rate in Hz.
-        index_names: Names by index where the label column holds indices; a negative index means no label.
-        is_multi_label: Whether a clip can have several classes.
-        separator: What stands between the names where one string holds several.
+        is_multi_label: Whether targets are vectors over the classes.
         excluded: Classes, as the data writes them, whose clips are not wanted.
         folder: What relative paths start from.
+        keeps_sound: Whether the sound is wanted, and not only what is found out about it.
+        version: Of this package: what another one decoded is not taken from the cache.
     """
 
     audio_column: str
     label_column: str
+    label_kind: LabelColumn
     labels: dict[str, str]
     sampling_rate: int
-    index_names: Sequence[str] | None = None
     is_multi_label: bool = False
-    separator: str | None = None
     excluded: Sequence[str] = ()
     folder: Path = Path()
+    keeps_sound: bool = True
+    version: str = getattr(modeling_fftp, "__version__", "")
 
     def __post_init__(self):
         self.positions = {label: position for position, label in enumerate(self.labels)}
 
+    @property
+    def features(self) -> Features:
+        """Types of what a call gives."""
+        labels = List(Value("float32")) if self.is_multi_label else Value("int64")
+        sound = {"audio": List(Value("float32"))} if self.keeps_sound else {}
+        return Features(
+            {**sound, "labels": labels, SOURCE: Value("string"), PROBLEM: Value("string"), FACTS: FACT_TYPES}
+        )
+
     def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
-        """`audio` and `labels`, and in `SOURCE` and `PROBLEM` where the sound came from and what is wrong with it."""
-        source, label = example[self.audio_column], example[self.label_column]
+        """`audio` and `labels`; in `SOURCE`, `PROBLEM` and `FACTS` origin, what is wrong, and how it sounds."""
+        source = self.locate(example[self.audio_column])
         name = source.get("path") if isinstance(source, dict) else source
         no_labels = np.zeros(len(self.labels), dtype=np.float32) if self.is_multi_label else -1
-        nothing = {"audio": np.zeros(0, dtype=np.float32), "labels": no_labels, SOURCE: name}
+        result = {"labels": no_labels, SOURCE: str(name), PROBLEM: example.get(PROBLEM), FACTS: None}
+        sound = {"audio": np.zeros(0, dtype=np.float32)} if self.keeps_sound else {}
+        if result[PROBLEM] is not None:
+            return sound | result
         try:
-            written = [self._as_written(value) for value in label_values(label, self.separator)]
+            written = self.label_kind.read(example[self.label_column])
             if not set(self.excluded).isdisjoint(written):
-                return nothing | {PROBLEM: EXCLUDED}
-            labels = self._encode(written, is_missing=label is None)
-            waveform = read_audio(self.folder / source if isinstance(source, str) else source, self.sampling_rate)
+                return sound | result | {PROBLEM: EXCLUDED}
+            labels = self._encode(written)
+            if source is None:
+                raise ValueError("no sound")
+            waveform = read_audio(source, self.sampling_rate)
         except ValueError as error:
-            return nothing | {PROBLEM: str(error)}
-        return {"audio": waveform, "labels": labels, SOURCE: name, PROBLEM: None}
+            return sound | result | {PROBLEM: str(error)}
+        result |= {"labels": labels, FACTS: find_facts(source, waveform, self.sampling_rate)}
+        return result | ({"audio": waveform} if self.keeps_sound else {})
 
-    def _as_written(self, value: Any) -> str:
-        """A class as `labels` has it."""
-        if self.index_names is None:
-            return str(value)
-        if value < 0:
-            raise ValueError("no label")
-        return self.index_names[value]
+    def locate(self, source: Any) -> Any:
+        """A source with its path below `folder`."""
+        if isinstance(source, str):
+            return str(self.folder / source)
+        if isinstance(source, dict) and source.get("bytes") is None and source.get("path") is not None:
+            return source | {"path": str(self.folder / source["path"])}
+        return source
 
-    def _encode(self, written: list[str], is_missing: bool) -> int | np.ndarray:
+    def _encode(self, written: list[str]) -> int | np.ndarray:
         """A class index, or a float32 vector over the classes, which may be zero."""
-        if is_missing or not (written or self.is_multi_label):
-            raise ValueError("no label")
         unknown = [label for label in written if label not in self.positions]
         if unknown:
             raise ValueError(f"label {unknown[0]!r} is not among the {len(self.labels)} classes")
@@ -92,32 +122,49 @@ class ClipDecoder:
         return target
 
 
+def find_facts(source: Any, waveform: np.ndarray, sampling_rate: int) -> dict[str, Any]:
+    """What a report says about a clip: where it came at what rate, how loud it is, and what it equals.
+
+    Args:
+        source: As `read_audio` takes it.
+        waveform: What that made of it.
+        sampling_rate: The waveform's, in Hz.
+    """
+    loudness = np.abs(waveform)
+    rate, channels = sound_format(source, sampling_rate)
+    return {
+        "seconds": len(waveform) / sampling_rate,
+        "rate": rate,
+        "channels": channels,
+        "peak": loudness.max(),
+        "clipped": np.mean(loudness >= FULL_SCALE),
+        "digest": hashlib.blake2b(waveform.tobytes(), digest_size=16).hexdigest(),
+    }
+
+
 def decode_dataset(
     dataset: Dataset, decoder: ClipDecoder, *, keep_columns: Sequence[str] = (), num_proc: int | None = None
 ) -> tuple[Dataset, list[dict[str, Any]]]:
     """Decode and resample every clip once; the result stays in the cache of `datasets`.
 
     Args:
-        dataset: One split.
+        dataset: One split, its sound not decoded.
         decoder: What to do with a clip.
         keep_columns: Other columns to keep.
         num_proc: Processes.
 
     Returns:
         The clips, with `audio`, float32 waveforms (samples,), `labels`, an index or a float32 vector over the classes,
-        and the kept columns; and what is left out of them because its sound cannot be decoded or its label is missing
-        or unknown: `row`, `source` and `problem` of each. Excluded classes are in neither.
+        `SOURCE`, `FACTS` and the kept columns; and what is left out of them because its sound cannot be decoded or its
+        label is missing or unknown: `row`, `source` and `problem` of each. Excluded classes are in neither.
     """
-    if isinstance(dataset.features[decoder.audio_column], Audio):
-        dataset = dataset.cast_column(decoder.audio_column, Audio(decode=False))
     kept = {name: dataset.features[name] for name in keep_columns}
-    features = {"audio": List(Value("float32")), SOURCE: Value("string"), PROBLEM: Value("string"), **kept}
-    features["labels"] = List(Value("float32")) if decoder.is_multi_label else Value("int64")
     decoded = dataset.map(
         decoder,
         remove_columns=[name for name in dataset.column_names if name not in kept],
-        features=Features(features),
+        features=Features(decoder.features | kept),
         num_proc=num_proc,
+        writer_batch_size=WRITER_BATCH,
         desc="Decoding",
         **_cache_of_files(dataset, decoder, keep_columns),
     )
@@ -127,16 +174,41 @@ def decode_dataset(
         for row, (source, problem) in enumerate(zip(sources, problems, strict=True))
         if problem not in (None, EXCLUDED)
     ]
-    decoded = decoded.remove_columns([SOURCE, PROBLEM])
+    decoded = decoded.remove_columns(PROBLEM)
     whole = [row for row, problem in enumerate(problems) if problem is None]
     return decoded if len(whole) == len(decoded) else decoded.select(whole), left_out
 
 
+def announce_cache(splits: dict[str, Dataset], decoder: ClipDecoder) -> None:
+    """Say how much disk the decoded sound will take, by the length of some clips."""
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    wanted = sum(len(split) * _mean_seconds(split, decoder) for split in splits.values()) * decoder.sampling_rate * 4
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    logger.log(
+        logging.WARNING if wanted > free else logging.INFO,
+        "Decoded sound takes about %.2f GiB in %s, where it is kept; %.2f GiB are free there",
+        wanted / 2**30, cache, free / 2**30,
+    )  # fmt: skip
+
+
+def _mean_seconds(dataset: Dataset, decoder: ClipDecoder) -> float:
+    """By the headers of a few clips, as far as they can be believed."""
+    lengths = []
+    for row in range(0, len(dataset), max(1, len(dataset) // SAMPLED_CLIPS)):
+        try:
+            lengths.append(sound_seconds(decoder.locate(dataset[row][decoder.audio_column]), decoder.sampling_rate))
+        except ValueError:
+            continue
+    believable = [length for length in lengths if length < LONGEST_SECONDS]
+    return statistics.mean(believable) if believable else 0.0
+
+
 def _cache_of_files(dataset: Dataset, decoder: ClipDecoder, keep_columns: Sequence[str]) -> dict[str, str]:
     """Where the decoded sound of a column of paths is kept: `datasets` knows the paths, but not when files change."""
-    if not isinstance(dataset[0][decoder.audio_column], str):
+    if getattr(dataset.features[decoder.audio_column], "dtype", None) not in ("string", "large_string"):
         return {}
-    paths = [decoder.folder / path for path in dataset[decoder.audio_column]]
+    paths = [Path(decoder.folder, path or "") for path in dataset[decoder.audio_column]]
     states = [path.stat() if path.exists() else None for path in paths]
     files = [
         (str(path), state and (state.st_size, state.st_mtime_ns)) for path, state in zip(paths, states, strict=True)

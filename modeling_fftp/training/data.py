@@ -1,26 +1,32 @@
 """The clips of a run: loaded, decoded, split, and described for the card."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from datasets import ClassLabel, Dataset, DatasetDict, List
+from datasets import Dataset, DatasetDict
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError
 
 from modeling_fftp import FFTPConfig
 
 from .arguments import DataArguments, FFTPTrainingArguments
-from .clips import ClipDecoder, clip_lengths, decode_dataset, report_left_out
+from .clips import FACTS, SOURCE, ClipDecoder, announce_cache, clip_lengths, decode_dataset, report_left_out
+from .data_report import SplitFacts, find_split_facts, render_report
 from .held_out import hold_out_fraction, hold_out_group
-from .sources import SPLIT_NAMES, class_names, find_column, load_splits, read_class_names
+from .labels import read_class_names, read_labels
+from .sources import base_folder, find_column, load_splits
+from .splits import ROLES, find_splits
 
 logger = logging.getLogger(__name__)
 
 SAMPLING_RATE = 16000
 # Longest training clip unless --max_seconds says otherwise.
 MAX_SECONDS = 10.0
+# The file that says what the clips are like, and how many classes the log counts.
+REPORT, LOGGED_CLASSES = "data_report.md", 20
 
 
 @dataclass
@@ -44,7 +50,7 @@ class Clips:
     @property
     def longest_seconds(self) -> float:
         """Length of the longest clip to train on, or else to evaluate on."""
-        role = next(role for role in SPLIT_NAMES if role in self.lengths)
+        role = next(role for role in ROLES if role in self.lengths)
         return max(self.lengths[role]) / SAMPLING_RATE
 
     @property
@@ -71,28 +77,28 @@ def build_decoder(arguments: DataArguments, split: Dataset, config: FFTPConfig |
     """
     audio_column = find_column(split, "audio", arguments.audio_column_name)
     label_column = find_column(split, "label", arguments.label_column_name)
-    labels, is_multi_label = class_names(split, label_column, arguments.label_separator)
-    names = {label: label for label in labels}
-    if arguments.class_names_file:
-        names = read_class_names(Path(arguments.class_names_file))
+    names = read_class_names(Path(arguments.class_names_file)) if arguments.class_names_file else {}
+    kind = read_labels(split, label_column, arguments.label_separator, [*names])
+    names = names or {label: label for label in kind.classes}
+    is_multi_label = kind.is_multi_label
     if config is not None:
         names, is_multi_label = checkpoint_classes(names, config, is_multi_label)
     unknown = [label for label in arguments.exclude_labels if label not in names]
     if unknown:
         raise ValueError(f"--exclude_labels {unknown[0]!r} is not among the classes {[*names]}")
-    feature = split.features[label_column]
-    feature = feature.feature if isinstance(feature, List) else feature
+    # An evaluation drops the clips of an excluded class, but the checkpoint still knows it.
+    labels = {label: name for label, name in names.items() if config or label not in arguments.exclude_labels}
+    if len(labels) < 2 and not is_multi_label:
+        raise ValueError(f"all clips have one class, {[*labels]}; expected two classes, or labels in another column")
     return ClipDecoder(
         audio_column,
         label_column,
-        # An evaluation drops the clips of an excluded class, but the checkpoint still knows it.
-        {label: name for label, name in names.items() if config or label not in arguments.exclude_labels},
+        kind,
+        labels,
         SAMPLING_RATE,
-        index_names=feature.names if isinstance(feature, ClassLabel) else None,
         is_multi_label=is_multi_label,
-        separator=arguments.label_separator,
         excluded=arguments.exclude_labels,
-        folder=Path(arguments.dataset_name).parent,
+        folder=base_folder(arguments.dataset_name),
     )
 
 
@@ -124,45 +130,87 @@ def load_clips(arguments: DataArguments, training: FFTPTrainingArguments, config
     Raises:
         ValueError: A missing split or column, an unknown class, or more unusable clips than `--max_left_out`.
     """
-    source = (arguments.dataset_name, arguments.dataset_config_name)
     with training.main_process_first(desc="decoding"):
-        splits = load_splits(*source, arguments.dataset_data_dir, arguments.dataset_revision)
-        names = [arguments.train_split_name]
-        if not training.do_train:
-            names = [arguments.validation_split_name, arguments.test_split_name, *names]
-        present = [name for name in names if name in splits]
-        if not present:
-            raise ValueError(f"no split {' or '.join(names)} in {arguments.dataset_name}; it has {[*splits]}")
-        decoder = build_decoder(arguments, splits[present[0]], config)
+        splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"])
+        decoder = build_decoder(arguments, next(iter(splits.values())), config)
         clips, left_out = decode_splits(splits, decoder, arguments, training)
         clips = hold_out(clips, arguments, training.seed)
         if arguments.max_train_samples and "train" in clips:
             shuffled = clips["train"].shuffle(seed=training.seed)
             clips["train"] = shuffled.select(range(min(arguments.max_train_samples, len(shuffled))))
+        classes = [*decoder.labels.values()]
+        facts = {name: find_split_facts(split, classes, left_out.get(name, [])) for name, split in clips.items()}
+        if training.process_index == 0:
+            report(facts, arguments.dataset_name, Path(training.output_dir))
+        refuse_unusable(facts, decoder.is_multi_label)
+    clips = {role: split.remove_columns([SOURCE, FACTS]) for role, split in clips.items()}
     lengths = {role: clip_lengths(split) for role, split in clips.items()}
-    return Clips(clips, [*decoder.labels.values()], decoder.is_multi_label, left_out, lengths)
+    counts = {role: len(split) for role, split in left_out.items() if split}
+    return Clips(clips, classes, decoder.is_multi_label, counts, lengths)
+
+
+def find_roles(arguments: DataArguments, needed: Sequence[str]) -> DatasetDict:
+    """Splits of the data set by what they are for.
+
+    Args:
+        arguments: Which data, and names of splits.
+        needed: Roles of which one must be there; the first that is comes first.
+
+    Raises:
+        ValueError: None of them is there.
+    """
+    source = (arguments.dataset_name, arguments.dataset_config_name)
+    splits = load_splits(*source, arguments.dataset_data_dir, arguments.dataset_revision)
+    wanted = {role: getattr(arguments, f"{role}_split_name") for role in ROLES}
+    names = find_splits(splits, wanted)
+    first = next((role for role in needed if role in names), None)
+    if first is None:
+        expected = " or ".join(wanted[role] for role in needed)
+        raise ValueError(f"no split {expected} in {arguments.dataset_name}; it has {[*splits]}")
+    return DatasetDict({role: splits[names[role]] for role in dict.fromkeys((first, *names))})
 
 
 def decode_splits(
     splits: DatasetDict, decoder: ClipDecoder, arguments: DataArguments, training: FFTPTrainingArguments
-) -> tuple[dict[str, Dataset], dict[str, int]]:
-    """Clips by role, and how many of each cannot be used; an evaluation leaves the training split alone."""
-    roles = {"train": "train_split_name", "validation": "validation_split_name", "test": "test_split_name"}
-    names = {role: getattr(arguments, field_name) for role, field_name in roles.items()}
+) -> tuple[dict[str, Dataset], dict[str, list[dict]]]:
+    """Clips by role, and what cannot be used of each; an evaluation leaves the training split alone."""
     group = arguments.validation_column
-    if not training.do_train and not group and not splits.keys().isdisjoint((names["validation"], names["test"])):
-        del names["train"]
+    roles = [*splits]
+    if not training.do_train and not group and len(roles) > 1 and "train" in roles:
+        roles.remove("train")
+    announce_cache({role: splits[role] for role in roles}, decoder)
     clips, left_out = {}, {}
-    for role, name in names.items():
-        if name in splits:
-            columns = [group] if group and role == "train" else []
-            decoded, left_out[name] = decode_dataset(
-                splits[name], decoder, keep_columns=columns, num_proc=arguments.num_proc
-            )
-            clips[role] = decoded.with_format("numpy")
-    sizes = {names[role]: len(split) for role, split in clips.items()}
+    for role in roles:
+        columns = [group] if group and role == "train" else []
+        decoded, left_out[role] = decode_dataset(
+            splits[role], decoder, keep_columns=columns, num_proc=arguments.num_proc
+        )
+        clips[role] = decoded.with_format("numpy")
+    sizes = {role: len(split) for role, split in clips.items()}
     report_left_out(left_out, sizes, arguments.max_left_out, Path(training.output_dir, "left_out_clips.csv"))
-    return clips, {role: len(left_out[name]) for role, name in names.items() if left_out.get(name)}
+    return clips, left_out
+
+
+def report(facts: dict[str, SplitFacts], source: str, folder: Path) -> None:
+    """Say in the log and in a file what the clips are like."""
+    logger.info("\n%s", render_report(facts, Path(source).name, LOGGED_CLASSES))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / REPORT).write_text(render_report(facts, Path(source).name), encoding="utf-8")
+
+
+def refuse_unusable(facts: dict[str, SplitFacts], is_multi_label: bool) -> None:
+    """Stop on what would end a training after its first epoch, or make its results mean nothing.
+
+    Raises:
+        ValueError: A split without a clip, without sound, or in which no clip has a label.
+    """
+    for role, split in facts.items():
+        if not split.clips:
+            raise ValueError(f"{role}: no clips are left; {len(split.left_out)} cannot be used")
+        if len(split.silent) == len(split.clips):
+            raise ValueError(f"{role}: all {len(split.clips)} clips are silent")
+        if is_multi_label and not any(split.counts.values()):
+            raise ValueError(f"{role}: none of its {len(split.clips)} clips has a label; no score can be computed")
 
 
 def hold_out(clips: dict[str, Dataset], arguments: DataArguments, seed: int) -> dict[str, Dataset]:

@@ -1,69 +1,144 @@
 """Labelled audio data sets of every form: where the sound and the labels stand; nothing is decoded here."""
 
-import csv
 import logging
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import soundfile
-from datasets import Audio, ClassLabel, Dataset, DatasetDict, List, load_dataset
+from datasets import Audio, ClassLabel, Dataset, DatasetDict, Value, load_dataset, load_from_disk
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from .folders import METADATA, divide, is_sound, load_audio_folder, walk
+from .splits import role_in
+from .tables import is_table, read_table
 
 logger = logging.getLogger(__name__)
 
-AUDIO_COLUMNS = ("audio", "path", "file", "file_name", "filename")
+AUDIO_COLUMNS = ("audio", "path", "file", "file_name", "filename", "wav")
 LABEL_COLUMNS = ("label", "labels", "class", "category")
-SPLIT_NAMES = ("train", "validation", "test")
-# RAW has no header, so nothing says what it holds.
-AUDIO_FORMATS = (set(soundfile.available_formats()) - {"RAW"}) | {"OGA", "OPUS", "AIF"}
+SPLIT_COLUMN = "split"
+# What `save_to_disk` leaves: of several splits, and of one.
+SAVED = ("dataset_dict.json", "state.json")
 
 
 def load_splits(
     source: str, config_name: str | None = None, data_dir: str | None = None, revision: str | None = None
 ) -> DatasetDict:
-    """Splits of a data set, sound not decoded.
+    """Splits of a data set by their names, sound not decoded.
 
     Args:
-        source: A Hub id; a local folder with parquet files; a local folder of sound files, `CLASS/clip.wav` or
-            `train/CLASS/clip.wav`, `validation/...`, `test/...`; or a CSV, JSON or JSON-lines file with a column of
-            paths, relative to that file or absolute.
+        source: A Hub id; a local folder of parquet files, of sound files, see `load_audio_folder`, of tables, or as
+            `save_to_disk` leaves it; or a table, see `read_table`, with a column of paths, relative to that file or
+            absolute. A column "split" divides a table.
         config_name: Configuration of a Hub data set.
         data_dir: Folder inside a Hub data set.
         revision: Revision of a Hub data set; "refs/convert/parquet" is the parquet form of those that are scripts.
 
     Raises:
-        ValueError: A local folder in which no sound is found.
+        ValueError: A local folder or file in which no sound is found, or of which nobody can tell what it is.
+        FileNotFoundError: A path where nothing is.
     """
-    path = Path(source)
-    if path.suffix in (".csv", ".json", ".jsonl"):
-        return load_dataset("csv" if path.suffix == ".csv" else "json", data_files=str(path))
-    if path.is_dir() and not any(path.rglob("*.parquet")):
-        return _load_audio_folder(path)
-    return load_dataset(source, config_name, data_dir=data_dir, revision=revision)
+    splits = _load(source, config_name, data_dir, revision)
+    # Before anybody looks at a row, which would decode it.
+    for name, feature in next(iter(splits.values())).features.items():
+        if isinstance(feature, Audio):
+            splits = splits.cast_column(name, Audio(decode=False))
+    return splits
 
 
-def _load_audio_folder(folder: Path) -> DatasetDict:
-    """Sound files in one folder per class, below folders per split if there are any."""
-    splits = {name: folder / name for name in SPLIT_NAMES if (folder / name).is_dir()} or {"train": folder}
-    loaded = {}
-    for name, root in splits.items():
-        paths = sorted(path for path in root.glob("*/**/*") if path.is_file())
-        files = [path for path in paths if path.suffix[1:].upper() in AUDIO_FORMATS]
-        known = set(files)
-        others = Counter(path.suffix for path in paths if path not in known and not path.name.startswith("."))
-        if not files:
-            raise ValueError(
-                f"no sound files below {root}: expected {root}/CLASS/clip.wav, in a format that libsndfile reads; "
-                f"found {dict(others)}"
-            )
-        if others:
-            logger.warning("%s: files in no format that libsndfile reads are passed over: %s", root, dict(others))
-        rows = {
-            "audio": [str(path.absolute()) for path in files],
-            "label": [path.relative_to(root).parts[0] for path in files],
-        }
-        loaded[name] = Dataset.from_dict(rows)
-    return DatasetDict(loaded)
+def _load(source: str, config_name: str | None, data_dir: str | None, revision: str | None) -> DatasetDict:
+    path = Path(source).expanduser()
+    if path.is_file():
+        if not is_table(path):
+            raise ValueError(f"{path} is no table of paths and labels; expected .csv, .tsv, .json, .jsonl or .parquet")
+        return _load_table(path)
+    if not path.is_dir():
+        _refuse_paths(source)
+        return load_dataset(source, config_name, data_dir=data_dir, revision=revision)
+    if any((path / name).is_file() for name in SAVED):
+        saved = load_from_disk(str(path))
+        return saved if isinstance(saved, DatasetDict) else DatasetDict({"train": saved})
+    tables = sorted(file for file in path.iterdir() if is_table(file))
+    if any(file.stem == METADATA for file in tables):
+        return load_audio_folder(path)
+    shards = sorted(path.rglob("*.parquet"))
+    if shards and any(map(is_sound, walk(path))):
+        return _load_shards(path, shards)
+    if shards:
+        return load_dataset(str(path), config_name, data_dir=data_dir)
+    return _load_tables(path, tables) or load_audio_folder(path)
+
+
+def base_folder(source: str) -> Path:
+    """What the relative paths in a data set start from."""
+    path = Path(source).expanduser()
+    return path if path.is_dir() else path.parent
+
+
+def _refuse_paths(source: str) -> None:
+    """Stop on what cannot be a Hub id, rather than ask the Hub for it."""
+    try:
+        validate_repo_id(source)
+        is_id = not is_table(Path(source))
+    except HFValidationError:
+        is_id = False
+    if not is_id:
+        raise FileNotFoundError(f"{source} is neither a folder or a file here nor a Hub id")
+
+
+def _load_table(path: Path) -> DatasetDict:
+    table = read_table(path)
+    return divide(table, table[SPLIT_COLUMN] if SPLIT_COLUMN in table.column_names else [None])
+
+
+def _load_tables(folder: Path, tables: list[Path]) -> DatasetDict | None:
+    """The tables of a folder, one per split; None where it holds none that list sound, but sound in folders."""
+    columns = {path: read_table(path).column_names for path in tables}
+    listing = [
+        path for path, names in columns.items() if _has_any(names, AUDIO_COLUMNS) and _has_any(names, LABEL_COLUMNS)
+    ]
+    others = {path.name: names for path, names in columns.items() if path not in listing}
+    if others and not listing and not any(map(is_sound, walk(folder))):
+        raise ValueError(
+            f"{folder} holds no sound, and tables with the columns {others}; expected one of {AUDIO_COLUMNS} and one "
+            f"of {LABEL_COLUMNS}. Pass the table itself, with --audio_column_name and --label_column_name"
+        )
+    if others:
+        logger.warning("%s: tables that list no sound with labels are passed over: %s", folder, ", ".join(others))
+    if len(listing) == 1:
+        return _load_table(listing[0])
+    roles = {path: role_in(path.stem) for path in listing}
+    if None in roles.values() or len({*roles.values()}) < len(roles):
+        raise ValueError(
+            f"{folder} holds the tables {[path.name for path in listing]}; expected one, or one per split with train, "
+            "validation or test in its name"
+        )
+    return DatasetDict({role: read_table(path) for path, role in roles.items()}) if listing else None
+
+
+def _check_audio(name: str, feature: Any) -> None:
+    """Refuse a column of what is no sound, like waveforms without a rate."""
+    is_text = isinstance(feature, Value) and feature.dtype in ("string", "large_string", "binary", "large_binary")
+    is_struct = isinstance(feature, dict) and (
+        {"array", "sampling_rate"} <= {*feature} or {"bytes", "path"} & {*feature}
+    )
+    if not (is_text or is_struct or isinstance(feature, Audio)):
+        raise ValueError(
+            f"the column {name!r} holds {feature}; expected paths, the bytes of files, or objects with 'array' and "
+            "'sampling_rate'. --audio_column_name names another column"
+        )
+
+
+def _load_shards(folder: Path, shards: list[Path]) -> DatasetDict:
+    """Parquet files beside sound, of which `load_dataset` would take the more numerous."""
+    files: dict[str, list[str]] = {}
+    for shard in shards:
+        files.setdefault(role_in(str(shard.relative_to(folder))) or "train", []).append(str(shard))
+    return load_dataset("parquet", data_files=files)
+
+
+def _has_any(present: list[str], names: tuple[str, ...]) -> bool:
+    return not set(present).isdisjoint(names)
 
 
 def find_column(dataset: Dataset, role: str, wanted: str | None = None) -> str:
@@ -75,49 +150,14 @@ def find_column(dataset: Dataset, role: str, wanted: str | None = None) -> str:
         wanted: The column's name, if it is known.
 
     Raises:
-        ValueError: No such column.
+        ValueError: No such column, or one that holds no sound.
     """
     kind, candidates = {"audio": (Audio, AUDIO_COLUMNS), "label": (ClassLabel, LABEL_COLUMNS)}[role]
     typed = [name for name, feature in dataset.features.items() if isinstance(feature, kind)]
     for name in (wanted,) if wanted is not None else (*typed, *candidates):
         if name in dataset.column_names:
+            if role == "audio":
+                _check_audio(name, dataset.features[name])
             return name
     asked = f"no {role} column {wanted!r}" if wanted is not None else f"no {role} column found"
     raise ValueError(f"{asked}; the data has {dataset.column_names}")
-
-
-def class_names(dataset: Dataset, column: str, separator: str | None = None) -> tuple[list[str], bool]:
-    """Names of the classes in a label column, and whether a clip can have several.
-
-    Args:
-        dataset: One split.
-        column: Column of class indices or names, or of lists of them.
-        separator: What stands between the names where one string holds several, "," in AudioSet's files.
-    """
-    feature = dataset.features[column]
-    is_multi_label = isinstance(feature, List) or separator is not None
-    inner = feature.feature if isinstance(feature, List) else feature
-    if isinstance(inner, ClassLabel):
-        return list(inner.names), is_multi_label
-    unique = {value for label in dataset[column] for value in label_values(label, separator)}
-    return [str(value) for value in sorted(unique)], is_multi_label
-
-
-def read_class_names(path: Path) -> dict[str, str]:
-    """Display names by id, in the order of the classes, from a CSV file like AudioSet's: index, id, display name.
-
-    Raises:
-        ValueError: Columns or indices that are not so.
-    """
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file, skipinitialspace=True))[1:]
-    if any(len(row) != 3 for row in rows) or [row[0] for row in rows] != [*map(str, range(len(rows)))]:
-        raise ValueError(f"{path}: expected a header and the columns index (0, 1, ...), id, display name")
-    return {identifier: name for _, identifier, name in rows}
-
-
-def label_values(label: Any, separator: str | None) -> list:
-    """The classes of one clip, as they are written."""
-    if isinstance(label, str) and separator is not None:
-        return [part.strip() for part in label.split(separator) if part.strip()]
-    return label if isinstance(label, list) else [] if label is None else [label]

@@ -1,0 +1,179 @@
+"""What the clips are like, before anybody trains on them: counts, lengths, rates, and what looks wrong."""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from .clips import FACTS, SOURCE
+
+# Peaks: below the first nothing is heard, which is -100 dB; above the second, floats are those of integer samples.
+SILENT, TOO_LOUD = 1e-5, 8.0
+# Share of a clip's samples at the end of the range that makes it a clipped one.
+CLIPPED_SHARE = 0.001
+# How many names a line has.
+NAMED = 3
+
+
+@dataclass
+class SplitFacts:
+    """What is known of the clips of a split.
+
+    Args:
+        counts: Clips of each class.
+        clips: Source, by the end of its path, and facts of each clip that is kept.
+        left_out: What `decode_dataset` left out.
+    """
+
+    counts: dict[str, int]
+    clips: list[dict[str, Any]]
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+
+    def values(self, name: str) -> list:
+        """One fact of every clip."""
+        return [clip[name] for clip in self.clips]
+
+    @property
+    def silent(self) -> list[str]:
+        """Sources of clips in which nothing is heard."""
+        return [clip["source"] for clip in self.clips if clip["peak"] <= SILENT]
+
+    @property
+    def loud(self) -> list[str]:
+        """Sources of clips whose floats are those of integer samples."""
+        return [clip["source"] for clip in self.clips if clip["peak"] >= TOO_LOUD]
+
+    @property
+    def clipped(self) -> list[str]:
+        """Sources of clips that are cut off at the end of the range."""
+        return [clip["source"] for clip in self.clips if clip["clipped"] >= CLIPPED_SHARE and clip["peak"] < TOO_LOUD]
+
+
+def find_split_facts(clips: Dataset, classes: Sequence[str], left_out: list[dict[str, Any]]) -> SplitFacts:
+    """Facts of decoded clips.
+
+    Args:
+        clips: With `labels` and the columns of `decode_dataset`.
+        classes: Names in their order.
+        left_out: What is not among the clips.
+    """
+    labels = np.asarray(clips.with_format("numpy")["labels"][:])
+    per_class = np.bincount(labels, minlength=len(classes)) if labels.ndim == 1 else labels.sum(axis=0)
+    table = clips.with_format(None)
+    rows = [{"source": _short(source), **facts} for source, facts in zip(table[SOURCE], table[FACTS], strict=True)]
+    return SplitFacts({name: int(count) for name, count in zip(classes, per_class, strict=True)}, rows, left_out)
+
+
+def render_report(splits: dict[str, SplitFacts], source: str, max_classes: int | None = None) -> str:
+    """The report as Markdown.
+
+    Args:
+        splits: By name.
+        source: Name of the data.
+        max_classes: Classes to count, from the most frequent on; default: all, in their order.
+    """
+    names = [*next(iter(splits.values())).counts]
+    shown = names[:max_classes]
+    if len(shown) < len(names):
+        shown = sorted(names, key=lambda name: -max(split.counts[name] for split in splits.values()))[:max_classes]
+    counts = {name: [str(split.counts[name]) for split in splits.values()] for name in shown}
+    problems = "".join(f"- {problem}\n" for problem in find_warnings(splits))
+    return (
+        f"# Data: {source}\n\n{_describe_clips(splits)}\n"
+        f"{len(names)} classes{f', the {len(shown)} largest' * (len(shown) < len(names))}:\n\n"
+        f"{_table(['class', *splits], counts)}" + (f"\nTo look at:\n\n{problems}" if problems else "")
+    )
+
+
+def _describe_clips(splits: dict[str, SplitFacts]) -> str:
+    """A table with a column per split."""
+    describe = {
+        "clips": lambda split: len(split.clips),
+        "hours": lambda split: f"{sum(split.values('seconds')) / 3600:.2f}",
+        "seconds: shortest, median, longest": lambda split: _spread(split.values("seconds")),
+        "rates in Hz": lambda split: _tally(split.values("rate")),
+        "channels": lambda split: _tally(split.values("channels")),
+        "silent": lambda split: len(split.silent),
+        "clipped": lambda split: len(split.clipped),
+        "left out": lambda split: len(split.left_out),
+    }
+    rows = {name: [str(function(split)) for split in splits.values()] for name, function in describe.items()}
+    return _table(["", *splits], rows)
+
+
+def find_warnings(splits: dict[str, SplitFacts]) -> Iterator[str]:
+    """What a reader should look at, one sentence each."""
+    for name, split in splits.items():
+        absent = [label for label, count in split.counts.items() if not count]
+        if absent and split.clips:
+            yield f"{name}: no clips of {_some(absent)}."
+        if split.silent:
+            yield f"{name}: silent clips: {_some(split.silent)}."
+        if split.loud:
+            yield (
+                f"{name}: floats far beyond [-1, 1], up to {max(split.values('peak')):.0f}, in {_some(split.loud)}. "
+                "Samples of int16 as floats must be divided by 32768."
+            )
+        if split.clipped:
+            yield f"{name}: clips of which more than {CLIPPED_SHARE:.1%} is at full scale: {_some(split.clipped)}."
+        for problem, clips in _by_problem(split.left_out).items():
+            yield f"{name}: left out, since {problem}: {_some(clips)}."
+    yield from _doubles(splits)
+
+
+def _doubles(splits: dict[str, SplitFacts]) -> Iterator[str]:
+    """Clips with the same sound, in one split or, worse, on both sides of an evaluation."""
+    places: dict[str, list[tuple[str, str]]] = {}
+    for name, split in splits.items():
+        for clip in split.clips:
+            places.setdefault(clip["digest"], []).append((name, clip["source"]))
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for found in places.values():
+        if len(found) > 1:
+            names = tuple(name for name in splits if name in {name for name, _ in found})
+            shared.setdefault(names, []).append(" = ".join(source for _, source in found[:2]))
+    for names, pairs in shared.items():
+        where = (
+            f"{names[0]}: clips with the same sound" if len(names) == 1 else f"The same sound in {' and '.join(names)}"
+        )
+        yield f"{where}: {_some(pairs)}."
+
+
+def _by_problem(left_out: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Sources by what is wrong with them, without the names of the files, which differ."""
+    problems: dict[str, list[str]] = {}
+    for clip in left_out:
+        problem = clip["problem"].removeprefix(f"{clip['source']}: ")
+        problems.setdefault(problem.rstrip("."), []).append(_short(clip["source"]))
+    return problems
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many there are."""
+    shown = ", ".join(names[:NAMED])
+    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"
+
+
+def _short(source: str) -> str:
+    """The end of a path."""
+    return "/".join(Path(source).parts[-2:])
+
+
+def _spread(values: list[float]) -> str:
+    return f"{min(values):.2f}, {statistics.median(values):.2f}, {max(values):.2f}" if values else "none"
+
+
+def _tally(values: list[int]) -> str:
+    """Values from the most frequent on, with their counts where there are several."""
+    counts = Counter(values).most_common()
+    return ", ".join(str(value) if len(counts) == 1 else f"{value} ({count})" for value, count in counts) or "none"
+
+
+def _table(header: list[str], rows: dict[str, list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *([name, *cells] for name, cells in rows.items())]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

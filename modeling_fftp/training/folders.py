@@ -1,0 +1,178 @@
+"""Folders of sound files: a folder per class, below folders per split or not, or with a table of metadata."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import soundfile
+from datasets import Dataset, DatasetDict
+
+from .splits import role_of
+from .tables import is_table, read_table
+
+logger = logging.getLogger(__name__)
+
+# RAW has no header, so nothing says what it holds.
+AUDIO_FORMATS = (set(soundfile.available_formats()) - {"RAW"}) | {"OGA", "OPUS", "AIF", "WAVE"}
+# The Hub's AudioFolder: a table of this name beside the sound, with a column of this name.
+METADATA, FILE_NAME = "metadata", "file_name"
+# What archives, notebooks and Python leave behind; names that begin with a dot are hidden.
+LEFTOVERS = ("__MACOSX", "__pycache__")
+# Column of what is wrong with a clip before it is decoded.
+PROBLEM = "__problem__"
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a file's name is that of a format that libsndfile reads."""
+    return path.suffix[1:].upper() in AUDIO_FORMATS
+
+
+def load_audio_folder(folder: Path) -> DatasetDict:
+    """Paths and labels of the sound files in a folder.
+
+    Args:
+        folder: `CLASS/clip.wav`, with folders in the class folders or not, or that below folders whose names mean
+            splits (`train`, `Training`, `val`, `dev`, `test`...); or sound with a metadata table as the Hub's
+            AudioFolder has it. Links are followed; hidden files and folders are not looked at.
+
+    Returns:
+        "audio", and "label" or the columns of the metadata, by the names of the split folders as they are written, or
+        by "train".
+
+    Raises:
+        ValueError: No sound, or folders of which nobody can tell whether they are classes or splits.
+    """
+    metadata = _find_metadata(folder)
+    if metadata is not None:
+        table = _read_metadata(metadata)
+        below = [path and os.path.relpath(path, folder.absolute()) for path in table["audio"]]
+        return divide(table, [*map(_folder_with_role, below)])
+    return DatasetDict(
+        {
+            name: _read_metadata(table) if (table := _find_metadata(root)) is not None else _read_classes(root)
+            for name, root in _find_split_folders(folder).items()
+        }
+    )
+
+
+def _find_split_folders(folder: Path) -> dict[str, Path]:
+    """Folders of splits by their names, or the folder itself.
+
+    A folder with the name of a split is a class where it holds sound and no folders: ESC-50 has a class "train".
+    """
+    named, others = [], []
+    for child in _visible_folders(folder):
+        if role_of(child.name) is not None and (_visible_folders(child) or _find_metadata(child) is not None):
+            named.append(child)
+        elif any(is_sound(path) for path in walk(child)):
+            others.append(child)
+    if not named:
+        return {"train": folder}
+    if others:
+        raise ValueError(
+            f"{folder} holds the folders {_names(named)}, which look like splits with classes in them, beside "
+            f"{_names(others)}; expected splits alone or classes alone. Rename some, or pass a table"
+        )
+    return {child.name: child for child in named}
+
+
+def _names(paths: list[Path]) -> str:
+    return ", ".join(path.name for path in paths)
+
+
+def _visible_folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and _is_visible(path.name))
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name not in LEFTOVERS
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Visible files below a folder in the order of their paths; links are followed, but not in circles."""
+    seen = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        state = os.stat(root)
+        if (state.st_dev, state.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(filter(_is_visible, folders))
+        yield from (Path(root, name) for name in sorted(filter(_is_visible, files)))
+
+
+def _read_classes(root: Path) -> Dataset:
+    """One row per sound file; the folder directly below the root is its class."""
+    rows, others, stray = {"audio": [], "label": [], PROBLEM: []}, Counter(), 0
+    for path in sorted(walk(root)):
+        *folders, _ = path.relative_to(root).parts
+        if not is_sound(path):
+            others[path.suffix] += bool(folders)
+        elif not folders:
+            stray += 1
+        else:
+            name, label, problem = _as_text(path.absolute(), folders[0])
+            for column, value in zip(rows, (name, label, problem), strict=True):
+                rows[column].append(value)
+    if not rows["audio"]:
+        raise ValueError(
+            f"no sound files below {root}: expected {root}/CLASS/clip.wav, in a format that libsndfile reads; found "
+            f"{dict(others)}, and {stray} sound files without a class folder"
+        )
+    if others := +others:
+        logger.warning("%s: files in no format that libsndfile reads are passed over: %s", root, dict(others))
+    if stray:
+        logger.warning("%s: %d sound files that lie in no class folder are passed over", root, stray)
+    empty = [child.name for child in _visible_folders(root) if child.name not in {*rows["label"]}]
+    if empty:
+        logger.warning("%s: folders without sound are no classes: %s", root, ", ".join(empty))
+    return Dataset.from_dict(rows)
+
+
+def _as_text(path: Path, label: str) -> tuple[str, str, str | None]:
+    """Path and label as Unicode, and what is wrong with them."""
+    try:
+        str(path).encode()
+        return str(path), label, None
+    except UnicodeEncodeError:
+        written, label = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in (path, label))
+        return written, label, "the name of the file or of its folder is not UTF-8; rename it"
+
+
+def _find_metadata(folder: Path) -> Path | None:
+    """The metadata table in a folder."""
+    tables = sorted(path for path in folder.iterdir() if path.stem == METADATA and is_table(path))
+    if len(tables) > 1:
+        raise ValueError(f"{folder} holds {_names(tables)}; expected one table of metadata")
+    return tables[0] if tables else None
+
+
+def _read_metadata(path: Path) -> Dataset:
+    """The columns of a metadata table, with "audio", paths, in the place of "file_name"."""
+    table = read_table(path)
+    if FILE_NAME not in table.column_names:
+        raise ValueError(f"{path} has the columns {table.column_names}; expected {FILE_NAME!r} among them")
+    names = table[FILE_NAME][:]
+    paths = [None if name is None else str((path.parent / name).absolute()) for name in names]
+    listed = {*paths}
+    unlisted = sum(is_sound(file) and str(file.absolute()) not in listed for file in walk(path.parent))
+    if unlisted:
+        logger.warning("%s: %d sound files that it does not list are passed over", path, unlisted)
+    return table.remove_columns(FILE_NAME).add_column("audio", paths)
+
+
+def divide(table: Dataset, names: Sequence[str | None]) -> DatasetDict:
+    """The rows by the name of a split that each has, or all as "train" where one has none."""
+    if not all(name is not None and role_of(name) for name in names):
+        return DatasetDict({"train": table})
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, []).append(place)
+    return DatasetDict({name: table.select(rows) for name, rows in places.items()})
+
+
+def _folder_with_role(path: str | None) -> str | None:
+    """The first folder in a path that has the name of a split."""
+    return next((part for part in Path(path or "").parts[:-1] if role_of(part)), None)

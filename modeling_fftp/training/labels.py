@@ -1,0 +1,165 @@
+"""How a column writes the classes of a clip: names, indices, lists of either, one string of several, or a vector."""
+
+import csv
+import logging
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import ClassLabel, Dataset, List, Value
+
+logger = logging.getLogger(__name__)
+
+# A column of floats without a fraction is one of indices that some clip lacks, as pandas writes it.
+KINDS = ("string", "large_string", "int", "uint", "float", "bool")
+
+
+@dataclass
+class LabelColumn:
+    """What a column of labels says about the classes.
+
+    Args:
+        classes: As they are written, in order.
+        is_multi_label: Whether a clip can have several.
+        index_names: The classes by index, where the column holds indices or vectors.
+        is_vector: Whether a label is a vector with a 0 or 1 for each class.
+        separator: What stands between the names where one string holds several, "," in AudioSet's files.
+    """
+
+    classes: list[str]
+    is_multi_label: bool = False
+    index_names: list[str] | None = None
+    is_vector: bool = False
+    separator: str | None = None
+
+    def read(self, label: Any) -> list[str]:
+        """The classes of one clip, as they are written.
+
+        Raises:
+            ValueError: No label, or none that a column of this kind can have.
+        """
+        if label is None or label == "" or label != label:
+            raise ValueError("no label")
+        if self.is_vector:
+            return [name for name, value in zip(self.index_names, label, strict=True) if value]
+        values = label if isinstance(label, list) else split(label, self.separator)
+        if not (values or self.is_multi_label):
+            raise ValueError("no label")
+        return [self._write(value) for value in values]
+
+    def _write(self, value: Any) -> str:
+        if self.index_names is None:
+            return write(value)
+        if value is None or value < 0:
+            raise ValueError("no label")
+        return self.index_names[value]
+
+
+def read_labels(dataset: Dataset, column: str, separator: str | None = None, names: Sequence[str] = ()) -> LabelColumn:
+    """Find out what a column of labels holds.
+
+    Args:
+        dataset: One split.
+        column: Column of class indices or names, of lists of them, or of vectors of 0 and 1.
+        separator: What stands between the names where one string holds several.
+        names: Classes of a vector, in order; default: "label_0", "label_1", ...
+
+    Raises:
+        ValueError: Labels of another kind, or classes that are too much alike to be two.
+    """
+    feature = dataset.features[column]
+    is_list = isinstance(feature, List)
+    inner = feature.feature if is_list else feature
+    if isinstance(inner, ClassLabel):
+        return LabelColumn([*inner.names], is_list, [*inner.names])
+    if not isinstance(inner, Value) or not inner.dtype.startswith(KINDS):
+        raise ValueError(f"the labels in {column!r} are {feature}; expected names, indices, or lists of either")
+    labels = dataset[column][:]
+    if is_list and _are_vectors(labels, column):
+        length = len(next(label for label in labels if label is not None))
+        names = [*names] or [f"label_{index}" for index in range(length)]
+        if len(names) != length:
+            raise ValueError(
+                f"the labels in {column!r} are vectors of {length}; there are {len(names)} names of classes"
+            )
+        return LabelColumn(names, is_multi_label=True, index_names=names, is_vector=True)
+    values = {
+        value for label in labels for value in (label if is_list else split(label, separator)) if value == value
+    } - {None, ""}
+    if inner.dtype.startswith("float") and not all(value.is_integer() for value in values):
+        raise ValueError(f"the labels in {column!r} are numbers like {min(values)}; expected names or indices")
+    classes = [write(value) for value in values]
+    # Numbers by their size, also where text holds them.
+    classes.sort(key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
+    refuse_lookalikes(classes)
+    return LabelColumn(classes, is_list or separator is not None, separator=separator)
+
+
+def write(value: Any) -> str:
+    """A class as text."""
+    return str(int(value)) if isinstance(value, float) else str(value)
+
+
+def split(label: Any, separator: str | None) -> list:
+    """The values in one label that is no list."""
+    if isinstance(label, str) and separator is not None:
+        return [part.strip() for part in label.split(separator) if part.strip()]
+    return [] if label is None else [label]
+
+
+def _are_vectors(labels: Sequence[list | None], column: str) -> bool:
+    """Whether lists of numbers are a 0 or 1 for each class, and not indices, of which none comes twice in a list.
+
+    Raises:
+        ValueError: They could be either.
+    """
+    labels = [label for label in labels if label is not None]
+    lengths = {len(label) for label in labels}
+    values = {value for label in labels for value in label}
+    if (
+        len(lengths) != 1
+        or lengths <= {0, 1}
+        or not values <= {0, 1}
+        or any(isinstance(value, str) for value in values)
+    ):
+        return False
+    if all(len({*label}) == len(label) for label in labels) and bool not in map(type, values):
+        raise ValueError(
+            f"the labels in {column!r} are like {labels[0]}: vectors of 0 and 1, or lists of two indices? Write names"
+        )
+    return True
+
+
+def refuse_lookalikes(classes: Iterable[str]) -> None:
+    """Stop on classes that spaces around them or Unicode's forms tell apart; log those that capital letters do."""
+    for key in (lambda name: unicodedata.normalize("NFC", name).strip(), str.casefold):
+        groups: dict[str, list[str]] = {}
+        for name in classes:
+            groups.setdefault(key(name), []).append(name)
+        alike = [names for names in groups.values() if len(names) > 1]
+        if alike and key is not str.casefold:
+            raise ValueError(
+                f"the classes {', '.join(map(ascii, alike[0]))} look alike; expected one way to write each"
+            )
+        if alike:
+            logger.warning("Classes that differ in capital letters alone: %s", "; ".join(map(", ".join, alike)))
+
+
+def read_class_names(path: Path) -> dict[str, str]:
+    """Display names by id, in the order of the classes, from a CSV file like AudioSet's: index, id, display name.
+
+    Raises:
+        ValueError: Columns or indices that are not so, or an id or name that comes twice.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.reader(file, skipinitialspace=True))[1:]
+    if any(len(row) != 3 for row in rows) or [row[0] for row in rows] != [*map(str, range(len(rows)))]:
+        raise ValueError(f"{path}: expected a header and the columns index (0, 1, ...), id, display name")
+    for column, kind in ((1, "id"), (2, "display name")):
+        value, count = Counter(row[column] for row in rows).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"{path}: the {kind} {value!r} stands for {count} classes; expected one")
+    return {identifier: name for _, identifier, name in rows}

@@ -1,0 +1,124 @@
+"""Tables of clips in text or parquet files; every cell arrives as it was written."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+DELIMITED = (".csv", ".tsv", ".txt")
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+DELIMITERS = ",;\t|"
+
+
+def is_table(path: Path) -> bool:
+    """Whether a name is that of a table."""
+    return path.suffix.lower() in TABLES
+
+
+def read_table(path: Path) -> Dataset:
+    """A table as a data set.
+
+    In delimited text every cell is a string, without the spaces around it, and only an empty cell is None: "None",
+    "01" and "1.0" stay what they are. A JSON file holds a list of objects, or an object with such a list in it, as
+    AST's `{"data": [...]}`; a JSON-lines file one object per line.
+
+    Args:
+        path: .csv, .tsv, .json, .jsonl, .ndjson or .parquet, in small or capital letters.
+
+    Raises:
+        ValueError: A file that cannot be read so; the message names it, and the line or column.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return Dataset.from_parquet(str(path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#x}") from error
+    if suffix in DELIMITED:
+        columns = _read_delimited(text, path)
+    else:
+        columns = _as_columns(_read_json(text, path, is_lines=suffix != ".json"), path)
+    if not columns or not any(columns.values()):
+        raise ValueError(f"{path} holds no rows")
+    return Dataset.from_dict(columns)
+
+
+def _read_delimited(text: str, path: Path) -> dict[str, list[str | None]]:
+    """Columns of strings; the header decides what separates cells."""
+    header = text.lstrip().partition("\n")[0]
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    rows: list[list[str]] = []
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if not any(cells):
+                continue
+            if rows and len(cells) != len(rows[0]):
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: {len(cells)} cells; the header has {len(rows[0])}, {rows[0]}"
+                )
+            rows.append(cells)
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+    if len(rows) < 2:
+        return {}
+    names = rows[0]
+    if len({*names}) < len(names):
+        raise ValueError(f"{path}: the header has the columns {names}; expected a different name for each")
+    return {
+        name: [cell or None for cell in column]
+        for name, column in zip(names, zip(*rows[1:], strict=True), strict=True)
+    }
+
+
+def _read_json(text: str, path: Path, is_lines: bool) -> list[dict[str, Any]]:
+    """Objects, one per clip."""
+    if is_lines:
+        rows = []
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                rows.append(_parse_json(line, f"{path}, line {number}"))
+    else:
+        rows = _parse_json(text, str(path))
+        if isinstance(rows, dict):
+            lists = [value for value in rows.values() if isinstance(value, list)]
+            if len(lists) != 1:
+                raise ValueError(f"{path} holds an object of {[*rows]}; expected a list of objects, or one such in it")
+            rows = lists[0]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path} holds no list of objects, one per clip")
+    return rows
+
+
+def _parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is not valid JSON: {error}") from error
+
+
+def _as_columns(rows: Sequence[dict[str, Any]], path: Path) -> dict[str, list]:
+    """Columns of rows that may lack some; each of one type."""
+    columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(chain.from_iterable(rows))}
+    for name, values in columns.items():
+        _check_types(name, values, path)
+    return columns
+
+
+def _check_types(name: str, values: Sequence, path: Path) -> None:
+    """Refuse a column of several types, of which Arrow would make one, or fail."""
+    kinds: dict[str, Any] = {}
+    for value in values:
+        if value is not None:
+            kinds.setdefault("number" if type(value) in (int, float) else type(value).__name__, value)
+    if len(kinds) > 1:
+        raise ValueError(f"{path}: column {name!r} holds {' and '.join(map(repr, kinds.values()))}; expected one type")
+    if "list" in kinds:
+        _check_types(name, [*chain.from_iterable(value for value in values if value is not None)], path)

@@ -1,0 +1,186 @@
+"""From files to decoded clips: what is found out about them before a training, and what stops it."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import Dataset
+
+from modeling_fftp.training.inspect import inspect
+from tests.support import run_training
+
+RATE = 16000
+
+
+def tone(frequency, seconds=0.5, gain=0.3, rate=RATE):
+    return gain * np.sin(2 * np.pi * frequency * np.arange(int(seconds * rate)) / rate)
+
+
+def write(path, sound, rate=RATE, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, sound, rate, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with two splits of two classes, four clips each."""
+    for split, offset in (("train", 0), ("val", 40)):
+        for label, frequency in (("low", 300), ("high", 3000)):
+            for index in range(4):
+                write(tmp_path / "data" / split / label / f"{index}.wav", tone(frequency + offset + 10 * index))
+    return tmp_path / "data"
+
+
+def train(folder, output, *arguments):
+    run_training(output, "--dataset_name", folder, "--max_left_out", 0.9, *arguments)
+    return json.loads((output / "config.json").read_text())
+
+
+def test_a_training_reports_its_data(folder, tmp_path, caplog):
+    caplog.set_level("INFO")
+    write(folder / "train" / "low" / "long.wav", np.stack([tone(350, 2, rate=44100)] * 2, axis=1), 44100)
+    write(folder / "train" / "low" / "silent.wav", np.zeros(4000))
+    write(folder / "train" / "high" / "clipped.wav", np.clip(tone(3100, gain=4), -1, 1))
+    write(folder / "train" / "high" / "loud.wav", tone(3200, gain=2e4), subtype="FLOAT")
+    (folder / "train" / "low" / "text.wav").write_text("no sound")
+    shutil.copy(folder / "train" / "low" / "1.wav", folder / "val" / "low" / "same.wav")
+    train(folder, tmp_path / "out")
+    report = (tmp_path / "out" / "data_report.md").read_text()
+    assert report in caplog.text
+    for line in (
+        "| clips | 12 | 9 |", "| rates in Hz | 16000 (11), 44100 (1) | 16000 |", "| channels | 1 (11), 2 (1) | 1 |",
+        "| seconds: shortest, median, longest | 0.25, 0.50, 2.00 | 0.50, 0.50, 0.50 |", "| silent | 1 | 0 |",
+        "| left out | 1 | 0 |", "| low | 6 | 5 |", "| high | 6 | 4 |", "- train: silent clips: low/silent.wav.",
+        "- train: floats far beyond [-1, 1], up to 19021, in high/loud.wav.",
+        "- train: clips of which more than 0.1% is at full scale: high/clipped.wav.",
+        "- train: left out, since cannot decode: Format not recognised: low/text.wav.",
+        "- The same sound in train and validation: low/1.wav = low/same.wav.",
+    ):  # fmt: skip
+        assert line in report, line
+    assert inspect([str(folder)]).replace(str(folder), "data") == report
+
+
+def test_an_inspection_keeps_nothing(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    assert "| clips | 8 | 8 |" in inspect([str(folder)])
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*") if path.is_file()) < 20000
+
+
+def test_the_command_inspects(folder, capsys):
+    from modeling_fftp.cli import app
+
+    app(["inspect", str(folder), "--label_column_name", "label"], standalone_mode=False)
+    assert "| low | 4 | 4 |" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="fftp: no label column 'kind'"):
+        app(["inspect", str(folder), "--label_column_name", "kind"], standalone_mode=False)
+
+
+COLUMNS = {
+    "objects": lambda path: {"array": soundfile.read(path)[0].tolist(), "sampling_rate": RATE},
+    "bytes": lambda path: path.read_bytes(),
+    "files": lambda path: {"bytes": path.read_bytes(), "path": path.name},
+    "paths beside the folder": lambda path: str(path.relative_to(path.parents[2])),
+    "paths in objects": lambda path: {"bytes": None, "path": str(path.relative_to(path.parents[2]))},
+}
+
+
+@pytest.mark.parametrize("form", COLUMNS)
+def test_columns_of_sound(folder, tmp_path, form):
+    for split, name in (("train", "train"), ("val", "validation")):
+        paths = sorted((folder / split).rglob("*.wav"))
+        rows = {"audio": [*map(COLUMNS[form], paths)], "label": [path.parent.name for path in paths]}
+        Dataset.from_dict(rows).to_parquet(folder / f"{name}.parquet")
+    report = inspect([str(folder)])
+    assert "| clips | 8 | 8 |" in report
+    assert "| left out | 0 | 0 |" in report
+
+
+@pytest.mark.parametrize("values", [[[0.1, 0.2]] * 2, [0, 1], [3.5, 4.5]], ids=["floats", "numbers", "fractions"])
+def test_columns_of_no_sound_are_refused(tmp_path, values):
+    Dataset.from_dict({"audio": values, "label": ["a", "b"]}).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(
+        ValueError, match=r"the column 'audio' holds .*; expected paths, the bytes of files, or objects"
+    ):
+        inspect([str(tmp_path)])
+
+
+def test_paths_that_are_missing_or_numbers_are_left_out(folder, tmp_path):
+    rows = [f"{path},{path.parent.name}" for path in sorted((folder / "train").rglob("*.wav"))]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,label", *rows, ",low", "1,low", "nan,high"]))
+    train(tmp_path / "clips.csv", tmp_path / "out")
+    problems = {
+        row["source"]: row["problem"] for row in csv.DictReader((tmp_path / "out" / "left_out_clips.csv").open())
+    }
+    assert problems["None"] == "no sound"
+    assert all(problems[str(tmp_path / name)].endswith("No such file or directory") for name in ("1", "nan"))
+
+
+def test_labels_in_text_are_names(folder, tmp_path):
+    names = {"low": "None", "high": "01"}
+    rows = [f"{path},{names[path.parent.name]}" for path in sorted((folder / "train").rglob("*.wav"))]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,label", *rows, f"{rows[0].split(',')[0]},"]))
+    assert train(tmp_path / "clips.csv", tmp_path / "out")["label2id"] == {"01": 0, "None": 1}
+
+
+def vector_rows(folder, split):
+    paths = sorted((folder / split).rglob("*.wav"))
+    return [{"audio": str(path), "labels": [int(path.parent.name == "low"), 1, 0]} for path in paths]
+
+
+def test_vectors_are_several_labels(folder, tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, vector_rows(folder, split))))
+    config = train(tmp_path, tmp_path / "out")
+    assert config["label2id"] == {"label_0": 0, "label_1": 1, "label_2": 2}
+    assert config["problem_type"] == "multi_label_classification"
+    (tmp_path / "names.csv").write_text("index,mid,display_name\n0,a,Low\n1,b,Tone\n2,c,Rest\n")
+    config = train(tmp_path, tmp_path / "named", "--class_names_file", tmp_path / "names.csv")
+    assert config["label2id"] == {"Low": 0, "Tone": 1, "Rest": 2}
+
+
+def test_what_would_end_after_an_epoch_ends_before(folder, tmp_path):
+    rows = vector_rows(folder, "train"), [row | {"labels": [0, 0, 0]} for row in vector_rows(folder, "val")]
+    for split, lines in zip(("train", "val"), rows, strict=True):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(ValueError, match="validation: none of its 8 clips has a label"):
+        train(tmp_path, tmp_path / "out")
+    for path in (folder / "train").rglob("*.wav"):
+        write(path, np.zeros(4000))
+    with pytest.raises(ValueError, match="train: all 8 clips are silent"):
+        train(folder, tmp_path / "out")
+    shutil.rmtree(folder / "train" / "low")
+    with pytest.raises(ValueError, match=r"all clips have one class, \['high'\]; expected two"):
+        train(folder, tmp_path / "out")
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_class_that_is_in_validation_only(folder, tmp_path):
+    shutil.copytree(folder / "val" / "low", folder / "val" / "unheard")
+    config = train(folder, tmp_path / "out")
+    assert config["label2id"] == {"high": 0, "low": 1}
+    report = (tmp_path / "out" / "data_report.md").read_text()
+    problem = "validation: left out, since label 'unheard' is not among the 2 classes"
+    assert f"{problem}: unheard/0.wav, unheard/1.wav, unheard/2.wav and 1 more" in report
+
+
+def test_a_changed_version_decodes_anew(folder, tmp_path, monkeypatch):
+    from modeling_fftp.training.clips import ClipDecoder
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    inspect([str(folder)])
+    files = {*(tmp_path / "cache").rglob("*.arrow")}
+    inspect([str(folder)])
+    assert {*(tmp_path / "cache").rglob("*.arrow")} == files
+    defaults = (*ClipDecoder.__init__.__defaults__[:-1], "another")
+    monkeypatch.setattr(ClipDecoder.__init__, "__defaults__", defaults)
+    inspect([str(folder)])
+    assert len({*(tmp_path / "cache").rglob("*.arrow")}) == 2 * len(files)
+
+
+def test_the_disk_that_decoding_takes_is_said_before(folder, tmp_path, caplog):
+    caplog.set_level("INFO")
+    train(folder, tmp_path / "out")
+    assert "Decoded sound takes about 0.00 GiB in " in caplog.text

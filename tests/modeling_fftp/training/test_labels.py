@@ -1,0 +1,114 @@
+"""Labels as people write them: names, indices, lists, vectors; what could mean two things is refused."""
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, List
+
+from modeling_fftp.training.labels import read_class_names, read_labels
+
+
+def column(values, feature=None):
+    return Dataset.from_dict({"label": values}, features=Features({"label": feature}) if feature else None)
+
+
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [
+        (["dog", "cat", "dog"], ["cat", "dog"]),
+        (["10", "9", "01", "x"], ["01", "9", "10", "x"]),
+        ([3, 20, 3], ["3", "20"]),
+        ([1.0, 0.0, None], ["0", "1"]),
+        ([1.0, 0.0, float("nan")], ["0", "1"]),
+        ([True, False], ["False", "True"]),
+        (["dog", "", None], ["dog"]),
+    ],
+    ids=str,
+)
+def test_one_class_per_clip(values, classes):
+    kind = read_labels(column(values), "label")
+    assert kind.classes == classes
+    assert not kind.is_multi_label
+    for value in values:
+        if value in (None, "") or value != value:
+            with pytest.raises(ValueError, match="no label"):
+                kind.read(value)
+        else:
+            assert kind.read(value) == [str(int(value)) if isinstance(value, float) else str(value)]
+
+
+def test_indices_with_names():
+    kind = read_labels(column([1, 0, -1], ClassLabel(names=["dog", "cat"])), "label")
+    assert kind.classes == ["dog", "cat"]
+    assert kind.read(1) == ["cat"]
+    with pytest.raises(ValueError, match="no label"):
+        kind.read(-1)
+    kind = read_labels(column([[1, 0], []], List(ClassLabel(names=["dog", "cat"]))), "label")
+    assert [kind.read(label) for label in ([1, 0], [])] == [["cat", "dog"], []]
+
+
+def test_lists_and_separated_names():
+    for values, separator in (([["a", "b"], [], ["b"]], None), (["a, b", " ", "b"], ",")):
+        kind = read_labels(column(values), "label", separator)
+        assert (kind.classes, kind.is_multi_label) == (["a", "b"], True)
+        assert [kind.read(value) for value in values] == [["a", "b"], [], ["b"]]
+
+
+VECTORS = [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize("kind", [int, float, bool])
+def test_vectors_of_0_and_1(kind):
+    vectors = [[kind(value) for value in vector] for vector in VECTORS]
+    labels = read_labels(column(vectors), "label")
+    assert (labels.classes, labels.is_multi_label) == (["label_0", "label_1", "label_2"], True)
+    named = read_labels(column(vectors), "label", names=["a", "b", "c"])
+    assert [named.read(vector) for vector in vectors] == [["a", "c"], [], ["b"]]
+    with pytest.raises(ValueError, match="vectors of 3; there are 2 names of classes"):
+        read_labels(column(vectors), "label", names=["a", "b"])
+
+
+def test_lists_of_indices_are_no_vectors():
+    for values in ([[0, 1], [1]], [[0], [1]], [[0, 2], [1, 2]]):
+        assert not read_labels(column(values), "label").is_vector
+    with pytest.raises(ValueError, match=r"like \[0, 1\]: vectors of 0 and 1, or lists of two indices"):
+        read_labels(column([[0, 1], [1, 0]]), "label")
+    assert read_labels(column([[0, 1], [1, 1]]), "label").is_vector
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([{"name": "dog"}], r"labels in 'label' are {'name': .*; expected names, indices"),
+        ([[["dog"]]], "expected names, indices, or lists of either"),
+        ([0.5, 1.0], r"numbers like 0\.5; expected names or indices"),
+        ([[0.2, 0.8], [1.0, 0.0]], r"numbers like 0\.0; expected names or indices"),
+        (["dog", " dog"], "the classes 'dog', ' dog' look alike|the classes ' dog', 'dog' look alike"),
+        (["caf\u00e9", "cafe\u0301"], r"the classes 'cafe\\u0301', 'caf\\xe9' look alike"),
+    ],
+)
+def test_other_labels_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        read_labels(column(values), "label")
+
+
+def test_capital_letters_are_named(caplog):
+    assert read_labels(column(["Dog", "dog", "cat"]), "label").classes == ["Dog", "cat", "dog"]
+    assert "differ in capital letters alone: Dog, dog" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("0,/m/1,Speech\n1,/m/2,Speech\n", "display name 'Speech' stands for 2 classes"),
+        ("0,/m/1,Speech\n1,/m/1,Music\n", "id '/m/1' stands for 2 classes"),
+        ("1,/m/1,Speech\n", r"expected a header and the columns index \(0, 1"),
+    ],
+)
+def test_files_of_class_names_are_checked(tmp_path, rows, message):
+    (tmp_path / "names.csv").write_text("index,mid,display_name\n" + rows)
+    with pytest.raises(ValueError, match=message):
+        read_class_names(tmp_path / "names.csv")
+
+
+def test_vectors_are_read_from_numpy_columns():
+    assert read_labels(column(np.array(VECTORS)), "label").is_vector

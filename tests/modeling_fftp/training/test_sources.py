@@ -1,0 +1,245 @@
+"""Data as people have it: folders, tables and saved data sets arrive as they were written, or are refused by name."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import Dataset, DatasetDict
+
+from modeling_fftp.training.sources import load_splits
+from modeling_fftp.training.splits import find_splits
+from modeling_fftp.training.tables import read_table
+
+WANTED = {"train": "train", "validation": "validation", "test": "test"}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A sound file."""
+    path = tmp_path_factory.mktemp("sound") / "clip.wav"
+    soundfile.write(path, np.sin(np.arange(1600) / 10), 16000)
+    return path
+
+
+@pytest.fixture
+def make_folder(clip, tmp_path):
+    """Makes files of sound at paths below a folder, and of text where it is given."""
+
+    def make(*paths, **texts):
+        root = tmp_path / "data"
+        for path in paths:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(clip, root / path)
+        for name, text in texts.items():
+            stem, _, suffix = name.rpartition("_")
+            (root / f"{stem}.{suffix}").write_text(text, encoding="utf-8")
+        return root
+
+    return make
+
+
+def labels(splits):
+    return {name: split["label"][:] for name, split in splits.items()}
+
+
+@pytest.mark.parametrize(
+    ("names", "roles"),
+    [
+        (("train", "validation", "test"), ("train", "validation", "test")),
+        (("Train", "Test"), ("train", "test")),
+        (("training", "testing"), ("train", "test")),
+        (("TRAIN", "val"), ("train", "validation")),
+        (("train", "valid", "eval"), ("train", "validation", "test")),
+        (("train", "dev", "evaluation"), ("train", "validation", "test")),
+    ],
+)
+def test_folders_of_splits_by_any_name(make_folder, names, roles):
+    splits = load_splits(str(make_folder(*(f"{name}/{label}/1.wav" for name in names for label in ("dog", "cat")))))
+    assert labels(splits) == {name: ["cat", "dog"] for name in names}
+    assert find_splits(splits, WANTED) == dict(zip(roles, names, strict=True))
+
+
+def test_splits_are_found_by_the_name_that_is_asked_for(caplog):
+    assert find_splits(["train", "dev"], WANTED | {"validation": "dev"}) == {"train": "train", "validation": "dev"}
+    assert find_splits(["train", "fold1"], WANTED | {"validation": "fold1"}) == {
+        "train": "train",
+        "validation": "fold1",
+    }
+    assert find_splits(["train", "validation", "val"], WANTED) == {"train": "train", "validation": "validation"}
+    assert "Splits that are not used: val" in caplog.text
+    # What is asked for is not taken for something else too.
+    assert find_splits(["train", "val", "dev"], WANTED | {"test": "dev"}) == {
+        "train": "train", "validation": "val", "test": "dev",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"'val', 'dev'\] could all be for validation; .*--validation_split_name"):
+        find_splits(["train", "val", "dev"], WANTED)
+
+
+def test_a_class_with_the_name_of_a_split(make_folder):
+    classes = ("airplane", "dog", "train", "valve")
+    assert labels(load_splits(str(make_folder(*(f"{name}/1.wav" for name in classes))))) == {"train": [*classes]}
+
+
+def test_classes_beside_splits_are_refused(make_folder):
+    with pytest.raises(ValueError, match=r"folders train, which look like splits .* beside dog; expected"):
+        load_splits(str(make_folder("train/cat/1.wav", "dog/1.wav")))
+
+
+def test_what_archives_and_notebooks_leave_behind_is_no_class(make_folder, caplog):
+    root = make_folder(
+        "dog/1.wav", "dog/a/2.wav", "cat/1.wav", "cat/.3.wav", "__MACOSX/dog/._1.wav", ".ipynb_checkpoints/1.wav",
+        "dog/.ipynb_checkpoints/1.wav", "stray.wav",
+    )  # fmt: skip
+    (root / "empty").mkdir()
+    assert labels(load_splits(str(root))) == {"train": ["cat", "dog", "dog"]}
+    assert "1 sound files that lie in no class folder are passed over" in caplog.text
+    assert "folders without sound are no classes: empty" in caplog.text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="bytes in file names")
+def test_names_that_are_not_unicode_are_left_out_by_name(make_folder):
+    root = make_folder("dog/1.wav", "cat/1.wav")
+    shutil.copy(root / "dog" / "1.wav", os.fsencode(root / "dog") + b"/caf\xe9.wav")
+    split = load_splits(str(root))["train"]
+    problems = {row["audio"].rpartition("/")[2]: row["__problem__"] for row in split}
+    assert problems.pop(r"caf\xe9.wav").endswith("not UTF-8; rename it")
+    assert problems == {"1.wav": None}
+
+
+def test_links_are_followed_but_not_in_circles(make_folder, tmp_path):
+    root, elsewhere = make_folder("dog/1.wav", "cat/1.wav"), tmp_path / "elsewhere"
+    shutil.copytree(root / "dog", elsewhere / "owls")
+    (root / "dog" / "more").symlink_to(elsewhere / "owls")
+    (root / "owl").symlink_to(elsewhere, target_is_directory=True)
+    (root / "dog" / "circle").symlink_to(root / "dog")
+    assert labels(load_splits(str(root)))["train"].count("dog") == 2
+
+
+METADATA = "file_name,label,fold\na.wav,None,1\nb/c.wav,01,2\n"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_metadata_of_an_audio_folder(make_folder, suffix, caplog):
+    rows = [{"file_name": "a.wav", "label": "None", "fold": "1"}, {"file_name": "b/c.wav", "label": "01", "fold": "2"}]
+    text = METADATA if suffix == "csv" else "\n".join(map(json.dumps, rows))
+    root = make_folder("a.wav", "b/c.wav", "b/unlisted.wav", **{f"metadata_{suffix}": text})
+    split = load_splits(str(root))["train"]
+    assert split["label"][:] == ["None", "01"]
+    assert split["fold"][:] == ["1", "2"]
+    assert split["audio"][:] == [str(root / "a.wav"), str(root / "b/c.wav")]
+    assert "1 sound files that it does not list are passed over" in caplog.text
+
+
+def test_metadata_of_several_splits(make_folder):
+    table = "file_name,label\ntrain/a.wav,x\ndata/test/b.wav,y\n"
+    root = make_folder("train/a.wav", "data/test/b.wav", metadata_csv=table)
+    assert labels(load_splits(str(root))) == {"train": ["x"], "test": ["y"]}
+    (root / "metadata.csv").unlink()
+    for split, name in (("train", "a"), ("data/test", "b")):
+        (root / split / "metadata.csv").write_text(f"file_name,label\n{name}.wav,{name}\n")
+    shutil.move(root / "data" / "test", root / "val")
+    shutil.rmtree(root / "data")
+    splits = load_splits(str(root))
+    assert labels(splits) == {"train": ["a"], "val": ["b"]}
+    assert splits["val"]["audio"][:] == [str(root / "val" / "b.wav")]
+    (root / "val" / "metadata.csv").write_text("name,label\nb.wav,b\n")
+    with pytest.raises(ValueError, match=r"metadata\.csv has the columns \['name', 'label'\]; expected 'file_name'"):
+        load_splits(str(root))
+
+
+TABLES = {
+    "csv": 'path,label\na.wav,None\nb.wav,\nc.wav,01\n d.wav , dog\n"e, f.wav",null\n',
+    "CSV": "path;label\r\na.wav;None\r\nb.wav;\r\nc.wav;01\r\nd.wav;dog\r\ne, f.wav;null\r\n",
+    "tsv": "path\tlabel\na.wav\tNone\nb.wav\t\nc.wav\t01\nd.wav\tdog\ne, f.wav\tnull\n",
+    "json": json.dumps({"data": [
+        {"path": "a.wav", "label": "None"}, {"path": "b.wav"}, {"path": "c.wav", "label": "01"},
+        {"path": "d.wav", "label": "dog"}, {"path": "e, f.wav", "label": "null"},
+    ]}),
+}  # fmt: skip
+TABLES["jsonl"] = "\n".join(map(json.dumps, json.loads(TABLES["json"])["data"]))
+
+
+@pytest.mark.parametrize("suffix", TABLES)
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
+def test_cells_arrive_as_they_were_written(tmp_path, suffix, mark):
+    path = tmp_path / f"clips.{suffix}"
+    path.write_text(mark + TABLES[suffix], encoding="utf-8", newline="")
+    table = load_splits(str(path))["train"]
+    assert table["label"][:] == ["None", None, "01", "dog", "null"]
+    assert table["path"][:] == ["a.wav", "b.wav", "c.wav", "d.wav", "e, f.wav"]
+
+
+def test_an_empty_cell_changes_no_other(tmp_path):
+    (tmp_path / "clips.csv").write_text("path,label\na.wav,0\nb.wav,1\nc.wav,\n")
+    assert read_table(tmp_path / "clips.csv")["label"][:] == ["0", "1", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "path,label\na.wav,dog,1\n", r"a\.csv, line 2: 3 cells; the header has 2"),
+        ("a.csv", 'path,label\na.wav,"dog\n', r"a\.csv, line 2: unexpected end of data"),
+        ("a.csv", "path,path\na.wav,dog\n", r"a\.csv: the header has the columns \['path', 'path'\]"),
+        ("a.csv", "path,label\n", r"a\.csv holds no rows"),
+        ("a.json", "[1, 2]", r"a\.json holds no list of objects"),
+        ("a.json", '{"a": 1}', r"a\.json holds an object of \['a'\]"),
+        ("a.jsonl", '{"label": 1}\n{"label": 2', r"a\.jsonl, line 2 is not valid JSON"),
+        (
+            "a.jsonl",
+            '{"label": 1}\n{"label": "dog"}',
+            r"a\.jsonl: column 'label' holds 1 and 'dog'; expected one type",
+        ),
+        ("a.jsonl", '{"label": [1]}\n{"label": ["dog"]}', r"column 'label' holds 1 and 'dog'; expected one type"),
+        ("a.jsonl", '{"label": "dog"}\n{"label": ["dog"]}', r"column 'label' holds 'dog' and \['dog'\]"),
+        ("a.txt", "a.wav dog", r"a\.txt is no table of paths and labels"),
+    ],
+)
+def test_broken_tables_are_named(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_splits(str(tmp_path / name))
+
+
+def test_tables_in_other_encodings_are_named(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"path,label\ncaf\xe9.wav,dog\n")
+    with pytest.raises(ValueError, match=r"a\.csv is not UTF-8: byte 14 is 0xe9"):
+        load_splits(str(tmp_path / "a.csv"))
+
+
+def test_a_column_divides_a_table(tmp_path):
+    (tmp_path / "a.csv").write_text("path,label,split\na.wav,x,train\nb.wav,y,Val\nc.wav,y,train\n")
+    assert labels(load_splits(str(tmp_path / "a.csv"))) == {"train": ["x", "y"], "Val": ["y"]}
+    (tmp_path / "a.csv").write_text("path,label,split\na.wav,x,1\nb.wav,y,2\n")
+    assert labels(load_splits(str(tmp_path / "a.csv"))) == {"train": ["x", "y"]}
+
+
+def test_a_folder_of_tables(tmp_path, caplog):
+    for name, label in (("esc_train_data", "x"), ("esc_val_data", "y")):
+        (tmp_path / f"{name}.csv").write_text(f"path,label\na.wav,{label}\n")
+    (tmp_path / "names.csv").write_text("index,mid,display_name\n0,x,X\n")
+    assert labels(load_splits(str(tmp_path))) == {"train": ["x"], "validation": ["y"]}
+    assert "tables that list no sound with labels are passed over: names.csv" in caplog.text
+    (tmp_path / "esc_val_data.csv").rename(tmp_path / "other.csv")
+    with pytest.raises(ValueError, match=r"esc_train_data\.csv', 'other\.csv'\]; expected one, or one per split"):
+        load_splits(str(tmp_path))
+    (tmp_path / "esc_train_data.csv").unlink()
+    assert labels(load_splits(str(tmp_path))) == {"train": ["y"]}
+    (tmp_path / "other.csv").write_text("clip,sound\na.wav,dog\n")
+    with pytest.raises(ValueError, match=r"no sound, and tables .*'clip', 'sound'.* --audio_column_name"):
+        load_splits(str(tmp_path))
+
+
+@pytest.mark.parametrize("has_splits", [True, False])
+def test_what_save_to_disk_leaves(tmp_path, has_splits):
+    clips = Dataset.from_dict({"path": ["a.wav"], "label": ["x"]})
+    (DatasetDict({"train": clips, "dev": clips}) if has_splits else clips).save_to_disk(tmp_path / "saved")
+    assert labels(load_splits(str(tmp_path / "saved"))) == {"train": ["x"]} | ({"dev": ["x"]} if has_splits else {})
+
+
+@pytest.mark.parametrize("source", ["../nowhere/clips", "nowhere/data/clips", "clips.csv", "/nowhere"])
+def test_paths_where_nothing_is_are_not_asked_of_the_hub(source):
+    with pytest.raises(FileNotFoundError, match="neither a folder or a file here nor a Hub id"):
+        load_splits(source)
