@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
+from .events import Event, read_events
 from .feature_extraction_fftp import FFTPFeatureExtractor
 from .randomness import batch_seeds, seeded
 from .spec_mask import SpectrogramMask
@@ -44,8 +45,8 @@ class SpecMaskDataCollator(TrainerCallback):
         num_labels: Length of the label vectors that mixup and smoothing make from indices.
         transforms: Changes to the spectrogram, in this order, before the masks.
         step_labels: Makes a batch of the labels of a frame classifier, `StepLabels(config)` or `EventLabels(config)`
-            of `modeling_fftp.training.step_labels`. Not with what moves sound in time or mixes it, nor with
-            `defer_features`.
+            of `modeling_fftp.training.step_labels`. Events move with the sound in crops and changes of speed; labels
+            per step cannot. Not with what mixes sound or moves spectrograms in time, nor with `defer_features`.
         generator: Source of randomness; None is torch's default generator. No two batches draw alike, in whatever
             epoch, loader worker or process: in workers the seed that the loader gives them counts as well.
         defer_features: Whether calls return sound, changed and padded, and leave features, their changes and masks to
@@ -77,11 +78,13 @@ class SpecMaskDataCollator(TrainerCallback):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} must lie in [0, 1)")
         moves = [transform for transform in transforms if getattr(transform, "moves_in_time", False)]
-        if step_labels is not None and any((speed, crop, mixup, label_smoothing, defer_features, moves)):
+        if step_labels is not None and any((mixup, label_smoothing, defer_features, moves)):
             raise ValueError(
-                "step_labels goes without speed, crop, mixup, label_smoothing and defer_features, and without what "
-                f"moves sound in time: {moves}"
+                "step_labels goes without mixup, label_smoothing and defer_features, and without what moves "
+                f"spectrograms in time: {moves}"
             )
+        if step_labels is not None and any((speed, crop)) and not getattr(step_labels, "takes_events", False):
+            raise ValueError("labels per step cannot follow speed and crop; EventLabels can")
         self.feature_extractor = feature_extractor
         self.spec_mask = spec_mask
         self.speed = speed
@@ -134,14 +137,18 @@ class SpecMaskDataCollator(TrainerCallback):
     ) -> dict[str, torch.Tensor]:
         """A batch, augmented where there are seeds."""
         is_training = feature_seed is not None
-        labels = None if self.step_labels is not None else _stack_labels(examples)
+        labels, events = None, None
+        if self.step_labels is None:
+            labels = _stack_labels(examples)
+        elif getattr(self.step_labels, "takes_events", False) and "labels" in examples[0]:
+            events = [read_events(example["labels"]) for example in examples]
         if is_training and labels is not None and (self.mixup is not None or self.label_smoothing):
             labels = self._soften(labels)
         if "audio" in examples[0]:
             sounds = [example["audio"] for example in examples]
             waveforms = [self.feature_extractor.to_waveform(sound, index) for index, sound in enumerate(sounds)]
             if is_training:
-                waveforms, labels = self._change_sound(waveforms, labels, seeded(sound_seed))
+                waveforms, labels, events = self._change_sound(waveforms, labels, events, seeded(sound_seed))
             if self.defer_features:
                 lengths = torch.tensor([len(waveform) for waveform in waveforms], device="cpu")
                 batch = {"audio": pad_sequence(waveforms, batch_first=True), "num_samples": lengths}
@@ -156,7 +163,8 @@ class SpecMaskDataCollator(TrainerCallback):
             batch = self._change_features(self.feature_extractor.pad_batch(features), feature_seed)
         if self.step_labels is not None and "labels" in examples[0]:
             mask = batch.get("attention_mask", batch["input_values"].new_ones(batch["input_values"].shape[:2]))
-            labels = self.step_labels([example["labels"] for example in examples], mask.long().sum(dim=1).tolist())
+            steps = [example["labels"] for example in examples] if events is None else events
+            labels = self.step_labels(steps, mask.long().sum(dim=1).tolist())
         return batch if labels is None else {**batch, "labels": labels}
 
     def _change_features(self, batch: dict[str, torch.Tensor], seed: int | None) -> dict[str, torch.Tensor]:
@@ -172,19 +180,27 @@ class SpecMaskDataCollator(TrainerCallback):
         return batch
 
     def _change_sound(
-        self, waveforms: list[torch.Tensor], labels: torch.Tensor | None, generator: torch.Generator
-    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-        """Waveforms (samples,), changed in speed, cropped, mixed and made noisy, and their labels."""
+        self,
+        waveforms: list[torch.Tensor],
+        labels: torch.Tensor | None,
+        events: list[list[Event]] | None,
+        generator: torch.Generator,
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None, list[list[Event]] | None]:
+        """Waveforms (samples,), changed in speed, cropped, mixed and made noisy, and their labels or events."""
         for transform in (self.speed, self.crop):
-            if transform is not None:
+            if transform is not None and events is None:
                 waveforms = transform(waveforms, generator)
+            elif transform is not None:
+                parameters = transform.draw([len(wave) for wave in waveforms], generator)
+                waveforms = transform.apply(waveforms, parameters)
+                events = transform.move(events, parameters, self.feature_extractor.sampling_rate)
         if self.mixup is not None:
             if labels is None:
                 raise ValueError("mixup needs labels; the examples hold none")
             waveforms, labels = self.mixup(waveforms, labels, generator)
         if self.noise is not None:
             waveforms = self.noise(waveforms, generator)
-        return waveforms, labels
+        return waveforms, labels, events
 
     def _soften(self, labels: torch.Tensor) -> torch.Tensor:
         """Smoothed vectors over the labels; mixed afterwards they are what a smoothed mixture would be."""

@@ -11,6 +11,7 @@ import numpy as np
 import soxr
 import torch
 
+from .events import Event, crop_events
 from .randomness import integers, uniform
 
 
@@ -24,6 +25,10 @@ class WaveformTransform:
     def apply(self, waveforms: list[torch.Tensor], parameters: list[Any]) -> list[torch.Tensor]:
         """The changed waveforms."""
         raise NotImplementedError
+
+    def move(self, events: list[list[Event]], parameters: list[Any], sampling_rate: int) -> list[list[Event]]:
+        """The events of each clip where the changed sound has them; as they are, unless sound moves in time."""
+        return events
 
     def __call__(self, waveforms: list[torch.Tensor], generator: torch.Generator | None = None) -> list[torch.Tensor]:
         """Draw and apply."""
@@ -45,6 +50,13 @@ class RandomCrop(WaveformTransform):
         """Cut each waveform (samples,) at its start."""
         return [wave[start : start + self.num_samples] for wave, start in zip(waveforms, starts, strict=True)]
 
+    def move(self, events: list[list[Event]], starts: list[int], sampling_rate: int) -> list[list[Event]]:
+        """The events of each stretch; those at its edges are cut."""
+        return [
+            crop_events(clip, start / sampling_rate, (start + self.num_samples) / sampling_rate)
+            for clip, start in zip(events, starts, strict=True)
+        ]
+
 
 @dataclass
 class SpeedPerturb(WaveformTransform):
@@ -61,6 +73,13 @@ class SpeedPerturb(WaveformTransform):
         """Resample each waveform (samples,) to `samples / factor`."""
         pairs = zip(waveforms, factors, strict=True)
         return [torch.from_numpy(soxr.resample(wave.numpy(), factor, 1.0, quality="HQ")) for wave, factor in pairs]
+
+    def move(self, events: list[list[Event]], factors: list[float], sampling_rate: int) -> list[list[Event]]:
+        """Events of faster sound are earlier and shorter."""
+        return [
+            [(onset / factor, offset / factor, label) for onset, offset, label in clip]
+            for clip, factor in zip(events, factors, strict=True)
+        ]
 
 
 @dataclass

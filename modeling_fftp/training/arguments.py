@@ -72,7 +72,9 @@ class DataArguments:
 
     dataset_name: str | None = field(default=None, metadata={"help": "Hub id, local folder, or CSV/JSON file."})
     dataset_config_name: str | None = None
-    dataset_data_dir: str | None = field(default=None, metadata={"help": "Folder inside the Hub data set."})
+    dataset_data_dir: str | None = field(
+        default=None, metadata={"help": "Folder inside the Hub data set, or of the sound of a table."}
+    )
     dataset_revision: str | None = field(
         default=None, metadata={"help": "Hub revision; refs/convert/parquet for data sets that are scripts."}
     )

@@ -22,6 +22,7 @@ from modeling_fftp.audio_stream_fftp import read_audio, sound_format, sound_seco
 
 from .folders import PROBLEM
 from .labels import LabelColumn
+from .strong_labels import count_events
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 SOURCE, FACTS, EXCLUDED = "__source__", "__facts__", "excluded"
 FACT_TYPES = {
     "seconds": Value("float64"), "rate": Value("int64"), "channels": Value("int64"), "peak": Value("float32"),
-    "clipped": Value("float32"), "digest": Value("string"),
+    "clipped": Value("float32"), "digest": Value("string"), "events": Value("int64"),
 }  # fmt: skip
 # A sample this loud is at the end of the range.
 FULL_SCALE = 0.999
@@ -96,9 +97,12 @@ class ClipDecoder:
             if source is None:
                 raise ValueError("no sound")
             waveform = read_audio(source, self.sampling_rate)
+            facts = find_facts(source, waveform, self.sampling_rate)
+            if self.label_kind.has_events:
+                facts["events"] = count_events(example[self.label_column], facts["seconds"])
         except ValueError as error:
             return sound | result | {PROBLEM: str(error)}
-        result |= {"labels": labels, FACTS: find_facts(source, waveform, self.sampling_rate)}
+        result |= {"labels": labels, FACTS: facts}
         return result | ({"audio": waveform} if self.keeps_sound else {})
 
     def locate(self, source: Any) -> Any:
@@ -139,6 +143,7 @@ def find_facts(source: Any, waveform: np.ndarray, sampling_rate: int) -> dict[st
         "peak": loudness.max(),
         "clipped": np.mean(loudness >= FULL_SCALE),
         "digest": hashlib.blake2b(waveform.tobytes(), digest_size=16).hexdigest(),
+        "events": 0,
     }
 
 

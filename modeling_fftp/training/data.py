@@ -98,7 +98,7 @@ def build_decoder(arguments: DataArguments, split: Dataset, config: FFTPConfig |
         SAMPLING_RATE,
         is_multi_label=is_multi_label,
         excluded=arguments.exclude_labels,
-        folder=base_folder(arguments.dataset_name),
+        folder=base_folder(arguments.dataset_name, arguments.dataset_data_dir),
     )
 
 

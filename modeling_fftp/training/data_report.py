@@ -95,6 +95,7 @@ def _describe_clips(splits: dict[str, SplitFacts]) -> str:
     describe = {
         "clips": lambda split: len(split.clips),
         "hours": lambda split: f"{sum(split.values('seconds')) / 3600:.2f}",
+        "events": lambda split: sum(split.values("events")),
         "seconds: shortest, median, longest": lambda split: _spread(split.values("seconds")),
         "rates in Hz": lambda split: _tally(split.values("rate")),
         "channels": lambda split: _tally(split.values("channels")),
@@ -103,6 +104,8 @@ def _describe_clips(splits: dict[str, SplitFacts]) -> str:
         "left out": lambda split: len(split.left_out),
     }
     rows = {name: [str(function(split)) for split in splits.values()] for name, function in describe.items()}
+    if not any(any(split.values("events")) for split in splits.values()):
+        del rows["events"]
     return _table(["", *splits], rows)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, List, Value
 
+from .strong_labels import EVENT
+
 logger = logging.getLogger(__name__)
 
 # A column of floats without a fraction is one of indices that some clip lacks, as pandas writes it.
@@ -27,6 +29,7 @@ class LabelColumn:
         index_names: The classes by index, where the column holds indices or vectors.
         is_vector: Whether a label is a vector with a 0 or 1 for each class.
         separator: What stands between the names where one string holds several, "," in AudioSet's files.
+        has_events: Whether a label is a list of events; the classes are those of the events.
     """
 
     classes: list[str]
@@ -34,6 +37,7 @@ class LabelColumn:
     index_names: list[str] | None = None
     is_vector: bool = False
     separator: str | None = None
+    has_events: bool = False
 
     def read(self, label: Any) -> list[str]:
         """The classes of one clip, as they are written.
@@ -45,6 +49,8 @@ class LabelColumn:
             raise ValueError("no label")
         if self.is_vector:
             return [name for name, value in zip(self.index_names, label, strict=True) if value]
+        if self.has_events:
+            label = sorted({event["label"] for event in label})
         values = label if isinstance(label, list) else split(label, self.separator)
         if not (values or self.is_multi_label):
             raise ValueError("no label")
@@ -63,7 +69,7 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
 
     Args:
         dataset: One split.
-        column: Column of class indices or names, of lists of them, or of vectors of 0 and 1.
+        column: Column of class indices or names, of lists of them, of vectors of 0 and 1, or of events.
         separator: What stands between the names where one string holds several.
         names: Classes of a vector, in order; default: "label_0", "label_1", ...
 
@@ -73,12 +79,17 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
     feature = dataset.features[column]
     is_list = isinstance(feature, List)
     inner = feature.feature if is_list else feature
+    has_events = is_list and isinstance(inner, dict) and {*EVENT} <= {*inner}
+    if has_events:
+        inner = inner["label"]
     if isinstance(inner, ClassLabel):
-        return LabelColumn([*inner.names], is_list, [*inner.names])
+        return LabelColumn([*inner.names], is_list, [*inner.names], has_events=has_events)
     if not isinstance(inner, Value) or not inner.dtype.startswith(KINDS):
         raise ValueError(f"the labels in {column!r} are {feature}; expected names, indices, or lists of either")
     labels = dataset[column][:]
-    if is_list and _are_vectors(labels, column):
+    if has_events:
+        labels = [None if events is None else [event["label"] for event in events] for events in labels]
+    if is_list and not has_events and _are_vectors(labels, column):
         length = len(next(label for label in labels if label is not None))
         names = [*names] or [f"label_{index}" for index in range(length)]
         if len(names) != length:
@@ -95,7 +106,7 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
     # Numbers by their size, also where text holds them.
     classes.sort(key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
     refuse_lookalikes(classes)
-    return LabelColumn(classes, is_list or separator is not None, separator=separator)
+    return LabelColumn(classes, is_list or separator is not None, separator=separator, has_events=has_events)
 
 
 def write(value: Any) -> str:

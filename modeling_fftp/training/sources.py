@@ -10,12 +10,13 @@ from huggingface_hub.utils import validate_repo_id
 
 from .folders import METADATA, divide, is_sound, load_audio_folder, walk
 from .splits import role_in
+from .strong_labels import EVENTS, group_events, has_event_rows
 from .tables import is_table, read_table
 
 logger = logging.getLogger(__name__)
 
 AUDIO_COLUMNS = ("audio", "path", "file", "file_name", "filename", "wav")
-LABEL_COLUMNS = ("label", "labels", "class", "category")
+LABEL_COLUMNS = ("label", "labels", "class", "category", EVENTS)
 SPLIT_COLUMN = "split"
 # What `save_to_disk` leaves: of several splits, and of one.
 SAVED = ("dataset_dict.json", "state.json")
@@ -28,8 +29,8 @@ def load_splits(
 
     Args:
         source: A Hub id; a local folder of parquet files, of sound files, see `load_audio_folder`, of tables, or as
-            `save_to_disk` leaves it; or a table, see `read_table`, with a column of paths, relative to that file or
-            absolute. A column "split" divides a table.
+            `save_to_disk` leaves it; or a table, see `read_table`, with a column of paths and a row for each clip or,
+            as DCASE has it, for each event. A column "split" divides a table.
         config_name: Configuration of a Hub data set.
         data_dir: Folder inside a Hub data set.
         revision: Revision of a Hub data set; "refs/convert/parquet" is the parquet form of those that are scripts.
@@ -69,10 +70,10 @@ def _load(source: str, config_name: str | None, data_dir: str | None, revision: 
     return _load_tables(path, tables) or load_audio_folder(path)
 
 
-def base_folder(source: str) -> Path:
-    """What the relative paths in a data set start from."""
+def base_folder(source: str, data_dir: str | None = None) -> Path:
+    """What the relative paths in a data set start from: its folder, or that of a table, or a folder in there."""
     path = Path(source).expanduser()
-    return path if path.is_dir() else path.parent
+    return path if path.is_dir() else path.parent / (data_dir or "")
 
 
 def _refuse_paths(source: str) -> None:
@@ -87,13 +88,20 @@ def _refuse_paths(source: str) -> None:
 
 
 def _load_table(path: Path) -> DatasetDict:
-    table = read_table(path)
+    table = _read(path)
     return divide(table, table[SPLIT_COLUMN] if SPLIT_COLUMN in table.column_names else [None])
+
+
+def _read(path: Path) -> Dataset:
+    """A table with one row per clip."""
+    table = read_table(path)
+    paths = next((name for name in AUDIO_COLUMNS if name in table.column_names), None)
+    return table if paths is None or not has_event_rows(table.column_names) else group_events(table, paths)
 
 
 def _load_tables(folder: Path, tables: list[Path]) -> DatasetDict | None:
     """The tables of a folder, one per split; None where it holds none that list sound, but sound in folders."""
-    columns = {path: read_table(path).column_names for path in tables}
+    columns = {path: _read(path).column_names for path in tables}
     listing = [
         path for path, names in columns.items() if _has_any(names, AUDIO_COLUMNS) and _has_any(names, LABEL_COLUMNS)
     ]
@@ -113,7 +121,7 @@ def _load_tables(folder: Path, tables: list[Path]) -> DatasetDict | None:
             f"{folder} holds the tables {[path.name for path in listing]}; expected one, or one per split with train, "
             "validation or test in its name"
         )
-    return DatasetDict({role: read_table(path) for path, role in roles.items()}) if listing else None
+    return DatasetDict({role: _read(path) for path, role in roles.items()}) if listing else None
 
 
 def _check_audio(name: str, feature: Any) -> None:

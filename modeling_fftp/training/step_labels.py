@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from feature_extraction.events import read_events
 from modeling_fftp import FFTPConfig
 from modeling_fftp.events_fftp import Event, events_to_labels
 from modeling_fftp.modeling_fftp import IGNORED
@@ -21,19 +23,21 @@ class EventLabels:
     """
 
     config: FFTPConfig
+    # So that a collator moves them with the sound.
+    takes_events: ClassVar[bool] = True
 
     def __call__(self, events: Sequence[Sequence[Event]], num_frames: Sequence[int]) -> torch.Tensor:
         """Targets (batch, most steps, labels), float32, -100 in padding.
 
         Args:
-            events: Of each clip, (onset, offset, label) in seconds.
+            events: Of each clip, as `read_events` takes them.
             num_frames: Real frames of each clip.
 
         Raises:
             ValueError: As `events_to_labels`.
         """
         num_steps = [self.config.time_patches(count) for count in num_frames]
-        targets = events_to_labels(self.config, events, num_steps)
+        targets = events_to_labels(self.config, [read_events(clip) for clip in events], num_steps)
         # So that metrics can tell padding from silence.
         for target, count in zip(targets, num_steps, strict=True):
             target[count:] = IGNORED

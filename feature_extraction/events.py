@@ -1,0 +1,40 @@
+"""Sound events of a clip, (onset, offset, label) with times in seconds, and how they move with its sound."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Event = tuple[float, float, Any]
+
+
+def read_events(events: Iterable[Mapping[str, Any] | Sequence] | Mapping[str, Sequence]) -> list[Event]:
+    """Events of any form: (onset, offset, label), objects with these keys, or an object of lists.
+
+    Raises:
+        ValueError: Something else, or an event that does not end after it starts.
+    """
+    if isinstance(events, Mapping):
+        events = zip(*(events.get(name, ()) for name in ("onset", "offset", "label")), strict=True)
+    found = []
+    for event in events:
+        try:
+            onset, offset, label = (
+                (event["onset"], event["offset"], event["label"]) if isinstance(event, Mapping) else event
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"event {event!r}: expected onset and offset in seconds, and label") from error
+        if onset is None or offset is None or label is None or not 0 <= onset < offset:
+            raise ValueError(f"event {(onset, offset, label)}: expected 0 <= onset < offset, in seconds, and a label")
+        found.append((float(onset), float(offset), label))
+    return found
+
+
+def crop_events(events: Iterable[Event], start: float, end: float) -> list[Event]:
+    """The events of a stretch of the clip, in its own time; those that cross an edge are cut there.
+
+    Args:
+        events: Of the whole clip.
+        start: Of the stretch, in seconds.
+        end: Of the stretch, in seconds.
+    """
+    cut = ((max(onset, start) - start, min(offset, end) - start, label) for onset, offset, label in events)
+    return [(onset, offset, label) for onset, offset, label in cut if onset < offset]

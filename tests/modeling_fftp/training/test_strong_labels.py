@@ -1,0 +1,159 @@
+"""Events with onset and offset: read from tables and columns, and heard where their times say after every change."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from datasets import Dataset
+
+from feature_extraction import SpecMaskDataCollator
+from feature_extraction.events import crop_events, read_events
+from feature_extraction.waveform_augmentation import RandomCrop, SpeedPerturb
+from modeling_fftp.training.inspect import inspect
+from modeling_fftp.training.labels import read_labels
+from modeling_fftp.training.sources import load_splits
+from modeling_fftp.training.step_labels import EventLabels, StepLabels
+from modeling_fftp.training.strong_labels import cut_windows
+
+RATE = 16000
+EVENTS = [(0.5, 0.9, "LABEL_0"), (1.6, 1.9, "LABEL_1"), (2.4, 3.2, "LABEL_0")]
+BLOCK = 80
+
+
+def make_recording(seconds=4.0):
+    """Silence, with noise where the events are."""
+    sound = np.zeros(int(seconds * RATE), np.float32)
+    for onset, offset, _ in EVENTS:
+        place = slice(round(onset * RATE), round(offset * RATE))
+        sound[place] = np.random.default_rng(0).uniform(-0.5, 0.5, place.stop - place.start)
+    return sound
+
+
+def heard(samples):
+    """Stretches of noise, to 5 ms, in seconds."""
+    loud = np.abs(samples[: len(samples) // BLOCK * BLOCK]).reshape(-1, BLOCK).max(axis=1) > 0.2
+    edges = np.flatnonzero(np.diff(loud.astype(int), prepend=0, append=0)) * BLOCK / RATE
+    return edges.reshape(-1, 2)
+
+
+def times(events):
+    return np.array([event[:2] for event in events if event[1] - event[0] > BLOCK / RATE]).reshape(-1, 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_events_move_with_the_sound(seed):
+    generator = torch.Generator().manual_seed(seed)
+    waveforms, events = [torch.from_numpy(make_recording())] * 3, [read_events(EVENTS)] * 3
+    for transform in (SpeedPerturb(0.3), RandomCrop(2 * RATE)):
+        parameters = transform.draw([len(wave) for wave in waveforms], generator)
+        waveforms, events = transform.apply(waveforms, parameters), transform.move(events, parameters, RATE)
+        for wave, clip in zip(waveforms, events, strict=True):
+            np.testing.assert_allclose(heard(wave.numpy()), times(clip), atol=0.012)
+
+
+def test_windows_have_the_events_in_them():
+    windows = [*cut_windows(make_recording(), EVENTS, 1.5, 1.0, RATE)]
+    assert len(windows) == 4
+    for window in windows:
+        np.testing.assert_allclose(heard(window["audio"]), times(window["labels"]), atol=0.006)
+    assert windows[-1]["labels"] == [(0.0, pytest.approx(0.7), "LABEL_0")]
+
+
+def test_a_cropped_event_is_cut_at_the_edges():
+    assert crop_events([(0.5, 1.5, 0), (2.0, 3.0, 1), (0.0, 1.0, 2)], 1.0, 2.0) == [(0.0, 0.5, 0)]
+
+
+def test_a_collator_labels_the_steps_that_are_heard(make_config, extractor):
+    config = make_config(problem_type="multi_label_classification")
+    clips = [
+        {
+            "audio": make_recording(),
+            "labels": [dict(zip(("onset", "offset", "label"), e, strict=True)) for e in EVENTS],
+        }
+    ]
+    collator = SpecMaskDataCollator(
+        extractor, step_labels=EventLabels(config), speed=SpeedPerturb(0.3), crop=RandomCrop(3 * RATE),
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    for collate in [collator] + [collator.augment] * 4:
+        batch = collate(clips)
+        frames = batch["input_values"][0].mean(dim=1)
+        # The frames in the middle of each step's patch.
+        steps = frames[config.patch_size[1] // 2 :: config.time_stride][: batch["labels"].shape[1]]
+        is_loud, is_labelled = steps > frames.mean(), batch["labels"][0].amax(dim=1) == 1
+        # Steps at the edges may go either way.
+        assert (is_loud != is_labelled).sum() <= 2 * len(EVENTS)
+        assert is_labelled.sum() > 10
+    with pytest.raises(ValueError, match="labels per step cannot follow speed and crop; EventLabels can"):
+        SpecMaskDataCollator(extractor, step_labels=StepLabels(config), crop=RandomCrop(100))
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [(0.5, 0.9, "a"), (1.0, 2.0, "b")],
+        [{"onset": 0.5, "offset": 0.9, "label": "a"}, {"onset": 1, "offset": 2, "label": "b"}],
+        {"onset": [0.5, 1.0], "offset": [0.9, 2.0], "label": ["a", "b"]},
+    ],
+    ids=["tuples", "objects", "lists"],
+)
+def test_forms_of_events(events):
+    assert read_events(events) == [(0.5, 0.9, "a"), (1.0, 2.0, "b")]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [(0.5, 0.5, "a"), (-1, 0.5, "a"), (0.5, None, "a"), (0.5, 1.0, None), (0.5, float("nan"), "a"), 3, {"onset": 1}],
+)
+def test_what_is_no_event_is_named(event):
+    with pytest.raises(ValueError, match=r"event .*: expected .*onset"):
+        read_events([event])
+
+
+TSV = """filename\tonset\toffset\tevent_label
+a.wav\t0.5\t0.9\tNone
+b.wav\t\t\t
+a.wav\t1.6\t1.9\tdog
+"""
+
+
+def test_tables_of_events(tmp_path):
+    """As DCASE has them: a row per event, and one without an event for a clip that has none."""
+    (tmp_path / "strong.tsv").write_text(TSV)
+    split = load_splits(str(tmp_path / "strong.tsv"))["train"]
+    assert split["filename"][:] == ["a.wav", "b.wav"]
+    assert [read_events(events) for events in split["events"]] == [[(0.5, 0.9, "None"), (1.6, 1.9, "dog")], []]
+    kind = read_labels(split, "events")
+    assert (kind.classes, kind.is_multi_label) == (["None", "dog"], True)
+    assert [kind.read(events) for events in split["events"]] == [["None", "dog"], []]
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / "audio").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "audio" / name, make_recording(), RATE)
+    report = inspect([str(tmp_path / "strong.tsv"), "--dataset_data_dir", "audio"])
+    assert "| clips | 2 |" in report
+    assert "| events | 2 |" in report
+    assert "| None | 1 |" in report
+    soundfile.write(tmp_path / "audio" / "a.wav", make_recording()[: int(1.7 * RATE)], RATE)
+    report = inspect([str(tmp_path / "strong.tsv"), "--dataset_data_dir", "audio"])
+    assert "left out, since event (1.6, 1.9, 'dog') ends after its clip, which is 1.70 s long: audio/a.wav" in report
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [("a.wav\tx\t0.9\tdog", "could not convert string to float: 'x'"), ("a.wav\t2\t1\tdog", "0 <= onset < offset")],
+)
+def test_rows_that_are_no_events_are_named(tmp_path, row, message):
+    (tmp_path / "strong.tsv").write_text(TSV + row + "\n")
+    with pytest.raises(ValueError, match=rf"row 4 of a\.wav: .*{message}"):
+        load_splits(str(tmp_path / "strong.tsv"))
+
+
+def test_columns_of_events_keep_their_classes():
+    events = [[{"onset": 0.1, "offset": 0.2, "label": 3}], []]
+    assert read_labels(Dataset.from_dict({"events": events}), "events").classes == ["3"]
+
+
+def test_recorded_song(shared_dataset):
+    report = inspect([str(shared_dataset("finch_song"))])
+    assert "| clips | 81 | 27 |" in report
+    assert "| left out | 0 | 0 |" in report
