@@ -119,6 +119,13 @@ class DataArguments:
             "drawn on the CPU, so with loader workers this may be slower. Not measured."
         },
     )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Decode clips in the workers of the loader, each time anew, and write none: for data that fits on "
+            "no disk. Parquet files, here or on the Hub, are read by row groups."
+        },
+    )
     num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
 
 
@@ -302,6 +309,10 @@ def refuse_contradictions(
         )
     if data.cache_features and data.features_on_device:
         raise SystemExit("train: --cache_features leaves nothing to compute on the device; drop one of the two")
+    if data.streaming and (data.cache_features or training.class_balanced):
+        raise SystemExit(
+            "train: --streaming reads clips in their order and keeps none; drop --cache_features and --class_balanced"
+        )
     if not training.do_train and model.model_name_or_path is None:
         raise SystemExit("train: --do_train false evaluates a checkpoint; name it with --model_name_or_path")
     if training.push_when_done and not training.do_train:

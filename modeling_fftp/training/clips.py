@@ -90,10 +90,9 @@ class ClipDecoder:
         if result[PROBLEM] is not None:
             return sound | result
         try:
-            written = self.label_kind.read(example[self.label_column])
-            if not set(self.excluded).isdisjoint(written):
+            labels = self.encode(example[self.label_column])
+            if labels is None:
                 return sound | result | {PROBLEM: EXCLUDED}
-            labels = self._encode(written)
             if source is None:
                 raise ValueError("no sound")
             waveform = read_audio(source, self.sampling_rate)
@@ -113,8 +112,15 @@ class ClipDecoder:
             return source | {"path": str(self.folder / source["path"])}
         return source
 
-    def _encode(self, written: list[str]) -> int | np.ndarray:
-        """A class index, or a float32 vector over the classes, which may be zero."""
+    def encode(self, label: Any) -> int | np.ndarray | None:
+        """A class index, or a float32 vector over the classes, which may be zero; None for an excluded class.
+
+        Raises:
+            ValueError: No label, or an unknown one.
+        """
+        written = self.label_kind.read(label)
+        if not set(self.excluded).isdisjoint(written):
+            return None
         unknown = [label for label in written if label not in self.positions]
         if unknown:
             raise ValueError(f"label {unknown[0]!r} is not among the {len(self.labels)} classes")

@@ -1,12 +1,13 @@
 """The clips of a run: loaded, decoded, split, and described for the card."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -38,7 +39,8 @@ class Clips:
         classes: Names of the classes in their order.
         is_multi_label: Whether a clip can have several.
         left_out: How many clips of each role cannot be used.
-        lengths: Samples of every clip, by role.
+        lengths: Samples of every clip, by role; of streamed clips, of some.
+        sample: Clips that stand for those to train on, where those are many.
     """
 
     splits: dict[str, Dataset]
@@ -46,6 +48,7 @@ class Clips:
     is_multi_label: bool
     left_out: dict[str, int]
     lengths: dict[str, list[int]]
+    sample: Iterable[dict] | None = None
 
     @property
     def longest_seconds(self) -> float:
@@ -149,35 +152,41 @@ def load_clips(arguments: DataArguments, training: FFTPTrainingArguments, config
     return Clips(clips, classes, decoder.is_multi_label, counts, lengths)
 
 
-def find_roles(arguments: DataArguments, needed: Sequence[str]) -> DatasetDict:
+def find_roles(
+    arguments: DataArguments, needed: Sequence[str], load: Callable[..., Mapping] = load_splits
+) -> dict[str, Any]:
     """Splits of the data set by what they are for.
 
     Args:
         arguments: Which data, and names of splits.
         needed: Roles of which one must be there; the first that is comes first.
+        load: Loads all splits by their names, with the arguments of `load_splits`.
 
     Raises:
         ValueError: None of them is there.
     """
     source = (arguments.dataset_name, arguments.dataset_config_name)
-    splits = load_splits(*source, arguments.dataset_data_dir, arguments.dataset_revision)
+    splits = load(*source, arguments.dataset_data_dir, arguments.dataset_revision)
     wanted = {role: getattr(arguments, f"{role}_split_name") for role in ROLES}
     names = find_splits(splits, wanted)
     first = next((role for role in needed if role in names), None)
     if first is None:
         expected = " or ".join(wanted[role] for role in needed)
         raise ValueError(f"no split {expected} in {arguments.dataset_name}; it has {[*splits]}")
-    return DatasetDict({role: splits[names[role]] for role in dict.fromkeys((first, *names))})
+    return {role: splits[names[role]] for role in dict.fromkeys((first, *names))}
+
+
+def roles_to_read(splits: Mapping[str, Any], arguments: DataArguments, training: FFTPTrainingArguments) -> list[str]:
+    """The roles whose clips a run needs: an evaluation leaves the training split alone, if it can."""
+    needs_train = training.do_train or arguments.validation_column or len(splits) == 1
+    return [role for role in splits if role != "train" or needs_train]
 
 
 def decode_splits(
-    splits: DatasetDict, decoder: ClipDecoder, arguments: DataArguments, training: FFTPTrainingArguments
+    splits: dict[str, Dataset], decoder: ClipDecoder, arguments: DataArguments, training: FFTPTrainingArguments
 ) -> tuple[dict[str, Dataset], dict[str, list[dict]]]:
-    """Clips by role, and what cannot be used of each; an evaluation leaves the training split alone."""
-    group = arguments.validation_column
-    roles = [*splits]
-    if not training.do_train and not group and len(roles) > 1 and "train" in roles:
-        roles.remove("train")
+    """Clips by role, and what cannot be used of each."""
+    group, roles = arguments.validation_column, roles_to_read(splits, arguments, training)
     announce_cache({role: splits[role] for role in roles}, decoder)
     clips, left_out = {}, {}
     for role in roles:
@@ -232,6 +241,11 @@ def hold_out(clips: dict[str, Dataset], arguments: DataArguments, seed: int) -> 
     return clips | {"train": train, "validation": validation}
 
 
+def find_hours(lengths: Sequence[int], count: int) -> float | None:
+    """Length of all clips; None where that of some is known."""
+    return sum(lengths) / SAMPLING_RATE / 3600 if len(lengths) == count else None
+
+
 def describe_data(source: str, clips: Clips) -> dict:
     """What the card says about the data.
 
@@ -251,8 +265,8 @@ def describe_data(source: str, clips: Clips) -> dict:
         "hub_id": None if is_local else source,
         "license": license,
         "splits": {
-            role: {"clips": len(samples), "hours": sum(samples) / SAMPLING_RATE / 3600}
-            for role, samples in clips.lengths.items()
+            role: {"clips": len(split), "hours": find_hours(clips.lengths[role], len(split))}
+            for role, split in clips.splits.items()
         },
         "left_out": clips.left_out,
     }

@@ -26,13 +26,15 @@ class SplitFacts:
 
     Args:
         counts: Clips of each class.
-        clips: Source, by the end of its path, and facts of each clip that is kept.
+        clips: Source and facts of each clip that is kept.
         left_out: What `decode_dataset` left out.
+        total: Number of clips, where those are a sample.
     """
 
     counts: dict[str, int]
     clips: list[dict[str, Any]]
     left_out: list[dict[str, Any]] = field(default_factory=list)
+    total: int | None = None
 
     def values(self, name: str) -> list:
         """One fact of every clip."""
@@ -62,11 +64,16 @@ def find_split_facts(clips: Dataset, classes: Sequence[str], left_out: list[dict
         classes: Names in their order.
         left_out: What is not among the clips.
     """
-    labels = np.asarray(clips.with_format("numpy")["labels"][:])
-    per_class = np.bincount(labels, minlength=len(classes)) if labels.ndim == 1 else labels.sum(axis=0)
+    counts = count_classes(np.asarray(clips.with_format("numpy")["labels"][:]), classes)
     table = clips.with_format(None)
-    rows = [{"source": _short(source), **facts} for source, facts in zip(table[SOURCE], table[FACTS], strict=True)]
-    return SplitFacts({name: int(count) for name, count in zip(classes, per_class, strict=True)}, rows, left_out)
+    rows = [{"source": source, **facts} for source, facts in zip(table[SOURCE], table[FACTS], strict=True)]
+    return SplitFacts(counts, rows, left_out)
+
+
+def count_classes(labels: np.ndarray, classes: Sequence[str]) -> dict[str, int]:
+    """Clips of each class, by indices (clips,) or vectors (clips, classes)."""
+    per_class = np.bincount(labels, minlength=len(classes)) if labels.ndim == 1 else labels.sum(axis=0, dtype=np.int64)
+    return {name: int(count) for name, count in zip(classes, per_class, strict=True)}
 
 
 def render_report(splits: dict[str, SplitFacts], source: str, max_classes: int | None = None) -> str:
@@ -93,7 +100,8 @@ def render_report(splits: dict[str, SplitFacts], source: str, max_classes: int |
 def _describe_clips(splits: dict[str, SplitFacts]) -> str:
     """A table with a column per split."""
     describe = {
-        "clips": lambda split: len(split.clips),
+        "clips": lambda split: split.total or len(split.clips),
+        "clips looked at": lambda split: len(split.clips),
         "hours": lambda split: f"{sum(split.values('seconds')) / 3600:.2f}",
         "events": lambda split: sum(split.values("events")),
         "seconds: shortest, median, longest": lambda split: _spread(split.values("seconds")),
@@ -104,6 +112,8 @@ def _describe_clips(splits: dict[str, SplitFacts]) -> str:
         "left out": lambda split: len(split.left_out),
     }
     rows = {name: [str(function(split)) for split in splits.values()] for name, function in describe.items()}
+    # A sample says nothing of the length of all.
+    del rows["hours" if any(split.total for split in splits.values()) else "clips looked at"]
     if not any(any(split.values("events")) for split in splits.values()):
         del rows["events"]
     return _table(["", *splits], rows)
@@ -139,7 +149,7 @@ def _doubles(splits: dict[str, SplitFacts]) -> Iterator[str]:
     for found in places.values():
         if len(found) > 1:
             names = tuple(name for name in splits if name in {name for name, _ in found})
-            shared.setdefault(names, []).append(" = ".join(source for _, source in found[:2]))
+            shared.setdefault(names, []).append(" = ".join(_short(source) for _, source in found[:2]))
     for names, pairs in shared.items():
         where = (
             f"{names[0]}: clips with the same sound" if len(names) == 1 else f"The same sound in {' and '.join(names)}"
@@ -152,19 +162,19 @@ def _by_problem(left_out: list[dict[str, Any]]) -> dict[str, list[str]]:
     problems: dict[str, list[str]] = {}
     for clip in left_out:
         problem = clip["problem"].removeprefix(f"{clip['source']}: ")
-        problems.setdefault(problem.rstrip("."), []).append(_short(clip["source"]))
+        problems.setdefault(problem.rstrip("."), []).append(clip["source"])
     return problems
 
 
 def _some(names: Sequence[str]) -> str:
     """The first names, and how many there are."""
-    shown = ", ".join(names[:NAMED])
+    shown = ", ".join(map(_short, names[:NAMED]))
     return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"
 
 
 def _short(source: str) -> str:
     """The end of a path."""
-    return "/".join(Path(source).parts[-2:])
+    return source if " = " in source else "/".join(Path(source).parts[-2:])
 
 
 def _spread(values: list[float]) -> str:

@@ -46,7 +46,8 @@ def build_model(
     frames = num_frames(round(max_seconds * SAMPLING_RATE), SAMPLING_RATE)
     config.max_length = max(config.patch_size[1], frames)
     extractor = FFTPFeatureExtractor(config.num_mel_bins, SAMPLING_RATE, config.max_length)
-    extractor.mean, extractor.std = extractor.measure(example["audio"] for example in clips.splits["train"])
+    sample = clips.splits["train"] if clips.sample is None else clips.sample
+    extractor.mean, extractor.std = extractor.measure(example["audio"] for example in sample)
     logger.info("Training audio: mean %.4f, std %.4f (natural log of mel energies)", extractor.mean, extractor.std)
     return FFTPForAudioClassification(config), extractor
 

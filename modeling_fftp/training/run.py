@@ -18,6 +18,7 @@ from .memory import keep_freed_memory
 from .model import build_model, read_config
 from .publishing import check_repository, find_repository, publish
 from .results import Scorer, build_scorer, evaluate_split, only_numbers, write_results
+from .streaming import stream_clips
 from .trainer import FFTPTrainer
 from .weight_averaging import WeightAveraging
 
@@ -39,7 +40,7 @@ def run(arguments: Sequence[str]) -> None:
     recipe = find_recipe(groups)
 
     config = None if training.do_train else read_config(model_arguments.model_name_or_path)
-    clips = load_clips(data_arguments, training, config)
+    clips = (stream_clips if data_arguments.streaming else load_clips)(data_arguments, training, config)
     described = describe_data(data_arguments.dataset_name, clips)
     max_seconds = data_arguments.max_seconds or min(MAX_SECONDS, clips.longest_seconds)
     model, extractor = build_model(model_arguments, clips, max_seconds, training.do_train)

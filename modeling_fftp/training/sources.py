@@ -54,7 +54,7 @@ def _load(source: str, config_name: str | None, data_dir: str | None, revision: 
             raise ValueError(f"{path} is no table of paths and labels; expected .csv, .tsv, .json, .jsonl or .parquet")
         return _load_table(path)
     if not path.is_dir():
-        _refuse_paths(source)
+        refuse_paths(source)
         return load_dataset(source, config_name, data_dir=data_dir, revision=revision)
     if any((path / name).is_file() for name in SAVED):
         saved = load_from_disk(str(path))
@@ -76,7 +76,7 @@ def base_folder(source: str, data_dir: str | None = None) -> Path:
     return path if path.is_dir() else path.parent / (data_dir or "")
 
 
-def _refuse_paths(source: str) -> None:
+def refuse_paths(source: str) -> None:
     """Stop on what cannot be a Hub id, rather than ask the Hub for it."""
     try:
         validate_repo_id(source)

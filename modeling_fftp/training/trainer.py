@@ -17,6 +17,7 @@ from feature_extraction.collator import replace_collator
 
 from .class_balanced_sampler import ClassBalancedSampler
 from .clips import clip_lengths
+from .streaming import StreamedClips
 from .weight_averaging import WeightAveraging
 
 # Parameters beside biases and norms that weight decay would only pull away from where they belong: the scan's decay
@@ -87,6 +88,12 @@ class FFTPTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
+        if isinstance(dataset, StreamedClips):
+            if self.class_balanced or self.args.train_sampling_strategy in GROUPING:
+                raise ValueError("streamed clips have an order of their own, neither class_balanced nor by length")
+            streams = self.args.world_size * max(1, self.args.dataloader_num_workers)
+            sampler = dataset.sampler(self.args.train_batch_size, streams, self.args.seed)
+            return super()._get_train_sampler(dataset) if sampler is None else sampler
         if not self.class_balanced:
             return super()._get_train_sampler(self._only_lengths(dataset))
         labels = dataset["labels"][:] if isinstance(dataset, Dataset) else [example["labels"] for example in dataset]

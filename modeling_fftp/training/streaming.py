@@ -1,0 +1,233 @@
+"""Clips that are decoded when a batch needs them, in the workers of the loader, and are never written decoded."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, load_dataset_builder
+from datasets.packaged_modules.parquet.parquet import Parquet
+from torch.utils.data import Dataset as TorchDataset
+
+from modeling_fftp import FFTPConfig
+
+from .arguments import DataArguments, FFTPTrainingArguments
+from .clips import FACTS, PROBLEM, SOURCE, ClipDecoder, report_left_out
+from .data import Clips, build_decoder, find_roles, hold_out, refuse_unusable, report, roles_to_read
+from .data_report import SplitFacts, count_classes
+from .folders import is_sound, walk
+from .parquet_rows import ParquetRows
+from .row_group_sampler import RowGroupSampler
+from .sources import load_splits, refuse_paths
+
+logger = logging.getLogger(__name__)
+
+# So many clips say what all are like; they come from so many places of the data.
+SAMPLED_CLIPS, SAMPLED_PLACES = 512, 16
+# The Hub's parquet form of data sets that are something else.
+CONVERTED = "refs/convert/parquet"
+
+
+class StreamedClips(TorchDataset):
+    """Clips of a split, decoded one batch at a time; those that cannot be are named in the log and left out.
+
+    Args:
+        source: Rows with undecoded sound.
+        decoder: What to do with a row.
+        rows: Numbers of the rows that are clips, in rising order.
+        labels: Class index of each, (clips,), or a vector of 0 and 1, (clips, classes).
+        largest_share: Share of the clips that may turn out to be unusable.
+        facts: What is known of some clips, by their row.
+    """
+
+    def __init__(
+        self,
+        source: ParquetRows | Dataset,
+        decoder: ClipDecoder,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        largest_share: float = 0.05,
+        facts: dict[int, dict[str, Any]] | None = None,
+    ):
+        self.source, self.decoder, self.rows, self.largest_share = source, decoder, rows, largest_share
+        self.facts = facts or {}
+        self.num_classes = labels.shape[1] if labels.ndim == 2 else None
+        # Two million vectors of AudioSet fit into memory as bits.
+        self._labels = labels if self.num_classes is None else np.packbits(labels.astype(bool), axis=1)
+        self.unusable = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: int | str) -> Any:
+        """A clip, or a column: the labels, or one of the source."""
+        if key == "labels":
+            return self.labels
+        if isinstance(key, str):
+            column = self.source[key]
+            return [column[row] for row in self.rows.tolist()]
+        result = self.examine(key)
+        if result[PROBLEM] is not None:
+            raise ValueError(f"row {self.rows[key]}: {result[PROBLEM]}")
+        return {"audio": result["audio"], "labels": result["labels"]}
+
+    def __getitems__(self, places: Sequence[int]) -> list[dict[str, Any]]:
+        """Clips of a batch, as torch's loader asks for them, without those that cannot be decoded.
+
+        Raises:
+            ValueError: More clips than may be are unusable, or all of a batch.
+        """
+        clips = []
+        for place in places:
+            try:
+                clips.append(self[place])
+            except ValueError as error:
+                logger.warning("A clip is left out: %s", error)
+                self.unusable += 1
+                if self.unusable > self.largest_share * len(self):
+                    raise ValueError(
+                        f"{self.unusable} of {len(self)} clips cannot be used, the last since {error}. At most "
+                        f"{self.largest_share:.1%} may be left out"
+                    ) from error
+        if not clips:
+            raise ValueError(f"none of the {len(places)} clips of a batch can be used; the log says why")
+        return clips
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class indices, (clips,), or vectors of 0 and 1, (clips, classes)."""
+        if self.num_classes is None:
+            return self._labels
+        return np.unpackbits(self._labels, axis=1, count=self.num_classes)
+
+    def examine(self, place: int) -> dict[str, Any]:
+        """What the decoder says of a clip."""
+        return self.decoder(self.source[int(self.rows[place])])
+
+    def select(self, places: Sequence[int]) -> "StreamedClips":
+        """Some of the clips, in the order of the source."""
+        places = np.sort(np.asarray(places))
+        rows, labels = self.rows[places], self.labels[places]
+        return StreamedClips(self.source, self.decoder, rows, labels, self.largest_share, self.facts)
+
+    def look(self) -> tuple["StreamedClips", list[dict[str, Any]]]:
+        """Decode clips from several places to know what all are like.
+
+        Returns:
+            The clips without those that turned out to be unusable, and these, as `decode_dataset` names them.
+        """
+        groups = self.groups or np.array_split(np.arange(len(self)), min(SAMPLED_PLACES, len(self)))
+        chosen = [groups[index] for index in _spread(len(groups), SAMPLED_PLACES)]
+        count = max(1, SAMPLED_CLIPS // len(chosen))
+        unusable, problems = [], []
+        for place in np.concatenate([group[_spread(len(group), count)] for group in chosen]).tolist():
+            row, result = int(self.rows[place]), self.examine(place)
+            if result[PROBLEM] is None:
+                self.facts[row] = {"source": result[SOURCE], **result[FACTS]}
+            else:
+                unusable.append(place)
+                problems.append({"row": row, "source": result[SOURCE], "problem": result[PROBLEM]})
+        return self.select(np.setdiff1d(np.arange(len(self)), unusable)), problems
+
+    @property
+    def sample(self) -> "StreamedClips":
+        """The clips that were looked at."""
+        return self.select([place for place, row in enumerate(self.rows.tolist()) if row in self.facts])
+
+    @property
+    def groups(self) -> list[np.ndarray]:
+        """Places of the clips of each row group; none where the source has no row groups."""
+        if not isinstance(self.source, ParquetRows):
+            return []
+        ends = [group.stop for group in self.source.groups]
+        parts = np.split(np.arange(len(self)), np.searchsorted(self.rows, ends))
+        return [part for part in parts if len(part)]
+
+    def sampler(self, batch_size: int, streams: int, seed: int) -> RowGroupSampler | None:
+        """An order that reads each row group once; None where any order does."""
+        groups = self.groups
+        if not groups:
+            return None
+        return RowGroupSampler(groups, batch_size, streams, self.source.groups_in_memory, seed)
+
+
+def _spread(length: int, count: int) -> np.ndarray:
+    """So many places, evenly over a length, or all."""
+    return np.unique(np.linspace(0, length - 1, min(length, count)).round().astype(int))
+
+
+def open_splits(
+    source: str, config_name: str | None = None, data_dir: str | None = None, revision: str | None = None
+) -> dict[str, ParquetRows | Dataset]:
+    """Splits of a data set by their names, of which nothing is copied; otherwise like `load_splits`."""
+    path = Path(source).expanduser()
+    if path.exists():
+        shards = path.is_dir() and any(path.rglob("*.parquet"))
+        if not shards or any(map(is_sound, walk(path))):
+            return load_splits(source, config_name, data_dir, revision)
+        builder = load_dataset_builder(str(path), config_name, data_dir=data_dir)
+    else:
+        refuse_paths(source)
+        builder = load_dataset_builder(source, config_name, data_dir=data_dir, revision=revision)
+        if not isinstance(builder, Parquet) and revision is None:
+            builder = load_dataset_builder(source, config_name, data_dir=data_dir, revision=CONVERTED)
+    if not isinstance(builder, Parquet):
+        raise ValueError(f"{source} is no data set of parquet files; without --streaming it may load")
+    return {str(name): ParquetRows(files, builder.info.features) for name, files in builder.config.data_files.items()}
+
+
+def stream_clips(arguments: DataArguments, training: FFTPTrainingArguments, config: FFTPConfig | None = None) -> Clips:
+    """Like `load_clips`, but labels alone are read, and some clips decoded to tell what all are like."""
+    splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"], open_splits)
+    decoder = build_decoder(arguments, next(iter(splits.values())), config)
+    clips, left_out = {}, {}
+    for role in roles_to_read(splits, arguments, training):
+        labelled, unlabelled = read_clips(splits[role], decoder, arguments.max_left_out)
+        clips[role], unusable = labelled.look()
+        left_out[role] = unlabelled + unusable
+    folder = Path(training.output_dir)
+    if training.process_index == 0:
+        sizes = {role: len(split) for role, split in clips.items()}
+        report_left_out(left_out, sizes, arguments.max_left_out, folder / "left_out_clips.csv")
+    clips = hold_out(clips, arguments, training.seed)
+    if arguments.max_train_samples and "train" in clips:
+        order = np.random.default_rng(training.seed).permutation(len(clips["train"]))
+        clips["train"] = clips["train"].select(order[: arguments.max_train_samples])
+    classes = [*decoder.labels.values()]
+    facts = {role: find_facts(split, classes, left_out.get(role, [])) for role, split in clips.items()}
+    if training.process_index == 0:
+        report(facts, arguments.dataset_name, folder)
+    refuse_unusable(facts, decoder.is_multi_label)
+    lengths = {
+        role: [round(seconds * decoder.sampling_rate) for seconds in split.values("seconds")]
+        for role, split in facts.items()
+    }
+    counts = {role: len(split) for role, split in left_out.items() if split}
+    sample = clips["train"].sample if training.do_train else None
+    return Clips(clips, classes, decoder.is_multi_label, counts, lengths, sample)
+
+
+def read_clips(
+    source: ParquetRows | Dataset, decoder: ClipDecoder, largest_share: float
+) -> tuple[StreamedClips, list[dict[str, Any]]]:
+    """The clips whose labels can be used, and those that are left out, as `decode_dataset` names them."""
+    rows, labels, left_out = [], [], []
+    for row, label in enumerate(source[decoder.label_column][:]):
+        try:
+            encoded = decoder.encode(label)
+        except ValueError as error:
+            left_out.append({"row": row, "source": f"row {row}", "problem": str(error)})
+            continue
+        if encoded is not None:
+            rows.append(row)
+            labels.append(encoded)
+    if not rows:
+        raise ValueError(f"no clips are left; {len(left_out)} have no label that can be used")
+    return StreamedClips(source, decoder, np.array(rows), np.stack(labels), largest_share), left_out
+
+
+def find_facts(clips: StreamedClips, classes: Sequence[str], left_out: list[dict[str, Any]]) -> SplitFacts:
+    """What is known of clips: classes of all, and facts of those that were looked at."""
+    rows = [clips.facts[row] for row in clips.rows.tolist() if row in clips.facts]
+    return SplitFacts(count_classes(clips.labels, classes), rows, left_out, len(clips))

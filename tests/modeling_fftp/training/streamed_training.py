@@ -1,0 +1,48 @@
+"""What a process of several does for `test_streaming.py`: a training on streamed clips.
+
+torchrun --nproc_per_node 2 tests/modeling_fftp/training/streamed_training.py FOLDER DATA WORKERS
+
+Each process leaves in FOLDER what tells apart the clips that it trained on.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.training.arguments import DataArguments, FFTPTrainingArguments
+from modeling_fftp.training.streaming import stream_clips
+from modeling_fftp.training.trainer import FFTPTrainer
+
+
+def main(folder: Path, data: str, workers: int) -> None:
+    """Train, and write the log of this process."""
+    arguments = FFTPTrainingArguments(
+        output_dir=str(folder / "out"), num_train_epochs=2, per_device_train_batch_size=3, use_cpu=True,
+        report_to="none", disable_tqdm=True, save_strategy="no", eval_strategy="no", load_best_model_at_end=False,
+        dataloader_num_workers=workers,
+    )  # fmt: skip
+    clips = stream_clips(DataArguments(dataset_name=data), arguments)
+    config = FFTPConfig(
+        hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, num_labels=len(clips.classes)
+    )
+    model, seen = FFTPForAudioClassification(config), []
+
+    def log_clips(model, args, inputs):
+        seen.extend(inputs["input_values"][:, 5, 30:34].tolist())
+
+    model.register_forward_pre_hook(log_clips, with_kwargs=True)
+    collator = SpecMaskDataCollator(FFTPFeatureExtractor())
+    FFTPTrainer(model, arguments, data_collator=collator, train_dataset=clips.splits["train"]).train()
+    (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(seen))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
