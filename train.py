@@ -3,13 +3,13 @@
     python train.py fftp-ast-tiny-speech-commands-ar --dataset_name DATA --output_dir FOLDER
 
 The first word is a recipe: a folder of hub_cards/, or a JSON file of arguments; options win over it. DATA is a Hub id,
-a local data-set folder (parquet with embedded audio, or one folder of sound files per class), or a CSV or JSON file
-with a column of paths. Sound of any rate and channel count is decoded by soundfile and resampled by soxr.
+a local folder (parquet with embedded audio, or sound files in a folder per class), or a table with a column of paths.
+Sound of any rate and channel count is decoded by soundfile and resampled by soxr.
 
 The whole run is one screen, `run` in modeling_fftp/training/run.py. Its steps, and the files beside it that hold them:
 
     parse_arguments   arguments.py      the recipe and the options, which win
-    load_clips        data.py           decode, split, and name what cannot be used
+    load_clips        data.py           decode, split, report, and name what cannot be used; streaming.py: or stream
     build_model       model.py          a new model or a checkpoint, with its feature extractor
     build_collator    augmentation.py   what the recipe turns on
     build_trainer     run.py            transformers' Trainer, and what it lacks

@@ -18,6 +18,8 @@ Waveform = np.ndarray | torch.Tensor | list[float] | dict[str, Any] | Any
 
 # A 2-D array of more rows than this and at most this many columns is one recording laid out (samples, channels).
 MAX_CHANNELS = 8
+# Floats beyond this are those of integer samples.
+LARGEST_FLOAT = 8.0
 
 
 class FFTPFeatureExtractor(SequenceFeatureExtractor):
@@ -297,9 +299,15 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError("no clips: expected at least one waveform, got an empty batch")
         waveforms = [self.to_waveform(clip, index, device) for index, clip in enumerate(clips)]
         # A sum is finite only where all samples are (one that overflowed is looked at again), and is much faster; one
-        # look at all sums waits for a GPU once.
-        if not torch.stack([waveform.sum() for waveform in waveforms]).isfinite().all():
+        # look at all of them waits for a GPU once.
+        sums, peaks = torch.stack([torch.stack((wave.sum(), wave.amax())) for wave in waveforms]).T.cpu()
+        if not sums.isfinite().all():
             _refuse_not_finite(waveforms)
+        if peaks.max() > LARGEST_FLOAT:
+            logger.warning_once(
+                "Samples reach far beyond [-1, 1]. Floats in the range of int16 must be divided by 32768, or the "
+                "model hears them much louder than what it learned from"
+            )
         shortest = window_length(self.sampling_rate)
         return [
             torch.nn.functional.pad(waveform, (0, shortest - len(waveform))) if len(waveform) < shortest else waveform

@@ -27,11 +27,11 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin")
 
 
 @contextmanager
-def errors_in_one_line() -> Iterator[None]:
+def errors_in_one_line(kinds: type[Exception] | tuple[type[Exception], ...] = Exception) -> Iterator[None]:
     """Show what is wrong with the input without a traceback, unless FFTP_TRACEBACK is set."""
     try:
         yield
-    except Exception as error:
+    except kinds as error:
         if os.environ.get("FFTP_TRACEBACK"):
             raise
         raise SystemExit(f"fftp: {describe(error)}") from error
@@ -73,7 +73,9 @@ def train(context: typer.Context) -> None:
     """
     from modeling_fftp.training.run import run
 
-    run(context.args)
+    # What else goes wrong in hours of training, its traceback explains.
+    with errors_in_one_line((ValueError, OSError)):
+        run(context.args)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

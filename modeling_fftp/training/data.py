@@ -136,6 +136,7 @@ def load_clips(arguments: DataArguments, training: FFTPTrainingArguments, config
     with training.main_process_first(desc="decoding"):
         splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"])
         decoder = build_decoder(arguments, next(iter(splits.values())), config)
+        check_columns(splits, decoder)
         clips, left_out = decode_splits(splits, decoder, arguments, training)
         clips = hold_out(clips, arguments, training.seed)
         if arguments.max_train_samples and "train" in clips:
@@ -143,8 +144,7 @@ def load_clips(arguments: DataArguments, training: FFTPTrainingArguments, config
             clips["train"] = shuffled.select(range(min(arguments.max_train_samples, len(shuffled))))
         classes = [*decoder.labels.values()]
         facts = {name: find_split_facts(split, classes, left_out.get(name, [])) for name, split in clips.items()}
-        if training.process_index == 0:
-            report(facts, arguments.dataset_name, Path(training.output_dir))
+        report(facts, arguments.dataset_name, training)
         refuse_unusable(facts, decoder.is_multi_label)
     clips = {role: split.remove_columns([SOURCE, FACTS]) for role, split in clips.items()}
     lengths = {role: clip_lengths(split) for role, split in clips.items()}
@@ -176,6 +176,18 @@ def find_roles(
     return {role: splits[names[role]] for role in dict.fromkeys((first, *names))}
 
 
+def check_columns(splits: Mapping[str, Any], decoder: ClipDecoder) -> None:
+    """Stop where a split lacks a column that the first one has.
+
+    Raises:
+        ValueError: It does.
+    """
+    for role, split in splits.items():
+        for name in (decoder.audio_column, decoder.label_column):
+            if name not in split.column_names:
+                raise ValueError(f"the {role} split has no column {name!r}; it has {split.column_names}")
+
+
 def roles_to_read(splits: Mapping[str, Any], arguments: DataArguments, training: FFTPTrainingArguments) -> list[str]:
     """The roles whose clips a run needs: an evaluation leaves the training split alone, if it can."""
     needs_train = training.do_train or arguments.validation_column or len(splits) == 1
@@ -200,11 +212,13 @@ def decode_splits(
     return clips, left_out
 
 
-def report(facts: dict[str, SplitFacts], source: str, folder: Path) -> None:
-    """Say in the log and in a file what the clips are like."""
-    logger.info("\n%s", render_report(facts, Path(source).name, LOGGED_CLASSES))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / REPORT).write_text(render_report(facts, Path(source).name), encoding="utf-8")
+def report(facts: dict[str, SplitFacts], source: str, training: FFTPTrainingArguments) -> None:
+    """Say in the log and in a file what the clips are like; the first process does."""
+    if training.process_index == 0:
+        logger.info("\n%s", render_report(facts, Path(source).name, LOGGED_CLASSES))
+        path = Path(training.output_dir, REPORT)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(render_report(facts, Path(source).name), encoding="utf-8")
 
 
 def refuse_unusable(facts: dict[str, SplitFacts], is_multi_label: bool) -> None:

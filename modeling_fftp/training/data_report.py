@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from feature_extraction.feature_extraction_fftp import LARGEST_FLOAT
+
 from .clips import FACTS, SOURCE
 
-# Peaks: below the first nothing is heard, which is -100 dB; above the second, floats are those of integer samples.
-SILENT, TOO_LOUD = 1e-5, 8.0
+# A peak below which nothing is heard: -100 dB.
+SILENT = 1e-5
 # Share of a clip's samples at the end of the range that makes it a clipped one.
 CLIPPED_SHARE = 0.001
 # How many names a line has.
@@ -48,12 +50,14 @@ class SplitFacts:
     @property
     def loud(self) -> list[str]:
         """Sources of clips whose floats are those of integer samples."""
-        return [clip["source"] for clip in self.clips if clip["peak"] >= TOO_LOUD]
+        return [clip["source"] for clip in self.clips if clip["peak"] >= LARGEST_FLOAT]
 
     @property
     def clipped(self) -> list[str]:
         """Sources of clips that are cut off at the end of the range."""
-        return [clip["source"] for clip in self.clips if clip["clipped"] >= CLIPPED_SHARE and clip["peak"] < TOO_LOUD]
+        return [
+            clip["source"] for clip in self.clips if clip["clipped"] >= CLIPPED_SHARE and clip["peak"] < LARGEST_FLOAT
+        ]
 
 
 def find_split_facts(clips: Dataset, classes: Sequence[str], left_out: list[dict[str, Any]]) -> SplitFacts:

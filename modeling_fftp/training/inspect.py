@@ -7,13 +7,15 @@ from transformers import HfArgumentParser
 
 from .arguments import DataArguments
 from .clips import decode_dataset
-from .data import build_decoder, find_roles
+from .data import build_decoder, check_columns, find_roles
 from .data_report import find_split_facts, render_report
+from .sources import load_splits
 from .splits import ROLES
+from .streaming import find_facts, open_splits, read_clips
 
 
 def inspect(arguments: Sequence[str]) -> str:
-    """A report on a data set, as Markdown; sound is decoded, but not kept.
+    """A report on a data set, as Markdown; sound is decoded, with `--streaming true` that of some clips, but not kept.
 
     Args:
         arguments: Words of the command line: the data set, then options of `DataArguments`.
@@ -25,11 +27,16 @@ def inspect(arguments: Sequence[str]) -> str:
         DataArguments, allow_abbrev=False, prog="fftp inspect", usage="fftp inspect DATA [OPTION ...]"
     )
     (data,) = parser.parse_args_into_dataclasses(["--dataset_name", *arguments])
-    splits = find_roles(data, ROLES)
+    splits = find_roles(data, ROLES, open_splits if data.streaming else load_splits)
     decoder = replace(build_decoder(data, next(iter(splits.values()))), keeps_sound=False)
+    check_columns(splits, decoder)
     classes, facts = [*decoder.labels.values()], {}
     for role in ROLES:
-        if role in splits:
+        if role in splits and data.streaming:
+            labelled, unlabelled = read_clips(splits[role], decoder, data.max_left_out)
+            clips, unusable = labelled.look()
+            facts[role] = find_facts(clips, classes, unlabelled + unusable)
+        elif role in splits:
             clips, left_out = decode_dataset(splits[role], decoder, num_proc=data.num_proc)
             facts[role] = find_split_facts(clips, classes, left_out)
     return render_report(facts, data.dataset_name)

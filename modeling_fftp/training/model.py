@@ -48,6 +48,8 @@ def build_model(
     extractor = FFTPFeatureExtractor(config.num_mel_bins, SAMPLING_RATE, config.max_length)
     sample = clips.splits["train"] if clips.sample is None else clips.sample
     extractor.mean, extractor.std = extractor.measure(example["audio"] for example in sample)
+    if not extractor.std > 0:
+        raise ValueError("the training audio has the same energy everywhere: a constant or silence")
     logger.info("Training audio: mean %.4f, std %.4f (natural log of mel energies)", extractor.mean, extractor.std)
     return FFTPForAudioClassification(config), extractor
 

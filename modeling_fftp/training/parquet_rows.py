@@ -15,7 +15,7 @@ from pyarrow import parquet
 logger = logging.getLogger(__name__)
 
 # Of row groups that are in memory at a time, in each process that reads.
-MEMORY_BYTES = 128 * 2**20
+MEMORY_BYTES = 64 * 2**20
 
 
 class ParquetRows:
@@ -80,6 +80,10 @@ class ParquetRows:
     def groups(self) -> list[range]:
         """Rows of each row group."""
         return [range(start, end) for start, end in zip(self._starts, self._starts[1:], strict=False)]
+
+    def forget(self) -> None:
+        """Let go of what was read, before other processes inherit it."""
+        self._read.clear()
 
     def _read_column(self, number: int, name: str) -> list:
         with fsspec.open(self.files[number]) as opened:

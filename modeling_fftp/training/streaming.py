@@ -14,7 +14,7 @@ from modeling_fftp import FFTPConfig
 
 from .arguments import DataArguments, FFTPTrainingArguments
 from .clips import FACTS, PROBLEM, SOURCE, ClipDecoder, report_left_out
-from .data import Clips, build_decoder, find_roles, hold_out, refuse_unusable, report, roles_to_read
+from .data import Clips, build_decoder, check_columns, find_roles, hold_out, refuse_unusable, report, roles_to_read
 from .data_report import SplitFacts, count_classes
 from .folders import is_sound, walk
 from .parquet_rows import ParquetRows
@@ -128,6 +128,8 @@ class StreamedClips(TorchDataset):
             else:
                 unusable.append(place)
                 problems.append({"row": row, "source": result[SOURCE], "problem": result[PROBLEM]})
+        if isinstance(self.source, ParquetRows):
+            self.source.forget()
         return self.select(np.setdiff1d(np.arange(len(self)), unusable)), problems
 
     @property
@@ -181,24 +183,23 @@ def stream_clips(arguments: DataArguments, training: FFTPTrainingArguments, conf
     """Like `load_clips`, but labels alone are read, and some clips decoded to tell what all are like."""
     splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"], open_splits)
     decoder = build_decoder(arguments, next(iter(splits.values())), config)
+    check_columns(splits, decoder)
     clips, left_out = {}, {}
     for role in roles_to_read(splits, arguments, training):
         labelled, unlabelled = read_clips(splits[role], decoder, arguments.max_left_out)
         clips[role], unusable = labelled.look()
         left_out[role] = unlabelled + unusable
-    folder = Path(training.output_dir)
-    if training.process_index == 0:
-        sizes = {role: len(split) for role, split in clips.items()}
-        report_left_out(left_out, sizes, arguments.max_left_out, folder / "left_out_clips.csv")
+    sizes = {role: len(split) for role, split in clips.items()}
     clips = hold_out(clips, arguments, training.seed)
     if arguments.max_train_samples and "train" in clips:
         order = np.random.default_rng(training.seed).permutation(len(clips["train"]))
         clips["train"] = clips["train"].select(order[: arguments.max_train_samples])
     classes = [*decoder.labels.values()]
     facts = {role: find_facts(split, classes, left_out.get(role, [])) for role, split in clips.items()}
-    if training.process_index == 0:
-        report(facts, arguments.dataset_name, folder)
-    refuse_unusable(facts, decoder.is_multi_label)
+    with training.main_process_first(desc="report"):
+        report_left_out(left_out, sizes, arguments.max_left_out, Path(training.output_dir, "left_out_clips.csv"))
+        report(facts, arguments.dataset_name, training)
+        refuse_unusable(facts, decoder.is_multi_label)
     lengths = {
         role: [round(seconds * decoder.sampling_rate) for seconds in split.values("seconds")]
         for role, split in facts.items()

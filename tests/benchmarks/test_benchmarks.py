@@ -12,6 +12,7 @@ import torch
 from benchmarks import (
     attention,
     compare,
+    data_memory,
     efficiency,
     efficiency_report,
     features,
@@ -31,7 +32,8 @@ from tests.support import needs_compiler
 
 MODEL = "FFTP-AST, stride 5"
 BENCHMARKS = {
-    "attention": attention.render, "efficiency": efficiency_report.render, "features": features.render,
+    "attention": attention.render, "data_memory": data_memory.render, "efficiency": efficiency_report.render,
+    "features": features.render,
     "growth": growth.render, "inference": inference.render, "long_recording": long_recording.render,
     "scan": scan.render, "training": training.render,
 }  # fmt: skip

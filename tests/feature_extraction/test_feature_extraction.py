@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoFeatureExtractor
+from transformers.utils.logging import warning_once
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator, log_mel_fftp
 from feature_extraction.log_mel_fftp import log_mel_spectrogram
@@ -217,6 +218,16 @@ def test_sound_that_requires_a_gradient(extractor, speech):
     assert not features.requires_grad
     assert torch.equal(features, extractor(speech, sampling_rate=16000, return_tensors="pt")["input_values"])
     assert not log_mel_spectrogram(sound).requires_grad
+
+
+def test_floats_in_the_range_of_integers_are_named(extractor, speech, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    # It is said once in a process.
+    warning_once.cache_clear()
+    extractor(speech, sampling_rate=16000)
+    assert "far beyond" not in caplog.text
+    extractor([speech, speech * 32768], sampling_rate=16000)
+    assert "Floats in the range of int16 must be divided by 32768" in caplog.text
 
 
 def test_default_device_changes_nothing(extractor, clips):

@@ -78,6 +78,18 @@ def test_the_command_inspects(folder, capsys):
         app(["inspect", str(folder), "--label_column_name", "kind"], standalone_mode=False)
 
 
+def test_errors_of_the_data_are_one_line(tmp_path, monkeypatch):
+    from modeling_fftp.cli import app
+
+    (tmp_path / "clips.csv").write_text("path,label\na.wav,dog\nb.wav,dog\n")
+    arguments = ["train", "--dataset_name", str(tmp_path / "clips.csv"), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match=r"^fftp: all clips have one class"):
+        app(arguments, standalone_mode=False)
+    monkeypatch.setenv("FFTP_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="all clips have one class"):
+        app(arguments, standalone_mode=False)
+
+
 COLUMNS = {
     "objects": lambda path: {"array": soundfile.read(path)[0].tolist(), "sampling_rate": RATE},
     "bytes": lambda path: path.read_bytes(),
@@ -125,6 +137,13 @@ def test_labels_in_text_are_names(folder, tmp_path):
     assert train(tmp_path / "clips.csv", tmp_path / "out")["label2id"] == {"01": 0, "None": 1}
 
 
+def test_a_split_that_lacks_a_column_is_named(tmp_path):
+    (tmp_path / "train.csv").write_text("path,label\na.wav,dog\nb.wav,cat\n")
+    (tmp_path / "val.csv").write_text("path,class\na.wav,dog\n")
+    with pytest.raises(ValueError, match=r"the validation split has no column 'label'; it has \['path', 'class'\]"):
+        inspect([str(tmp_path)])
+
+
 def vector_rows(folder, split):
     paths = sorted((folder / split).rglob("*.wav"))
     return [{"audio": str(path), "labels": [int(path.parent.name == "low"), 1, 0]} for path in paths]
@@ -150,6 +169,10 @@ def test_what_would_end_after_an_epoch_ends_before(folder, tmp_path):
     for path in (folder / "train").rglob("*.wav"):
         write(path, np.zeros(4000))
     with pytest.raises(ValueError, match="train: all 8 clips are silent"):
+        train(folder, tmp_path / "out")
+    for path in (folder / "train").rglob("*.wav"):
+        write(path, np.full(4000, 0.5))
+    with pytest.raises(ValueError, match="the training audio has the same energy everywhere"):
         train(folder, tmp_path / "out")
     shutil.rmtree(folder / "train" / "low")
     with pytest.raises(ValueError, match=r"all clips have one class, \['high'\]; expected two"):

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from modeling_fftp.training.arguments import DataArguments, FFTPTrainingArguments
 from modeling_fftp.training.data import build_decoder
+from modeling_fftp.training.inspect import inspect
 from modeling_fftp.training.parquet_rows import ParquetRows
 from modeling_fftp.training.row_group_sampler import RowGroupSampler
 from modeling_fftp.training.run import run
@@ -117,6 +118,14 @@ def test_streaming_trains_and_keeps_no_sound(shards, tmp_path, monkeypatch, work
     assert "nan" not in card
     assert json.loads((tmp_path / "out" / "data_results.json").read_text())["splits"]["train"]["clips"] == 36
     assert "| clips | 36 | 12 |" in (tmp_path / "out" / "data_report.md").read_text()
+
+
+def test_an_inspection_looks_at_some_clips(shards, monkeypatch):
+    monkeypatch.setattr("modeling_fftp.training.streaming.SAMPLED_CLIPS", 18)
+    report = inspect([str(shards), "--streaming", "true"])
+    assert "| clips | 36 | 12 |" in report
+    assert "| clips looked at | 18 | 12 |" in report
+    assert "| noise | 12 | 4 |" in report
 
 
 def test_folders_of_files_are_streamed_too(clip_folder, tmp_path, monkeypatch):
