@@ -71,10 +71,12 @@ def train(context: typer.Context) -> None:
 
     RECIPE is the name of one that this package brings, or a JSON file. `fftp train --help` lists all options.
     """
+    from datasets.exceptions import DatasetsError
+
     from modeling_fftp.training.run import run
 
     # What else goes wrong in hours of training, its traceback explains.
-    with errors_in_one_line((ValueError, OSError)):
+    with errors_in_one_line((ValueError, OSError, DatasetsError)):
         run(context.args)
 
 

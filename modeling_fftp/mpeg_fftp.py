@@ -4,11 +4,12 @@ libsndfile takes the length from a Xing header, or guesses it from the first fra
 frame says where the next one begins (ISO 11172-3, 2.4.2.3; ISO 13818-3), so they can be counted without decoding.
 """
 
-import io
 import mmap
 import struct
 from functools import lru_cache
 from typing import NamedTuple
+
+from .file_pieces_fftp import FilePieces
 
 # kbit/s of layer 3 by index, of MPEG 1 and of MPEG 2 and 2.5. Free bit rates, index 0, give frames no length.
 BIT_RATES = {
@@ -135,7 +136,7 @@ def _skip(data: bytes | mmap.mmap, place: int) -> int:
     return tag if tag >= 0 else found if found >= 0 else len(data)
 
 
-def repair(data: bytes | mmap.mmap, claimed: int) -> "io.RawIOBase | None":
+def repair(data: bytes | mmap.mmap, claimed: int) -> FilePieces | None:
     """The same sound as a file whose header tells the truth.
 
     Args:
@@ -149,9 +150,13 @@ def repair(data: bytes | mmap.mmap, claimed: int) -> "io.RawIOBase | None":
         ValueError: As `find_frames`.
     """
     stream = find_frames(data)
-    if stream is None or abs(stream.count * stream.first.samples - claimed) <= TRIMMED_FRAMES * stream.first.samples:
+    if stream is None:
         return None
-    return _Pieces(data, _info_frame(data, stream), stream.pieces)
+    difference = abs(stream.count * stream.first.samples - claimed) / stream.first.samples
+    # libsndfile stops where frames do not follow one another, too.
+    if difference <= TRIMMED_FRAMES and len(stream.pieces) == 1:
+        return None
+    return FilePieces(_info_frame(data, stream), data, stream.pieces)
 
 
 def _info_frame(data: bytes | mmap.mmap, stream: Stream) -> bytes:
@@ -174,38 +179,3 @@ def _info_frame(data: bytes | mmap.mmap, stream: Stream) -> bytes:
     info[:4] = header
     struct.pack_into(">4sII", info, frame.info, XING[0], COUNTS_FRAMES, stream.count)
     return bytes(info)
-
-
-class _Pieces(io.RawIOBase):
-    """Some bytes, then pieces of others, as one file."""
-
-    def __init__(self, data: bytes | mmap.mmap, head: bytes, pieces: list[tuple[int, int]]):
-        super().__init__()
-        self.sources = [(head, 0, len(head)), *((data, start, end) for start, end in pieces)]
-        self.size = sum(end - start for _, start, end in self.sources)
-        self.place = 0
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.place
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.place, io.SEEK_END: self.size}[whence]
-        return self.place
-
-    def readinto(self, buffer) -> int:
-        passed, filled = 0, 0
-        for data, start, end in self.sources:
-            low = max(self.place + filled - passed, 0)
-            if low < end - start and filled < len(buffer):
-                part = data[start + low : min(end, start + low + len(buffer) - filled)]
-                buffer[filled : filled + len(part)] = part
-                filled += len(part)
-            passed += end - start
-        self.place += filled
-        return filled

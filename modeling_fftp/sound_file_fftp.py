@@ -5,12 +5,13 @@ import logging
 import mmap
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
 from transformers.utils.logging import get_logger
 
+from .file_pieces_fftp import FilePieces
 from .mpeg_fftp import repair
 
 try:
@@ -22,6 +23,9 @@ logger = get_logger(__name__)
 
 # Samples of all channels in a block at most.
 BLOCK_SAMPLES = 2**22
+OGG_PAGE = b"OggS\0"
+# An error of libsndfile.
+NOT_A_FILE = 7
 
 
 class SequentialFile(object if soundfile is None else soundfile.SoundFile):
@@ -71,8 +75,8 @@ def open_file(source: str | bytes | os.PathLike) -> Iterator[SequentialFile]:
                 source = pipe.read()
         with _decoding_errors():
             file = stack.enter_context(SequentialFile(io.BytesIO(source) if isinstance(source, bytes) else source))
-            if file.format == "MP3":
-                file = _as_its_frames_are(file, source, stack)
+            if file.format in REPAIRS:
+                file = _repaired(file, source, stack)
         yield file
 
 
@@ -91,19 +95,23 @@ def is_pipe(path: str | os.PathLike) -> bool:
     return not stat.S_ISREG(mode)
 
 
-def _as_its_frames_are(file: SequentialFile, source: str | bytes | os.PathLike, stack: ExitStack) -> SequentialFile:
-    """An MP3 file, opened anew where its header is wrong."""
+def _repaired(file: SequentialFile, source: str | bytes | os.PathLike, stack: ExitStack) -> SequentialFile:
+    """A file, opened anew where its header is wrong.
+
+    Raises:
+        ValueError: It holds what libsndfile would pass over.
+    """
     data = source
     if not isinstance(source, bytes):
         with open(source, "rb") as binary:
             data = stack.enter_context(mmap.mmap(binary.fileno(), 0, access=mmap.ACCESS_READ))
-    repaired = repair(data, file.frames)
+    repaired = REPAIRS[file.format](data, file.frames)
     if repaired is None:
         return file
     true = stack.enter_context(SequentialFile(repaired))
     logger.log(
         logging.WARNING if true.frames < file.frames else logging.INFO,
-        "%s: the header claims %.1f s of sound, the frames hold %.1f s",
+        "%s: the header claims %.1f s of sound, the file holds %.1f s",
         "audio bytes" if isinstance(source, bytes) else os.fspath(source),
         file.frames / file.samplerate,
         true.frames / true.samplerate,
@@ -111,9 +119,46 @@ def _as_its_frames_are(file: SequentialFile, source: str | bytes | os.PathLike, 
     return true
 
 
+def finish_wav(data: bytes | mmap.mmap, claimed: int) -> FilePieces | None:
+    """A WAV file whose recorder never wrote how long it is, as one that goes on to its end."""
+    place = data.find(b"data", 12)
+    if claimed or place < 0 or place + 8 >= len(data):
+        return None
+    name, size = data[place + 8 : place + 12], int.from_bytes(data[place + 12 : place + 16], "little")
+    if name.isalnum() and size <= len(data) - place - 16:
+        # It holds no sound, and another chunk after it.
+        return None
+    return FilePieces(data[: place + 4] + b"\xff" * 4, data, [(place + 8, len(data))])
+
+
+def refuse_chained_ogg(data: bytes | mmap.mmap, claimed: int) -> None:
+    """Stop on several streams one after another, of which libsndfile reads the first.
+
+    Raises:
+        ValueError: The file holds several.
+    """
+    begun, place = False, data.find(OGG_PAGE)
+    while place >= 0 and place + 5 < len(data):
+        # The first page of a stream (RFC 3533, section 6).
+        is_first = bool(data[place + 5] & 2)
+        if is_first and begun:
+            raise ValueError("cannot decode: several Ogg streams, one after another; expected one")
+        begun = begun or not is_first
+        place = data.find(OGG_PAGE, place + 1)
+
+
+# By format, what finds out whether the header tells the truth: from the data and the samples that libsndfile finds.
+REPAIRS: dict[str, Callable[[bytes | mmap.mmap, int], FilePieces | None]] = {
+    "MP3": repair, "WAV": finish_wav, "WAVEX": finish_wav, "OGG": refuse_chained_ogg,
+}  # fmt: skip
+
+
 @contextmanager
 def _decoding_errors() -> Iterator[None]:
     try:
         yield
     except soundfile.SoundFileError as error:
-        raise ValueError(f"cannot decode: {getattr(error, 'error_string', error)}") from error
+        # Of a file that is there, this means that no decoder knows it.
+        is_unknown = getattr(error, "code", None) == NOT_A_FILE
+        problem = "format not recognised" if is_unknown else getattr(error, "error_string", error)
+        raise ValueError(f"cannot decode: {problem}") from error

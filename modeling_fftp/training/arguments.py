@@ -309,6 +309,8 @@ def refuse_contradictions(
         )
     if data.cache_features and data.features_on_device:
         raise SystemExit("train: --cache_features leaves nothing to compute on the device; drop one of the two")
+    if data.max_train_samples is not None and data.max_train_samples < 1:
+        raise SystemExit(f"train: --max_train_samples {data.max_train_samples} must be at least 1")
     if data.streaming and (data.cache_features or training.class_balanced):
         raise SystemExit(
             "train: --streaming reads clips in their order and keeps none; drop --cache_features and --class_balanced"

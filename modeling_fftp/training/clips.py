@@ -84,8 +84,9 @@ class ClipDecoder:
         """`audio` and `labels`; in `SOURCE`, `PROBLEM` and `FACTS` origin, what is wrong, and how it sounds."""
         source = self.locate(example[self.audio_column])
         name = source.get("path") if isinstance(source, dict) else source
+        name = name if isinstance(name, str) else None
         no_labels = np.zeros(len(self.labels), dtype=np.float32) if self.is_multi_label else -1
-        result = {"labels": no_labels, SOURCE: str(name), PROBLEM: example.get(PROBLEM), FACTS: None}
+        result = {"labels": no_labels, SOURCE: name, PROBLEM: example.get(PROBLEM), FACTS: None}
         sound = {"audio": np.zeros(0, dtype=np.float32)} if self.keeps_sound else {}
         if result[PROBLEM] is not None:
             return sound | result
@@ -181,7 +182,7 @@ def decode_dataset(
     )
     sources, problems = decoded[SOURCE][:], decoded[PROBLEM][:]
     left_out = [
-        {"row": row, "source": source, "problem": problem}
+        {"row": row, "source": source or f"row {row}", "problem": problem}
         for row, (source, problem) in enumerate(zip(sources, problems, strict=True))
         if problem not in (None, EXCLUDED)
     ]
@@ -217,18 +218,30 @@ def _mean_seconds(dataset: Dataset, decoder: ClipDecoder) -> float:
 
 def _cache_of_files(dataset: Dataset, decoder: ClipDecoder, keep_columns: Sequence[str]) -> dict[str, str]:
     """Where the decoded sound of a column of paths is kept: `datasets` knows the paths, but not when files change."""
-    if getattr(dataset.features[decoder.audio_column], "dtype", None) not in ("string", "large_string"):
+    first = next((source for source in dataset[decoder.audio_column] if source is not None), None)
+    if isinstance(first, dict) and first.get("bytes") is None and first.get("path") is not None:
+        written = [source and source["path"] for source in dataset[decoder.audio_column]]
+    elif isinstance(first, str):
+        written = dataset[decoder.audio_column]
+    else:
         return {}
-    paths = [Path(decoder.folder, path or "") for path in dataset[decoder.audio_column]]
-    states = [path.stat() if path.exists() else None for path in paths]
-    files = [
-        (str(path), state and (state.st_size, state.st_mtime_ns)) for path, state in zip(paths, states, strict=True)
-    ]
+    paths = [Path(decoder.folder, path or "") for path in written]
+    states = [_state(path) for path in paths]
+    files = [(str(path), state) for path, state in zip(paths, states, strict=True)]
     columns = {name: dataset[name][:] for name in (decoder.label_column, *keep_columns)}
     fingerprint = Hasher.hash((files, columns, decoder))
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "fftp"
     cache.mkdir(parents=True, exist_ok=True)
     return {"cache_file_name": str(cache / f"{fingerprint}.arrow"), "new_fingerprint": fingerprint}
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of a file, or None where there is none."""
+    try:
+        state = path.stat()
+    except (OSError, ValueError):
+        return None
+    return state.st_size, state.st_mtime_ns
 
 
 def report_left_out(left_out: dict[str, list[dict]], sizes: dict[str, int], largest_share: float, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 SAMPLING_RATE = 16000
 # Longest training clip unless --max_seconds says otherwise.
 MAX_SECONDS = 10.0
+# Columns of which people may think that they cut clips out of recordings.
+TIME_COLUMNS = ("onset", "offset", "start", "end", "start_time", "end_time", "begin time (s)", "end time (s)")
 # The file that says what the clips are like, and how many classes the log counts.
 REPORT, LOGGED_CLASSES = "data_report.md", 20
 
@@ -81,7 +83,11 @@ def build_decoder(arguments: DataArguments, split: Dataset, config: FFTPConfig |
     audio_column = find_column(split, "audio", arguments.audio_column_name)
     label_column = find_column(split, "label", arguments.label_column_name)
     names = read_class_names(Path(arguments.class_names_file)) if arguments.class_names_file else {}
+    logger.info("Sound is in the column %r, labels in %r", audio_column, label_column)
     kind = read_labels(split, label_column, arguments.label_separator, [*names])
+    times = [name for name in split.column_names if name.lower() in TIME_COLUMNS]
+    if times and not kind.has_events:
+        logger.warning("The columns %s are not read: each row is a whole clip", times)
     names = names or {label: label for label in kind.classes}
     is_multi_label = kind.is_multi_label
     if config is not None:
@@ -136,7 +142,6 @@ def load_clips(arguments: DataArguments, training: FFTPTrainingArguments, config
     with training.main_process_first(desc="decoding"):
         splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"])
         decoder = build_decoder(arguments, next(iter(splits.values())), config)
-        check_columns(splits, decoder)
         clips, left_out = decode_splits(splits, decoder, arguments, training)
         clips = hold_out(clips, arguments, training.seed)
         if arguments.max_train_samples and "train" in clips:
@@ -169,23 +174,46 @@ def find_roles(
     splits = load(*source, arguments.dataset_data_dir, arguments.dataset_revision)
     wanted = {role: getattr(arguments, f"{role}_split_name") for role in ROLES}
     names = find_splits(splits, wanted)
+    group = arguments.validation_column
+    if group and {"train", "validation"} <= names.keys():
+        logger.warning("The split %r is not used: a group of %r validates", names.pop("validation"), group)
     first = next((role for role in needed if role in names), None)
     if first is None:
         expected = " or ".join(wanted[role] for role in needed)
         raise ValueError(f"no split {expected} in {arguments.dataset_name}; it has {[*splits]}")
+    if group and "train" in names and group not in splits[names["train"]].column_names:
+        raise ValueError(f"no column {group!r} to validate by; the data has {splits[names['train']].column_names}")
     return {role: splits[names[role]] for role in dict.fromkeys((first, *names))}
 
 
-def check_columns(splits: Mapping[str, Any], decoder: ClipDecoder) -> None:
-    """Stop where a split lacks a column that the first one has.
+def decoders_of(splits: Mapping[str, Any], decoder: ClipDecoder) -> dict[str, ClipDecoder]:
+    """The decoder as each split needs it: its indices are those of its own names of the classes.
+
+    A test split without labels is left out, and named in the log.
+
+    Args:
+        splits: By role.
+        decoder: Of the first of them.
 
     Raises:
-        ValueError: It does.
+        ValueError: A split lacks a column, or has several labels per clip where the first has one.
     """
+    decoders = {}
     for role, split in splits.items():
-        for name in (decoder.audio_column, decoder.label_column):
-            if name not in split.column_names:
-                raise ValueError(f"the {role} split has no column {name!r}; it has {split.column_names}")
+        missing = [name for name in (decoder.audio_column, decoder.label_column) if name not in split.column_names]
+        if missing and role == "test":
+            logger.warning("The test split has no column %r and is not used", missing[0])
+            continue
+        if missing:
+            raise ValueError(f"the {role} split has no column {missing[0]!r}; it has {split.column_names}")
+        kind = decoder.label_kind
+        if not kind.is_vector:
+            kind = read_labels(split, decoder.label_column, kind.separator)
+        if kind.is_multi_label != decoder.label_kind.is_multi_label:
+            several, one = (role, "another") if kind.is_multi_label else ("another", role)
+            raise ValueError(f"the {several} split has lists of labels, {one} split has one per clip")
+        decoders[role] = replace(decoder, label_kind=kind)
+    return decoders
 
 
 def roles_to_read(splits: Mapping[str, Any], arguments: DataArguments, training: FFTPTrainingArguments) -> list[str]:
@@ -198,13 +226,15 @@ def decode_splits(
     splits: dict[str, Dataset], decoder: ClipDecoder, arguments: DataArguments, training: FFTPTrainingArguments
 ) -> tuple[dict[str, Dataset], dict[str, list[dict]]]:
     """Clips by role, and what cannot be used of each."""
-    group, roles = arguments.validation_column, roles_to_read(splits, arguments, training)
-    announce_cache({role: splits[role] for role in roles}, decoder)
+    group = arguments.validation_column
+    splits = {role: splits[role] for role in roles_to_read(splits, arguments, training)}
+    decoders = decoders_of(splits, decoder)
+    announce_cache(splits, decoder)
     clips, left_out = {}, {}
-    for role in roles:
+    for role, own_decoder in decoders.items():
         columns = [group] if group and role == "train" else []
         decoded, left_out[role] = decode_dataset(
-            splits[role], decoder, keep_columns=columns, num_proc=arguments.num_proc
+            splits[role], own_decoder, keep_columns=columns, num_proc=arguments.num_proc
         )
         clips[role] = decoded.with_format("numpy")
     sizes = {role: len(split) for role, split in clips.items()}

@@ -70,12 +70,17 @@ def find_split_facts(clips: Dataset, classes: Sequence[str], left_out: list[dict
     """
     counts = count_classes(np.asarray(clips.with_format("numpy")["labels"][:]), classes)
     table = clips.with_format(None)
-    rows = [{"source": source, **facts} for source, facts in zip(table[SOURCE], table[FACTS], strict=True)]
+    rows = [
+        {"source": source or "a clip without a path", **facts}
+        for source, facts in zip(table[SOURCE], table[FACTS], strict=True)
+    ]
     return SplitFacts(counts, rows, left_out)
 
 
 def count_classes(labels: np.ndarray, classes: Sequence[str]) -> dict[str, int]:
     """Clips of each class, by indices (clips,) or vectors (clips, classes)."""
+    if not len(labels):
+        return dict.fromkeys(classes, 0)
     per_class = np.bincount(labels, minlength=len(classes)) if labels.ndim == 1 else labels.sum(axis=0, dtype=np.int64)
     return {name: int(count) for name, count in zip(classes, per_class, strict=True)}
 
@@ -193,4 +198,5 @@ def _tally(values: list[int]) -> str:
 
 def _table(header: list[str], rows: dict[str, list[str]]) -> str:
     lines = [header, ["---"] * len(header), *([name, *cells] for name, cells in rows.items())]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    escaped = ([" ".join(cell.replace("|", r"\|").split()) for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)

@@ -164,9 +164,18 @@ def _read_metadata(path: Path) -> Dataset:
 
 
 def divide(table: Dataset, names: Sequence[str | None]) -> DatasetDict:
-    """The rows by the name of a split that each has, or all as "train" where one has none."""
-    if not all(name is not None and role_of(name) for name in names):
+    """The rows by the name of a split that each has, or all as "train" where none has.
+
+    Raises:
+        ValueError: Some have one, and others have another name or none.
+    """
+    found = {name: name is not None and role_of(str(name)) is not None for name in names}
+    if not any(found.values()):
         return DatasetDict({"train": table})
+    if not all(found.values()):
+        others = [name for name, is_role in found.items() if not is_role]
+        splits = [name for name in found if name not in others]
+        raise ValueError(f"some rows are of the splits {splits}, others of {others}; expected names of splits alone")
     places: dict[str, list[int]] = {}
     for place, name in enumerate(names):
         places.setdefault(name, []).append(place)

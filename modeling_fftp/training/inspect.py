@@ -7,7 +7,7 @@ from transformers import HfArgumentParser
 
 from .arguments import DataArguments
 from .clips import decode_dataset
-from .data import build_decoder, check_columns, find_roles
+from .data import build_decoder, decoders_of, find_roles
 from .data_report import find_split_facts, render_report
 from .sources import load_splits
 from .splits import ROLES
@@ -29,14 +29,13 @@ def inspect(arguments: Sequence[str]) -> str:
     (data,) = parser.parse_args_into_dataclasses(["--dataset_name", *arguments])
     splits = find_roles(data, ROLES, open_splits if data.streaming else load_splits)
     decoder = replace(build_decoder(data, next(iter(splits.values()))), keeps_sound=False)
-    check_columns(splits, decoder)
     classes, facts = [*decoder.labels.values()], {}
-    for role in ROLES:
-        if role in splits and data.streaming:
-            labelled, unlabelled = read_clips(splits[role], decoder, data.max_left_out)
+    for role, own_decoder in decoders_of(splits, decoder).items():
+        if data.streaming:
+            labelled, unlabelled = read_clips(splits[role], own_decoder, data.max_left_out)
             clips, unusable = labelled.look()
             facts[role] = find_facts(clips, classes, unlabelled + unusable)
-        elif role in splits:
-            clips, left_out = decode_dataset(splits[role], decoder, num_proc=data.num_proc)
+        else:
+            clips, left_out = decode_dataset(splits[role], own_decoder, num_proc=data.num_proc)
             facts[role] = find_split_facts(clips, classes, left_out)
     return render_report(facts, data.dataset_name)

@@ -1,6 +1,7 @@
 """How a column writes the classes of a clip: names, indices, lists of either, one string of several, or a vector."""
 
 import csv
+import io
 import logging
 import unicodedata
 from collections import Counter
@@ -9,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, List, Value
+from datasets import ClassLabel, Dataset, LargeList, List, Value
 
 from .strong_labels import EVENT
+from .tables import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ class LabelColumn:
         if label is None or label == "" or label != label:
             raise ValueError("no label")
         if self.is_vector:
+            if len(label) != len(self.index_names) or not {*label} <= {0, 1}:
+                raise ValueError(f"label {label} is no vector of 0 and 1 for the {len(self.index_names)} classes")
             return [name for name, value in zip(self.index_names, label, strict=True) if value]
         if self.has_events:
             label = sorted({event["label"] for event in label})
@@ -57,11 +61,9 @@ class LabelColumn:
         return [self._write(value) for value in values]
 
     def _write(self, value: Any) -> str:
-        if self.index_names is None:
-            return write(value)
-        if value is None or value < 0:
+        if value is None or (self.index_names is not None and value < 0):
             raise ValueError("no label")
-        return self.index_names[value]
+        return write(value) if self.index_names is None else self.index_names[value]
 
 
 def read_labels(dataset: Dataset, column: str, separator: str | None = None, names: Sequence[str] = ()) -> LabelColumn:
@@ -77,7 +79,7 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
         ValueError: Labels of another kind, or classes that are too much alike to be two.
     """
     feature = dataset.features[column]
-    is_list = isinstance(feature, List)
+    is_list = isinstance(feature, (List, LargeList))
     inner = feature.feature if is_list else feature
     has_events = is_list and isinstance(inner, dict) and {*EVENT} <= {*inner}
     if has_events:
@@ -97,15 +99,15 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
                 f"the labels in {column!r} are vectors of {length}; there are {len(names)} names of classes"
             )
         return LabelColumn(names, is_multi_label=True, index_names=names, is_vector=True)
-    values = {
-        value for label in labels for value in (label if is_list else split(label, separator)) if value == value
-    } - {None, ""}
+    parts = [(label or []) if is_list else split(label, separator) for label in labels]
+    values = {value for part in parts for value in part if value == value} - {None, ""}
     if inner.dtype.startswith("float") and not all(value.is_integer() for value in values):
         raise ValueError(f"the labels in {column!r} are numbers like {min(values)}; expected names or indices")
     classes = [write(value) for value in values]
     # Numbers by their size, also where text holds them.
     classes.sort(key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
     refuse_lookalikes(classes)
+    _hint_at_lists(classes, column)
     return LabelColumn(classes, is_list or separator is not None, separator=separator, has_events=has_events)
 
 
@@ -128,20 +130,31 @@ def _are_vectors(labels: Sequence[list | None], column: str) -> bool:
         ValueError: They could be either.
     """
     labels = [label for label in labels if label is not None]
-    lengths = {len(label) for label in labels}
-    values = {value for label in labels for value in label}
-    if (
-        len(lengths) != 1
-        or lengths <= {0, 1}
-        or not values <= {0, 1}
-        or any(isinstance(value, str) for value in values)
-    ):
+    lengths, values = {len(label) for label in labels}, {value for label in labels for value in label}
+    if any(isinstance(value, str) for value in values) or not values <= {0, 1}:
         return False
-    if all(len({*label}) == len(label) for label in labels) and bool not in map(type, values):
+    repeated = next((label for label in labels if len({*label}) < len(label)), None)
+    if len(lengths) > 1 and repeated is not None:
+        raise ValueError(
+            f"the labels in {column!r} are vectors like {repeated}, of {len(lengths)} lengths; expected one length"
+        )
+    if len(lengths) != 1 or lengths <= {0, 1}:
+        return False
+    if repeated is None and bool not in map(type, values):
         raise ValueError(
             f"the labels in {column!r} are like {labels[0]}: vectors of 0 and 1, or lists of two indices? Write names"
         )
     return True
+
+
+def _hint_at_lists(classes: Sequence[str], column: str) -> None:
+    """Say in the log where classes look like several in one string."""
+    for mark, advice in ((",", "--label_separator , would split them"), ("[", "they are lists written as text")):
+        found = [name for name in classes if mark in name]
+        if len(found) > len(classes) / 4:
+            logger.warning(
+                "Classes in %r such as %r hold %r and are taken as they are: %s", column, found[0], mark, advice
+            )
 
 
 def refuse_lookalikes(classes: Iterable[str]) -> None:
@@ -165,8 +178,7 @@ def read_class_names(path: Path) -> dict[str, str]:
     Raises:
         ValueError: Columns or indices that are not so, or an id or name that comes twice.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.reader(file, skipinitialspace=True))[1:]
+    rows = list(csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True))[1:]
     if any(len(row) != 3 for row in rows) or [row[0] for row in rows] != [*map(str, range(len(rows)))]:
         raise ValueError(f"{path}: expected a header and the columns index (0, 1, ...), id, display name")
     for column, kind in ((1, "id"), (2, "display name")):

@@ -12,6 +12,8 @@ import pyarrow as pa
 from datasets import Features
 from pyarrow import parquet
 
+from .sources import refuse_other_columns
+
 logger = logging.getLogger(__name__)
 
 # Of row groups that are in memory at a time, in each process that reads.
@@ -40,9 +42,7 @@ class ParquetRows:
         schemas = [metadata.schema.to_arrow_schema() for metadata in self.metadata]
         self.features = features or Features.from_arrow_schema(schemas[0])
         self.column_names = schemas[0].names
-        for file, schema in zip(self.files, schemas, strict=True):
-            if schema.names != self.column_names:
-                raise ValueError(f"{file} has the columns {schema.names}; {self.files[0]} has {self.column_names}")
+        refuse_other_columns(self.files, schemas)
         self._places = [
             (number, group)
             for number, metadata in enumerate(self.metadata)

@@ -40,7 +40,10 @@ def run(arguments: Sequence[str]) -> None:
     recipe = find_recipe(groups)
 
     config = None if training.do_train else read_config(model_arguments.model_name_or_path)
-    clips = (stream_clips if data_arguments.streaming else load_clips)(data_arguments, training, config)
+    if data_arguments.streaming:
+        clips = stream_clips(data_arguments, training, config)
+    else:
+        clips = load_clips(data_arguments, training, config)
     described = describe_data(data_arguments.dataset_name, clips)
     max_seconds = data_arguments.max_seconds or min(MAX_SECONDS, clips.longest_seconds)
     model, extractor = build_model(model_arguments, clips, max_seconds, training.do_train)

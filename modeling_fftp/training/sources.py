@@ -1,12 +1,15 @@
 """Labelled audio data sets of every form: where the sound and the labels stand; nothing is decoded here."""
 
 import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Audio, ClassLabel, Dataset, DatasetDict, Value, load_dataset, load_from_disk
+import pyarrow as pa
+from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from pyarrow import parquet
 
 from .folders import METADATA, divide, is_sound, load_audio_folder, walk
 from .splits import role_in
@@ -62,10 +65,11 @@ def _load(source: str, config_name: str | None, data_dir: str | None, revision: 
     tables = sorted(file for file in path.iterdir() if is_table(file))
     if any(file.stem == METADATA for file in tables):
         return load_audio_folder(path)
-    shards = sorted(path.rglob("*.parquet"))
+    shards = find_shards(path)
     if shards and any(map(is_sound, walk(path))):
         return _load_shards(path, shards)
     if shards:
+        refuse_other_columns(shards)
         return load_dataset(str(path), config_name, data_dir=data_dir)
     return _load_tables(path, tables) or load_audio_folder(path)
 
@@ -73,7 +77,7 @@ def _load(source: str, config_name: str | None, data_dir: str | None, revision: 
 def base_folder(source: str, data_dir: str | None = None) -> Path:
     """What the relative paths in a data set start from: its folder, or that of a table, or a folder in there."""
     path = Path(source).expanduser()
-    return path if path.is_dir() else path.parent / (data_dir or "")
+    return (path if path.is_dir() else path.parent) / (data_dir or "")
 
 
 def refuse_paths(source: str) -> None:
@@ -89,7 +93,8 @@ def refuse_paths(source: str) -> None:
 
 def _load_table(path: Path) -> DatasetDict:
     table = _read(path)
-    return divide(table, table[SPLIT_COLUMN] if SPLIT_COLUMN in table.column_names else [None])
+    column = next((name for name in table.column_names if name.lower() == SPLIT_COLUMN), None)
+    return divide(table, table[column][:] if column is not None else [None])
 
 
 def _read(path: Path) -> Dataset:
@@ -101,7 +106,7 @@ def _read(path: Path) -> Dataset:
 
 def _load_tables(folder: Path, tables: list[Path]) -> DatasetDict | None:
     """The tables of a folder, one per split; None where it holds none that list sound, but sound in folders."""
-    columns = {path: _read(path).column_names for path in tables}
+    columns = {path: _columns(path) for path in tables}
     listing = [
         path for path, names in columns.items() if _has_any(names, AUDIO_COLUMNS) and _has_any(names, LABEL_COLUMNS)
     ]
@@ -113,9 +118,10 @@ def _load_tables(folder: Path, tables: list[Path]) -> DatasetDict | None:
         )
     if others:
         logger.warning("%s: tables that list no sound with labels are passed over: %s", folder, ", ".join(others))
-    if len(listing) == 1:
-        return _load_table(listing[0])
     roles = {path: role_in(path.stem) for path in listing}
+    if len(listing) == 1:
+        (role,) = roles.values()
+        return DatasetDict({role: _read(listing[0])}) if role else _load_table(listing[0])
     if None in roles.values() or len({*roles.values()}) < len(roles):
         raise ValueError(
             f"{folder} holds the tables {[path.name for path in listing]}; expected one, or one per split with train, "
@@ -145,6 +151,39 @@ def _load_shards(folder: Path, shards: list[Path]) -> DatasetDict:
     return load_dataset("parquet", data_files=files)
 
 
+def _columns(path: Path) -> list[str]:
+    """Names of the columns of a table; of a file that is none, what is wrong with it."""
+    try:
+        return _read(path).column_names
+    except ValueError as error:
+        return [str(error)]
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """The parquet files below a folder; where there are sound files as well, those that list sound."""
+    shards = sorted(path for path in walk(folder) if path.suffix.lower() == ".parquet" and path.stem != METADATA)
+    if shards and any(map(is_sound, walk(folder))):
+        return [path for path in shards if _has_audio(Features.from_arrow_schema(parquet.read_schema(path)))]
+    return shards
+
+
+def _has_audio(features: Features) -> bool:
+    return _has_any([*features], AUDIO_COLUMNS) or any(isinstance(feature, Audio) for feature in features.values())
+
+
+def refuse_other_columns(shards: Sequence[str | Path], schemas: Iterable[pa.Schema] | None = None) -> None:
+    """Stop where parquet files of one data set have other columns or classes than the first.
+
+    Raises:
+        ValueError: They have; indices would mean other classes there.
+    """
+    schemas = map(parquet.read_schema, shards) if schemas is None else schemas
+    features = [Features.from_arrow_schema(schema) for schema in schemas]
+    for shard, other in zip(shards, features, strict=True):
+        if other != features[0]:
+            raise ValueError(f"{shard} has the columns {other}; {shards[0]} has {features[0]}")
+
+
 def _has_any(present: list[str], names: tuple[str, ...]) -> bool:
     return not set(present).isdisjoint(names)
 
@@ -162,7 +201,12 @@ def find_column(dataset: Dataset, role: str, wanted: str | None = None) -> str:
     """
     kind, candidates = {"audio": (Audio, AUDIO_COLUMNS), "label": (ClassLabel, LABEL_COLUMNS)}[role]
     typed = [name for name, feature in dataset.features.items() if isinstance(feature, kind)]
-    for name in (wanted,) if wanted is not None else (*typed, *candidates):
+    named = [name for name in candidates if name in dataset.column_names]
+    if wanted is None and not named and len(typed) > 1:
+        raise ValueError(f"the columns {typed} could all be for {role}; name one by --{role}_column_name")
+    # A label has many names, and other columns have classes too; what holds sound is known by its type.
+    found = (*named, *typed) if role == "label" else (*typed, *named)
+    for name in (wanted,) if wanted is not None else found:
         if name in dataset.column_names:
             if role == "audio":
                 _check_audio(name, dataset.features[name])

@@ -14,17 +14,20 @@ from modeling_fftp import FFTPConfig
 
 from .arguments import DataArguments, FFTPTrainingArguments
 from .clips import FACTS, PROBLEM, SOURCE, ClipDecoder, report_left_out
-from .data import Clips, build_decoder, check_columns, find_roles, hold_out, refuse_unusable, report, roles_to_read
+from .data import Clips, build_decoder, decoders_of, find_roles, hold_out, refuse_unusable, report, roles_to_read
 from .data_report import SplitFacts, count_classes
 from .folders import is_sound, walk
+from .memory import give_back_freed_memory
 from .parquet_rows import ParquetRows
 from .row_group_sampler import RowGroupSampler
-from .sources import load_splits, refuse_paths
+from .sources import find_shards, load_splits, refuse_paths
 
 logger = logging.getLogger(__name__)
 
 # So many clips say what all are like; they come from so many places of the data.
 SAMPLED_CLIPS, SAMPLED_PLACES = 512, 16
+# Batches after which freed memory goes back to the system: sound comes in many sizes, whose gaps would add up.
+TRIMMED_BATCHES = 8
 # The Hub's parquet form of data sets that are something else.
 CONVERTED = "refs/convert/parquet"
 
@@ -55,7 +58,7 @@ class StreamedClips(TorchDataset):
         self.num_classes = labels.shape[1] if labels.ndim == 2 else None
         # Two million vectors of AudioSet fit into memory as bits.
         self._labels = labels if self.num_classes is None else np.packbits(labels.astype(bool), axis=1)
-        self.unusable = 0
+        self.unusable = self.batches = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -76,8 +79,11 @@ class StreamedClips(TorchDataset):
         """Clips of a batch, as torch's loader asks for them, without those that cannot be decoded.
 
         Raises:
-            ValueError: More clips than may be are unusable, or all of a batch.
+            ValueError: More clips than may be are unusable.
         """
+        self.batches += 1
+        if self.batches % TRIMMED_BATCHES == 0:
+            give_back_freed_memory()
         clips = []
         for place in places:
             try:
@@ -90,9 +96,8 @@ class StreamedClips(TorchDataset):
                         f"{self.unusable} of {len(self)} clips cannot be used, the last since {error}. At most "
                         f"{self.largest_share:.1%} may be left out"
                     ) from error
-        if not clips:
-            raise ValueError(f"none of the {len(places)} clips of a batch can be used; the log says why")
-        return clips
+        # A batch of nothing cannot be: the next clip takes the place.
+        return clips or self.__getitems__([(places[-1] + 1) % len(self)])
 
     @property
     def labels(self) -> np.ndarray:
@@ -124,10 +129,10 @@ class StreamedClips(TorchDataset):
         for place in np.concatenate([group[_spread(len(group), count)] for group in chosen]).tolist():
             row, result = int(self.rows[place]), self.examine(place)
             if result[PROBLEM] is None:
-                self.facts[row] = {"source": result[SOURCE], **result[FACTS]}
+                self.facts[row] = {"source": result[SOURCE] or f"row {row}", **result[FACTS]}
             else:
                 unusable.append(place)
-                problems.append({"row": row, "source": result[SOURCE], "problem": result[PROBLEM]})
+                problems.append({"row": row, "source": result[SOURCE] or f"row {row}", "problem": result[PROBLEM]})
         if isinstance(self.source, ParquetRows):
             self.source.forget()
         return self.select(np.setdiff1d(np.arange(len(self)), unusable)), problems
@@ -165,7 +170,7 @@ def open_splits(
     """Splits of a data set by their names, of which nothing is copied; otherwise like `load_splits`."""
     path = Path(source).expanduser()
     if path.exists():
-        shards = path.is_dir() and any(path.rglob("*.parquet"))
+        shards = path.is_dir() and find_shards(path)
         if not shards or any(map(is_sound, walk(path))):
             return load_splits(source, config_name, data_dir, revision)
         builder = load_dataset_builder(str(path), config_name, data_dir=data_dir)
@@ -183,10 +188,10 @@ def stream_clips(arguments: DataArguments, training: FFTPTrainingArguments, conf
     """Like `load_clips`, but labels alone are read, and some clips decoded to tell what all are like."""
     splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"], open_splits)
     decoder = build_decoder(arguments, next(iter(splits.values())), config)
-    check_columns(splits, decoder)
+    splits = {role: splits[role] for role in roles_to_read(splits, arguments, training)}
     clips, left_out = {}, {}
-    for role in roles_to_read(splits, arguments, training):
-        labelled, unlabelled = read_clips(splits[role], decoder, arguments.max_left_out)
+    for role, own_decoder in decoders_of(splits, decoder).items():
+        labelled, unlabelled = read_clips(splits[role], own_decoder, arguments.max_left_out)
         clips[role], unusable = labelled.look()
         left_out[role] = unlabelled + unusable
     sizes = {role: len(split) for role, split in clips.items()}
@@ -224,7 +229,8 @@ def read_clips(
             rows.append(row)
             labels.append(encoded)
     if not rows:
-        raise ValueError(f"no clips are left; {len(left_out)} have no label that can be used")
+        problem = left_out[0]["problem"] if left_out else "their classes are excluded"
+        raise ValueError(f"no clips are left of {len(source)}: {problem}")
     return StreamedClips(source, decoder, np.array(rows), np.stack(labels), largest_share), left_out
 
 

@@ -1,17 +1,20 @@
 """Strong labels: events with onset and offset, from tables as DCASE has them, and recordings cut into windows."""
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features, List, Value
+from datasets import ClassLabel, Dataset, List, Value
 
 from feature_extraction.events import Event, crop_events, read_events
 from modeling_fftp.audio_stream_fftp import sliding_windows
 
+logger = logging.getLogger(__name__)
+
 # The column of events; the times of an event, in seconds, and what a table calls its label.
 EVENTS = "events"
-TIMES, NAMES = ("onset", "offset"), ("event_label", "label")
+TIMES, NAMES = ("onset", "offset"), ("event_label", "label", "class")
 EVENT = {"onset": Value("float64"), "offset": Value("float64"), "label": Value("string")}
 # What people round by when they mark where a sound ends.
 TOLERANCE_SECONDS = 0.1
@@ -26,31 +29,46 @@ def group_events(table: Dataset, path_column: str) -> Dataset:
     """One row per clip, with its events, of a table with one row per event.
 
     Args:
-        table: A column of paths, "onset" and "offset" in seconds, and "event_label" or "label"; a row with a path
-            alone is a clip without events. Other columns are left behind.
+        table: A column of paths, "onset" and "offset" in seconds, and "event_label", "label" or "class"; a row with a
+            path alone is a clip without events. Of the other columns those stay that say one thing of each clip.
         path_column: Column of paths.
 
     Returns:
-        The paths, and "events", objects of onset, offset and label.
+        The paths, "events", objects of onset, offset and label, and the other columns.
 
     Raises:
-        ValueError: An event that lacks something or does not end after it starts; the message has its row.
+        ValueError: A path that is none, or an event that lacks something or does not end after it starts; the message
+            has its row.
     """
     name = next(name for name in NAMES if name in table.column_names)
-    clips: dict[str | None, list[dict[str, Any]]] = {}
-    columns = (table[column][:] for column in (path_column, *TIMES, name))
-    for row, (path, onset, offset, label) in enumerate(zip(*columns, strict=True), start=1):
+    feature = table.features[name]
+    clips: dict[str, list[dict[str, Any]]] = {}
+    others = {other: {} for other in table.column_names if other not in (path_column, *TIMES, name)}
+    for row, example in enumerate(table, start=1):
+        path, label = example[path_column], example[name]
+        if not isinstance(path, str):
+            raise ValueError(f"row {row}: {path_column!r} is {path!r}; expected a path")
         events = clips.setdefault(path, [])
-        if onset is offset is label is None:
+        for other, values in others.items():
+            values.setdefault(path, set()).add(example[other] if isinstance(example[other], Hashable) else None)
+        if example["onset"] is example["offset"] is label is None:
             continue
         try:
-            times = [None if time is None else float(time) for time in (onset, offset)]
+            times = [None if example[time] is None else float(example[time]) for time in TIMES]
+            label = feature.int2str(label) if isinstance(feature, ClassLabel) and label is not None else label
             ((onset, offset, label),) = read_events([(*times, label)])
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"row {row} of {path}: {error}") from error
-        events.append({"onset": onset, "offset": offset, "label": label})
-    features = Features({path_column: Value("string"), EVENTS: List(EVENT)})
-    return Dataset.from_dict({path_column: [*clips], EVENTS: [*clips.values()]}, features=features)
+        events.append({"onset": onset, "offset": offset, "label": str(label)})
+    kept = {
+        other: [values[path].copy().pop() for path in clips]
+        for other, values in others.items()
+        if all(len(found) == 1 for found in values.values())
+    }
+    if dropped := sorted(others.keys() - kept.keys()):
+        logger.warning("Columns that differ between the events of a clip are left behind: %s", ", ".join(dropped))
+    columns = Dataset.from_dict({path_column: [*clips], **kept})
+    return columns.add_column(EVENTS, [*clips.values()], feature=List(EVENT))
 
 
 def count_events(events: Any, seconds: float) -> int:

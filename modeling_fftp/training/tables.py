@@ -1,5 +1,6 @@
 """Tables of clips in text or parquet files; every cell arrives as it was written."""
 
+import codecs
 import csv
 import io
 import json
@@ -8,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset
 
 DELIMITED = (".csv", ".tsv", ".txt")
@@ -36,17 +38,31 @@ def read_table(path: Path) -> Dataset:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return Dataset.from_parquet(str(path))
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#x}") from error
+    text = read_text(path)
     if suffix in DELIMITED:
         columns = _read_delimited(text, path)
     else:
         columns = _as_columns(_read_json(text, path, is_lines=suffix != ".json"), path)
     if not columns or not any(columns.values()):
         raise ValueError(f"{path} holds no rows")
-    return Dataset.from_dict(columns)
+    try:
+        return Dataset.from_dict(columns)
+    except (pa.ArrowException, TypeError, OverflowError) as error:
+        raise ValueError(f"{path} holds what no column can: {error}") from error
+
+
+def read_text(path: Path) -> str:
+    """A file in UTF-8, or in UTF-16 where its first bytes say so.
+
+    Raises:
+        ValueError: It is in neither.
+    """
+    data = path.read_bytes()
+    encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: byte {error.start} is {data[error.start]:#x}") from error
 
 
 def _read_delimited(text: str, path: Path) -> dict[str, list[str | None]]:

@@ -112,6 +112,7 @@ MP3_FILES = {
     "cut short": (CONSTANT[: len(CONSTANT) * 3 // 4], 3, [1.8]),
     "two in one": (make_mp3(4) + make_mp3(6), 10, [1.8, 6.9]),
     "two with tags": (tag(5000) + make_mp3(4) + tag(9000) + make_mp3(6) + b"TAG" + bytes(125), 10, [1.8, 6.9]),
+    "a gap": (CONSTANT[:6000] + bytes(300) + CONSTANT[6000:], 4, [1.8]),
     "bytes amid": (make_mp3(4) + np.random.default_rng(0).bytes(3000) + make_mp3(6), 10, [1.8, 6.9]),
 }
 
@@ -139,7 +140,7 @@ def test_mp3_that_was_cut_says_so(tmp_path, caplog, monkeypatch):
     path = tmp_path / "cut.mp3"
     path.write_bytes(make_mp3(4)[:-2000])
     read_audio(path, 16000)
-    assert f"{path}: the header claims 4.0 s of sound, the frames hold 2." in caplog.text
+    assert f"{path}: the header claims 4.0 s of sound, the file holds 2." in caplog.text
 
 
 @pytest.mark.parametrize("other", [{"rate": 32000}, {"channels": 2}], ids=str)
@@ -191,6 +192,35 @@ def test_pipes(form, tmp_path):
     writer.start()
     np.testing.assert_array_equal(read_audio(pipe, 44100), read_audio(data, 44100))
     writer.join()
+
+
+def test_a_wav_that_was_never_finished(tmp_path):
+    data = bytearray(encode(TONE, 16000, format="WAV", subtype="PCM_16"))
+    place = data.find(b"data")
+    data[place + 4 : place + 8] = bytes(4)
+    path = tmp_path / "sound.wav"
+    path.write_bytes(data)
+    for source in (path, bytes(data)):
+        np.testing.assert_allclose(read_audio(source, 16000), TONE, atol=2**-14)
+    # Nothing but another chunk.
+    path.write_bytes(data[: place + 8] + b"LIST" + (4).to_bytes(4, "little") + b"INFO")
+    with pytest.raises(ValueError, match="no samples"):
+        read_audio(path, 16000)
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_several_ogg_streams_are_refused(subtype):
+    data = encode(TONE, 48000, format="OGG", subtype=subtype)
+    assert len(read_audio(data, 48000)) == pytest.approx(len(TONE), abs=1000)
+    with pytest.raises(ValueError, match="several Ogg streams, one after another"):
+        read_audio(data + data, 48000)
+
+
+def test_what_is_no_sound_by_any_name(tmp_path):
+    path = tmp_path / "page.mp3"
+    path.write_text("<html>not found</html>" * 100)
+    with pytest.raises(ValueError, match=r"page\.mp3: cannot decode: format not recognised"):
+        read_audio(path, 16000)
 
 
 def test_folders_are_no_files(tmp_path):

@@ -3,11 +3,12 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from modeling_fftp.training.inspect import inspect
 from tests.support import run_training
@@ -126,7 +127,7 @@ def test_paths_that_are_missing_or_numbers_are_left_out(folder, tmp_path):
     problems = {
         row["source"]: row["problem"] for row in csv.DictReader((tmp_path / "out" / "left_out_clips.csv").open())
     }
-    assert problems["None"] == "no sound"
+    assert problems["row 8"] == "no sound"
     assert all(problems[str(tmp_path / name)].endswith("No such file or directory") for name in ("1", "nan"))
 
 
@@ -207,3 +208,110 @@ def test_the_disk_that_decoding_takes_is_said_before(folder, tmp_path, caplog):
     caplog.set_level("INFO")
     train(folder, tmp_path / "out")
     assert "Decoded sound takes about 0.00 GiB in " in caplog.text
+
+
+def test_indices_are_those_of_the_names_of_each_split(folder, tmp_path):
+    """A test split that has its classes in another order, as two builders wrote it."""
+    splits = {}
+    for split, role, names in (("train", "train", ["high", "low"]), ("val", "test", ["low", "high"])):
+        paths = sorted((folder / split).rglob("*.wav"))[: 7 if role == "test" else 8]
+        features = Features({"audio": Value("string"), "label": ClassLabel(names=names)})
+        rows = {"audio": [*map(str, paths)], "label": [names.index(path.parent.name) for path in paths]}
+        splits[role] = Dataset.from_dict(rows, features=features)
+    DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    report = inspect([str(tmp_path / "saved")])
+    assert "| high | 4 | 4 |" in report
+    assert "| low | 4 | 3 |" in report
+    for role, split in splits.items():
+        split.to_parquet(tmp_path / "shards" / f"{role}.parquet")
+    # `datasets` would give both splits the names of one.
+    with pytest.raises(ValueError, match=r"train\.parquet has the columns .* has "):
+        inspect([str(tmp_path / "shards")])
+    assert "| low | 4 | 3 |" in inspect([str(tmp_path / "shards"), "--streaming", "true"])
+
+
+def test_lists_beside_single_labels_are_refused(folder, tmp_path):
+    for split, wrap in (("train", str), ("val", lambda name: [name])):
+        rows = [{"path": str(path), "label": wrap(path.parent.name)} for path in (folder / split).rglob("*.wav")]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ValueError, match="the validation split has lists of labels, another split has one per clip"):
+        inspect([str(tmp_path)])
+
+
+def test_an_unlabelled_test_split_is_passed_over(folder, tmp_path, caplog):
+    for name in ("train", "val"):
+        paths = sorted((folder / name).rglob("*.wav"))
+        (tmp_path / f"{name}.csv").write_text("path,label\n" + "".join(f"{p},{p.parent.name}\n" for p in paths))
+    test = Dataset.from_dict({"path": [str(paths[0])]})
+    DatasetDict(
+        train=Dataset.from_csv(str(tmp_path / "train.csv")), val=Dataset.from_csv(str(tmp_path / "val.csv")), test=test
+    ).save_to_disk(tmp_path / "saved")
+    assert "| clips | 8 | 8 |" in inspect([str(tmp_path / "saved")])
+    assert "The test split has no column 'label' and is not used" in caplog.text
+
+
+def test_columns_are_named_and_not_guessed(folder, tmp_path, caplog):
+    caplog.set_level("INFO")
+    paths = sorted((folder / "train").rglob("*.wav"))
+    rows = {"path": [*map(str, paths)], "speaker": [0, 1] * 4, "label": [path.parent.name for path in paths]}
+    rows |= {"start": [0.0] * 8, "region": [1, 0] * 4}
+    kinds = {"path": Value("string"), "speaker": ClassLabel(names=["a", "b"]), "label": Value("string")}
+    kinds |= {"start": Value("float64"), "region": ClassLabel(names=["x", "y"])}
+    data = Dataset.from_dict(rows, features=Features(kinds))
+    data.save_to_disk(tmp_path / "saved")
+    assert "| high | 4 |" in inspect([str(tmp_path / "saved")])
+    assert "Sound is in the column 'path', labels in 'label'" in caplog.text
+    assert "The columns ['start'] are not read: each row is a whole clip" in caplog.text
+    data.remove_columns("label").save_to_disk(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"\['speaker', 'region'\] could all be for label; .* --label_column_name"):
+        inspect([str(tmp_path / "other")])
+
+
+@pytest.mark.parametrize("streaming", ["false", "true"])
+def test_a_column_to_validate_by_is_checked(folder, tmp_path, streaming, caplog):
+    source = ["--validation_column", "nosuch", "--validation_value", "1", "--streaming", streaming]
+    with pytest.raises(ValueError, match="no column 'nosuch' to validate by; the data has"):
+        train(folder, tmp_path / "out", *source)
+    with pytest.raises(ValueError, match="label='none' holds 0 of 8 clips"):
+        train(folder, tmp_path / "out", "--validation_column", "label", "--validation_value", "none")
+    assert "The split 'val' is not used: a group of 'label' validates" in caplog.text
+
+
+def test_an_inspection_of_what_cannot_be_used_says_why(tmp_path):
+    (tmp_path / "clips.csv").write_text("path,label\n0.flac,a\n1.flac,b\n")
+    report = inspect([str(tmp_path / "clips.csv")])
+    assert "| clips | 0 |" in report
+    assert "left out, since cannot decode: No such file or directory" in report
+
+
+def test_long_paths_and_broken_bytes_are_left_out(folder, tmp_path):
+    paths = sorted((folder / "train").rglob("*.wav"))
+    rows = [f"{path},{path.parent.name}" for path in paths]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,label", *rows, "x" * 300 + ",low"]))
+    assert "File name too long" in inspect([str(tmp_path / "clips.csv")])
+    data = {
+        "audio": [*(path.read_bytes() for path in paths), b"x" * 5000],
+        "label": [p.parent.name for p in paths] + ["low"],
+    }
+    Dataset.from_dict(data).to_parquet(tmp_path / "bytes" / "train.parquet")
+    report = inspect([str(tmp_path / "bytes")])
+    assert "row 8" in report
+    assert "xxx" not in report
+
+
+def test_changed_files_are_decoded_anew(folder, tmp_path):
+    rows = [
+        {"audio": {"bytes": None, "path": str(path)}, "label": path.parent.name}
+        for path in sorted((folder / "train").rglob("*.wav"))
+    ]
+    Dataset.from_list(rows).to_parquet(tmp_path / "data" / "train.parquet")
+    assert "0.50, 0.50, 0.50" in inspect([str(tmp_path / "data")])
+    for row in rows:
+        write(Path(row["audio"]["path"]), tone(500, 0.9))
+    assert "0.90, 0.90, 0.90" in inspect([str(tmp_path / "data")])
+
+
+def test_bars_in_names_stay_in_their_cell(folder):
+    (folder / "train" / "low").rename(folder / "train" / "a|b")
+    (folder / "val" / "low").rename(folder / "val" / "a|b")
+    assert r"| a\|b | 4 | 4 |" in inspect([str(folder)])

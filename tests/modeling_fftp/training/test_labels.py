@@ -112,3 +112,26 @@ def test_files_of_class_names_are_checked(tmp_path, rows, message):
 
 def test_vectors_are_read_from_numpy_columns():
     assert read_labels(column(np.array(VECTORS)), "label").is_vector
+
+
+def test_what_is_no_vector_among_vectors_is_refused():
+    with pytest.raises(ValueError, match=r"vectors like \[0, 1, 0\], of 2 lengths; expected one length"):
+        read_labels(column([[0, 1, 0], [1, 0]]), "label")
+    kind = read_labels(column(VECTORS), "label")
+    for label in ([2, 0, 0], [0, -1, 1], [0, 1]):
+        with pytest.raises(ValueError, match=r"is no vector of 0 and 1 for the 3 classes"):
+            kind.read(label)
+
+
+def test_lists_that_are_missing_or_hold_nothing():
+    kind = read_labels(column([["a"], None, ["b", None]]), "label")
+    assert kind.classes == ["a", "b"]
+    for label in (None, ["b", None]):
+        with pytest.raises(ValueError, match="no label"):
+            kind.read(label)
+
+
+@pytest.mark.parametrize("values", [["dog,cat", "cat", "dog"], ["['dog']", "['cat']"]])
+def test_several_in_one_string_are_named(values, caplog):
+    assert read_labels(column(values), "label").classes == sorted(values)
+    assert "are taken as they are" in caplog.text

@@ -243,3 +243,42 @@ def test_what_save_to_disk_leaves(tmp_path, has_splits):
 def test_paths_where_nothing_is_are_not_asked_of_the_hub(source):
     with pytest.raises(FileNotFoundError, match="neither a folder or a file here nor a Hub id"):
         load_splits(source)
+
+
+def test_rows_of_no_split_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("path,label,Split\na.wav,x,train\nb.wav,y,unlabeled\n")
+    with pytest.raises(ValueError, match=r"of the splits \['train'\], others of \['unlabeled'\]"):
+        load_splits(str(tmp_path / "a.csv"))
+
+
+def test_files_that_are_no_tables_do_not_stop_class_folders(make_folder, caplog):
+    root = make_folder("dog/1.wav", "cat/1.wav", config_json='{"a": 1}', classes_json='["cat"]', empty_csv="loss\n")
+    (root / "notes.csv").write_bytes(b"caf\xe9")
+    Dataset.from_dict({"f": [1.0]}).to_parquet(root / "features.parquet")
+    assert labels(load_splits(str(root))) == {"train": ["cat", "dog"]}
+    assert "tables that list no sound with labels are passed over" in caplog.text
+
+
+def test_metadata_in_parquet_below_a_split(make_folder):
+    root = make_folder("train/a.wav", "val/b.wav")
+    for split, name in (("train", "a"), ("val", "b")):
+        Dataset.from_dict({"file_name": [f"{name}.wav"], "label": [name]}).to_parquet(
+            root / split / "metadata.parquet"
+        )
+    assert labels(load_splits(str(root))) == {"train": ["a"], "val": ["b"]}
+
+
+def test_a_lone_table_of_a_split_is_that_split(tmp_path):
+    (tmp_path / "test.csv").write_text("path,label\na.wav,x\n")
+    assert labels(load_splits(str(tmp_path))) == {"test": ["x"]}
+
+
+def test_what_excel_calls_unicode_text(tmp_path):
+    (tmp_path / "a.tsv").write_text("path\tlabel\na.wav\tcaf\u00e9\n", encoding="utf-16")
+    assert labels(load_splits(str(tmp_path / "a.tsv"))) == {"train": ["caf\u00e9"]}
+
+
+def test_numbers_beyond_all_columns_are_named(tmp_path):
+    (tmp_path / "a.json").write_text('[{"path": "a.wav", "label": 123456789012345678901}]')
+    with pytest.raises(ValueError, match=r"a\.json holds what no column can"):
+        load_splits(str(tmp_path / "a.json"))

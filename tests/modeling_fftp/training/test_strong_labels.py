@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Features, Value
 
 from feature_extraction import SpecMaskDataCollator
 from feature_extraction.events import crop_events, read_events
@@ -157,3 +157,19 @@ def test_recorded_song(shared_dataset):
     report = inspect([str(shared_dataset("finch_song"))])
     assert "| clips | 81 | 27 |" in report
     assert "| left out | 0 | 0 |" in report
+
+
+def test_columns_of_clips_stay_and_names_of_classes_too(tmp_path, caplog):
+    table = "filename\tonset\toffset\tevent_label\tsplit\tfold\tnote\n"
+    rows = ["a.wav\t0\t1\tdog\ttrain\t1\tx", "a.wav\t1\t2\tcat\ttrain\t1\ty", "b.wav\t0\t1\tdog\ttest\t2\tx"]
+    (tmp_path / "strong.tsv").write_text(table + "\n".join(rows))
+    splits = load_splits(str(tmp_path / "strong.tsv"))
+    assert {name: split["filename"][:] for name, split in splits.items()} == {"train": ["a.wav"], "test": ["b.wav"]}
+    assert splits["train"]["fold"][:] == ["1"]
+    assert "Columns that differ between the events of a clip are left behind: note" in caplog.text
+    events = {"filename": ["a.wav"], "onset": [0.0], "offset": [1.0], "label": [1]}
+    kinds = {"filename": Value("string"), "onset": Value("float64"), "offset": Value("float64")}
+    kinds["label"] = ClassLabel(names=["cat", "dog"])
+    Dataset.from_dict(events, features=Features(kinds)).to_parquet(tmp_path / "strong.parquet")
+    split = load_splits(str(tmp_path / "strong.parquet"))["train"]
+    assert read_labels(split, "events").classes == ["dog"]

@@ -1,0 +1,50 @@
+"""A file made of pieces of another, for decoders that must not see the rest."""
+
+import io
+import mmap
+
+
+class FilePieces(io.RawIOBase):
+    """Some bytes, then pieces of others, as one binary file.
+
+    Args:
+        head: What comes first.
+        data: What the pieces are of; it is not copied.
+        pieces: Their (start, end).
+    """
+
+    def __init__(self, head: bytes, data: bytes | mmap.mmap, pieces: list[tuple[int, int]]):
+        super().__init__()
+        self.sources = [(head, 0, len(head)), *((data, start, end) for start, end in pieces)]
+        self.size = sum(end - start for _, start, end in self.sources)
+        self.place = 0
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """Bytes before the next one to read."""
+        return self.place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As for any file."""
+        self.place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.place, io.SEEK_END: self.size}[whence]
+        return self.place
+
+    def readinto(self, buffer) -> int:
+        """As for any file."""
+        passed, filled = 0, 0
+        for data, start, end in self.sources:
+            low = max(self.place + filled - passed, 0)
+            if low < end - start and filled < len(buffer):
+                part = data[start + low : min(end, start + low + len(buffer) - filled)]
+                buffer[filled : filled + len(part)] = part
+                filled += len(part)
+            passed += end - start
+        self.place += filled
+        return filled
