@@ -129,6 +129,13 @@ def test_mp3_is_as_long_as_its_frames(name, tmp_path):
     np.testing.assert_array_equal(read_audio(data, 16000), samples)
 
 
+def test_mp3_is_read_over_a_gap():
+    """libsndfile stops there, though the header is right."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (3 * 44100, 2))
+    data = encode(noise, 44100, format="MP3", bitrate_mode="CONSTANT")
+    assert len(read_audio(data[:20000] + bytes(300) + data[20000:], 44100)) / 44100 == pytest.approx(3, abs=0.1)
+
+
 def test_mp3_with_a_true_header_is_left_to_the_decoder():
     data = make_mp3(3)
     expected, _ = soundfile.read(io.BytesIO(data), dtype="float32")
