@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
+import modeling_fftp
 from modeling_fftp.training.inspect import inspect
 from tests.support import run_training
 
@@ -194,6 +195,7 @@ def test_a_changed_version_decodes_anew(folder, tmp_path, monkeypatch):
     from modeling_fftp.training.clips import ClipDecoder
 
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    assert ClipDecoder.version == modeling_fftp.__version__
     inspect([str(folder)])
     files = {*(tmp_path / "cache").rglob("*.arrow")}
     inspect([str(folder)])
