@@ -39,7 +39,10 @@ def main(folder: Path, data: str, workers: int) -> None:
 
     model.register_forward_pre_hook(log_clips, with_kwargs=True)
     collator = SpecMaskDataCollator(FFTPFeatureExtractor())
-    FFTPTrainer(model, arguments, data_collator=collator, train_dataset=clips.splits["train"]).train()
+    trainer = FFTPTrainer(model, arguments, data_collator=collator, train_dataset=clips.splits["train"])
+    # So that each worker of each process reads row groups of its own.
+    assert trainer._get_train_sampler().streams == 2 * max(1, workers)
+    trainer.train()
     (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(seen))
     torch.distributed.destroy_process_group()
 
