@@ -198,7 +198,7 @@ def decoders_of(splits: Mapping[str, Any], decoder: ClipDecoder) -> dict[str, Cl
     Raises:
         ValueError: A split lacks a column, or has several labels per clip where the first has one.
     """
-    decoders = {}
+    decoders, first = {}, next(iter(splits))
     for role, split in splits.items():
         missing = [name for name in (decoder.audio_column, decoder.label_column) if name not in split.column_names]
         if missing and role == "test":
@@ -207,7 +207,7 @@ def decoders_of(splits: Mapping[str, Any], decoder: ClipDecoder) -> dict[str, Cl
         if missing:
             raise ValueError(f"the {role} split has no column {missing[0]!r}; it has {split.column_names}")
         kind = decoder.label_kind
-        if not kind.is_vector:
+        if role != first and not kind.is_vector:
             kind = read_labels(split, decoder.label_column, kind.separator)
         if kind.is_multi_label != decoder.label_kind.is_multi_label:
             several, one = (role, "another") if kind.is_multi_label else ("another", role)

@@ -55,7 +55,7 @@ def _load(source: str, config_name: str | None, data_dir: str | None, revision: 
     if path.is_file():
         if not is_table(path):
             raise ValueError(f"{path} is no table of paths and labels; expected .csv, .tsv, .json, .jsonl or .parquet")
-        return _load_table(path)
+        return _divide_by_column(_read(path))
     if not path.is_dir():
         refuse_paths(source)
         return load_dataset(source, config_name, data_dir=data_dir, revision=revision)
@@ -91,8 +91,8 @@ def refuse_paths(source: str) -> None:
         raise FileNotFoundError(f"{source} is neither a folder or a file here nor a Hub id")
 
 
-def _load_table(path: Path) -> DatasetDict:
-    table = _read(path)
+def _divide_by_column(table: Dataset) -> DatasetDict:
+    """The splits that a column of a table names, or all as one."""
     column = next((name for name in table.column_names if name.lower() == SPLIT_COLUMN), None)
     return divide(table, table[column][:] if column is not None else [None])
 
@@ -106,11 +106,17 @@ def _read(path: Path) -> Dataset:
 
 def _load_tables(folder: Path, tables: list[Path]) -> DatasetDict | None:
     """The tables of a folder, one per split; None where it holds none that list sound, but sound in folders."""
-    columns = {path: _columns(path) for path in tables}
-    listing = [
-        path for path, names in columns.items() if _has_any(names, AUDIO_COLUMNS) and _has_any(names, LABEL_COLUMNS)
-    ]
-    others = {path.name: names for path, names in columns.items() if path not in listing}
+    listing, others = {}, {}
+    for path in tables:
+        try:
+            table = _read(path)
+        except ValueError as error:
+            others[path.name] = str(error)
+            continue
+        if _has_any(table.column_names, AUDIO_COLUMNS) and _has_any(table.column_names, LABEL_COLUMNS):
+            listing[path] = table
+        else:
+            others[path.name] = table.column_names
     if others and not listing and not any(map(is_sound, walk(folder))):
         raise ValueError(
             f"{folder} holds no sound, and tables with the columns {others}; expected one of {AUDIO_COLUMNS} and one "
@@ -120,14 +126,14 @@ def _load_tables(folder: Path, tables: list[Path]) -> DatasetDict | None:
         logger.warning("%s: tables that list no sound with labels are passed over: %s", folder, ", ".join(others))
     roles = {path: role_in(path.stem) for path in listing}
     if len(listing) == 1:
-        (role,) = roles.values()
-        return DatasetDict({role: _read(listing[0])}) if role else _load_table(listing[0])
+        ((path, table),) = listing.items()
+        return DatasetDict({roles[path]: table}) if roles[path] else _divide_by_column(table)
     if None in roles.values() or len({*roles.values()}) < len(roles):
         raise ValueError(
             f"{folder} holds the tables {[path.name for path in listing]}; expected one, or one per split with train, "
             "validation or test in its name"
         )
-    return DatasetDict({role: _read(path) for path, role in roles.items()}) if listing else None
+    return DatasetDict({roles[path]: table for path, table in listing.items()}) if listing else None
 
 
 def _check_audio(name: str, feature: Any) -> None:
@@ -149,14 +155,6 @@ def _load_shards(folder: Path, shards: list[Path]) -> DatasetDict:
     for shard in shards:
         files.setdefault(role_in(str(shard.relative_to(folder))) or "train", []).append(str(shard))
     return load_dataset("parquet", data_files=files)
-
-
-def _columns(path: Path) -> list[str]:
-    """Names of the columns of a table; of a file that is none, what is wrong with it."""
-    try:
-        return _read(path).column_names
-    except ValueError as error:
-        return [str(error)]
 
 
 def find_shards(folder: Path) -> list[Path]:
