@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         FFTPModel,
         FFTPPreTrainedModel,
     )
+    from .pretraining_fftp import FFTPForPreTraining
 
     __version__: str
 
@@ -24,6 +25,7 @@ __all__ = [
     "FFTPConfig",
     "FFTPForAudioClassification",
     "FFTPForAudioFrameClassification",
+    "FFTPForPreTraining",
     "FFTPModel",
     "FFTPPreTrainedModel",
 ]
@@ -37,7 +39,8 @@ def __getattr__(name: str) -> Any:
             raise AttributeError("this copy of modeling_fftp is not installed and has no version") from error
     if name in __all__:
         import_module(".registration", __name__)
-        return getattr(import_module(".modeling_fftp", __name__), name)
+        module = ".pretraining_fftp" if name == "FFTPForPreTraining" else ".modeling_fftp"
+        return getattr(import_module(module, __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -8,10 +8,12 @@ from transformers import PreTrainedConfig
 BACKBONES = ("ast", "mamba")
 MAMBA_VARIANTS = ("fo-fo", "fo-bi", "bi-bi")
 POOLINGS = ("cls", "mean")
+MOST_CLASS_TOKENS = {"ast": 2, "mamba": 1}
 POSITIVE_FIELDS = (
     *("sampling_rate", "num_mel_bins", "max_length", "frequency_stride", "time_stride"),
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-    *("state_size", "conv_kernel", "expand"),
+    *("state_size", "conv_kernel", "expand", "decoder_hidden_size", "decoder_num_hidden_layers"),
+    *("decoder_num_attention_heads", "decoder_intermediate_size"),
 )
 
 
@@ -58,7 +60,15 @@ class FFTPConfig(PreTrainedConfig):
         time_step_floor: Mamba: lower bound on the initial time step.
         scan_implementation: Mamba: `implementation` of `selective_scan`.
         pooling: "cls" takes the class token (AST: the mean of class and distillation token), "mean" averages the patch
-            tokens and has no class token.
+            tokens.
+        num_class_tokens: Class tokens. AST: up to 2, of which the second is the distillation token; Mamba: up to 1.
+            None: as many as there can be with pooling "cls", none with "mean". Weights from elsewhere may have one, or
+            have class tokens that attend and are left out of the mean.
+        mask_ratio: Pretraining: share of the patches that are hidden.
+        decoder_hidden_size: Pretraining: width of the decoder, a transformer.
+        decoder_num_hidden_layers: Pretraining: its blocks.
+        decoder_num_attention_heads: Pretraining: its heads.
+        decoder_intermediate_size: Pretraining: width of its feed-forward layers.
         problem_type: Selects the loss: "single_label_classification" (cross entropy; labels are indices or
             distributions), "multi_label_classification" (binary cross entropy) or "regression".
 
@@ -97,6 +107,12 @@ class FFTPConfig(PreTrainedConfig):
     time_step_floor: float = 1e-4
     scan_implementation: str = "auto"
     pooling: str = "cls"
+    num_class_tokens: int | None = None
+    mask_ratio: float | int = 0.75
+    decoder_hidden_size: int = 192
+    decoder_num_hidden_layers: int = 2
+    decoder_num_attention_heads: int = 3
+    decoder_intermediate_size: int = 768
     problem_type: str | None = "single_label_classification"
 
     def __post_init__(self, **kwargs):
@@ -123,13 +139,18 @@ class FFTPConfig(PreTrainedConfig):
                 f"patch_size={self.patch_size} (mel bins, frames) does not fit into "
                 f"num_mel_bins={self.num_mel_bins} x max_length={self.max_length}"
             )
-        if self.backbone == "ast" and self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}"
-            )
+        for prefix in ("", "decoder_") if self.backbone == "ast" else ("decoder_",):
+            width, heads = (getattr(self, f"{prefix}{name}") for name in ("hidden_size", "num_attention_heads"))
+            if width % heads:
+                raise ValueError(
+                    f"{prefix}hidden_size={width} is not a multiple of {prefix}num_attention_heads={heads}"
+                )
         self._validate_token_merge_layers()
+        self._validate_class_tokens()
         if not 0 <= self.drop_path_rate < 1:
             raise ValueError(f"drop_path_rate={self.drop_path_rate} must lie in [0, 1)")
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(f"mask_ratio={self.mask_ratio} must lie between 0 and 1")
 
     def _validate_token_merge_layers(self):
         # `from_pretrained(..., token_merge_layers=None)` sets it on a finished config.
@@ -143,6 +164,20 @@ class FFTPConfig(PreTrainedConfig):
                 f"token_merge_layers={layers} must be layers in ascending order, each at least 1 and below "
                 f"num_hidden_layers={self.num_hidden_layers}"
             )
+
+    def _validate_class_tokens(self):
+        least, most = int(self.pooling == "cls"), MOST_CLASS_TOKENS[self.backbone]
+        if not least <= self.count_class_tokens() <= most:
+            raise ValueError(
+                f"num_class_tokens={self.num_class_tokens} must lie between {least} and {most} with "
+                f"backbone={self.backbone!r} and pooling={self.pooling!r}"
+            )
+
+    def count_class_tokens(self) -> int:
+        """Class tokens beside the patches, whether `num_class_tokens` says how many or leaves it to the pooling."""
+        if self.num_class_tokens is not None:
+            return self.num_class_tokens
+        return MOST_CLASS_TOKENS[self.backbone] if self.pooling == "cls" else 0
 
     def time_patches(self, num_frames):
         """Number of patches along time in `num_frames` frames, at least one (shorter input is padded to one patch).

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from .configuration_fftp import FFTPConfig
+from .patch_mask_fftp import visible_first
 
 
 class FFTPPatchConv2d(nn.Conv2d):
@@ -89,9 +90,9 @@ class FFTPPositionEmbeddings(nn.Module):
 class FFTPEmbeddings(nn.Module):
     """Patch tokens with positions, joined by the class tokens, and the mask over all of them.
 
-    The AST backbone has a class and a distillation token in front. The Mamba backbone has one class token in the
-    middle of the real tokens (Erol et al. 2024, section 3.2), and real tokens come before padding, so that a scan in
-    either direction meets them as it would without padding.
+    The AST backbone has its class tokens in front, as a rule a class and a distillation token. The Mamba backbone has
+    one class token in the middle of the real tokens (Erol et al. 2024, section 3.2), and real tokens come before
+    padding, so that a scan in either direction meets them as it would without padding.
     """
 
     def __init__(self, config: FFTPConfig):
@@ -100,23 +101,24 @@ class FFTPEmbeddings(nn.Module):
         self.is_sequential = config.backbone == "mamba"
         self.patch_embeddings = FFTPPatchEmbeddings(config)
         self.position_embeddings = FFTPPositionEmbeddings(config)
-        self.num_class_tokens = 0
-        if config.pooling == "cls":
-            self.num_class_tokens = 1 if self.is_sequential else 2
-            # The positions of class tokens are constants, so they are part of the tokens.
-            self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
-            if not self.is_sequential:
-                self.distillation_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.num_class_tokens = config.count_class_tokens()
+        # The positions of class tokens are constants, so they are part of the tokens.
+        for name in ("cls_token", "distillation_token")[: self.num_class_tokens]:
+            self.register_parameter(name, nn.Parameter(torch.zeros(1, 1, config.hidden_size)))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
-        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        bool_masked_pos: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """Embed a batch of spectrograms.
 
         Args:
             input_values: (batch, frames, mel bins).
             attention_mask: (batch, frames), 1 at real frames, padding on the right.
+            bool_masked_pos: (batch, patches), true at patches that become no tokens.
 
         Returns:
             Tokens (batch, class tokens + patches, hidden); the mask over them, (batch, class tokens + patches), true
@@ -141,6 +143,8 @@ class FFTPEmbeddings(nn.Module):
             is_valid = torch.arange(time_patches, device=patches.device) < valid_patches
             token_mask = is_valid.repeat(1, frequency_patches)
         tokens = patches + self.position_embeddings(time_patches, valid_patches)
+        if bool_masked_pos is not None:
+            tokens, token_mask = self._leave_out(tokens, token_mask, bool_masked_pos)
         join = self._insert_class_token if self.is_sequential else self._prepend_class_tokens
         tokens, token_mask, class_places = join(tokens, token_mask)
         return self.dropout(tokens), token_mask, class_places
@@ -172,17 +176,39 @@ class FFTPEmbeddings(nn.Module):
         middle = len(rows) * valid_patches // 2
         return places + self.num_class_tokens * (places >= middle)
 
+    def take_patches(self, tokens: torch.Tensor, num_patches: torch.Tensor) -> torch.Tensor:
+        """Patch tokens without class tokens, (batch, most patches, hidden), of which each clip has `num_patches`."""
+        steps = torch.arange(tokens.shape[1] - self.num_class_tokens, device=tokens.device)
+        if not self.is_sequential:
+            return tokens[:, self.num_class_tokens :]
+        places = steps + self.num_class_tokens * (steps >= num_patches.to(tokens.device) // 2)
+        return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[-1]))
+
+    def _leave_out(
+        self, tokens: torch.Tensor, token_mask: torch.Tensor | None, bool_masked_pos: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens that pretraining shows, and which of them are real."""
+        if bool_masked_pos.shape != tokens.shape[:2]:
+            raise ValueError(
+                f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}; expected {tuple(tokens.shape[:2])}, "
+                "(batch, patches)"
+            )
+        is_real = torch.ones_like(bool_masked_pos) if token_mask is None else token_mask
+        places, is_visible = visible_first(bool_masked_pos, is_real)
+        return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[-1])), is_visible
+
     def _prepend_class_tokens(
         self, patches: torch.Tensor, mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """Class and distillation token in front of the patches (batch, patches, hidden)."""
-        if self.config.pooling == "mean":
+        """Class tokens in front of the patches (batch, patches, hidden)."""
+        count = self.num_class_tokens
+        if not count:
             return patches, mask, patches.new_empty(1, 0, dtype=torch.long)
-        class_tokens = torch.cat((self.cls_token, self.distillation_token), dim=1)
+        class_tokens = self.cls_token if count == 1 else torch.cat((self.cls_token, self.distillation_token), dim=1)
         tokens = torch.cat((class_tokens.expand(patches.shape[0], -1, -1), patches), dim=1)
         # Not by `pad`: where lengths are dynamic and tokens merge, torch 2.13 compiles that to C++ that is not valid.
-        mask = None if mask is None else torch.cat((mask.new_ones(mask.shape[0], 2), mask), dim=1)
-        return tokens, mask, torch.arange(2, device=patches.device)[None]
+        mask = None if mask is None else torch.cat((mask.new_ones(mask.shape[0], count), mask), dim=1)
+        return tokens, mask, torch.arange(count, device=patches.device)[None]
 
     def _insert_class_token(
         self, patches: torch.Tensor, mask: torch.Tensor | None
@@ -196,7 +222,7 @@ class FFTPEmbeddings(nn.Module):
             patches = torch.zeros_like(patches).scatter(1, places[..., None].expand_as(patches), patches)
         else:
             num_valid = torch.tensor([[num_patches]], device=patches.device)
-        if self.config.pooling == "mean":
+        if not self.num_class_tokens:
             mask = None if mask is None else torch.arange(num_patches, device=patches.device) < num_valid
             return patches, mask, patches.new_empty(1, 0, dtype=torch.long)
         middle = num_valid // 2

@@ -40,7 +40,7 @@ class FFTPPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The loss is a mean over clips; Trainer averages it over accumulated batches.
     accepts_loss_kwargs = False
-    _no_split_modules = ["FFTPEmbeddings", "FFTPTransformerLayer", "FFTPMambaLayer"]  # noqa: RUF012
+    _no_split_modules = ["FFTPEmbeddings", "FFTPTransformerLayer", "FFTPMambaLayer", "FFTPDecoder"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -50,6 +50,8 @@ class FFTPPreTrainedModel(PreTrainedModel):
         "hidden_states": [FFTPTransformerLayer, FFTPMambaLayer],
         "attentions": FFTPAttention,
     }
+    # Pretraining's decoder has no place in other models.
+    _keys_to_ignore_on_load_unexpected = [r"^decoder\."]  # noqa: RUF012
     _feature_extractor = None
 
     @property
@@ -105,7 +107,8 @@ class FFTPPreTrainedModel(PreTrainedModel):
         self.config.custom_pipelines = {}
         # What a checkpoint of another head could be opened by is not what this one can.
         auto_map = dict(getattr(self.config, "auto_map", None) or {})
-        auto_map.pop("AutoModelForAudioClassification", None)
+        for name in ("AutoModelForAudioClassification", "AutoModelForPreTraining"):
+            auto_map.pop(name, None)
         # A frame classifier's clip-level state was never trained.
         if not isinstance(self, FFTPForAudioFrameClassification):
             classes["AutoModelForAudioClassification"] = FFTPForAudioClassification
@@ -152,6 +155,7 @@ class FFTPModel(FFTPPreTrainedModel):
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         pooled_only: bool = False,
+        bool_masked_pos: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encode a batch of spectrograms.
@@ -164,6 +168,8 @@ class FFTPModel(FFTPPreTrainedModel):
                 Padding never changes the result.
             pooled_only: Whether nothing but `pooler_output` is wanted. `last_hidden_state` may then hold the class
                 tokens alone, which saves most of the last layer.
+            bool_masked_pos: (batch, patches), true at patches that are left out, as in pretraining; the states of the
+                others follow in their order. Not with merging of tokens.
             **kwargs: `output_hidden_states`, `output_attentions` and options of the attention implementation.
 
         Returns:
@@ -174,7 +180,7 @@ class FFTPModel(FFTPPreTrainedModel):
         """
         if input_values.ndim == 2:
             input_values, attention_mask = self._extract_features(input_values, attention_mask)
-        hidden_states, token_mask, class_places = self.embeddings(input_values, attention_mask)
+        hidden_states, token_mask, class_places = self.embeddings(input_values, attention_mask, bool_masked_pos)
         num_tokens, num_class_tokens = hidden_states.shape[1], self.embeddings.num_class_tokens
         num_rows, merge_layers = self.config.patch_grid[0], self.config.token_merge_layers or ()
         merged_mask, layer_mask = token_mask, self._layer_mask(hidden_states, token_mask)
@@ -221,14 +227,20 @@ class FFTPModel(FFTPPreTrainedModel):
         self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None, class_places: torch.Tensor
     ) -> torch.Tensor:
         """(batch, tokens, hidden) to (batch, hidden): the mean of the class tokens, or of the real patch tokens."""
+        if self.embeddings.num_class_tokens:
+            class_places = class_places.to(hidden_states.device).expand(hidden_states.shape[0], -1)
         if self.config.pooling == "cls":
-            index = class_places[..., None].expand(hidden_states.shape[0], -1, hidden_states.shape[-1])
-            index = index.to(hidden_states.device)
+            index = class_places[..., None].expand(-1, -1, hidden_states.shape[-1])
             return hidden_states.gather(1, index).mean(dim=1)
-        if token_mask is None:
+        if token_mask is None and not self.embeddings.num_class_tokens:
             return hidden_states.mean(dim=1)
         # Sums of ten minutes are beyond float16.
-        weights = token_mask[..., None].to(hidden_states.device, torch.float32)
+        weights = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.float32)
+        if token_mask is not None:
+            weights = weights * token_mask.to(hidden_states.device)
+        if self.embeddings.num_class_tokens:
+            weights = weights.scatter(1, class_places, 0.0)
+        weights = weights[..., None]
         return ((hidden_states * weights).sum(dim=1) / weights.sum(dim=1)).to(hidden_states.dtype)
 
 

@@ -17,6 +17,7 @@ from modeling_fftp import (
     FFTPConfig,
     FFTPForAudioClassification,
     FFTPForAudioFrameClassification,
+    FFTPForPreTraining,
     FFTPModel,
 )
 
@@ -45,6 +46,8 @@ class FFTPModelTester:
         # Of attention masks, and of hidden states.
         self.seq_length = config.max_length
         self.encoder_seq_length = self.key_length = config.num_patches + (2 if config.backbone == "ast" else 1)
+        # Of patches that are left out.
+        self.num_masks, self.mask_length = 0, config.num_patches
         self.is_training = True
 
     def get_config(self) -> FFTPConfig:
@@ -58,7 +61,12 @@ class FFTPModelTester:
 class CommonTests(ModelTesterMixin):
     """The model suite, for one backbone and all heads."""
 
-    all_model_classes = (FFTPModel, FFTPForAudioClassification, FFTPForAudioFrameClassification)
+    all_model_classes = (
+        FFTPModel,
+        FFTPForAudioClassification,
+        FFTPForAudioFrameClassification,
+        FFTPForPreTraining,
+    )
     # The input is no text: there are no token embeddings to resize.
     test_resize_embeddings = False
     fields: dict = {}  # noqa: RUF012
@@ -73,6 +81,10 @@ class CommonTests(ModelTesterMixin):
         if return_labels and model_class is FFTPForAudioFrameClassification:
             steps = self.model_tester.get_config().patch_grid[1]
             inputs["labels"] = torch.zeros(self.model_tester.batch_size, steps, dtype=torch.long)
+        if model_class is FFTPForPreTraining:
+            # The suites compare runs, and expect as many tokens as there are patches: none is hidden.
+            patches = self.model_tester.get_config().num_patches
+            inputs["bool_masked_pos"] = torch.zeros(len(inputs["input_values"]), patches, dtype=torch.bool)
         return inputs
 
     def test_model_get_set_embeddings(self):
