@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +22,6 @@ app = typer.Typer(
 TrainedFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a trained model.")]
 # Optional packages, and the extra that installs each.
 EXTRAS = {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "gradio": "space"}
-CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin")
 
 
 @contextmanager
@@ -41,6 +39,9 @@ def describe(error: Exception) -> str:
     """An error in words."""
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return f"this needs {error.name}: pip install 'fftp[{EXTRAS[error.name]}]'"
+    if type(error).__name__.startswith("StrictDataclass") and error.__cause__ is not None:
+        # What a config says of its own fields, without the name of its validator.
+        return str(error.__cause__)
     if isinstance(error, (OSError, ValueError, ImportError)):
         return str(error)
     return f"{type(error).__name__}: {error} (FFTP_TRACEBACK=1 shows where)"
@@ -72,12 +73,31 @@ def train(context: typer.Context) -> None:
     RECIPE is the name of one that this package brings, or a JSON file. `fftp train --help` lists all options.
     """
     from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import StrictDataclassError
 
     from modeling_fftp.training.run import run
 
     # What else goes wrong in hours of training, its traceback explains.
-    with errors_in_one_line((ValueError, OSError, DatasetsError)):
+    with errors_in_one_line((ValueError, OSError, DatasetsError, StrictDataclassError)):
         run(context.args)
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def pretrain(context: typer.Context) -> None:
+    """Learn from sound without labels: fftp pretrain DATA --output_dir FOLDER.
+
+    DATA is any folder of sound. `fftp train --model_name_or_path FOLDER` starts from the result.
+    """
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import StrictDataclassError
+
+    from modeling_fftp.training.pretrain import pretrain as run_pretraining
+
+    with errors_in_one_line((ValueError, OSError, DatasetsError, StrictDataclassError)):
+        run_pretraining(context.args)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -184,51 +204,82 @@ def push(
             print(push_folder(folder, repo_id, private=private, revision=revision, overwrite=overwrite))
 
 
-class Kind(StrEnum):
-    """Checkpoints that can be converted."""
-
-    AST = "ast"
-    AUM = "aum"
-
-
 @app.command()
 def convert(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="AST: folder or Hub id. AuM: checkpoint file (.pth).")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folder or Hub id of an AST, ViT, DeiT, DINOv2 or FFTP model; or a checkpoint file of SSAST or AuM.",
+        ),
     ],
     output_folder: Annotated[Path, typer.Argument(metavar="OUTPUT_FOLDER", help="Folder to create.")],
-    kind: Annotated[Kind | None, typer.Option("--kind", help="Default: aum for a file, else ast.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="ast, vit, deit, dinov2, fftp, ssast or aum; default: found out.")
+    ] = None,
+    patch_size: Annotated[
+        tuple[int, int] | None, typer.Option("--patch_size", help="Mel bins and frames; default: as the source.")
+    ] = None,
+    frequency_stride: Annotated[
+        int | None,
+        typer.Option(
+            "--frequency_stride", help="Mel bins between patches; default: the source's, or the size of new patches."
+        ),
+    ] = None,
+    time_stride: Annotated[
+        int | None,
+        typer.Option(
+            "--time_stride", help="Frames between patches; default: the source's, or the size of new patches."
+        ),
+    ] = None,
+    patch_init: Annotated[
+        str | None,
+        typer.Option("--patch_init", help="For another --patch_size: random, resize, pi_resize or least_squares."),
+    ] = None,
+    sound: Annotated[
+        Path | None, typer.Option("--sound", help="Folder of sound that least_squares fits the patch embedding to.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Draws a random patch embedding.")] = 0,
+    max_length: Annotated[
+        int | None, typer.Option("--max_length", help="Vision models: frames that positions cover; default: 1000.")
+    ] = None,
     strides: Annotated[
         tuple[int, int] | None,
-        typer.Option("--strides", help="AuM: mel bins and frames between patches; default: the patch size."),
+        typer.Option("--strides", help="SSAST, AuM: mel bins and frames between its patches; default: their size."),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="AuM: CSV with the columns index and display_name.")
+        Path | None, typer.Option("--labels", help="SSAST, AuM: CSV with the columns index and display_name.")
     ] = None,
     problem_type: Annotated[
-        str | None, typer.Option("--problem_type", help="AuM: default: multi_label_classification.")
+        str | None, typer.Option("--problem_type", help="SSAST, AuM: default: multi_label_classification.")
     ] = None,
+    pooling: Annotated[str | None, typer.Option("--pooling", help="SSAST: mean (default) or cls.")] = None,
     mean: Annotated[
-        float | None, typer.Option("--mean", help="AuM: of the training audio; default: AudioSet.")
+        float | None, typer.Option("--mean", help="SSAST, AuM: of the training audio; default: AudioSet.")
     ] = None,
-    std: Annotated[float | None, typer.Option("--std", help="AuM: of the training audio; default: AudioSet.")] = None,
+    std: Annotated[
+        float | None, typer.Option("--std", help="SSAST, AuM: of the training audio; default: AudioSet.")
+    ] = None,
 ) -> None:
-    """Turn a published checkpoint with square patches into an FFTP model that computes the same."""
-    is_file = Path(source).is_file() or source.endswith(CHECKPOINT_SUFFIXES)
-    kind = kind or (Kind.AUM if is_file else Kind.AST)
-    options = {"strides": strides, "labels": labels, "problem_type": problem_type, "mean": mean, "std": std}
-    options = {name: value for name, value in options.items() if value is not None}
+    """Turn weights from elsewhere into an FFTP model that computes the same, or into one with other patches."""
+    options = {
+        "max_length": max_length, "strides": strides, "labels": labels, "problem_type": problem_type,
+        "pooling": pooling, "mean": mean, "std": std,
+    }  # fmt: skip
+    geometry = {
+        "patch_size": patch_size, "frequency_stride": frequency_stride, "time_stride": time_stride,
+        "patch_init": patch_init,
+    }  # fmt: skip
+    options, geometry = ({name: x for name, x in given.items() if x is not None} for given in (options, geometry))
     with errors_in_one_line():
-        if kind == Kind.AUM:
-            from modeling_fftp.convert.from_aum import convert as convert_aum
+        from modeling_fftp.convert.convert import convert as convert_source
 
-            convert_aum(source, output_folder, **options)
-            return
-        if options:
-            raise ValueError(f"--{next(iter(options))} is for AuM checkpoints; an AST checkpoint says it by itself")
-        from modeling_fftp.convert.from_ast import convert as convert_ast
+        clips = None
+        if sound is not None:
+            from modeling_fftp.training.unlabelled import read_sound
 
-        convert_ast(source, output_folder)
+            clips = read_sound(sound)
+        convert_source(source, output_folder, kind, geometry, clips, seed, **options)
 
 
 @app.command()

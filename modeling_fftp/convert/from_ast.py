@@ -1,17 +1,15 @@
-"""Turn a transformers AST checkpoint into an FFTP model with square patches that computes the same.
-
-fftp convert MIT/ast-finetuned-audioset-10-10-0.4593 OUTPUT_FOLDER
-"""
+"""Turn a transformers AST checkpoint into an FFTP model with square patches that computes the same."""
 
 from pathlib import Path
 
 import torch
-from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
+from transformers import ASTFeatureExtractor, ASTForAudioClassification
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 
-from .save_folder import save_folder
+from .converted import Converted
+from .pretrained import load_pretrained
 
 SHARED_FIELDS = (
     "num_mel_bins", "max_length", "patch_size", "frequency_stride", "time_stride", "hidden_size", "num_hidden_layers",
@@ -61,21 +59,17 @@ def convert_feature_extractor(source: ASTFeatureExtractor) -> FFTPFeatureExtract
     )
 
 
-def convert(source: str, output_folder: str | Path) -> None:
-    """Convert a checkpoint (folder or Hub id) into a folder, which appears only when it is complete.
+def load_ast(source: str | Path) -> Converted:
+    """An AST checkpoint.
+
+    Args:
+        source: Folder or Hub id.
 
     Raises:
-        FileExistsError: `output_folder` exists and is not empty.
-        ValueError: The source is no AST.
+        ValueError: Weights that are missing or damaged.
     """
-    config, _ = ASTConfig.get_config_dict(source)
-    if config.get("model_type") != ASTConfig.model_type:
-        raise ValueError(
-            f"{source} holds a model of type {config.get('model_type')!r}; expected {ASTConfig.model_type!r}"
-        )
-    with save_folder(output_folder) as folder:
-        model = convert_model(ASTForAudioClassification.from_pretrained(source))
-        extractor = convert_feature_extractor(ASTFeatureExtractor.from_pretrained(source))
-        model.config.sampling_rate = extractor.sampling_rate
-        model.save_pretrained(folder)
-        extractor.save_pretrained(folder)
+    classifier, _ = load_pretrained(ASTForAudioClassification, source)
+    model = convert_model(classifier)
+    extractor = convert_feature_extractor(ASTFeatureExtractor.from_pretrained(source))
+    model.config.sampling_rate = extractor.sampling_rate
+    return Converted(model, extractor)

@@ -1,43 +1,39 @@
 """Turn a published Audio Mamba (AuM) checkpoint into an FFTP model that computes the same.
 
-fftp convert CHECKPOINT.pth OUTPUT_FOLDER
-
 Reads the parameter names of github.com/kaistmm/Audio-Mamba-AuM.
 """
 
-import csv
 import re
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 
-from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 
-from .save_folder import save_folder
+from .audioset import MEAN, NUM_MEL_BINS, STD, build_feature_extractor, describe_head
+from .checkpoint import count_layers, find_strides, read_checkpoint
+from .converted import Converted, fill
 
-NUM_MEL_BINS = 128
 # `norm_epsilon` of the authors' models, which the checkpoint does not hold.
 NORM_EPSILON = 1e-5
-AUDIOSET_MEAN, AUDIOSET_STD = -4.2677393, 4.5689974
+NEEDED = (
+    "cls_token", "pos_embed.pos_embed", "patch_embed.proj.weight", "head.weight", "layers.0.mixer.A_log",
+    "layers.0.mixer.conv1d.weight", "layers.0.mixer.dt_proj.weight",
+)  # fmt: skip
 
 # Parameters of a mixer that belong to a state space, and whether to that of the reverse direction ("_b").
 STATE_SPACE = re.compile(r"mixer\.(conv1d|x_proj|dt_proj|A_log|A|D)(_b_log|_b)?(?=\.|$)")
 
 
-def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
-    """Weights by name, without the prefix of data-parallel training."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint = checkpoint.get("model", checkpoint)
-    except (UnpicklingError, KeyError, EOFError, RuntimeError, AttributeError) as error:
-        raise ValueError(f"{path} is no checkpoint with weights by name") from error
-    weights = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
-    missing = {"cls_token", "pos_embed.pos_embed", "patch_embed.proj.weight", "head.weight"} - set(weights)
+def refuse_other(weights: dict[str, torch.Tensor]) -> None:
+    """Stop on what is no AuM checkpoint.
+
+    Raises:
+        ValueError: Names what is missing.
+    """
+    missing = [name for name in NEEDED if name not in weights]
     if missing:
-        raise ValueError(f"{path} is no AuM checkpoint with one class token: it lacks {sorted(missing)}")
-    return weights
+        raise ValueError(f"no AuM checkpoint with one class token: it lacks {missing}")
 
 
 def find_variant(weights: dict[str, torch.Tensor]) -> str:
@@ -50,25 +46,20 @@ def find_variant(weights: dict[str, torch.Tensor]) -> str:
 def build_config(weights: dict[str, torch.Tensor], strides: tuple[int, int] | None, **fields) -> FFTPConfig:
     """The configuration that the shapes of the weights imply; strides are those of the patches unless given."""
     patch_size = tuple(weights["patch_embed.proj.weight"].shape[-2:])
-    frequency_stride, time_stride = strides or patch_size
     hidden_size = weights["cls_token"].shape[-1]
     inner_size, state_size = weights["layers.0.mixer.A_log"].shape
-    rows = (NUM_MEL_BINS - patch_size[0]) // frequency_stride + 1
     num_patches = weights["pos_embed.pos_embed"].shape[1] - 1
-    if num_patches % rows:
-        raise ValueError(
-            f"{num_patches} positions do not form {rows} rows of patches; pass the strides of the model (--strides)"
-        )
+    strides, max_length = find_strides(num_patches, patch_size, strides, NUM_MEL_BINS)
     return FFTPConfig(
         backbone="mamba",
         mamba_variant=find_variant(weights),
         num_mel_bins=NUM_MEL_BINS,
-        max_length=(num_patches // rows - 1) * time_stride + patch_size[1],
+        max_length=max_length,
         patch_size=patch_size,
-        frequency_stride=frequency_stride,
-        time_stride=time_stride,
+        frequency_stride=strides[0],
+        time_stride=strides[1],
         hidden_size=hidden_size,
-        num_hidden_layers=1 + max(int(name.split(".")[1]) for name in weights if name.startswith("layers.")),
+        num_hidden_layers=count_layers(weights, "layers."),
         state_size=state_size,
         expand=inner_size // hidden_size,
         conv_kernel=weights["layers.0.mixer.conv1d.weight"].shape[-1],
@@ -106,8 +97,9 @@ def convert_model(
     """The FFTP model whose logits equal those of an AuM model with these weights.
 
     Raises:
-        RuntimeError: Parameters that have no place here, such as those of rotary positions.
+        ValueError: Parameters that are missing, or have no place here, such as those of rotary positions.
     """
+    refuse_other(weights)
     num_labels = weights["head.weight"].shape[0]
     config = build_config(weights, strides, **({"num_labels": num_labels} | fields))
     weights = dict(weights)
@@ -117,45 +109,22 @@ def convert_model(
     converted = {convert_name(name, config.mamba_variant): tensor for name, tensor in weights.items()}
     converted["fftp.embeddings.position_embeddings.weight"] = positions[1:]
     model = FFTPForAudioClassification(config)
-    model.load_state_dict(converted)
+    fill(model, converted, "AuM")
     return model.eval()
 
 
-def build_feature_extractor(max_length: int, mean: float, std: float) -> FFTPFeatureExtractor:
-    """What AuM's data loader does: zeros are padded before normalisation, and nothing is masked."""
-    return FFTPFeatureExtractor(
-        num_mel_bins=NUM_MEL_BINS,
-        max_length=max_length,
-        mean=mean,
-        std=std,
-        padding="max_length",
-        truncation=True,
-        padding_value=-mean / (2 * std),
-        return_attention_mask=False,
-    )
-
-
-def read_labels(path: Path) -> dict[str, dict]:
-    """`id2label` and `label2id` from a CSV with the columns index and display_name, as AudioSet has it."""
-    with path.open(newline="", encoding="utf-8") as file:
-        names = {int(row["index"]): row["display_name"] for row in csv.DictReader(file)}
-    return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
-
-
-def convert(
+def load_aum(
     checkpoint: str | Path,
-    output_folder: str | Path,
     strides: tuple[int, int] | None = None,
     labels: Path | None = None,
     problem_type: str = "multi_label_classification",
-    mean: float = AUDIOSET_MEAN,
-    std: float = AUDIOSET_STD,
-) -> None:
-    """Convert a checkpoint into a folder, which appears only when it is complete.
+    mean: float = MEAN,
+    std: float = STD,
+) -> Converted:
+    """An AuM checkpoint.
 
     Args:
         checkpoint: File of the authors' training.
-        output_folder: Folder to create.
         strides: Mel bins and frames between patches; default: the patch size.
         labels: CSV with the columns index and display_name.
         problem_type: The default is that of AudioSet.
@@ -163,11 +132,10 @@ def convert(
         std: Of the training audio.
 
     Raises:
-        FileExistsError: `output_folder` exists and is not empty.
         ValueError: The file is no AuM checkpoint, or its positions do not fit the strides.
     """
-    fields = {"problem_type": problem_type} | (read_labels(labels) if labels else {})
-    with save_folder(output_folder) as folder:
-        model = convert_model(read_checkpoint(checkpoint), strides, **fields)
-        model.save_pretrained(folder)
-        build_feature_extractor(model.config.max_length, mean, std).save_pretrained(folder)
+    weights = read_checkpoint(checkpoint)
+    refuse_other(weights)
+    fields = describe_head(problem_type, labels, weights["head.weight"].shape[0])
+    model = convert_model(weights, strides, **fields)
+    return Converted(model, build_feature_extractor(model.config.max_length, mean, std))

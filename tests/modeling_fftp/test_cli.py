@@ -117,7 +117,7 @@ def test_errors_are_one_line(fftp, trained, tmp_path):
         (("export", tmp_path / "nowhere"), "fftp: .*nowhere is not a folder"),
         (("export", trained, "--output", tmp_path / "none" / "model.onnx"), "fftp: .*none is not a folder"),
         (("export", trained, "--token_merge_layers", 99), "fftp: .*99.* layers"),
-        (("convert", trained, tmp_path / "out", "--mean", 1.0), "fftp: --mean is for AuM checkpoints"),
+        (("convert", trained, tmp_path / "out", "--mean", 1.0), "fftp: --mean is not for a source of the kind 'fftp'"),
         (("convert", tmp_path / "text.pth", tmp_path / "out"), r"fftp: .*text\.pth is no checkpoint"),
         (("convert", "missing.pth", tmp_path / "out"), r"fftp: .*No such file.*missing\.pth"),
     )

@@ -11,7 +11,7 @@ from transformers import (
     AutoModelForAudioClassification,
 )
 
-from modeling_fftp.convert.from_ast import convert
+from modeling_fftp.convert.convert import convert
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from torch.nn import functional
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from modeling_fftp.cli import app
-from modeling_fftp.convert.from_aum import convert_model, read_checkpoint
+from modeling_fftp.convert.from_aum import convert_model
+from modeling_fftp.convert.sources import find_kind
 from modeling_fftp.scan_fftp import selective_scan_ref
 
 HIDDEN, INNER, STATE, RANK, LAYERS, LABELS = 32, 64, 16, 2, 3, 5
@@ -126,9 +127,13 @@ def test_command_line(tmp_path):
 
 def test_what_is_no_aum_checkpoint_is_refused(tmp_path):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"it lacks .*cls_token"):
-        read_checkpoint(tmp_path / "other.pth")
-    with pytest.raises(RuntimeError, match="rope"):
-        convert_model(make_checkpoint("fo-bi") | {"rope.freqs_cos": torch.zeros(3)})
+    with pytest.raises(ValueError, match=r"other.pth holds weights such as \['weight'\].*SSAST or AuM"):
+        find_kind(tmp_path / "other.pth")
+    weights = make_checkpoint("fo-bi")
+    with pytest.raises(ValueError, match=r"no AuM checkpoint.*rope"):
+        convert_model(weights | {"rope.freqs_cos": torch.zeros(3)})
+    del weights["cls_token"]
+    with pytest.raises(ValueError, match=r"it lacks \['cls_token'\]"):
+        convert_model(weights)
     with pytest.raises(ValueError, match=r"80 positions do not form 9 rows.*--strides"):
         convert_model(make_checkpoint("fo-bi"), strides=(14, 16))

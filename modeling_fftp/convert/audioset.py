@@ -1,0 +1,56 @@
+"""What checkpoints that were trained on AudioSet have in common: features, padding, and a table of labels."""
+
+import csv
+from pathlib import Path
+
+from feature_extraction import FFTPFeatureExtractor
+from modeling_fftp.loss_fftp import PROBLEM_TYPES
+
+NUM_MEL_BINS = 128
+MEAN, STD = -4.2677393, 4.5689974
+
+
+def build_feature_extractor(max_length: int, mean: float, std: float) -> FFTPFeatureExtractor:
+    """What the data loaders of AST and its kin do: zeros are padded before normalisation, and nothing is masked.
+
+    Raises:
+        ValueError: A deviation that is not positive.
+    """
+    if std <= 0:
+        raise ValueError(f"--std {std} must be positive")
+    return FFTPFeatureExtractor(
+        num_mel_bins=NUM_MEL_BINS,
+        max_length=max_length,
+        mean=mean,
+        std=std,
+        padding="max_length",
+        truncation=True,
+        padding_value=-mean / (2 * std),
+        return_attention_mask=False,
+    )
+
+
+def describe_head(problem_type: str, labels: Path | None, num_labels: int) -> dict:
+    """Fields of the config that say what a head answers.
+
+    Args:
+        problem_type: As in the config.
+        labels: CSV with the columns index and display_name, like AudioSet's; None names no label.
+        num_labels: Of the head.
+
+    Raises:
+        ValueError: An unknown problem type, or a table that does not name every label.
+    """
+    if problem_type not in PROBLEM_TYPES:
+        raise ValueError(f"--problem_type {problem_type} is unknown; expected one of {', '.join(PROBLEM_TYPES)}")
+    fields = {"problem_type": problem_type, "num_labels": num_labels}
+    if labels is None:
+        return fields
+    with Path(labels).open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if not {"index", "display_name"} <= {*(rows.fieldnames or ())}:
+            raise ValueError(f"{labels} has the columns {rows.fieldnames}; expected index and display_name")
+        names = {int(row["index"]): row["display_name"] for row in rows}
+    if sorted(names) != [*range(num_labels)]:
+        raise ValueError(f"{labels} names {len(names)} labels; the head has {num_labels}, counted from 0")
+    return {"problem_type": problem_type, "id2label": names, "label2id": {name: i for i, name in names.items()}}

@@ -1,0 +1,103 @@
+"""The command `fftp convert`: weights from elsewhere as a folder, in their own patch geometry or in another."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from feature_extraction import FFTPFeatureExtractor
+
+from .converted import Converted
+from .patch_geometry import change_geometry, change_patches
+from .save_folder import save_folder
+from .sources import load
+
+
+def adapt(
+    converted: Converted,
+    patch_size: tuple[int, int] | None = None,
+    frequency_stride: int | None = None,
+    time_stride: int | None = None,
+    patch_init: str | None = None,
+    spectrograms: Iterable[torch.Tensor] | None = None,
+    generator: torch.Generator | None = None,
+) -> Converted:
+    """A converted model with other patches, if others are asked for.
+
+    Its extractor then masks padding and pads to the longest clip, as models of this package do: the answers of the
+    source are lost anyway.
+
+    Args:
+        converted: The model as it is.
+        patch_size: As for `change_geometry`.
+        frequency_stride: As for `change_geometry`.
+        time_stride: As for `change_geometry`.
+        patch_init: As for `change_patches`.
+        spectrograms: As for `change_patches`.
+        generator: As for `change_patches`.
+
+    Raises:
+        ValueError: As these two.
+    """
+    model, extractor = converted.model, converted.extractor
+    config = change_geometry(model.config, patch_size, frequency_stride, time_stride)
+    if config.to_dict() == model.config.to_dict():
+        if patch_init is not None:
+            raise ValueError(f"patch_init={patch_init!r} is for other patches; the source has these already")
+        return converted
+    model = change_patches(model, config, patch_init, spectrograms, generator)
+    mask_padding(extractor)
+    has_new_patches = config.patch_size != converted.model.config.patch_size
+    return Converted(model, extractor, converted.knows_sound, has_new_patches)
+
+
+def mask_padding(extractor: FFTPFeatureExtractor) -> None:
+    """Let an extractor pad to the longest clip and mask that, as those of this package do."""
+    extractor.padding, extractor.truncation, extractor.return_attention_mask = "longest", False, True
+    extractor.padding_value = 0.0
+
+
+def convert(
+    source: str | Path,
+    output_folder: str | Path,
+    kind: str | None = None,
+    geometry: dict[str, Any] | None = None,
+    sound: Iterable[torch.Tensor] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> None:
+    """Convert a source into a folder, which appears only when it is complete.
+
+    Args:
+        source: Folder, Hub id, or checkpoint file.
+        output_folder: Folder to create.
+        kind: As for `load`.
+        geometry: Arguments of `adapt`.
+        sound: Waveforms (samples,) at the extractor's rate for "least_squares".
+        seed: Draws a "random" patch embedding.
+        **options: Those of the kind's loader.
+
+    Raises:
+        FileExistsError: `output_folder` exists and is not empty.
+        ValueError: As `load` and `adapt`.
+    """
+    geometry = geometry or {}
+    if sound is not None and geometry.get("patch_init") != "least_squares":
+        raise ValueError("--sound is for --patch_init least_squares; nothing else looks at it")
+    with save_folder(output_folder) as folder:
+        converted = load(source, kind, **options)
+        spectrograms = None if sound is None else spectrograms_of(converted, sound)
+        generator = torch.Generator().manual_seed(seed)
+        converted = adapt(converted, **geometry, spectrograms=spectrograms, generator=generator)
+        converted.model.save_pretrained(folder)
+        converted.extractor.save_pretrained(folder)
+
+
+def spectrograms_of(converted: Converted, sound: Iterable[torch.Tensor]) -> Iterable[torch.Tensor]:
+    """Each waveform's normalised spectrogram, (frames, mel bins), without padding."""
+    for waveform in sound:
+        features = converted.extractor(
+            waveform, sampling_rate=converted.extractor.sampling_rate, padding="longest", return_tensors="pt"
+        )
+        yield features["input_values"][0]

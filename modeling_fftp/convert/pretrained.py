@@ -1,0 +1,48 @@
+"""Models of transformers as sources, loaded whole or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+from .converted import refuse_damaged
+
+
+def load_pretrained(
+    model_class: Any,
+    source: str | Path,
+    may_lack: tuple[str, ...] = (),
+    knows_all: bool = False,
+    **kwargs,
+) -> tuple[PreTrainedModel, list[str]]:
+    """A model of transformers, whose weights the source holds.
+
+    Args:
+        model_class: Class to load, or one of the Auto classes.
+        source: Folder or Hub id.
+        may_lack: Beginnings of names that may be missing, of another shape, or unknown.
+        knows_all: Whether the source must hold no other weights.
+        **kwargs: As for `from_pretrained`.
+
+    Returns:
+        The model in evaluation mode, and what of it the source lacks.
+
+    Raises:
+        ValueError: The weights cannot be read, are not those of the class, or not finite.
+    """
+    try:
+        model, found = model_class.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        )
+    except SafetensorError as error:
+        raise ValueError(f"{source} is damaged: its weights cannot be read ({error})") from error
+    lacking = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
+    names = [*lacking, *(found["unexpected_keys"] if knows_all else ())]
+    if wrong := [name for name in names if not name.startswith(may_lack)]:
+        raise ValueError(
+            f"{source} is no {model_class.__name__}: {len(wrong)} weights are missing, unknown or of another shape, "
+            f"such as {wrong[0]}"
+        )
+    refuse_damaged(model.state_dict(), str(source))
+    return model.eval(), lacking

@@ -1,0 +1,91 @@
+"""`fftp convert`: which kind a source is, what options it takes, and what arrives in the folder."""
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, ViTConfig, ViTModel
+
+from feature_extraction import FFTPFeatureExtractor
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification
+from modeling_fftp.cli import app
+from modeling_fftp.convert.convert import convert
+from modeling_fftp.convert.sources import find_kind, load
+
+SMALL = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
+
+
+@pytest.fixture
+def vit(tmp_path):
+    ViTModel(ViTConfig(**SMALL)).save_pretrained(tmp_path / "vit")
+    return tmp_path / "vit"
+
+
+def test_the_kind_is_recognised_and_can_be_said(vit, tmp_path):
+    assert find_kind(vit) == "vit"
+    assert load(vit, "vit").knows_sound is False
+    with pytest.raises(ValueError, match=r"vit is no ASTForAudioClassification: .* weights are missing"):
+        load(vit, "ast")
+    with pytest.raises(ValueError, match=r"--kind bert is unknown; expected one of ast, fftp"):
+        load(vit, "bert")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds an adapter, not a model"):
+        load(tmp_path / "adapter")
+    with pytest.raises(FileNotFoundError, match="neither a folder or a file here nor a Hub id"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"--labels is not for .*'vit'; that knows \['max_length'\]"):
+        load(vit, labels=tmp_path / "labels.csv")
+    with pytest.raises(FileNotFoundError, match=r"missing\.pth"):
+        load(tmp_path / "missing.pth")
+
+
+def test_other_patches_come_with_a_masking_extractor(vit, tmp_path):
+    arguments = ["convert", vit, tmp_path / "out", "--patch_size", 128, 10, "--time_stride", 5, "--max_length", 200]
+    app([*map(str, arguments)], standalone_mode=False)
+    model, extractor = (kind.from_pretrained(tmp_path / "out") for kind in (AutoModel, AutoFeatureExtractor))
+    config = model.config
+    assert (config.patch_size, config.frequency_stride, config.time_stride) == ((128, 10), 128, 5)
+    assert model.embeddings.position_embeddings.weight.shape == (39, 48)
+    features = extractor([torch.randn(16000), torch.randn(9000)], sampling_rate=16000, return_tensors="pt")
+    assert features["attention_mask"].sum(dim=1).tolist() == [98, 54]
+    assert model(**features).last_hidden_state.shape == (2, 1 + 18, 48)
+
+
+def test_an_own_model_gets_other_patches_and_keeps_its_head(tmp_path):
+    torch.manual_seed(0)
+    model = FFTPForAudioClassification(FFTPConfig(**SMALL, max_length=200, num_labels=3))
+    model.save_pretrained(tmp_path / "model")
+    FFTPFeatureExtractor(mean=-7.0).save_pretrained(tmp_path / "model")
+    convert(tmp_path / "model", tmp_path / "out", geometry={"time_stride": 10})
+    changed = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
+    assert changed.classifier.dense.weight.equal(model.classifier.dense.weight)
+    assert changed.config.time_stride == 10
+    assert AutoFeatureExtractor.from_pretrained(tmp_path / "out").mean == -7.0
+    with pytest.raises(ValueError, match="--sound is for --patch_init least_squares"):
+        convert(tmp_path / "model", tmp_path / "other", geometry={"time_stride": 10}, sound=[])
+    with pytest.raises(ValueError, match="patch_init='nearest' is unknown"):
+        convert(tmp_path / "model", tmp_path / "other", geometry={"time_stride": 10, "patch_init": "nearest"})
+    with pytest.raises(StrictDataclassClassValidationError, match="time_stride=0 must be at least 1"):
+        convert(tmp_path / "model", tmp_path / "other", geometry={"time_stride": 0})
+    with pytest.raises(ValueError, match="patch_init='resize' is for other patches"):
+        convert(tmp_path / "model", tmp_path / "other", geometry={"patch_init": "resize"})
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_frame_classifier_keeps_its_head(tmp_path):
+    torch.manual_seed(0)
+    model = FFTPForAudioFrameClassification(FFTPConfig(**SMALL, max_length=200, num_labels=3))
+    model.save_pretrained(tmp_path / "model")
+    FFTPFeatureExtractor().save_pretrained(tmp_path / "model")
+    convert(tmp_path / "model", tmp_path / "out", geometry={"time_stride": 10})
+    changed = FFTPForAudioFrameClassification.from_pretrained(tmp_path / "out")
+    assert changed.classifier.dense.weight.equal(model.classifier.dense.weight)
+    assert changed(torch.randn(1, 200, 128)).logits.shape == (1, 20, 3)
+
+
+def test_least_squares_are_fitted_to_a_folder_of_sound(vit, tmp_path, clip_folder):
+    arguments = ["convert", vit, tmp_path / "out", "--patch_size", 128, 10, "--patch_init", "least_squares"]
+    with pytest.raises(SystemExit, match="fits the patch embedding to sound; none was given"):
+        app([*map(str, arguments)], standalone_mode=False)
+    app([*map(str, arguments), "--sound", str(clip_folder)], standalone_mode=False)
+    assert AutoModel.from_pretrained(tmp_path / "out").config.patch_size == (128, 10)
