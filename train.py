@@ -9,7 +9,7 @@ Sound of any rate and channel count is decoded by soundfile and resampled by sox
 The whole run is one screen, `run` in modeling_fftp/training/run.py. Its steps, and the files beside it that hold them:
 
     parse_arguments   arguments.py      the recipe and the options, which win
-    load_clips        data.py           decode, split, report, and name what cannot be used; or `stream_clips`
+    load_data         run.py            decode, split and report, by `load_clips` or its kin; and who teaches
     build_model       model.py          a new model or a checkpoint, with its feature extractor
     build_collator    augmentation.py   what the recipe turns on
     build_trainer     run.py            transformers' Trainer, and what it lacks

@@ -36,7 +36,7 @@ def make_clips(folder: str, number: int = BATCH) -> Dataset:
 
 def build(folder: str) -> tuple:
     """Model, collator and training arguments of the recipe."""
-    shape, _, augmentation, training = parse_arguments([RECIPE, "--dataset_name", folder, "--output_dir", folder])
+    shape, _, augmentation, _, training = parse_arguments([RECIPE, "--dataset_name", folder, "--output_dir", folder])
     config = FFTPConfig(max_length=98, num_labels=LABELS, **shape.given)
     collator = build_collator(augmentation, FFTPFeatureExtractor(), config, None, 0.0)
     return FFTPForAudioClassification(config).train(), collator, training

@@ -161,6 +161,13 @@ class SpecMaskDataCollator(TrainerCallback):
             self._check_features(examples[0], is_training)
             features = [_real_frames(example) for example in examples]
             batch = self._change_features(self.feature_extractor.pad_batch(features), feature_seed)
+        if "teacher_logits" in examples[0]:
+            if is_training and self._changes_sound():
+                raise ValueError(
+                    "examples with 'teacher_logits' hold what a teacher said of the sound as it was, which speed, "
+                    "crop, mixup and noise change"
+                )
+            batch["teacher_logits"] = torch.from_numpy(np.stack([example["teacher_logits"] for example in examples]))
         if self.step_labels is not None and "labels" in examples[0]:
             mask = batch.get("attention_mask", batch["input_values"].new_ones(batch["input_values"].shape[:2]))
             steps = [example["labels"] for example in examples] if events is None else events
@@ -195,8 +202,6 @@ class SpecMaskDataCollator(TrainerCallback):
                 waveforms = transform.apply(waveforms, parameters)
                 events = transform.move(events, parameters, self.feature_extractor.sampling_rate)
         if self.mixup is not None:
-            if labels is None:
-                raise ValueError("mixup needs labels; the examples hold none")
             waveforms, labels = self.mixup(waveforms, labels, generator)
         if self.noise is not None:
             waveforms = self.noise(waveforms, generator)
@@ -210,13 +215,16 @@ class SpecMaskDataCollator(TrainerCallback):
         rest = torch.full_like(labels, 1 / self.num_labels if has_one_class else 1 / 2)
         return torch.lerp(labels, rest, self.label_smoothing)
 
+    def _changes_sound(self) -> bool:
+        return any(change is not None for change in (self.speed, self.crop, self.mixup, self.noise))
+
     def _check_features(self, example: dict[str, Any], is_training: bool) -> None:
         if "input_values" not in example:
             raise ValueError(
                 f"the examples hold {[*example]}; expected 'audio' or 'input_values'. Trainer drops 'audio' unless "
                 "its arguments have remove_unused_columns=False"
             )
-        if is_training and any(change is not None for change in (self.speed, self.crop, self.mixup, self.noise)):
+        if is_training and self._changes_sound():
             raise ValueError(
                 "speed, crop, mixup and noise work on sound; the examples hold 'input_values' but no 'audio'"
             )

@@ -107,9 +107,9 @@ class Mixup:
         return partner, weight.where(is_mixed, 1.0)
 
     def apply(
-        self, waveforms: list[torch.Tensor], labels: torch.Tensor, partner: torch.Tensor, weight: torch.Tensor
-    ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Mix waveforms (samples,) and distributions over labels (batch, labels)."""
+        self, waveforms: list[torch.Tensor], labels: torch.Tensor | None, partner: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """Mix waveforms (samples,) and distributions over labels (batch, labels), if there are any."""
         mixed = []
         for wave, other, own in zip(waveforms, partner.tolist(), weight.tolist(), strict=True):
             if own < 1.0:
@@ -117,12 +117,14 @@ class Mixup:
                 wave = own * (wave - wave.mean())
                 wave[: len(second)] += (1.0 - own) * (second - second.mean())
             mixed.append(wave)
+        if labels is None:
+            return mixed, None
         weight = weight[:, None]
         return mixed, weight * labels + (1.0 - weight) * labels[partner]
 
     def __call__(
-        self, waveforms: list[torch.Tensor], labels: torch.Tensor, generator: torch.Generator | None = None
-    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        self, waveforms: list[torch.Tensor], labels: torch.Tensor | None, generator: torch.Generator | None = None
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
         """Draw and apply."""
         return self.apply(waveforms, labels, *self.draw(len(waveforms), generator))
 

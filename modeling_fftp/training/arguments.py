@@ -6,7 +6,7 @@ from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
@@ -24,7 +24,20 @@ TASK_METRIC = "score"
 class ModelArguments:
     """What to train. What is None here is as in `FFTPConfig`, or as in the checkpoint."""
 
-    model_name_or_path: str | None = field(default=None, metadata={"help": "FFTP checkpoint to fine-tune."})
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "Checkpoint to start from: folder or Hub id of an FFTP, AST, ViT, DeiT or DINOv2 model, or file "
+            "of SSAST or AuM. Other patches than its own are possible."
+        },
+    )
+    patch_init: str | None = field(
+        default=None,
+        metadata={
+            "help": "Patch embedding where a checkpoint gets patches of another size: random, resize, pi_resize or "
+            "least_squares (fitted to the training clips); default: what docs/start.md recommends."
+        },
+    )
     backbone: str | None = field(default=None, metadata={"help": "ast (default) or mamba."})
     mamba_variant: str | None = field(default=None, metadata={"help": "fo-fo, fo-bi (default) or bi-bi."})
     hidden_size: int | None = field(default=None, metadata={"help": "Width; default: 768."})
@@ -37,7 +50,10 @@ class ModelArguments:
         default=None, metadata={"help": "Mel bins and frames, or one number for squares; default: 128 10."}
     )
     frequency_stride: int | None = field(default=None, metadata={"help": "Mel bins between patches; default: 128."})
-    time_stride: int | None = field(default=None, metadata={"help": "Frames between two patches; default: 5."})
+    time_stride: int | None = field(
+        default=None,
+        metadata={"help": "Frames between two patches; default: 5, as the checkpoint, or as wide as its new patches."},
+    )
     token_merge_layers: list[int] | None = field(
         default=None, metadata={"help": "AST: layers after which neighbouring tokens merge; default: none."}
     )
@@ -54,6 +70,9 @@ class ModelArguments:
         default=None, metadata={"help": "eager, sdpa, flash_attention_2, ...; default: transformers' choice."}
     )
 
+    # Fields that say nothing of a checkpoint's weights; subclasses have some.
+    not_of_weights: ClassVar[tuple[str, ...]] = ()
+
     def __post_init__(self):
         """Let one number stand for a square patch."""
         sizes = [self.patch_size] if isinstance(self.patch_size, int) else self.patch_size
@@ -62,8 +81,8 @@ class ModelArguments:
     @property
     def given(self) -> dict[str, Any]:
         """Fields of the config that were given."""
-        fields = {name: value for name, value in vars(self).items() if value is not None}
-        return {name: value for name, value in fields.items() if name != "model_name_or_path"}
+        others = ("model_name_or_path", "patch_init")
+        return {name: value for name, value in vars(self).items() if value is not None and name not in others}
 
 
 @dataclass
@@ -155,6 +174,28 @@ class AugmentationArguments:
 
 
 @dataclass
+class DistillationArguments:
+    """Who teaches, beside the labels or in their place."""
+
+    teacher: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of any audio classifier for the same classes."}
+    )
+    teacher_share: float = field(default=0.5, metadata={"help": "Of the loss; the rest is that of the labels."})
+    teacher_temperature: float = field(default=1.0, metadata={"help": "Divides the logits of both."})
+    teacher_only: bool = field(
+        default=False, metadata={"help": "Learn the teacher's classes from sound without labels."}
+    )
+    teacher_trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code that comes with the teacher. Not from a recipe."}
+    )
+
+    @property
+    def share(self) -> float:
+        """Of the teacher in the loss."""
+        return 1.0 if self.teacher_only else self.teacher_share
+
+
+@dataclass
 class FFTPTrainingArguments(TrainingArguments):
     """TrainingArguments with the defaults of audio classification from scratch."""
 
@@ -172,6 +213,11 @@ class FFTPTrainingArguments(TrainingArguments):
     logging_strategy: str = "epoch"
     remove_unused_columns: bool = False
     do_train: bool = field(default=True, metadata={"help": "false: only evaluate the checkpoint."})
+    layer_decay: float | None = field(
+        default=None,
+        metadata={"help": "Learning rate of a block as a multiple of that of the next, such as 0.75; default: 1."},
+    )
+    freeze_backbone: bool = field(default=False, metadata={"help": "Train the head alone."})
     class_balanced: bool = field(default=False, metadata={"help": "Draw clips of rare classes more often."})
     ema_decay: float | None = field(default=None, metadata={"help": "Result: moving average of the weights."})
     average_last_epochs: int | None = field(
@@ -201,19 +247,25 @@ class FFTPTrainingArguments(TrainingArguments):
         super().__post_init__()
 
 
-ARGUMENTS = (ModelArguments, DataArguments, AugmentationArguments, FFTPTrainingArguments)
+# Arguments of data that sound without labels has as well.
+WITHOUT_LABELS = (
+    "dataset_name", "dataset_config_name", "dataset_data_dir", "dataset_revision", "audio_column_name",
+    "validation_fraction", "validation_column", "validation_value", "max_seconds", "max_left_out", "num_proc",
+)  # fmt: skip
+
+ARGUMENTS = (ModelArguments, DataArguments, AugmentationArguments, DistillationArguments, FFTPTrainingArguments)
 
 
 # What belongs to one machine or one run, and not into a recipe.
 NOT_IN_RECIPE = (
     "output_dir", "dataset_name", "num_proc", "resume_from_checkpoint", "disable_tqdm", "report_to", "run_name",
     "use_cpu", "features_on_device", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_revision",
-    "dataloader_num_workers", "do_train",
+    "dataloader_num_workers", "do_train", "teacher_trust_remote_code",
 )  # fmt: skip
 
 
 # Where these name something on this machine, the recipe has its bare name.
-PATHS = ("model_name_or_path", "class_names_file")
+PATHS = ("model_name_or_path", "class_names_file", "teacher")
 
 
 def find_recipe(groups: Sequence) -> dict[str, Any]:
@@ -264,6 +316,8 @@ def parse_arguments(arguments: list[str]) -> tuple:
     if arguments and not arguments[0].startswith("-"):
         recipe = read_recipe(arguments[0])
         refuse_unknown(recipe, names, arguments[0])
+        if "teacher_trust_remote_code" in recipe:
+            raise SystemExit("train: whether to trust a teacher's code is for the command line, not for a recipe")
         parser.set_defaults(**recipe)
         arguments = arguments[1:]
     *groups, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
@@ -298,7 +352,11 @@ def read_recipe(source: str) -> dict[str, Any]:
 
 
 def refuse_contradictions(
-    model: ModelArguments, data: DataArguments, augmentation: AugmentationArguments, training: FFTPTrainingArguments
+    model: ModelArguments,
+    data: DataArguments,
+    augmentation: AugmentationArguments,
+    distillation: DistillationArguments,
+    training: FFTPTrainingArguments,
 ) -> None:
     """Stop on arguments that are missing or do not go together."""
     if data.dataset_name is None:
@@ -315,6 +373,12 @@ def refuse_contradictions(
         raise SystemExit(
             "train: --streaming reads clips in their order and keeps none; drop --cache_features and --class_balanced"
         )
+    if model.patch_init is not None and model.model_name_or_path is None:
+        raise SystemExit("train: --patch_init adapts a checkpoint; name it with --model_name_or_path")
+    if training.freeze_backbone and model.model_name_or_path is None:
+        raise SystemExit("train: --freeze_backbone keeps a checkpoint's weights; name it with --model_name_or_path")
+    if training.layer_decay is not None and not 0 < training.layer_decay <= 1:
+        raise SystemExit(f"train: --layer_decay {training.layer_decay} must lie in (0, 1]")
     if not training.do_train and model.model_name_or_path is None:
         raise SystemExit("train: --do_train false evaluates a checkpoint; name it with --model_name_or_path")
     if training.push_when_done and not training.do_train:
@@ -326,11 +390,39 @@ def refuse_contradictions(
         raise SystemExit(
             f"train: --colored_noise_snr {augmentation.colored_noise_snr}: expected two ratios in dB, the lower first"
         )
+    refuse_contradictions_of_teaching(data, distillation, training)
     if Path(training.output_dir, "model.safetensors").exists() and not training.resume_from_checkpoint:
         raise SystemExit(f"train: {training.output_dir} holds a model already; choose another --output_dir")
 
 
-def refuse_unknown(given, names: list[str], origin: str) -> None:
+def refuse_contradictions_of_teaching(
+    data: DataArguments, distillation: DistillationArguments, training: FFTPTrainingArguments
+) -> None:
+    """Stop on arguments of a teacher that have no effect, or that exclude others."""
+    given = changed_arguments(distillation)
+    if distillation.teacher is None and given:
+        raise SystemExit(f"train: --{given[0]} is about a teacher; name it with --teacher")
+    if distillation.teacher is not None and not training.do_train:
+        raise SystemExit("train: --teacher teaches; --do_train false only evaluates")
+    if not 0 < distillation.teacher_share <= 1 or distillation.teacher_temperature <= 0:
+        raise SystemExit(
+            f"train: --teacher_share {distillation.teacher_share} must lie in (0, 1], --teacher_temperature "
+            f"{distillation.teacher_temperature} above 0"
+        )
+    if distillation.teacher_only:
+        unused = [name for name in changed_arguments(data) if name not in WITHOUT_LABELS]
+        unused += [name for name in ("teacher_share",) if name in given]
+        unused += ["class_balanced"] if training.class_balanced else []
+        if unused:
+            raise SystemExit(f"train: --{unused[0]} has no effect on sound without labels; drop it or --teacher_only")
+
+
+def changed_arguments(group: Any) -> list[str]:
+    """Names of the arguments of a group that are not as by default."""
+    return [name for name, value in vars(group).items() if value != getattr(type(group)(), name)]
+
+
+def refuse_unknown(given, names: list[str], origin: str, command: str = "train") -> None:
     """Stop on misspelt arguments, with the nearest valid name."""
     for name in given:
         if name not in names:
@@ -338,4 +430,4 @@ def refuse_unknown(given, names: list[str], origin: str) -> None:
                 raise SystemExit(f"train: the recipe {name!r} must come first, before all options")
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise SystemExit(f"train: unknown argument {name!r} in {origin}{hint}")
+            raise SystemExit(f"{command}: unknown argument {name!r} in {origin}{hint}")

@@ -44,3 +44,9 @@ def build_collator(
         transforms=[transform for transform in transforms if transform],
         defer_features=features_on_device,
     )
+
+
+def changes_sound(arguments: AugmentationArguments, longest_seconds: float, max_seconds: float) -> bool:
+    """Whether training clips sound different each time."""
+    on_sound = (arguments.speed, arguments.mixup_probability, arguments.colored_noise)
+    return any(on_sound) or longest_seconds > max_seconds

@@ -82,7 +82,7 @@ class ClipDecoder:
 
     def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
         """`audio` and `labels`; in `SOURCE`, `PROBLEM` and `FACTS` origin, what is wrong, and how it sounds."""
-        source = self.locate(example[self.audio_column])
+        source = locate(example[self.audio_column], self.folder)
         name = source.get("path") if isinstance(source, dict) else source
         name = name if isinstance(name, str) else None
         no_labels = np.zeros(len(self.labels), dtype=np.float32) if self.is_multi_label else -1
@@ -105,14 +105,6 @@ class ClipDecoder:
         result |= {"labels": labels, FACTS: facts}
         return result | ({"audio": waveform} if self.keeps_sound else {})
 
-    def locate(self, source: Any) -> Any:
-        """A source with its path below `folder`."""
-        if isinstance(source, str):
-            return str(self.folder / source)
-        if isinstance(source, dict) and source.get("bytes") is None and source.get("path") is not None:
-            return source | {"path": str(self.folder / source["path"])}
-        return source
-
     def encode(self, label: Any) -> int | np.ndarray | None:
         """A class index, or a float32 vector over the classes, which may be zero; None for an excluded class.
 
@@ -131,6 +123,15 @@ class ClipDecoder:
         target = np.zeros(len(self.labels), dtype=np.float32)
         target[positions] = 1.0
         return target
+
+
+def locate(source: Any, folder: Path) -> Any:
+    """A source with its path below a folder."""
+    if isinstance(source, str):
+        return str(folder / source)
+    if isinstance(source, dict) and source.get("bytes") is None and source.get("path") is not None:
+        return source | {"path": str(folder / source["path"])}
+    return source
 
 
 def find_facts(source: Any, waveform: np.ndarray, sampling_rate: int) -> dict[str, Any]:
@@ -178,7 +179,7 @@ def decode_dataset(
         num_proc=num_proc,
         writer_batch_size=WRITER_BATCH,
         desc="Decoding",
-        **_cache_of_files(dataset, decoder, keep_columns),
+        **cache_of_files(dataset, decoder, [decoder.label_column, *keep_columns]),
     )
     sources, problems = decoded[SOURCE][:], decoded[PROBLEM][:]
     left_out = [
@@ -209,15 +210,23 @@ def _mean_seconds(dataset: Dataset, decoder: ClipDecoder) -> float:
     lengths = []
     for row in range(0, len(dataset), max(1, len(dataset) // SAMPLED_CLIPS)):
         try:
-            lengths.append(sound_seconds(decoder.locate(dataset[row][decoder.audio_column]), decoder.sampling_rate))
+            lengths.append(
+                sound_seconds(locate(dataset[row][decoder.audio_column], decoder.folder), decoder.sampling_rate)
+            )
         except ValueError:
             continue
     believable = [length for length in lengths if length < LONGEST_SECONDS]
     return statistics.mean(believable) if believable else 0.0
 
 
-def _cache_of_files(dataset: Dataset, decoder: ClipDecoder, keep_columns: Sequence[str]) -> dict[str, str]:
-    """Where the decoded sound of a column of paths is kept: `datasets` knows the paths, but not when files change."""
+def cache_of_files(dataset: Dataset, decoder: Any, columns: Sequence[str]) -> dict[str, str]:
+    """Where the decoded sound of a column of paths is kept: `datasets` knows the paths, but not when files change.
+
+    Args:
+        dataset: One split, its sound not decoded.
+        decoder: What `map` calls, with `audio_column` and `folder` of a `ClipDecoder`.
+        columns: Other columns that it reads or keeps.
+    """
     first = next((source for source in dataset[decoder.audio_column] if source is not None), None)
     if isinstance(first, dict) and first.get("bytes") is None and first.get("path") is not None:
         written = [source and source["path"] for source in dataset[decoder.audio_column]]
@@ -228,8 +237,7 @@ def _cache_of_files(dataset: Dataset, decoder: ClipDecoder, keep_columns: Sequen
     paths = [Path(decoder.folder, path or "") for path in written]
     states = [_state(path) for path in paths]
     files = [(str(path), state) for path, state in zip(paths, states, strict=True)]
-    columns = {name: dataset[name][:] for name in (decoder.label_column, *keep_columns)}
-    fingerprint = Hasher.hash((files, columns, decoder))
+    fingerprint = Hasher.hash((files, {name: dataset[name][:] for name in columns}, decoder))
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "fftp"
     cache.mkdir(parents=True, exist_ok=True)
     return {"cache_file_name": str(cache / f"{fingerprint}.arrow"), "new_fingerprint": fingerprint}
@@ -287,23 +295,20 @@ def compute_features(dataset: Dataset, extractor: FFTPFeatureExtractor) -> Datas
         extractor: Computes the features.
 
     Returns:
-        `input_values` (frames, mel bins) and `labels`.
+        `input_values` (frames, mel bins) and the other columns.
     """
 
     def extract(batch: dict) -> dict:
         clips = [np.asarray(clip, dtype=np.float32) for clip in batch["audio"]]
         return {"input_values": extractor(clips, sampling_rate=extractor.sampling_rate, padding=False)["input_values"]}
 
+    kept = {name: feature for name, feature in dataset.features.items() if name != "audio"}
     spectrogram = Array2D(shape=(None, extractor.feature_size), dtype="float32")
-    return (
-        dataset.select_columns(["audio", "labels"])
-        .map(
-            extract,
-            batched=True,
-            batch_size=64,
-            remove_columns="audio",
-            features=Features({"input_values": spectrogram, "labels": dataset.features["labels"]}),
-            desc="Extracting features",
-        )
-        .with_format("numpy")
-    )
+    return dataset.map(
+        extract,
+        batched=True,
+        batch_size=64,
+        remove_columns="audio",
+        features=Features({"input_values": spectrogram} | kept),
+        desc="Extracting features",
+    ).with_format("numpy")

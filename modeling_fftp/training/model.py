@@ -1,12 +1,19 @@
 """The model of a run: a new one, or a checkpoint, with its feature extractor."""
 
 import logging
+from collections.abc import Callable, Iterable, Iterator
 
-import torch
+import numpy as np
 
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.convert.convert import adapt, spectrograms_of
+from modeling_fftp.convert.converted import Converted
+from modeling_fftp.convert.from_vit import KINDS
+from modeling_fftp.convert.patch_geometry import GEOMETRY
+from modeling_fftp.convert.sources import find_kind, load
+from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
 
 from .arguments import ModelArguments
 from .data import SAMPLING_RATE, Clips
@@ -21,8 +28,12 @@ ADJUSTABLE = (
 )  # fmt: skip
 
 
+# Clips that a patch embedding is fitted to.
+FITTED_CLIPS = 1024
+
+
 def build_model(
-    arguments: ModelArguments, clips: Clips, max_seconds: float, do_train: bool = True
+    arguments: ModelArguments, clips: Clips, max_seconds: float, do_train: bool = True, freeze_backbone: bool = False
 ) -> tuple[FFTPForAudioClassification, FFTPFeatureExtractor]:
     """A new model with an extractor that knows the training audio's statistics, or a checkpoint with its own.
 
@@ -31,6 +42,7 @@ def build_model(
         clips: What it learns.
         max_seconds: Length of training clips, and of a new model's position table.
         do_train: Whether it learns at all; a checkpoint that does not must have its head.
+        freeze_backbone: Whether of a checkpoint only what is new learns: the head, and the embedding of new patches.
 
     Raises:
         ValueError: A checkpoint of another model or shape, or for sound at another rate.
@@ -41,70 +53,143 @@ def build_model(
         "problem_type": clips.problem_type,
     }
     if arguments.model_name_or_path:
-        return load_checkpoint(arguments, labels, do_train)
+        if not do_train:
+            refuse_new_patches(arguments)
+        return load_checkpoint(arguments, labels, clips, max_seconds, do_train, freeze_backbone)
     config = FFTPConfig(**arguments.given, **labels)
-    frames = num_frames(round(max_seconds * SAMPLING_RATE), SAMPLING_RATE)
-    config.max_length = max(config.patch_size[1], frames)
+    config.max_length = max(config.patch_size[1], clip_frames(max_seconds))
     extractor = FFTPFeatureExtractor(config.num_mel_bins, SAMPLING_RATE, config.max_length)
-    sample = clips.splits["train"] if clips.sample is None else clips.sample
-    extractor.mean, extractor.std = extractor.measure(example["audio"] for example in sample)
-    if not extractor.std > 0:
-        raise ValueError("the training audio has the same energy everywhere: a constant or silence")
-    logger.info("Training audio: mean %.4f, std %.4f (natural log of mel energies)", extractor.mean, extractor.std)
+    measure(extractor, training_sounds(clips))
     return FFTPForAudioClassification(config), extractor
 
 
+def clip_frames(seconds: float) -> int:
+    """Frames of a clip."""
+    return num_frames(round(seconds * SAMPLING_RATE), SAMPLING_RATE)
+
+
+def training_sounds(clips: Clips, most: int | None = None) -> Iterator:
+    """Sound of clips that stand for those to train on, or of so many of them, spread over all."""
+    sample = clips.splits["train"] if clips.sample is None else clips.sample
+    for index in spread(len(sample), most):
+        yield sample[index]["audio"]
+
+
+def spread(length: int, most: int | None) -> list[int]:
+    """At most so many places, evenly over a length."""
+    count = length if most is None else min(length, most)
+    return np.linspace(0, length - 1, count).round().astype(int).tolist()
+
+
+def measure(extractor: FFTPFeatureExtractor, sounds: Iterable) -> None:
+    """Give an extractor the statistics of sound.
+
+    Raises:
+        ValueError: It is constant.
+    """
+    extractor.mean, extractor.std = extractor.measure(sounds)
+    if not extractor.std > 0:
+        raise ValueError("the training audio has the same energy everywhere: a constant or silence")
+    logger.info("Training audio: mean %.4f, std %.4f (natural log of mel energies)", extractor.mean, extractor.std)
+
+
 def read_config(source: str) -> FFTPConfig:
-    """The config of a checkpoint.
+    """The config of a checkpoint to evaluate.
 
     Raises:
         ValueError: It is that of another model.
     """
-    fields, _ = FFTPConfig.get_config_dict(source)
-    if fields.get("model_type") != FFTPConfig.model_type:
+    kind = find_kind(source)
+    if kind != FFTPConfig.model_type:
+        raise ValueError(f"{source} is of the kind {kind!r}; `fftp convert` makes an FFTP model of it, to evaluate")
+    config = FFTPConfig.from_pretrained(source)
+    if FFTPForAudioClassification.__name__ not in (config.architectures or [FFTPForAudioClassification.__name__]):
+        raise ValueError(f"{source} holds {config.architectures[0]}, which has no head for clips, and none is trained")
+    return config
+
+
+def refuse_new_patches(arguments: ModelArguments) -> None:
+    """Refuse to evaluate a checkpoint with patches that it has never seen.
+
+    Raises:
+        ValueError: Another patch size than its own.
+    """
+    own = FFTPConfig.from_pretrained(arguments.model_name_or_path).patch_size
+    if arguments.patch_size is not None and tuple(arguments.patch_size) != own:
         raise ValueError(
-            f"{source} holds a model of type {fields.get('model_type')!r}; expected {FFTPConfig.model_type!r}. "
-            "`fftp convert` makes one of an Audio Spectrogram Transformer (AST) or an Audio Mamba (AuM)"
+            f"--patch_size {tuple(arguments.patch_size)} cannot apply: the checkpoint has {own}, and no new patch "
+            "embedding would be trained"
         )
-    return FFTPConfig.from_pretrained(source)
 
 
 def load_checkpoint(
-    arguments: ModelArguments, labels: dict, do_train: bool
+    arguments: ModelArguments,
+    labels: dict,
+    clips: Clips,
+    max_seconds: float,
+    do_train: bool = True,
+    freeze_backbone: bool = False,
 ) -> tuple[FFTPForAudioClassification, FFTPFeatureExtractor]:
     """A checkpoint for these labels, with its extractor; its head starts anew where they are others."""
-    source, config = arguments.model_name_or_path, read_config(arguments.model_name_or_path)
-    refuse_what_cannot_apply(arguments, config)
-    settings = {name: value for name, value in arguments.given.items() if name in ADJUSTABLE}
-    model, found = FFTPForAudioClassification.from_pretrained(
-        source, ignore_mismatched_sizes=True, output_loading_info=True, **labels, **settings
-    )
-    names = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"]), *found["unexpected_keys"]}
-    of_head = {name for name in names if name.startswith("classifier.")}
-    wrong = sorted(names - of_head)
-    if wrong:
-        raise ValueError(
-            f"the weights in {source} are not those of its config: {len(wrong)} are missing, unknown or of another "
-            f"shape, such as {wrong[0]}"
-        )
-    if config.id2label != labels["id2label"] or of_head:
-        if not do_train:
-            raise ValueError(f"{source} has no head for {[*labels['id2label'].values()]}, and none would be trained")
+    source = arguments.model_name_or_path
+    start = load_start(arguments, lambda most=None: training_sounds(clips, most), max_seconds)
+    settings = {name: arguments.given[name] for name in ADJUSTABLE if name in arguments.given}
+    config = FFTPConfig.from_dict(start.model.config.to_dict(), **settings, **labels)
+    model = FFTPForAudioClassification(config)
+    model.base_model.load_state_dict(start.model.base_model.state_dict())
+    if has_same_head(start.model, config):
+        model.classifier.load_state_dict(start.model.classifier.state_dict())
+    elif do_train:
         logger.info("%s has no head for these classes: it starts anew", source)
-        with torch.no_grad():
-            model.classifier.dense.weight.normal_(0, model.config.initializer_range)
-            model.classifier.dense.bias.zero_()
-    extractor = FFTPFeatureExtractor.from_pretrained(source)
-    if extractor.sampling_rate != SAMPLING_RATE:
-        raise ValueError(f"{source} is for sound at {extractor.sampling_rate} Hz; expected {SAMPLING_RATE} Hz")
-    return model, extractor
+    else:
+        raise ValueError(f"{source} has no head for {[*labels['id2label'].values()]}, and none would be trained")
+    if freeze_backbone:
+        model.base_model.requires_grad_(False)
+        if start.has_new_patches:
+            logger.info("The embedding of the new patches learns too: frozen, it would stay as it began")
+            model.get_input_embeddings().requires_grad_(True)
+    return model, start.extractor
+
+
+def load_start(arguments: ModelArguments, sounds: Callable[..., Iterable], max_seconds: float) -> Converted:
+    """The model of a checkpoint, with the patches that are asked for.
+
+    Args:
+        arguments: Which, and what of it.
+        sounds: Gives the training audio, or so much of it: a checkpoint that has heard none learns its statistics, and
+            a patch embedding may be fitted to it.
+        max_seconds: What positions of a checkpoint that has heard no sound are stretched over.
+
+    Raises:
+        ValueError: A checkpoint of another shape, or for sound at another rate.
+    """
+    source = arguments.model_name_or_path
+    kind = find_kind(source)
+    start = load(source, kind, **({"max_length": clip_frames(max_seconds)} if kind in KINDS else {}))
+    if start.extractor.sampling_rate != SAMPLING_RATE:
+        raise ValueError(f"{source} is for sound at {start.extractor.sampling_rate} Hz; expected {SAMPLING_RATE} Hz")
+    if not start.knows_sound:
+        logger.info("%s has heard no sound; its patch embedding is adapted to spectrograms", source)
+        measure(start.extractor, sounds())
+    geometry = {name: arguments.given[name] for name in GEOMETRY if name in arguments.given}
+    start = adapt(
+        start, **geometry, patch_init=arguments.patch_init, spectrograms=spectrograms_of(start, sounds(FITTED_CLIPS))
+    )
+    refuse_what_cannot_apply(arguments, start.model.config)
+    return start
+
+
+def has_same_head(model: FFTPPreTrainedModel, config: FFTPConfig) -> bool:
+    """Whether a model tells the classes of a config apart."""
+    return isinstance(model, FFTPForAudioClassification) and model.config.id2label == config.id2label
 
 
 def refuse_what_cannot_apply(arguments: ModelArguments, config: FFTPConfig) -> None:
     """Refuse arguments that ask for another model than the weights of a checkpoint are."""
+    adjustable = (*ADJUSTABLE, *arguments.not_of_weights)
     for name, value in arguments.given.items():
         value = tuple(value) if isinstance(value, list) else value
-        if name not in ADJUSTABLE and value != getattr(config, name):
+        if name not in adjustable and value != getattr(config, name):
             raise ValueError(
                 f"--{name} {value} cannot apply: the checkpoint {arguments.model_name_or_path} has "
                 f"{getattr(config, name)}"

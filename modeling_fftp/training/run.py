@@ -4,21 +4,33 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from transformers import set_seed
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.hub.efficiency import measure_efficiency
 
-from .arguments import TASK_METRIC, AugmentationArguments, FFTPTrainingArguments, find_recipe, parse_arguments
-from .augmentation import build_collator
+from .arguments import (
+    TASK_METRIC,
+    AugmentationArguments,
+    DataArguments,
+    DistillationArguments,
+    FFTPTrainingArguments,
+    ModelArguments,
+    find_recipe,
+    parse_arguments,
+)
+from .augmentation import build_collator, changes_sound
 from .clips import compute_features
-from .data import MAX_SECONDS, Clips, describe_data, load_clips
+from .data import MAX_SECONDS, SAMPLING_RATE, Clips, describe_data, load_clips
+from .distillation import BATCH, Distillation, Teacher, add_answers
 from .memory import keep_freed_memory
-from .model import build_model, read_config
+from .model import build_model, read_config, training_sounds
 from .publishing import check_repository, find_repository, publish
 from .results import Scorer, build_scorer, evaluate_split, only_numbers, write_results
 from .streaming import stream_clips
+from .teacher_labels import load_unlabelled_clips
 from .trainer import FFTPTrainer
 from .weight_averaging import WeightAveraging
 
@@ -35,33 +47,38 @@ def run(arguments: Sequence[str]) -> None:
         SystemExit: Arguments that are wrong or do not go together.
         ValueError: Data or a checkpoint that cannot be used.
     """
-    groups = model_arguments, data_arguments, augmentation, training = parse_arguments([*arguments])
+    groups = model_arguments, data_arguments, augmentation, distillation, training = parse_arguments([*arguments])
     begin(training)
     recipe = find_recipe(groups)
 
-    config = None if training.do_train else read_config(model_arguments.model_name_or_path)
-    if data_arguments.streaming:
-        clips = stream_clips(data_arguments, training, config)
-    else:
-        clips = load_clips(data_arguments, training, config)
+    clips, teacher = load_data(model_arguments, data_arguments, distillation, training)
     described = describe_data(data_arguments.dataset_name, clips)
+    if distillation.teacher_only:
+        described["labelled_by"] = recipe["teacher"]
     max_seconds = data_arguments.max_seconds or min(MAX_SECONDS, clips.longest_seconds)
-    model, extractor = build_model(model_arguments, clips, max_seconds, training.do_train)
+    model, extractor = build_model(model_arguments, clips, max_seconds, training.do_train, training.freeze_backbone)
     if training.push_when_done:
         check_repository(model, training)
+    crop_seconds = max_seconds
+    is_changed = data_arguments.streaming or changes_sound(augmentation, clips.longest_seconds, max_seconds)
+    if teacher is not None and not is_changed:
+        with training.main_process_first(desc="answers"):
+            clips.splits["train"] = add_answers(clips.splits["train"], teacher)
+        teacher = crop_seconds = None
     if data_arguments.cache_features:
         clips = cache_features(clips, extractor, augmentation, max_seconds, training)
-        max_seconds = None
+        crop_seconds = None
 
     # Ours smooths what mixup mixed as well; transformers' own would refuse that.
     label_smoothing, training.label_smoothing_factor = training.label_smoothing_factor, 0.0
-    on_device = data_arguments.features_on_device
-    collator = build_collator(augmentation, extractor, model.config, max_seconds, label_smoothing, on_device)
+    # A teacher hears the sound that the collator leaves to the trainer.
+    on_device = data_arguments.features_on_device or teacher is not None
+    collator = build_collator(augmentation, extractor, model.config, crop_seconds, label_smoothing, on_device)
     scorer = build_scorer(clips.classes)
-    trainer = build_trainer(model, extractor, collator, clips, scorer, training)
+    trainer = build_trainer(model, extractor, collator, clips, scorer, training, teacher, distillation)
 
     if training.do_train:
-        train(trainer, groups[:3], label_smoothing)
+        train(trainer, groups[:4], label_smoothing)
     for name in ("validation", "test"):
         if name in clips.splits:
             evaluate_split(trainer, clips.splits[name], name, scorer, clips.metric)
@@ -71,6 +88,30 @@ def run(arguments: Sequence[str]) -> None:
         seconds = min(clips.longest_seconds, MAX_SECONDS)
         write_results(training, "efficiency_results", measure_efficiency(training.output_dir, seconds))
         publish(training)
+
+
+def load_data(
+    model: ModelArguments, data: DataArguments, distillation: DistillationArguments, training: FFTPTrainingArguments
+) -> tuple[Clips, Teacher | None]:
+    """The clips, and who teaches their classes, if anybody does."""
+
+    def build_teacher(classes: list[str] | None) -> Teacher:
+        dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
+        source, is_trusted = distillation.teacher, distillation.teacher_trust_remote_code
+        return Teacher(source, classes, SAMPLING_RATE, training.device, dtype, is_trusted)
+
+    if distillation.teacher_only:
+        teacher = build_teacher(None)
+        clips = load_unlabelled_clips(data, training, teacher)
+    else:
+        config = None if training.do_train else read_config(model.model_name_or_path)
+        clips = (stream_clips if data.streaming else load_clips)(data, training, config)
+        if not distillation.teacher or not training.do_train:
+            return clips, None
+        teacher = build_teacher(clips.classes)
+        teacher.refuse_other_kind(clips.is_multi_label)
+    teacher.report([*training_sounds(clips, BATCH)])
+    return clips, teacher
 
 
 def begin(training: FFTPTrainingArguments) -> None:
@@ -103,8 +144,7 @@ def cache_features(
     Raises:
         SystemExit: Something would change the sound of every batch.
     """
-    on_sound = (augmentation.speed, augmentation.mixup_probability, augmentation.colored_noise)
-    if any(on_sound) or clips.longest_seconds > max_seconds:
+    if changes_sound(augmentation, clips.longest_seconds, max_seconds):
         raise SystemExit(
             "train: --cache_features goes with --mixup_probability 0, --speed 0, --colored_noise 0 and no crops"
         )
@@ -120,13 +160,12 @@ def build_trainer(
     clips: Clips,
     scorer: Scorer,
     training: FFTPTrainingArguments,
+    teacher: Teacher | None,
+    distillation: DistillationArguments,
 ) -> FFTPTrainer:
     """The trainer; the best checkpoint is that of the task's metric unless the arguments name another."""
     if training.metric_for_best_model == TASK_METRIC:
         training.metric_for_best_model = clips.metric
-    averaging = None
-    if training.ema_decay or training.average_last_epochs:
-        averaging = WeightAveraging(training.ema_decay, training.average_last_epochs)
     return FFTPTrainer(
         model=model,
         args=training,
@@ -136,8 +175,18 @@ def build_trainer(
         processing_class=extractor,
         compute_metrics=lambda prediction: only_numbers(scorer(prediction)),
         class_balanced=training.class_balanced,
-        averaging=averaging,
+        averaging=build_averaging(training),
+        layer_decay=training.layer_decay,
+        teacher=teacher,
+        distillation=Distillation(distillation.share, distillation.teacher_temperature),
     )
+
+
+def build_averaging(training: FFTPTrainingArguments) -> WeightAveraging | None:
+    """What averages weights, if the arguments ask for it."""
+    if training.ema_decay or training.average_last_epochs:
+        return WeightAveraging(training.ema_decay, training.average_last_epochs)
+    return None
 
 
 def train(trainer: FFTPTrainer, groups: Sequence, label_smoothing: float) -> None:

@@ -17,6 +17,8 @@ from feature_extraction.collator import replace_collator
 
 from .class_balanced_sampler import ClassBalancedSampler
 from .clips import clip_lengths
+from .distillation import Distillation, Teacher
+from .layer_decay import split_by_depth
 from .streaming import StreamedClips
 from .weight_averaging import WeightAveraging
 
@@ -39,10 +41,22 @@ class FFTPTrainer(Trainer):
         *args: As for `Trainer`.
         class_balanced: Whether a `ClassBalancedSampler` draws the training clips, by their "labels".
         averaging: Averages weights; the result of training is the average. Not with `load_best_model_at_end`.
+        teacher: Answers for training clips that have no `teacher_logits` yet; the collator must defer features.
+        distillation: How the student learns from these answers, in place of its labels or beside them.
+        layer_decay: The learning rate of a block as a multiple of that of the next; that of the head is the one given.
         **kwargs: As for `Trainer`.
     """
 
-    def __init__(self, *args, class_balanced: bool = False, averaging: WeightAveraging | None = None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        class_balanced: bool = False,
+        averaging: WeightAveraging | None = None,
+        teacher: Teacher | None = None,
+        distillation: Distillation | None = None,
+        layer_decay: float | None = None,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
         if class_balanced and not has_length(self.train_dataset):
             raise ValueError("class_balanced draws clips by their number; an iterable data set has none")
@@ -51,6 +65,10 @@ class FFTPTrainer(Trainer):
                 "label_smoothing_factor cannot smooth mixed labels; SpecMaskDataCollator(label_smoothing=) can"
             )
         self.class_balanced = class_balanced
+        self.layer_decay = layer_decay
+        if teacher is not None and not getattr(self.data_collator, "defer_features", False):
+            raise ValueError("a teacher needs the sound that SpecMaskDataCollator(defer_features=True) leaves")
+        self.teacher, self.distillation = teacher, distillation or Distillation()
         self.averaging = averaging
         if averaging is not None:
             if self.args.load_best_model_at_end:
@@ -65,13 +83,41 @@ class FFTPTrainer(Trainer):
         if "audio" in inputs:
             # A collator that defers features leaves sound; it becomes features in float32, whatever the model's type.
             inputs = {name: value.to(self.args.device) for name, value in inputs.items()}
+            # Batches to train on have a seed.
+            if self.teacher is not None and "feature_seed" in inputs and "teacher_logits" not in inputs:
+                pairs = zip(inputs["audio"], inputs["num_samples"].tolist(), strict=True)
+                inputs["teacher_logits"] = self.teacher([wave[:length] for wave, length in pairs])
             inputs = self.data_collator.featurize(inputs)
         return super()._prepare_inputs(inputs)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The loss of the labels, and where a teacher answered, that of its answers in their share."""
+        if "teacher_logits" not in inputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        inputs = dict(inputs)
+        teacher_logits, share = inputs.pop("teacher_logits"), self.distillation.share
+        labels = inputs.pop("labels", None)
+        outputs = model(**inputs, **({"labels": labels} if share < 1 else {}))
+        is_multi_label = self.model.config.problem_type == "multi_label_classification"
+        loss = share * self.distillation.loss(outputs.logits, teacher_logits, is_multi_label)
+        if share < 1:
+            loss = loss + (1 - share) * outputs.loss
+        return (loss, outputs) if return_outputs else loss
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Names of the parameters that weight decay applies to."""
         names = super().get_decay_parameter_names(model)
         return [name for name in names if not f".{name}".endswith(tuple(f".{ending}" for ending in UNDECAYED))]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer; with `layer_decay` every block has a learning rate of its own."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(*(() if model is None else (model,)))
+        if self.layer_decay is not None and is_new:
+            names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+            num_layers = self.model.config.num_hidden_layers
+            optimizer.param_groups[:] = split_by_depth(optimizer.param_groups, names, num_layers, self.layer_decay)
+        return optimizer
 
     def get_train_dataloader(self) -> DataLoader:
         """The only loader whose batches are augmented."""

@@ -493,7 +493,7 @@ def test_every_recipe_is_valid_and_what_its_name_says():
     base = [recipe for recipe in recipes if "-base-" in recipe.parent.name]
     assert len(base) == 2 * 2 * 4 * 2
     for recipe in recipes:
-        model, data, augmentation, _ = parse_arguments([str(recipe), "--dataset_name", "x", "--output_dir", "y"])
+        model, data, augmentation, *_ = parse_arguments([str(recipe), "--dataset_name", "x", "--output_dir", "y"])
         config = FFTPConfig(max_length=998, **model.given)
         name = recipe.parent.name
         assert config.backbone in name

@@ -1,0 +1,43 @@
+"""Clips for which a teacher's answers stand in for labels."""
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from .arguments import WITHOUT_LABELS, DataArguments, FFTPTrainingArguments
+from .clips import clip_lengths
+from .data import MAX_SECONDS, Clips
+from .distillation import Teacher
+from .unlabelled import SoundArguments, load_pieces
+
+
+def load_unlabelled_clips(arguments: DataArguments, training: FFTPTrainingArguments, teacher: Teacher) -> Clips:
+    """Sound without labels, cut to clips; those to measure on are labelled by the teacher.
+
+    So what is measured is how often the student agrees with the teacher.
+
+    Args:
+        arguments: Which sound.
+        training: Seed and processes.
+        teacher: Whose classes the student learns.
+
+    Raises:
+        ValueError: No sound to learn.
+    """
+    seconds = arguments.max_seconds or MAX_SECONDS
+    given = {name: getattr(arguments, name) for name in WITHOUT_LABELS}
+    sound = SoundArguments(**given | {"max_seconds": seconds})
+    with training.main_process_first(desc="decoding"):
+        pieces = load_pieces(sound, seconds, training.seed, training.output_dir)
+    splits = dict(pieces.splits)
+    if "validation" in splits:
+        with training.main_process_first(desc="answers"):
+            splits["validation"] = label(splits["validation"], teacher)
+    lengths = {role: clip_lengths(split) for role, split in splits.items()}
+    return Clips(splits, teacher.classes, teacher.is_multi_label, pieces.left_out, lengths)
+
+
+def label(clips: Dataset, teacher: Teacher) -> Dataset:
+    """The clips with the labels that the teacher gives them."""
+    logits = teacher.answer(clips)["teacher_logits"][:]
+    labels = (logits > 0).astype(np.float32) if teacher.is_multi_label else logits.argmax(axis=1)
+    return concatenate_datasets([clips, Dataset.from_dict({"labels": labels})], axis=1).with_format("numpy")

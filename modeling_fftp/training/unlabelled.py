@@ -1,0 +1,296 @@
+"""Sound without labels: every recording of a folder, a table or a Hub data set, cut to pieces of a bounded length."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Audio, Dataset, Features, List, Value, concatenate_datasets
+
+import modeling_fftp
+from feature_extraction.log_mel_fftp import window_length
+from modeling_fftp.audio_stream_fftp import read_audio
+
+from .clips import PROBLEM, SOURCE, WRITER_BATCH, cache_of_files, clip_lengths, locate, report_left_out
+from .folders import is_sound, walk
+from .sources import AUDIO_COLUMNS, SAVED, base_folder, find_column, find_shards, load_splits
+from .splits import role_in, role_of
+
+logger = logging.getLogger(__name__)
+
+SAMPLING_RATE = 16000
+# Longest stretch of sound that a model is shown unless --max_seconds says otherwise.
+MAX_SECONDS = 10.0
+# Samples of one frame.
+SHORTEST = window_length(SAMPLING_RATE)
+# Recordings that another step is given as a sample.
+SAMPLED_RECORDINGS = 512
+
+
+@dataclass
+class SoundArguments:
+    """Where sound comes from, and what is done to it."""
+
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Folder of sound or parquet files at any depth, table, or Hub id."}
+    )
+    dataset_config_name: str | None = None
+    dataset_data_dir: str | None = None
+    dataset_revision: str | None = None
+    audio_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {AUDIO_COLUMNS}."})
+    validation_fraction: float = field(
+        default=0.05, metadata={"help": "Share of the recordings to measure on where there is no validation split."}
+    )
+    validation_column: str | None = field(
+        default=None, metadata={"help": "Column that groups recordings: one group is not learned but measured on."}
+    )
+    validation_value: str | None = field(default=None, metadata={"help": "That group."})
+    max_seconds: float = field(default=MAX_SECONDS, metadata={"help": "Length of the crops that are learned."})
+    max_left_out: float = field(default=0.05, metadata={"help": "Largest share of recordings to go on without."})
+    gain: float = field(default=0.1, metadata={"help": "Largest offset in normalised log units; 0.1 is about 4 dB."})
+    num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
+
+
+@dataclass
+class Pieces:
+    """Sound to learn and to measure on.
+
+    Args:
+        splits: Pieces with `audio`, float32 waveforms (samples,) at 16 kHz, by role: "train" and "validation".
+        seconds: Length of all, by role.
+        left_out: How many recordings of each role cannot be used.
+    """
+
+    splits: dict[str, Dataset]
+    seconds: dict[str, float]
+    left_out: dict[str, int]
+
+    @property
+    def longest_seconds(self) -> float:
+        """Length of the longest piece to learn."""
+        return max(clip_lengths(self.splits["train"])) / SAMPLING_RATE
+
+
+@dataclass
+class RecordingCutter:
+    """Decodes recordings and cuts each into equal pieces.
+
+    Args:
+        audio_column: Column of undecoded audio or of paths.
+        max_seconds: Longest piece.
+        folder: What relative paths start from.
+        version: Of this package: what another one decoded is not taken from the cache.
+    """
+
+    audio_column: str
+    max_seconds: float
+    folder: Path = Path()
+    version: str = getattr(modeling_fftp, "__version__", "")
+
+    features = Features({"audio": List(Value("float32")), SOURCE: Value("string"), PROBLEM: Value("string")})
+
+    def __call__(self, batch: dict[str, list]) -> dict[str, list]:
+        """Pieces of a batch of recordings, or one empty piece and its problem where a recording cannot be read."""
+        pieces = {name: [] for name in self.features}
+        for source in batch[self.audio_column]:
+            source = locate(source, self.folder)
+            name = source.get("path") if isinstance(source, dict) else source
+            for sound, problem in self._cut(source):
+                pieces["audio"].append(sound)
+                pieces[SOURCE].append(name if isinstance(name, str) else None)
+                pieces[PROBLEM].append(problem)
+        return pieces
+
+    def _cut(self, source: Any) -> list[tuple[np.ndarray, str | None]]:
+        try:
+            if source is None:
+                raise ValueError("no sound")
+            waveform = read_audio(source, SAMPLING_RATE)
+        except ValueError as error:
+            return [(np.zeros(0, dtype=np.float32), str(error))]
+        if not np.any(waveform):
+            return [(np.zeros(0, dtype=np.float32), "silence: every sample is 0")]
+        if len(waveform) < SHORTEST:
+            return [(np.zeros(0, dtype=np.float32), f"{len(waveform)} samples: shorter than one frame of 25 ms")]
+        count = ceil(len(waveform) / (self.max_seconds * SAMPLING_RATE))
+        return [(piece, None) for piece in np.array_split(waveform, count)]
+
+
+def load_pieces(arguments: SoundArguments, piece_seconds: float, seed: int, output_dir: str) -> Pieces:
+    """Decode all recordings, and set some apart to measure on.
+
+    Splits for testing are left alone. Measured on are the recordings of `validation_value` and those of splits for
+    validation, or without either a share that the seed draws.
+
+    Args:
+        arguments: Which sound.
+        piece_seconds: Longest piece.
+        seed: Draws the share.
+        output_dir: Folder in which unusable recordings are named.
+
+    Raises:
+        ValueError: No sound to learn, or more unusable recordings than `max_left_out`.
+    """
+    parts: dict[str, list[Dataset]] = {}
+    folder = base_folder(arguments.dataset_name, arguments.dataset_data_dir)
+    for role, recordings in hold_out(find_recordings(arguments), arguments, seed):
+        column = audio_column(recordings, arguments.audio_column_name)
+        cutter = RecordingCutter(column, piece_seconds, folder)
+        pieces = recordings.map(
+            cutter,
+            batched=True,
+            batch_size=1,
+            remove_columns=recordings.column_names,
+            features=cutter.features,
+            num_proc=arguments.num_proc,
+            writer_batch_size=WRITER_BATCH,
+            desc="Decoding",
+            **cache_of_files(recordings, cutter, []),
+        )
+        parts.setdefault(role, []).append(pieces)
+    splits, left_out = {}, {}
+    for role, pieces in parts.items():
+        splits[role], left_out[role] = leave_out_unusable(concatenate_datasets(pieces))
+    sizes = {role: len(split) for role, split in splits.items()}
+    # One limit for all: a few recordings to measure on are too few for a share of their own.
+    everything = [clip for clips in left_out.values() for clip in clips]
+    path = Path(output_dir, "left_out_clips.csv")
+    report_left_out({"all": everything}, {"all": sum(sizes.values())}, arguments.max_left_out, path)
+    if not splits.get("train"):
+        raise ValueError(f"no sound to learn in {arguments.dataset_name}; found {sizes}")
+    seconds = {role: sum(clip_lengths(split)) / SAMPLING_RATE for role, split in splits.items()}
+    for role in splits:
+        logger.info("%s: %d pieces, %.2f hours", role, sizes[role], seconds[role] / 3600)
+    return Pieces(splits, seconds, {role: len(clips) for role, clips in left_out.items() if clips})
+
+
+def leave_out_unusable(pieces: Dataset) -> tuple[Dataset, list[dict[str, Any]]]:
+    """The pieces that can be used, and the others as `report_left_out` names them."""
+    sources, problems = pieces[SOURCE][:], pieces[PROBLEM][:]
+    left_out = [
+        {"row": row, "source": source or f"row {row}", "problem": problem}
+        for row, (source, problem) in enumerate(zip(sources, problems, strict=True))
+        if problem is not None
+    ]
+    whole = [row for row, problem in enumerate(problems) if problem is None]
+    return pieces.select(whole).select_columns("audio").with_format("numpy"), left_out
+
+
+def find_recordings(arguments: SoundArguments) -> list[tuple[str | None, Dataset]]:
+    """Recordings that are not decoded, with the role of their split if that has one; those to test on are left alone.
+
+    Raises:
+        ValueError: There are none.
+    """
+    path = Path(arguments.dataset_name).expanduser()
+    if path.is_dir() and not any((path / name).is_file() for name in SAVED):
+        found = list(_walk(path, arguments.audio_column_name))
+    else:
+        splits = load_splits(
+            arguments.dataset_name,
+            arguments.dataset_config_name,
+            arguments.dataset_data_dir,
+            arguments.dataset_revision,
+        )
+        found = [(role_of(str(name)), split) for name, split in splits.items()]
+    if not found:
+        raise ValueError(f"no sound in {path}: no files that libsndfile reads, and no parquet files of sound")
+    tested = sum(len(recordings) for role, recordings in found if role == "test")
+    if tested:
+        logger.warning("%d recordings of test splits are not used", tested)
+    return [(role, recordings) for role, recordings in found if role != "test"]
+
+
+def audio_column(table: Dataset, wanted: str | None) -> str:
+    """The column of sound: the wanted one, which not all parts of a folder need to have.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return find_column(table, "audio", wanted if wanted in table.column_names else None)
+
+
+def _walk(folder: Path, wanted: str | None) -> Iterator[tuple[str | None, Dataset]]:
+    """The sound below a folder, by the role that a folder's name, or the name of a parquet file, gives it."""
+    files: dict[str | None, list[str]] = {}
+    for file in walk(folder):
+        if is_sound(file):
+            parents = file.relative_to(folder).parts[:-1]
+            role = next((role for part in parents if (role := role_of(part))), None)
+            files.setdefault(role, []).append(str(file.absolute()))
+    for role, names in files.items():
+        yield role, Dataset.from_dict({"audio": names})
+    for shard in find_shards(folder):
+        table = Dataset.from_parquet(str(shard))
+        for name, feature in table.features.items():
+            if isinstance(feature, Audio):
+                table = table.cast_column(name, Audio(decode=False))
+        try:
+            audio_column(table, wanted)
+        except ValueError as error:
+            logger.warning("%s is passed over: %s", shard, error)
+            continue
+        yield role_in(str(shard.relative_to(folder))), table
+
+
+def hold_out(
+    parts: list[tuple[str | None, Dataset]], arguments: SoundArguments, seed: int
+) -> list[tuple[str, Dataset]]:
+    """The recordings as "train" and "validation".
+
+    Raises:
+        ValueError: The wanted group is nowhere.
+    """
+    column = arguments.validation_column
+    if column is not None:
+        divided = [part for role, table in parts for part in _divide(role, table, column, arguments.validation_value)]
+        if not any(role == "validation" for role, _ in divided):
+            raise ValueError(f"no recording has {column}={arguments.validation_value!r}")
+        return divided
+    if any(role == "validation" for role, _ in parts):
+        return [(role or "train", table) for role, table in parts]
+    total = sum(len(table) for _, table in parts)
+    count = round(arguments.validation_fraction * total)
+    if arguments.validation_fraction and not count:
+        logger.warning("%d recordings are too few to measure on a share of %g", total, arguments.validation_fraction)
+    is_held_out = np.zeros(total, dtype=bool)
+    is_held_out[np.random.default_rng(seed).permutation(total)[:count]] = True
+    divided, start = [], 0
+    for _, table in parts:
+        divided += _split(table, is_held_out[start : start + len(table)])
+        start += len(table)
+    return divided
+
+
+def _divide(role: str | None, table: Dataset, column: str, value: str | None) -> list[tuple[str, Dataset]]:
+    """A part as it is, if it is measured on anyway or has no such column, or else divided by a group."""
+    if role == "validation" or column not in table.column_names:
+        return [(role or "train", table)]
+    return _split(table, np.array([str(group) == value for group in table[column]]))
+
+
+def _split(table: Dataset, is_held_out: np.ndarray) -> list[tuple[str, Dataset]]:
+    """The recordings to learn and those to measure on, as far as there are any."""
+    parts = (("train", ~is_held_out), ("validation", is_held_out))
+    return [(role, table.select(np.flatnonzero(chosen))) for role, chosen in parts if chosen.any()]
+
+
+def read_sound(source: str | Path) -> Iterator[np.ndarray]:
+    """Waveforms (samples,) at 16 kHz of some recordings, spread over all; those that cannot be read are passed over.
+
+    Raises:
+        ValueError: There are none.
+    """
+    parts = [*find_recordings(SoundArguments(str(source)))]
+    share = min(1.0, SAMPLED_RECORDINGS / sum(len(recordings) for _, recordings in parts))
+    for _, recordings in parts:
+        column = find_column(recordings, "audio")
+        count = max(1, round(share * len(recordings)))
+        for row in np.linspace(0, len(recordings) - 1, count).round().astype(int).tolist():
+            try:
+                yield read_audio(locate(recordings[row][column], base_folder(str(source))), SAMPLING_RATE)
+            except ValueError as error:
+                logger.warning("A recording is passed over: %s", error)
