@@ -4,6 +4,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 CARD_TEMPLATE = FOLDER / "model_card_template.md"
+ENCODER_CARD_TEMPLATE = FOLDER / "encoder_card_template.md"
 METRIC = FOLDER / "metrics" / "audio_tagging"
 SPACE = FOLDER / "space" / "app.py"
 

@@ -13,9 +13,10 @@ from hub_cards import CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
 from modeling_fftp.events_fftp import frame_seconds
 
+from .card_facts import BACKBONES, CURVES, describe_patches, read_results
+from .encoder_card import has_head, write_encoder_card
 from .training_curves import plot_training
 
-CURVES = "training.png"
 SPLITS = ("validation", "test")
 METRIC_NAMES = {
     "accuracy": "accuracy",
@@ -26,11 +27,10 @@ METRIC_NAMES = {
 }
 # Classes in the table of extremes, from either end.
 EXTREMES = 5
-BACKBONES = {"ast": "an Audio Spectrogram Transformer", "mamba": "a bidirectional Mamba (Audio Mamba)"}
 
 
 def write_card(folder: str | Path, repo_id: str | None = None, license: str | None = None) -> Path:
-    """Write README.md, and the training curves it shows, into a trained folder.
+    """Write README.md, and the training curves it shows, into a trained folder, or into that of an encoder.
 
     Args:
         folder: As a training leaves it.
@@ -43,8 +43,10 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; expected one that a training left")
+    if not has_head(folder):
+        return write_encoder_card(folder, license)
     curves = None
-    if _read(folder, "trainer_state"):
+    if read_results(folder, "trainer_state"):
         plot_training(folder / "trainer_state.json", folder / CURVES)
         curves = CURVES
     facts = collect_facts(folder)
@@ -66,7 +68,7 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
 def collect_facts(folder: Path) -> dict[str, Any]:
     """What the template shows, from the files of a trained folder."""
     config = FFTPConfig.from_pretrained(folder)
-    recipe = _read(folder, "recipe")
+    recipe = read_results(folder, "recipe")
     evaluations = {
         split: {
             name: round(values[f"{split}_{name}"], 4)
@@ -74,11 +76,9 @@ def collect_facts(folder: Path) -> dict[str, Any]:
             if _is_number(values.get(f"{split}_{name}"))
         }
         for split in SPLITS
-        if (values := _read(folder, f"{split}_results"))
+        if (values := read_results(folder, f"{split}_results"))
     }
     shown = {name for values in evaluations.values() for name in values}
-    height, frames = config.patch_size
-    is_full = height == config.num_mel_bins
     # A recipe keeps of a folder its bare name.
     base = (recipe or {}).get("model_name_or_path", "")
     selects = recipe is not None and recipe.get("load_best_model_at_end", True)
@@ -87,19 +87,20 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "labels": [config.id2label[index] for index in range(config.num_labels)],
         "is_multi_label": config.problem_type == "multi_label_classification",
         "backbone": BACKBONES[config.backbone],
-        "patches": f"full-frequency patches of {frames} frames" if is_full else f"patches of {height} x {frames}",
+        "patches": describe_patches(config),
         "rate": FFTPFeatureExtractor.from_pretrained(folder).sampling_rate,
         "table_seconds": f"{config.max_length * frame_seconds(config.sampling_rate)[1]:.4g}",
         "base_model": base if "/" in base else None,
         "local_base": base if "/" not in base else None,
+        "teacher": (recipe or {}).get("teacher"),
         "recipe": None if recipe is None else json.dumps(recipe, indent=2),
-        "data": _read(folder, "data_results"),
-        "train": _read(folder, "train_results"),
+        "data": read_results(folder, "data_results"),
+        "train": read_results(folder, "train_results"),
         "evaluations": evaluations,
         "metric_names": {name: text for name, text in METRIC_NAMES.items() if name in shown},
         "selected_on": "validation" if selects and "validation" in evaluations else None,
         "extremes": _find_extremes(folder),
-        "efficiency": _read(folder, "efficiency_results"),
+        "efficiency": read_results(folder, "efficiency_results"),
     }
 
 
@@ -137,15 +138,10 @@ def _is_number(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def _read(folder: Path, name: str) -> dict | None:
-    path = folder / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
 def _find_extremes(folder: Path) -> dict[str, Any] | None:
     """Best and worst classes of the last split that has results."""
     for split in reversed(SPLITS):
-        results = _read(folder, f"{split}_per_class")
+        results = read_results(folder, f"{split}_per_class")
         if results:
             rows = [
                 (name.replace("|", "\\|"), values["positives"], values["average_precision"])

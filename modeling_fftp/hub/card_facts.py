@@ -1,0 +1,22 @@
+"""What cards of every kind of folder say."""
+
+import json
+from pathlib import Path
+
+from modeling_fftp import FFTPConfig
+
+CURVES = "training.png"
+BACKBONES = {"ast": "an Audio Spectrogram Transformer", "mamba": "a bidirectional Mamba (Audio Mamba)"}
+
+
+def read_results(folder: Path, name: str) -> dict | None:
+    """What a training wrote into `NAME.json`; None where it did not."""
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def describe_patches(config: FFTPConfig) -> str:
+    """Patches in words."""
+    height, frames = config.patch_size
+    is_full = height == config.num_mel_bins
+    return f"full-frequency patches of {frames} frames" if is_full else f"patches of {height} x {frames}"

@@ -1,0 +1,65 @@
+"""The card of a folder without a head, pretrained or converted, made of what is there."""
+
+import json
+import os
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from hub_cards import ENCODER_CARD_TEMPLATE
+from modeling_fftp import FFTPConfig, FFTPForPreTraining, FFTPModel
+
+from .card_facts import BACKBONES, CURVES, describe_patches, read_results
+from .training_curves import plot_training
+
+PICTURE = "reconstruction.png"
+HEADLESS = (FFTPModel.__name__, FFTPForPreTraining.__name__)
+
+
+def has_head(folder: Path) -> bool:
+    """Whether the model of a folder tells classes apart."""
+    architectures = FFTPConfig.from_pretrained(folder).architectures
+    return not architectures or architectures[0] not in HEADLESS
+
+
+def write_encoder_card(folder: str | Path, license: str | None = None) -> Path:
+    """Write README.md, and the curves of a pretraining, into a folder without a head.
+
+    Args:
+        folder: As `fftp pretrain` or `fftp convert` leaves it.
+        license: Licence of the weights, by its id on the Hub; the card names none without it.
+    """
+    folder = Path(folder)
+    if (folder / "trainer_state.json").exists():
+        plot_training(folder / "trainer_state.json", folder / CURVES)
+    config, data, recipe = (
+        FFTPConfig.from_pretrained(folder),
+        read_results(folder, "data_results"),
+        read_results(folder, "recipe"),
+    )
+    metadata = ModelCardData(
+        pipeline_tag="feature-extraction",
+        library_name="transformers",
+        license=license,
+        datasets=data["hub_id"] if data else None,
+        tags=["audio", "fftp", "arxiv:2508.21243"],
+    )
+    card = ModelCard.from_template(
+        metadata,
+        template_path=str(ENCODER_CARD_TEMPLATE),
+        name=folder.resolve().name,
+        config=config,
+        backbone=BACKBONES[config.backbone],
+        patches=describe_patches(config),
+        data=data,
+        train=read_results(folder, "train_results"),
+        validation=read_results(folder, "validation_results"),
+        base=(recipe or {}).get("model_name_or_path"),
+        recipe=json.dumps(recipe, indent=2),
+        curves=CURVES,
+        picture=PICTURE if (folder / PICTURE).exists() else None,
+    )
+    part = folder / "README.md.part"
+    card.save(part)
+    os.replace(part, folder / "README.md")
+    return folder / "README.md"

@@ -1,0 +1,103 @@
+"""Pretraining without labels: from any sound to a folder that `fftp train --model_name_or_path` starts from."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from modeling_fftp import FFTPForPreTraining
+from modeling_fftp.convert.converted import refuse_damaged
+from modeling_fftp.hub.encoder_card import PICTURE, write_encoder_card
+
+from .arguments import find_recipe
+from .masked_patches import MaskedPatchCollator
+from .model import spread
+from .pretraining_arguments import parse
+from .pretraining_model import build, refuse_too_short
+from .reconstruction import plot_reconstruction
+from .results import write_results
+from .run import begin, build_averaging
+from .trainer import FFTPTrainer
+from .unlabelled import Pieces, SoundArguments, load_pieces
+
+logger = logging.getLogger(__name__)
+
+
+def pretrain(arguments: Sequence[str]) -> None:
+    """Decode, pretrain, and leave the model, its results, a picture and a card in the output folder.
+
+    Args:
+        arguments: Words of the command line: the data, then options.
+
+    Raises:
+        SystemExit: Arguments that are wrong or do not go together.
+        ValueError: Sound or a checkpoint that cannot be used.
+    """
+    groups = model_arguments, sound, training = parse(arguments)
+    begin(training)
+    recipe = find_recipe(groups)
+    with training.main_process_first(desc="decoding"):
+        # Crops are drawn from pieces of twice their length.
+        pieces = load_pieces(sound, 2 * sound.max_seconds, training.seed, training.output_dir)
+    seconds = min(sound.max_seconds, pieces.longest_seconds)
+    model, extractor = build(model_arguments, lambda most=None: sounds_of(pieces, most), seconds)
+    refuse_too_short(model.config, pieces, sound.max_seconds)
+    collator = MaskedPatchCollator(extractor, model.config, sound.max_seconds, sound.gain)
+    if "validation" not in pieces.splits:
+        training.eval_strategy = "no"
+    trainer = FFTPTrainer(
+        model=model,
+        args=training,
+        data_collator=collator,
+        train_dataset=pieces.splits["train"],
+        eval_dataset=pieces.splits.get("validation"),
+        processing_class=extractor,
+        averaging=build_averaging(training),
+        layer_decay=training.layer_decay,
+    )
+    result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    refuse_damaged(model.state_dict(), "the pretrained model")
+    trainer.save_model()
+    trainer.save_state()
+    trainer.save_metrics("train", result.metrics)
+    if "validation" in pieces.splits:
+        metrics = trainer.evaluate(metric_key_prefix="validation")
+        trainer.log_metrics("validation", metrics)
+        trainer.save_metrics("validation", metrics)
+    if trainer.is_world_process_zero():
+        write_results(training, "recipe", recipe)
+        write_results(training, "data_results", describe(sound, pieces))
+        save_picture(collator, pieces, Path(training.output_dir, PICTURE))
+        write_encoder_card(training.output_dir, training.hub_license)
+        print(f"pretrained on {pieces.seconds['train'] / 3600:.2f} hours, results in {training.output_dir}")
+
+
+def sounds_of(pieces: Pieces, most: int | None = None) -> Iterator:
+    """The sound to learn, or so many pieces of it, spread over all."""
+    for index in spread(len(pieces.splits["train"]), most):
+        yield pieces.splits["train"][index]["audio"]
+
+
+def describe(arguments: SoundArguments, pieces: Pieces) -> dict:
+    """What the card says about the sound."""
+    source, is_local = arguments.dataset_name, Path(arguments.dataset_name).exists()
+    return {
+        "dataset": Path(source).resolve().name if is_local else source,
+        "hub_id": None if is_local else source,
+        "splits": {
+            role: {"pieces": len(split), "hours": pieces.seconds[role] / 3600} for role, split in pieces.splits.items()
+        },
+        "left_out": pieces.left_out,
+    }
+
+
+def save_picture(collator: MaskedPatchCollator, pieces: Pieces, path: Path) -> None:
+    """A picture of the longest of some pieces that are measured on, or learned, as the saved model sees it."""
+    split = pieces.splits.get("validation", pieces.splits["train"])
+    batch = collator([max((split[index] for index in spread(len(split), 50)), key=lambda piece: len(piece["audio"]))])
+    if not batch["bool_masked_pos"].any():
+        logger.warning("No picture: the pieces are too short for a patch to be hidden")
+        return
+    model = FFTPForPreTraining.from_pretrained(path.parent, dtype=torch.float32).eval()
+    plot_reconstruction(model, batch["input_values"][0], batch["bool_masked_pos"], path)

@@ -1,0 +1,106 @@
+"""What a pretraining can be told, by the command line."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import ClassVar
+
+from transformers import HfArgumentParser
+
+from .arguments import FFTPTrainingArguments, ModelArguments, refuse_unknown
+from .unlabelled import SoundArguments
+
+# Fields of the config that no checkpoint fixes.
+DECODER = (
+    "mask_ratio", "decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads",
+    "decoder_intermediate_size",
+)  # fmt: skip
+
+
+@dataclass
+class PretrainingModelArguments(ModelArguments):
+    """What to pretrain. What is None here is as in `FFTPConfig`, or as in the checkpoint."""
+
+    not_of_weights: ClassVar[tuple[str, ...]] = DECODER
+
+    mask_ratio: float | None = field(default=None, metadata={"help": "Share of hidden patches; default: 0.75."})
+    decoder_hidden_size: int | None = field(default=None, metadata={"help": "Width of the decoder; default: 192."})
+    decoder_num_hidden_layers: int | None = field(default=None, metadata={"help": "Its blocks; default: 2."})
+    decoder_num_attention_heads: int | None = field(default=None, metadata={"help": "Its heads; default: 3."})
+    decoder_intermediate_size: int | None = field(
+        default=None, metadata={"help": "Width of its feed-forward layers; default: 768."}
+    )
+
+
+@dataclass
+class PretrainingArguments(FFTPTrainingArguments):
+    """FFTPTrainingArguments with the defaults of masked pretraining."""
+
+    # MAE has 1.5e-4 for 256 clips, and larger models. At 1e-3 a model of 384 x 12 was hard to fine-tune.
+    learning_rate: float = 2e-4
+    warmup_steps: float = 0.05
+    num_train_epochs: float = 100
+    # As in MAE, for gradients that vary with what is hidden.
+    adam_beta2: float = 0.95
+    load_best_model_at_end: bool = False
+
+    def __post_init__(self):
+        """Let evaluation compute the loss, for which Trainer wants to know an input that it needs."""
+        self.metric_for_best_model, self.greater_is_better = self.metric_for_best_model or "loss", False
+        super().__post_init__()
+        self.label_names, self.prediction_loss_only = ["bool_masked_pos"], True
+
+
+# What FFTPTrainingArguments know besides, and pretraining does not do.
+UNUSED = ("do_train", "class_balanced", "freeze_backbone", "label_smoothing_factor")
+
+ARGUMENTS = (PretrainingModelArguments, SoundArguments, PretrainingArguments)
+
+
+def parse(arguments: Sequence[str]) -> tuple[PretrainingModelArguments, SoundArguments, PretrainingArguments]:
+    """Dataclasses from the words of the command line.
+
+    Raises:
+        SystemExit: Arguments that are unknown, missing, or do not go together.
+    """
+    parser = HfArgumentParser(
+        ARGUMENTS,
+        allow_abbrev=False,
+        prog="fftp pretrain",
+        usage="fftp pretrain DATA --output_dir FOLDER [OPTION ...]",
+    )
+    words = [*arguments]
+    if words and not words[0].startswith("-"):
+        words.insert(0, "--dataset_name")
+    *groups, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+    names = [item.name for group in ARGUMENTS for item in fields(group) if item.init]
+    refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line", "pretrain")
+    model, sound, training = groups
+    refuse_contradictions(model, sound, training)
+    return model, sound, training
+
+
+def refuse_contradictions(
+    model: PretrainingModelArguments, sound: SoundArguments, training: PretrainingArguments
+) -> None:
+    """Stop on arguments that are missing, do not go together, or are for training with labels."""
+    default = PretrainingArguments(training.output_dir)
+    for name in UNUSED:
+        if getattr(training, name) != getattr(default, name):
+            raise SystemExit(f"pretrain: --{name} is for training with labels")
+    if training.push_when_done:
+        raise SystemExit(
+            f"pretrain: --push_to_hub is for trained models; `fftp push {training.output_dir}` pushes this"
+        )
+    if model.patch_init is not None and model.model_name_or_path is None:
+        raise SystemExit("pretrain: --patch_init adapts a checkpoint; name it with --model_name_or_path")
+    if sound.dataset_name is None:
+        raise SystemExit("pretrain: DATA is missing: a folder of sound, a table of paths, or a Hub id")
+    if (sound.validation_column is None) != (sound.validation_value is None):
+        raise SystemExit("pretrain: --validation_column and --validation_value go together")
+    if not 0 <= sound.validation_fraction < 1:
+        raise SystemExit(f"pretrain: --validation_fraction {sound.validation_fraction} must lie in [0, 1)")
+    if sound.max_seconds <= 0:
+        raise SystemExit(f"pretrain: --max_seconds {sound.max_seconds} must be positive")
+    if Path(training.output_dir, "model.safetensors").exists() and not training.resume_from_checkpoint:
+        raise SystemExit(f"pretrain: {training.output_dir} holds a model already; choose another --output_dir")

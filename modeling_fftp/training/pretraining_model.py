@@ -1,0 +1,78 @@
+"""The model of a pretraining: a new one, or a checkpoint, with its feature extractor."""
+
+import logging
+from collections.abc import Callable, Iterable
+
+from feature_extraction import FFTPFeatureExtractor
+from feature_extraction.log_mel_fftp import num_frames
+from modeling_fftp import FFTPConfig, FFTPForPreTraining
+from modeling_fftp.convert.convert import mask_padding
+from modeling_fftp.convert.pretrained import load_pretrained
+from modeling_fftp.convert.sources import find_kind
+
+from .clips import clip_lengths
+from .model import ADJUSTABLE, clip_frames, load_start, measure
+from .pretraining_arguments import DECODER, PretrainingModelArguments
+from .unlabelled import SAMPLING_RATE, Pieces
+
+logger = logging.getLogger(__name__)
+
+
+def build(
+    arguments: PretrainingModelArguments, sounds: Callable[..., Iterable], max_seconds: float
+) -> tuple[FFTPForPreTraining, FFTPFeatureExtractor]:
+    """A new model, or the weights of a checkpoint, with a new decoder unless it has one; and the extractor.
+
+    Raises:
+        ValueError: Shapes that do not fit, a checkpoint that cannot be used, or constant sound.
+    """
+    if arguments.model_name_or_path is None:
+        config = FFTPConfig(**arguments.given)
+        config.max_length = max(config.patch_size[1], clip_frames(max_seconds))
+        extractor = FFTPFeatureExtractor(config.num_mel_bins, SAMPLING_RATE, config.max_length)
+        measure(extractor, sounds())
+        return FFTPForPreTraining(config), extractor
+    start = load_start(arguments, sounds, max_seconds)
+    # Padding that nobody masks would be learned.
+    mask_padding(start.extractor)
+    settings = {name: arguments.given[name] for name in (*ADJUSTABLE, *DECODER) if name in arguments.given}
+    model = FFTPForPreTraining(FFTPConfig.from_dict(start.model.config.to_dict(), **settings))
+    model.base_model.load_state_dict(start.model.base_model.state_dict())
+    take_decoder(model, arguments.model_name_or_path)
+    return model, start.extractor
+
+
+def take_decoder(model: FFTPForPreTraining, source: str) -> None:
+    """Let pretraining go on with the decoder of a pretrained folder, where that has the same shape."""
+    if find_kind(source) != FFTPConfig.model_type:
+        return
+    if FFTPForPreTraining.__name__ not in (FFTPConfig.from_pretrained(source).architectures or ()):
+        return
+    own, _ = load_pretrained(FFTPForPreTraining, source)
+    shapes = [{name: x.shape for name, x in each.decoder.state_dict().items()} for each in (own, model)]
+    if shapes[0] == shapes[1]:
+        model.decoder.load_state_dict(own.decoder.state_dict())
+    else:
+        logger.info("The decoder of %s has another shape; it begins anew", source)
+
+
+def refuse_too_short(config: FFTPConfig, pieces: Pieces, max_seconds: float) -> None:
+    """Stop where no piece is long enough for one patch to be hidden and another to be seen.
+
+    Raises:
+        ValueError: None is; a few that are not are counted in the log.
+    """
+    lengths = clip_lengths(pieces.splits["train"])
+    crop = round(max_seconds * SAMPLING_RATE)
+    short = sum(not count_hidden(config, min(length, crop)) for length in lengths)
+    message = f"{short} of {len(lengths)} pieces are too short for a patch to be hidden in them"
+    if short == len(lengths):
+        raise ValueError(f"{message}: one patch is {config.patch_size[1]} frames of 10 ms")
+    if short:
+        logger.warning("%s; nothing is learned from them", message)
+
+
+def count_hidden(config: FFTPConfig, num_samples: int) -> int:
+    """Patches that are hidden of a piece."""
+    patches = config.time_patches(num_frames(num_samples, SAMPLING_RATE)) * config.patch_grid[0]
+    return min(round(config.mask_ratio * patches), patches - 1)

@@ -1,0 +1,82 @@
+"""A picture of what pretraining sees, and of what it makes of it."""
+
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+from modeling_fftp import FFTPForPreTraining
+from modeling_fftp.events_fftp import frame_seconds
+from modeling_fftp.pretraining_fftp import normalised_patches
+
+
+@torch.no_grad()
+def reconstruct(
+    model: FFTPForPreTraining, spectrogram: torch.Tensor, bool_masked_pos: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a model sees of a spectrogram, and what it makes of that.
+
+    Args:
+        model: In evaluation mode.
+        spectrogram: (frames, mel bins), at least one patch long.
+        bool_masked_pos: (1, patches).
+
+    Returns:
+        The spectrogram with NaN where no visible patch shows it, and with predictions there, both (frames, mel bins).
+        A prediction is of a patch's normalised values, so its level and contrast come from the patch itself. Where no
+        patch is, both are NaN.
+    """
+    config = model.config
+    outputs = model(spectrogram[None], bool_masked_pos=bool_masked_pos)
+    patches, mean, deviation = normalised_patches(spectrogram[None], config)
+    is_hidden = bool_masked_pos[..., None]
+    seen = _average_patches(model, (patches * deviation + mean)[0], ~is_hidden[0], spectrogram)
+    guessed = _average_patches(model, (outputs.logits * deviation + mean)[0], is_hidden[0], spectrogram)
+    return seen, torch.where(seen.isnan(), guessed, seen)
+
+
+def _average_patches(
+    model: FFTPForPreTraining, patches: torch.Tensor, chosen: torch.Tensor, like: torch.Tensor
+) -> torch.Tensor:
+    """The mean of the chosen patches at every cell, (frames, mel bins); NaN where there is none."""
+    config = model.config
+    size, stride = config.patch_size, (config.frequency_stride, config.time_stride)
+    rows, steps = config.patch_grid[0], config.time_patches(len(like))
+    height = (rows - 1) * stride[0] + size[0]
+    width = (steps - 1) * stride[1] + size[1]
+    sums, counts = (
+        nn.functional.fold(cells.T[None], (height, width), size, stride=stride)[0, 0]
+        for cells in (patches * chosen, chosen.expand_as(patches).float())
+    )
+    image = torch.full((config.num_mel_bins, len(like)), torch.nan)
+    image[:height, :width] = torch.where(counts > 0, sums / counts, torch.nan)
+    return image.T
+
+
+def plot_reconstruction(
+    model: FFTPForPreTraining, spectrogram: torch.Tensor, bool_masked_pos: torch.Tensor, path: Path
+) -> None:
+    """Save a picture of a spectrogram, of what the model sees, and of its reconstruction, one above the other.
+
+    Args:
+        model: In evaluation mode.
+        spectrogram: (frames, mel bins).
+        bool_masked_pos: (1, patches).
+        path: Where to.
+    """
+    seen, guessed = reconstruct(model, spectrogram, bool_masked_pos)
+    _, step = frame_seconds(model.config.sampling_rate)
+    extent = (0, len(spectrogram) * step, 0, model.config.num_mel_bins)
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True, sharey=True)
+    low, high = spectrogram.min().item(), spectrogram.max().item()
+    titles = ("sound", f"what the encoder sees ({1 - model.config.mask_ratio:.0%} of the patches)", "reconstruction")
+    for axis, title, image in zip(axes, titles, (spectrogram, seen, guessed), strict=True):
+        picture = axis.imshow(image.T, origin="lower", aspect="auto", extent=extent, vmin=low, vmax=high)
+        axis.set(title=title, ylabel="mel bin")
+    axes[-1].set(xlabel="seconds")
+    figure.colorbar(picture, ax=axes, label="normalised log energy")
+    part = path.with_suffix(".part.png")
+    figure.savefig(part, dpi=100)
+    part.replace(path)

@@ -1,0 +1,273 @@
+"""`fftp pretrain` on any folder of sound, to a folder that a training starts from."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from datasets import Audio, Dataset
+from safetensors.torch import load_file
+from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
+
+from modeling_fftp.cli import app
+from modeling_fftp.hub.push import files_to_push
+from modeling_fftp.training.masked_patches import MaskedPatchCollator
+from modeling_fftp.training.pretrain import pretrain
+from modeling_fftp.training.run import run
+from modeling_fftp.training.unlabelled import SoundArguments, hold_out, load_pieces, read_sound
+from tests.support import ROOT, TINY
+
+SMALL = [*TINY, "--decoder_hidden_size", "48", "--time_stride", "10"]
+
+
+@pytest.fixture
+def recordings(clip_folder, tmp_path):
+    """Sound at any depth without classes: short and long, a broken file, a silent one, and what is no sound."""
+    folder = tmp_path / "recordings"
+    (folder / "2024" / "june").mkdir(parents=True)
+    for index, file in enumerate(sorted(clip_folder.glob("train/*/*.wav"))):
+        shutil.copy(file, folder / ("2024/june" if index % 2 else ".") / f"{index}.wav")
+    soundfile.write(folder / "long.flac", 0.1 * np.random.default_rng(0).normal(size=16000 * 5), 16000)
+    soundfile.write(folder / "silent.wav", np.zeros(16000), 16000)
+    (folder / "broken.wav").write_bytes(b"RIFF, but nothing else")
+    (folder / "notes.txt").write_text("nothing to hear")
+    return folder
+
+
+def train(data, output, *options):
+    pretrain([str(data), *SMALL, "--output_dir", str(output), *map(str, options)])
+
+
+def test_any_sound_becomes_a_start(recordings, clip_folder, tmp_path):
+    output = tmp_path / "pretrained"
+    train(recordings, output, "--max_seconds", 1, "--max_left_out", 0.1, "--num_train_epochs", 3)
+    state = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    losses = [entry["eval_loss"] for entry in state if "eval_loss" in entry]
+    assert len(losses) == 3
+    assert losses[-1] < losses[0]
+    left_out = (output / "left_out_clips.csv").read_text()
+    assert "broken.wav" in left_out
+    assert "silent.wav,silence" in left_out
+    data = json.loads((output / "data_results.json").read_text())
+    # 36 clips, and 5 s in three pieces.
+    assert sum(split["pieces"] for split in data["splits"].values()) == 39
+    card = (output / "README.md").read_text()
+    assert "fftp train --model_name_or_path pretrained" in card
+    assert all((output / name).stat().st_size > 5000 for name in ("reconstruction.png", "training.png"))
+
+    run([*TINY, "--dataset_name", str(clip_folder), "--output_dir", str(tmp_path / "tuned"),
+         "--model_name_or_path", str(output), "--time_stride", "10", "--learning_rate", "1e-9"])  # fmt: skip
+    before, after = (load_file(folder / "model.safetensors") for folder in (output, tmp_path / "tuned"))
+    name = "fftp.layers.1.mlp.fc1.weight"
+    torch.testing.assert_close(before[name], after[name], atol=1e-6, rtol=0)
+    assert not any(name.startswith("decoder.") for name in after)
+    card = (tmp_path / "tuned" / "README.md").read_text()
+    assert "Fine-tuned from `pretrained`" in card
+
+
+def test_the_same_seed_gives_the_same_weights_and_resuming_too(clip_folder, tmp_path):
+    options = ("--num_train_epochs", 2, "--max_seconds", 0.5)
+    for name in ("first", "second"):
+        train(clip_folder, tmp_path / name, *options, "--save_total_limit", 5)
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    assert all(first[name].equal(second[name]) for name in first)
+    # As if the run had been killed after its first epoch.
+    last = sorted((tmp_path / "second").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))[-1]
+    shutil.rmtree(last)
+    train(clip_folder, tmp_path / "second", *options, "--resume_from_checkpoint", "true")
+    resumed = load_file(tmp_path / "second" / "model.safetensors")
+    assert all(first[name].equal(resumed[name]) for name in first)
+
+
+def test_pretraining_goes_on_from_other_weights(clip_folder, trained, tmp_path):
+    train(clip_folder, tmp_path / "more", "--model_name_or_path", trained, "--learning_rate", "1e-9")
+    before, after = load_file(trained / "model.safetensors"), load_file(tmp_path / "more" / "model.safetensors")
+    name = "fftp.layers.0.attention.q_proj.weight"
+    torch.testing.assert_close(before[name], after[name], atol=1e-6, rtol=0)
+    assert json.loads((tmp_path / "more" / "config.json").read_text())["time_stride"] == 10
+
+
+@pytest.mark.parametrize("options", [(), ("--decoder_num_hidden_layers", 1)])
+def test_pretraining_goes_on_with_its_decoder(clip_folder, tmp_path, options):
+    train(clip_folder, tmp_path / "first")
+    more = ("--model_name_or_path", tmp_path / "first", "--learning_rate", "1e-9", *options)
+    train(clip_folder, tmp_path / "more", *more)
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "more"))
+    change = (before["decoder.head.weight"] - after["decoder.head.weight"]).abs().max()
+    assert (change < 1e-6) == (not options)
+
+
+def test_what_does_not_mask_padding_is_made_to(clip_folder, tmp_path):
+    """An AST keeps its padding where it is used as it is; here that would be learned."""
+    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
+    ASTForAudioClassification(ASTConfig(**sizes, max_length=100)).save_pretrained(tmp_path / "ast")
+    ASTFeatureExtractor(max_length=100).save_pretrained(tmp_path / "ast")
+    pretrain(
+        [str(clip_folder), "--output_dir", str(tmp_path / "out"), "--model_name_or_path", str(tmp_path / "ast"),
+         "--num_train_epochs", "1", "--decoder_hidden_size", "48", "--hidden_dropout_prob", "0.2"]
+    )  # fmt: skip
+    extractor = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
+    assert (extractor["return_attention_mask"], extractor["padding"]) == (True, "longest")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["hidden_dropout_prob"] == 0.2
+
+
+def test_pieces_that_are_too_short_are_counted_or_refused(tmp_path, caplog):
+    """A patch is 100 ms: of 50 ms none can be hidden, and no picture shows it."""
+    rng = np.random.default_rng(0)
+    for index in range(20):
+        soundfile.write(tmp_path / f"{index:02}.wav", 0.1 * rng.normal(size=800 if index < 12 else 8000), 16000)
+    soundfile.write(tmp_path / "tiny.wav", 0.1 * rng.normal(size=100), 16000)
+    train(tmp_path, tmp_path / "out", "--validation_fraction", 0.3)
+    assert "pieces are too short for a patch to be hidden" in caplog.text
+    assert "100 samples: shorter than one frame" in (tmp_path / "out" / "left_out_clips.csv").read_text()
+    assert (tmp_path / "out" / "README.md").exists()
+    with pytest.raises(ValueError, match=r"(\d+) of \1 pieces are too short .* one patch is 10 frames"):
+        train(tmp_path, tmp_path / "none", "--validation_fraction", 0, "--max_seconds", 0.05)
+
+
+def test_a_pretraining_that_diverges_is_no_success(clip_folder, tmp_path):
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        train(clip_folder, tmp_path / "out", "--learning_rate", "1e9", "--num_train_epochs", 3)
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_the_best_epoch_and_averages_are_those_of_the_loss(clip_folder, tmp_path):
+    train(clip_folder, tmp_path / "best", "--load_best_model_at_end", "true", "--num_train_epochs", 2)
+    train(clip_folder, tmp_path / "mean", "--average_last_epochs", 2, "--layer_decay", 0.5, "--num_train_epochs", 2)
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("best", "mean"))
+    assert not first["decoder.head.weight"].equal(second["decoder.head.weight"])
+
+
+def test_validation_sound_is_measured_on_and_test_sound_is_left_alone(clip_folder, tmp_path, caplog):
+    folder = shutil.copytree(clip_folder, tmp_path / "data")
+    (folder / "validation").rename(folder / "Test")
+    pieces = load_pieces(SoundArguments(str(folder), validation_fraction=0.25), 20, 0, str(tmp_path))
+    assert {role: len(split) for role, split in pieces.splits.items()} == {"train": 27, "validation": 9}
+    assert "12 recordings of test splits are not used" in caplog.text
+    pieces = load_pieces(SoundArguments(str(clip_folder)), 20, 0, str(tmp_path))
+    assert {role: len(split) for role, split in pieces.splits.items()} == {"train": 36, "validation": 12}
+    # Parts of a few recordings add up.
+    held_out = hold_out([(None, Dataset.from_dict({"audio": ["x"] * 9}))] * 50, SoundArguments("x"), 0)
+    assert sum(len(table) for role, table in held_out if role == "validation") == 22
+    no_share = load_pieces(SoundArguments(str(folder), validation_fraction=0.0), 20, 0, str(tmp_path))
+    assert {*no_share.splits} == {"train"}
+
+
+def test_data_sets_lie_side_by_side(clip_folder, tmp_path):
+    """Parquet files of two data sets, one with folds, one in a hidden place, and loose files."""
+    files = [str(file) for file in sorted(clip_folder.glob("train/*/*.wav"))]
+    first = Dataset.from_dict({"audio": files[:20], "fold": [1, 2] * 10}).cast_column("audio", Audio())
+    second = Dataset.from_dict({"sound": files[20:30], "other": ["x"] * 10}).cast_column("sound", Audio())
+    for name, data in (("first", first), ("second", second)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        data.to_parquet(tmp_path / "data" / name / "train-0.parquet")
+    Dataset.from_dict({"text": ["no sound"]}).to_parquet(tmp_path / "data" / "words.parquet")
+    arguments = SoundArguments(str(tmp_path / "data"), validation_column="fold", validation_value="2")
+    pieces = load_pieces(arguments, 20, 0, str(tmp_path))
+    assert {role: len(split) for role, split in pieces.splits.items()} == {"train": 20, "validation": 10}
+    table = Dataset.from_dict({"audio": ["x"] * 4, "fold": [1, 2, 1, 2]})
+    held_out = hold_out([("train", table), ("validation", table)], arguments, 0)
+    assert [(role, table["fold"][:]) for role, table in held_out] == [
+        ("train", [1, 1]), ("validation", [2, 2]), ("validation", [1, 2, 1, 2]),
+    ]  # fmt: skip
+    arguments = SoundArguments(str(tmp_path / "data"), validation_column="fold", validation_value="7")
+    with pytest.raises(ValueError, match="no recording has fold='7'"):
+        load_pieces(arguments, 20, 0, str(tmp_path))
+
+
+def test_changed_files_are_decoded_anew(tmp_path):
+    for seconds in (1, 2):
+        soundfile.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).normal(size=16000 * seconds), 16000)
+        pieces = load_pieces(SoundArguments(str(tmp_path)), 20, 0, str(tmp_path))
+        assert pieces.seconds["train"] == seconds
+
+
+def test_what_holds_no_sound_is_refused(recordings, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no sound in .*empty"):
+        train(tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"all: 2 clips .* cannot be used.* At most 1.0% may be left out"):
+        train(recordings, tmp_path / "out", "--max_left_out", 0.01)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        train(tmp_path / "nowhere.csv", tmp_path / "out")
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--output_dir", "x"], "DATA is missing"),
+        (["data", "--output_dir", "x", "--mask_ration", "0.5"], "did you mean 'mask_ratio'"),
+        (["data", "--output_dir", "x", "--validation_column", "fold"], "go together"),
+        (["data", "--output_dir", "x", "--max_seconds", "0"], "max_seconds 0.0 must be positive"),
+        (["data", "--output_dir", "x", "--validation_fraction", "1"], "must lie in"),
+        (["data", "--output_dir", "x", "--do_train", "false"], "--do_train is for training with labels"),
+        (["data", "--output_dir", "x", "--class_balanced", "true"], "--class_balanced is for training with labels"),
+        (["data", "--output_dir", "x", "--push_to_hub", "true"], "`fftp push x`"),
+    ],
+)
+def test_wrong_words_are_refused_at_once(words, message):
+    with pytest.raises(SystemExit, match=message):
+        pretrain(words)
+
+
+def test_two_processes_pretrain_one_model(clip_folder, tmp_path):
+    words = [str(clip_folder), *SMALL, "--output_dir", str(tmp_path / "out"), "--use_cpu", "true"]
+    command = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "modeling_fftp",
+        "pretrain",
+        *words,
+    ]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "effective batch 16 clips (2 processes)" in done.stderr
+    assert (tmp_path / "out" / "reconstruction.png").exists()
+
+
+def test_a_card_is_written_anew_and_goes_to_the_hub(clip_folder, tmp_path):
+    train(clip_folder, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    (tmp_path / "out" / "README.md").unlink()
+    app(["card", str(tmp_path / "out")], standalone_mode=False)
+    assert (tmp_path / "out" / "README.md").read_text() == card
+    assert {"reconstruction.png", "pretraining_fftp.py"} <= {path.name for path in files_to_push(tmp_path / "out")}
+
+
+def test_a_pretrained_folder_is_not_overwritten(clip_folder, tmp_path):
+    train(clip_folder, tmp_path / "out")
+    with pytest.raises(SystemExit, match="holds a model already"):
+        train(clip_folder, tmp_path / "out")
+
+
+def test_batches_to_train_on_hide_anew_and_those_to_measure_on_do_not(make_config, extractor):
+    rng = np.random.default_rng(0)
+    clips = [{"audio": rng.normal(size=length).astype(np.float32)} for length in (16000, 40000)]
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 0, 1)]
+    collators = [MaskedPatchCollator(extractor, make_config(), 1.0, 0.1, generator) for generator in generators]
+    first, again, other = (collator.augment(clips) for collator in collators)
+    assert all(first[name].equal(again[name]) for name in first)
+    assert not first["bool_masked_pos"].equal(other["bool_masked_pos"])
+    assert not collators[0].augment(clips)["bool_masked_pos"].equal(first["bool_masked_pos"])
+    assert first["input_values"].shape == (2, 98, 128)
+    assert first["bool_masked_pos"].shape == (2, 18)
+    plain = collators[0](clips)
+    assert all(plain[name].equal(value) for name, value in collators[2](clips).items())
+    expected = extractor(clips[1]["audio"][:16000], sampling_rate=16000, return_tensors="pt")["input_values"][0]
+    torch.testing.assert_close(plain["input_values"][1], expected)
+
+
+def test_sound_of_a_folder_is_read_as_a_sample(recordings, caplog):
+    sounds = [*read_sound(recordings)]
+    assert len(sounds) == 38
+    assert max(map(len, sounds)) == 80000
+    assert "broken.wav" in caplog.text
