@@ -1,24 +1,23 @@
-"""The paper's claims put to the test: a grid of small trainings over seeds, and a report made of their results.
+"""Questions put to the test: a grid of small trainings over seeds, and a report made of their results.
 
     python -m benchmarks.study --data FOLDER               # run what has no results yet, then report
     python -m benchmarks.study --data FOLDER --only speech  # one task
     python -m benchmarks.study --steps                     # time a training step of every arm, then report
     python -m benchmarks.study --report                    # report what is there
+    python -m benchmarks.study --grid weights ...          # another grid than `study.json`
 
-`study.json` is the grid. FOLDER holds the data sets by name. Every run trains with `train.py` on one thread, two runs
-side by side; it is evaluated once, after its last epoch, and leaves one line in `results/study.jsonl`. A run that
-has a line, made with the arguments that the grid has now, is not repeated.
+FOLDER holds the data sets by name. Every run trains with `fftp train` on one thread, two runs side by side; it is
+evaluated once, after its last epoch, and leaves one line in `results/GRID.jsonl`. A run that has a line, made with the
+arguments that the grid has now, is not repeated. Where a grid has learning rates, each arm of each task is first
+trained with all of them, with a seed that is not reported, and then with the best.
 """
 
 import argparse
 import json
-import os
-import re
-import subprocess
-import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,55 +25,171 @@ import torch
 from benchmarks.mixtures import make_mixtures
 from benchmarks.report import RESULTS, describe_machine, write_text
 from benchmarks.study_report import write_report
+from benchmarks.study_starts import (
+    PLAIN,
+    ROOT,
+    SIGN,
+    call,
+    fold_arguments,
+    resolve,
+    slug,
+    start_arguments,
+    start_name,
+    start_results,
+)
 from benchmarks.study_time import measure_steps
 
-ROOT = Path(__file__).parent.parent
-GRID = Path(__file__).parent / "study.json"
-RECORDS = RESULTS / "study.jsonl"
+GRIDS = Path(__file__).parent
 # Runs end side by side.
 WRITING = threading.Lock()
-SPLITS = ("train", "validation")
 # Made once; git leaves `runs` out.
 MIXTURES = ROOT / "runs" / "esc10_mixtures"
 
 
-def list_runs(grid: dict) -> list[dict]:
-    """Every training of the grid once, those of the first seed first."""
-    runs = {}
-    for study in grid["studies"]:
-        task = grid["tasks"][study["task"]]
-        for seed in study["seeds"]:
-            for arm in study["arms"]:
-                for fold in task.get("folds", [None]):
-                    run = {"task": study["task"], "arm": arm, "seed": seed, "fold": fold}
-                    runs.setdefault(run_name(run), run)
-    return sorted(runs.values(), key=lambda run: run["seed"])
+@dataclass
+class Study:
+    """A grid and its results.
+
+    Args:
+        grid: What `NAME.json` holds.
+        records: The results file.
+    """
+
+    grid: dict
+    records: Path
+
+    @classmethod
+    def load(cls, name: str) -> "Study":
+        """The study of a name."""
+        grid = json.loads((GRIDS / f"{name}.json").read_text(encoding="utf-8"))
+        return cls(grid, RESULTS / f"{name}.jsonl")
+
+    def list_runs(self) -> list[dict]:
+        """Every training that is reported once, those of the first seed first."""
+        runs = {}
+        for study in self.grid["studies"]:
+            task = self.grid["tasks"][study["task"]]
+            for seed in study["seeds"]:
+                for arm in study["arms"]:
+                    folds = task.get("fold_of_seed", {}).get(str(seed))
+                    for fold in [folds] if folds else task.get("folds", [None]):
+                        run = {"task": study["task"], "arm": arm, "seed": seed, "fold": fold}
+                        runs.setdefault(run_name(run), run)
+        return sorted(runs.values(), key=lambda run: run["seed"])
+
+    def list_searches(self) -> list[dict]:
+        """Every training that only helps to choose a learning rate."""
+        search = self.grid.get("search")
+        if search is None:
+            return []
+        pairs = dict.fromkeys((self.searched_task(run["task"]), run["arm"]) for run in self.list_runs())
+        return [
+            {"task": task, "arm": arm, "seed": search["seed"], "fold": search["fold_of_task"].get(task), "rate": rate}
+            for task, arm in pairs
+            for rate in search["learning_rates"]
+        ]
+
+    def arguments(self, run: dict) -> dict | None:
+        """Arguments of `fftp train` beside data and folders; None where the learning rate is not chosen yet."""
+        task = self.grid["tasks"][run["task"]]
+        arguments = self.grid["defaults"] | task["arguments"] | self.grid["arms"][run["arm"]]
+        arguments |= task.get("overrides", {}).get(run["arm"], {}) | {"seed": run["seed"]}
+        if "search" in self.grid:
+            rate = run.get("rate") or self.choose_rate(run["task"], run["arm"])
+            return None if rate is None else arguments | {"learning_rate": rate}
+        return arguments
+
+    def searched_task(self, task: str) -> str:
+        """The task whose search chooses the learning rates of a task: its own, or that of a like one."""
+        return self.grid["tasks"][task].get("learning_rate_of", task)
+
+    def choose_rate(self, task: str, arm: str) -> float | None:
+        """The best learning rate of an arm on a task; None where not all were tried."""
+        task = self.searched_task(task)
+        searches = [run for run in self.list_searches() if (run["task"], run["arm"]) == (task, arm)]
+        results = [self.result(run) for run in searches]
+        return None if None in results else max(results, key=lambda result: result["value"])["rate"]
+
+    def read(self) -> list[dict]:
+        """What was measured: results of runs, which have a seed, and times of training steps."""
+        lines = self.records.read_text(encoding="utf-8").splitlines() if self.records.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def keep(self, record: dict) -> None:
+        """Add a record, in place of the one of the same run or step; whole or not at all."""
+        with WRITING:
+            others = [kept for kept in self.read() if identify(kept) != identify(record)]
+            lines = [json.dumps(kept, ensure_ascii=False) for kept in sorted([*others, record], key=identify)]
+            write_text(self.records, "\n".join(lines) + "\n")
+
+    def result(self, run: dict) -> dict | None:
+        """What was measured of a run with the arguments that the grid has for it today."""
+        wanted = self.arguments(run), self.start_arguments(run)
+        for record in self.read():
+            if "seed" in record and run_name(record) == run_name(run):
+                return record if (record["arguments"], record.get("start_arguments", {})) == wanted else None
+        return None
+
+    def results(self) -> list[dict]:
+        """What was measured of the runs that are reported."""
+        return [result for run in self.list_runs() if (result := self.result(run))]
+
+    def train(self, run: dict, data: Path, weights: Path | None = None) -> None:
+        """Train one run and keep its results."""
+        task, arguments = self.grid["tasks"][run["task"]], self.arguments(run)
+        source = MIXTURES if task["data"] == MIXTURES.name else data / task["data"]
+        resolved = resolve(self.grid, run, arguments, data, weights)
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder, slug(run_name(run)))
+            call("train", source, output, resolved | PLAIN | fold_arguments(run))
+            trained, validated = (
+                json.loads((output / f"{name}_results.json").read_text()) for name in ("train", "validation")
+            )
+        results = run | {
+            "metric": task["metric"],
+            "value": validated[f"validation_{task['metric']}"],
+            "train_seconds": trained["train_runtime"],
+            "arguments": arguments,
+        }
+        if starts := self.start_arguments(run):
+            results["start_arguments"] = starts
+            results["starts"] = {name: start_results(start_name(self.grid, name, run)) for name in starts}
+        self.keep(results)
+        print(
+            f"{run_name(run)}: {task['metric']} {results['value']:.4f}, {results['train_seconds']:.0f} s", flush=True
+        )
+
+    def start_arguments(self, run: dict) -> dict[str, dict]:
+        """Arguments of the starts that have to be made for a run, by their name in the grid."""
+        arm = self.grid["arms"][run["arm"]]
+        names = [value.removeprefix(SIGN) for value in arm.values() if str(value).startswith(SIGN)]
+        made = [name for name in names if "command" in self.grid["starts"][name]]
+        return {name: start_arguments(self.grid, run, name) for name in made}
+
+    def measure_steps(self, seconds: float) -> None:
+        """Keep the time of a training step of every arm, on one thread as the study trains."""
+        torch.set_num_threads(1)
+        for task in self.grid["tasks"]:
+            arms = dict.fromkeys(
+                arm for study in self.grid["studies"] if study["task"] == task for arm in study["arms"]
+            )
+            for arm, milliseconds in measure_steps(self.grid, task, [*arms], seconds).items():
+                self.keep({"task": task, "arm": arm, "milliseconds": milliseconds, "machine": describe_machine()})
+
+    def run_missing(self, runs: list[dict], data: Path, weights: Path | None, workers: int) -> None:
+        """Train the runs that have no results yet, side by side."""
+        missing = [run for run in runs if self.result(run) is None]
+        if any(self.grid["tasks"][run["task"]]["data"] == MIXTURES.name for run in missing):
+            make_mixtures(data / "esc10", MIXTURES)
+        with ThreadPoolExecutor(workers) as pool:
+            # list() raises what a run raised.
+            list(pool.map(lambda run: self.train(run, data, weights), missing))
 
 
 def run_name(run: dict) -> str:
     """Name of a run."""
-    parts = (run["task"], run["arm"], f"fold {run['fold']}" if run["fold"] else "", f"seed {run['seed']}")
-    return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
-
-
-def run_arguments(grid: dict, run: dict) -> dict:
-    """Arguments of `train.py` beside data and folders."""
-    task = grid["tasks"][run["task"]]
-    arguments = grid["defaults"] | task["arguments"] | grid["arms"][run["arm"]]
-    return arguments | task.get("overrides", {}).get(run["arm"], {}) | {"seed": run["seed"]}
-
-
-def read_records() -> list[dict]:
-    """What was measured: results of runs, which have a seed, and times of training steps."""
-    return [json.loads(line) for line in RECORDS.read_text(encoding="utf-8").splitlines()] if RECORDS.exists() else []
-
-
-def keep_record(record: dict) -> None:
-    """Add a record, in place of the one of the same run or step; whole or not at all."""
-    with WRITING:
-        others = [kept for kept in read_records() if identify(kept) != identify(record)]
-        lines = [json.dumps(kept, ensure_ascii=False) for kept in sorted([*others, record], key=identify)]
-        write_text(RECORDS, "\n".join(lines) + "\n")
+    fold, rate = (f"fold {run['fold']}" if run["fold"] else None), (f"rate {run['rate']}" if "rate" in run else None)
+    return slug(run["task"], run["arm"], fold, f"seed {run['seed']}", rate)
 
 
 def identify(record: dict) -> tuple[str, str]:
@@ -82,74 +197,31 @@ def identify(record: dict) -> tuple[str, str]:
     return ("run", run_name(record)) if "seed" in record else ("step", f"{record['task']} {record['arm']}")
 
 
-def find_results(grid: dict, records: list[dict]) -> list[dict]:
-    """Results of the runs that the grid asks for today with the arguments that they had."""
-    kept = {run_name(record): record for record in records if "seed" in record}
-    runs = ((kept.get(run_name(run)), run) for run in list_runs(grid))
-    return [result for result, run in runs if result and result["arguments"] == run_arguments(grid, run)]
-
-
-def train(grid: dict, run: dict, data: Path) -> None:
-    """Train one run and keep its results."""
-    task = grid["tasks"][run["task"]]
-    with tempfile.TemporaryDirectory() as folder:
-        recipe, output = Path(folder, "recipe.json"), Path(folder, "output")
-        plain = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "disable_tqdm": True}
-        groups = {"validation_column": "fold", "validation_value": run["fold"]} if run["fold"] else {}
-        recipe.write_text(json.dumps(run_arguments(grid, run) | plain | groups), encoding="utf-8")
-        source = MIXTURES if task["data"] == MIXTURES.name else data / task["data"]
-        command = [sys.executable, "train.py", recipe, "--dataset_name", source, "--output_dir", output]
-        done = subprocess.run(
-            [*map(str, command)], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-        )
-        if done.returncode:
-            raise RuntimeError(f"{run_name(run)} failed:\n{done.stderr[-2000:]}")
-        trained, validated = (json.loads((output / f"{name}_results.json").read_text()) for name in SPLITS)
-    results = run | {
-        "metric": task["metric"],
-        "value": validated[f"validation_{task['metric']}"],
-        "train_seconds": trained["train_runtime"],
-        "arguments": run_arguments(grid, run),
-    }
-    keep_record(results)
-    print(f"{run_name(run)}: {task['metric']} {results['value']:.4f}, {results['train_seconds']:.0f} s", flush=True)
-
-
-def measure_all_steps(grid: dict, seconds: float) -> None:
-    """Keep the time of a training step of every arm, on one thread as the study trains."""
-    torch.set_num_threads(1)
-    for task in grid["tasks"]:
-        arms = dict.fromkeys(arm for study in grid["studies"] if study["task"] == task for arm in study["arms"])
-        for arm, milliseconds in measure_steps(grid, task, [*arms], seconds).items():
-            keep_record({"task": task, "arm": arm, "milliseconds": milliseconds, "machine": describe_machine()})
-
-
 def main() -> None:
     """Run what is missing, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--grid", default="study", help="name of a grid beside this file")
     parser.add_argument("--data", type=Path, help="folder of the data sets")
+    parser.add_argument("--weights", type=Path, help="folder of weights from elsewhere that a grid starts from")
     parser.add_argument("--only", help="run one task only")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--steps", action="store_true", help="time a training step of every arm, and train nothing")
     parser.add_argument("--seconds_per_group", type=float, default=60.0, help="for --steps: 3 to 15 rounds that fit")
     parser.add_argument("--report", action="store_true", help="run nothing")
     arguments = parser.parse_args()
-    grid = json.loads(GRID.read_text(encoding="utf-8"))
+    study = Study.load(arguments.grid)
     if arguments.steps:
-        measure_all_steps(grid, arguments.seconds_per_group)
+        study.measure_steps(arguments.seconds_per_group)
     elif not arguments.report:
         if arguments.data is None:
             parser.error("--data is missing: the folder that holds the data sets")
-        done = {run_name(result) for result in find_results(grid, read_records())}
-        missing = [run for run in list_runs(grid) if run_name(run) not in done]
-        missing = [run for run in missing if arguments.only in (None, run["task"])]
-        if any(grid["tasks"][run["task"]]["data"] == MIXTURES.name for run in missing):
-            make_mixtures(arguments.data / "esc10", MIXTURES)
-        with ThreadPoolExecutor(arguments.workers) as pool:
-            # list() raises what a run raised.
-            list(pool.map(lambda run: train(grid, run, arguments.data.resolve()), missing))
-    records = read_records()
-    write_report(grid, find_results(grid, records), [record for record in records if "seed" not in record])
+        for task in study.grid["tasks"] if arguments.only is None else [arguments.only]:
+            for runs, name in ((study.list_searches(), study.searched_task(task)), (study.list_runs(), task)):
+                wanted = [run for run in runs if run["task"] == name]
+                study.run_missing(wanted, arguments.data.resolve(), arguments.weights, arguments.workers)
+    steps = [record for record in study.read() if "seed" not in record]
+    searches = [result for run in study.list_searches() if (result := study.result(run))]
+    write_report(arguments.grid, study.grid, study.results(), steps, searches)
 
 
 if __name__ == "__main__":

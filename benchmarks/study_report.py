@@ -2,6 +2,7 @@
 
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib import pyplot, ticker
@@ -11,20 +12,17 @@ from benchmarks.report import COLORS, RESULTS, render_table, save_figure, show, 
 from benchmarks.study_time import build_config
 from modeling_fftp.hub.efficiency import multiply_adds
 
-HEADER = """# The paper's claims on small models and real recordings
+STARTS = """## What starts and teachers cost
 
-Made by `python -m benchmarks.study --report` from `study.jsonl`; `python -m benchmarks.study --data FOLDER` makes the
-runs that are missing, after the grid in `study.json`. Every arm of a study has the same training: same epochs,
-same batches, one evaluation after the last epoch, no choice of checkpoint. A value is the mean over seeds and its
-standard deviation; where there are folds, a seed's value is the mean over its folds. One learning rate, chosen once,
-and few epochs serve all arms: what learns slowly looks worse here than it would in the end. SpecAugment draws widths
-between 0 and a limit, so its budget is that of its masks on average; SpecMask's is a cap. Multiply-adds are of one
-clip, linear layers only, as the paper counts. Times are of one clip in a training step, forward and backward, on one
-thread, medians of one run in which all models took turns (`python -m benchmarks.study --steps`).
+Minutes on one thread, beside another run on the second core, and not part of the training times above.
 """
 
-CLAIMS = """## Where the paper's claims hold
+SEARCHES = """## Learning rates that were tried
 
+With one seed that is not reported above; the best, in bold, was taken.
+"""
+
+CLAIMS = """
 Differences between two arms with the same seed, in points; the mean over seeds and the half-width of its 95 %
 confidence interval (Student's t). A claim holds where the whole interval is above 0, the opposite where it is below;
 what is neither, or was measured with fewer than three seeds, is undecided. Nothing is corrected for the number of
@@ -32,28 +30,75 @@ claims.
 """
 
 
-def write_report(grid: dict, results: list[dict], steps: list[dict]) -> None:
-    """Write `study.md` and one plot per study."""
+def write_report(name: str, grid: dict, results: list[dict], steps: list[dict], searches: Sequence[dict] = ()) -> None:
+    """Write `NAME.md` and one plot per study.
+
+    Args:
+        name: Of the grid.
+        grid: What was asked.
+        results: Of the runs that are reported.
+        steps: Times of training steps.
+        searches: Results of the runs that chose learning rates.
+    """
     rows_by_study = [
         [summarise(grid, study, arm, results, steps) for arm in study["arms"]] for study in grid["studies"]
     ]
     for number, (study, rows) in enumerate(zip(grid["studies"], rows_by_study, strict=True), start=1):
         if any(row["values"] for row in rows):
-            plot(rows, grid["tasks"][study["task"]]["metric"], RESULTS / f"study-{number}.png")
-    text = render(grid, results, rows_by_study)
-    write_text(RESULTS / "study.md", text)
+            plot(rows, grid["tasks"][study["task"]]["metric"], RESULTS / f"{name}-{number}.png")
+    text = render(name, grid, results, rows_by_study, searches)
+    write_text(RESULTS / f"{name}.md", text)
     print(text)
 
 
-def render(grid: dict, results: list[dict], rows_by_study: list[list[dict]]) -> str:
+def render(
+    name: str, grid: dict, results: list[dict], rows_by_study: list[list[dict]], searches: Sequence[dict]
+) -> str:
     """Markdown."""
-    parts = [HEADER, CLAIMS, render_claims(grid, results)]
+    parts = ["\n".join(grid["header"]), f"## {grid['question']}\n{CLAIMS}", render_claims(grid, results)]
     for number, (study, rows) in enumerate(zip(grid["studies"], rows_by_study, strict=True), start=1):
         task = grid["tasks"][study["task"]]
         parts.append(f"## {study['title']} ({task['data']}, {task['metric']})\n\n{render_arms(rows)}")
         if any(row["values"] for row in rows):
-            parts.append(f"![{study['title']}](study-{number}.png)\n")
+            parts.append(f"![{study['title']}]({name}-{number}.png)\n")
+    if "starts" in grid:
+        parts.append(f"{STARTS}\n{render_starts(grid, results)}")
+    if "search" in grid:
+        parts.append(f"{SEARCHES}\n{render_searches(grid, searches)}")
     return "\n".join(parts)
+
+
+def render_starts(grid: dict, results: list[dict]) -> str:
+    """Markdown: what starts and teachers took, and how good teachers were, by task."""
+    found = defaultdict(dict)
+    for run in results:
+        for name, start in run.get("starts", {}).items():
+            # Several runs share one start.
+            found[run["task"], name][start["train_runtime"]] = start
+    rows = []
+    for (task, name), starts in found.items():
+        minutes = statistics.mean(start["train_runtime"] for start in starts.values()) / 60
+        accuracies = [start["validation_accuracy"] for start in starts.values() if "validation_accuracy" in start]
+        accuracy = f"{100 * statistics.mean(accuracies):.2f} %" if accuracies else ""
+        rows.append([name, task, grid["starts"][name]["command"], str(len(starts)), f"{minutes:.1f}", accuracy])
+    return render_table(["start", "task", "made by", "number", "minutes each", "accuracy"], rows)
+
+
+def render_searches(grid: dict, searches: Sequence[dict]) -> str:
+    """Markdown: results with every learning rate, the best in bold."""
+    rates = grid["search"]["learning_rates"]
+    found = defaultdict(dict)
+    for run in searches:
+        found[run["task"], run["arm"]][run["rate"]] = run["value"]
+    rows = [[*arm[::-1], *(_render_rate(values, rate, len(rates)) for rate in rates)] for arm, values in found.items()]
+    return render_table(["arm", "task", *(f"{rate:g}" for rate in rates)], rows)
+
+
+def _render_rate(values: dict[float, float], rate: float, number: int) -> str:
+    if rate not in values:
+        return "not measured"
+    text = f"{100 * values[rate]:.2f} %"
+    return f"**{text}**" if len(values) == number and rate == max(values, key=values.get) else text
 
 
 def summarise(grid: dict, study: dict, arm: str, results: list[dict], steps: list[dict]) -> dict:
@@ -78,7 +123,7 @@ def runs_by_seed(grid: dict, task: str, arm: str, results: list[dict]) -> dict[i
     for run in results:
         if (run["task"], run["arm"]) == (task, arm):
             by_seed[run["seed"]].append(run)
-    folds = len(grid["tasks"][task].get("folds", [None]))
+    folds = 1 if "fold_of_seed" in grid["tasks"][task] else len(grid["tasks"][task].get("folds", [None]))
     return {seed: runs for seed, runs in by_seed.items() if len(runs) == folds}
 
 

@@ -79,8 +79,8 @@ def test_times_on_the_page_of_speed_are_kept_results():
 
 def test_every_benchmark_keeps_one_file_of_results_and_one_report():
     files = {path.name for path in RESULTS.iterdir() if path.suffix != ".png"}
-    results = {f"{name}.json" for name in BENCHMARKS} | {"study.jsonl"}
-    assert files == results | {f"{name}.md" for name in [*BENCHMARKS, "study"]}
+    results = {f"{name}.json" for name in BENCHMARKS} | {"study.jsonl", "weights.jsonl"}
+    assert files == results | {f"{name}.md" for name in [*BENCHMARKS, "study", "weights"]}
 
 
 def test_the_share_of_the_peak_is_a_ratio_of_rates():

@@ -1,24 +1,26 @@
 """The study: its grid, one real run of it, and a report that tells what was not measured."""
 
-import json
 from dataclasses import fields
 
 import pytest
 
-from benchmarks import study, study_report, study_time
+from benchmarks import study_report, study_starts, study_time
+from benchmarks.study import Study, run_name
 from modeling_fftp.training.arguments import ARGUMENTS
-from tests.support import ROOT
 
-GRID = json.loads((ROOT / "benchmarks" / "study.json").read_text(encoding="utf-8"))
+GRIDS = ("study", "weights")
+GRID = Study.load("study").grid
 
 
 @pytest.fixture
-def small_grid(clip_folder, tmp_path, monkeypatch):
+def small_study(clip_folder, tmp_path, monkeypatch):
     """Two arms on a few clips; results go to a temporary folder."""
-    monkeypatch.setattr(study, "RECORDS", tmp_path / "study.jsonl")
     monkeypatch.setattr(study_report, "RESULTS", tmp_path)
+    monkeypatch.setattr(study_starts, "FOLDER", tmp_path / "starts")
     size = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 96}
-    return {
+    grid = {
+        "header": ["# Strides", ""],
+        "question": "What holds",
         "defaults": size | {"per_device_train_batch_size": 8},
         "tasks": {
             "sounds": {
@@ -30,13 +32,16 @@ def small_grid(clip_folder, tmp_path, monkeypatch):
         "studies": [{"title": "Strides", "task": "sounds", "seeds": [0], "arms": ["stride 5", "stride 1"]}],
         "claims": [{"claim": "Stride 1 is better", "task": "sounds", "better": "stride 1", "than": "stride 5"}],
     }  # fmt: skip
+    return Study(grid, tmp_path / "small.jsonl")
 
 
-def test_every_run_of_the_grid_has_a_name_and_valid_arguments():
-    runs = study.list_runs(GRID)
-    assert len({study.run_name(run) for run in runs}) == len(runs)
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_run_of_a_grid_has_a_name_and_valid_arguments(name):
+    study = Study.load(name)
+    runs = study.list_runs() + study.list_searches()
+    assert len({run_name(run) for run in runs}) == len(runs)
     names = {item.name for group in ARGUMENTS for item in fields(group) if item.init}
-    assert all(set(study.run_arguments(GRID, run)) <= names for run in runs)
+    assert all(set(study.arguments(run) or ()) <= names for run in runs)
 
 
 def test_arms_at_equal_cost_cost_the_same():
@@ -48,36 +53,83 @@ def test_arms_at_equal_cost_cost_the_same():
     assert rows["square 16/10, shallower"] == pytest.approx(rows["FFTP stride 5"], rel=0.5)
 
 
-def test_a_run_is_kept_reported_and_not_repeated(small_grid, clip_folder, tmp_path):
-    run, other = study.list_runs(small_grid)
-    study.train(small_grid, run, clip_folder.parent)
-    (result,) = study.find_results(small_grid, study.read_records())
-    assert study.run_name(result) == study.run_name(run) == "sounds-stride-5-seed-0"
-    assert study.run_name(other) == "sounds-stride-1-seed-0"
+def test_a_run_is_kept_reported_and_not_repeated(small_study, clip_folder, tmp_path):
+    run, other = small_study.list_runs()
+    small_study.train(run, clip_folder.parent)
+    (result,) = small_study.results()
+    assert run_name(result) == run_name(run) == "sounds-stride-5-seed-0"
+    assert run_name(other) == "sounds-stride-1-seed-0"
     assert 0 <= result["value"] <= 1
     step = {"task": "sounds", "arm": "stride 5", "milliseconds": 1.25}
-    study.keep_record(step)
-    study.keep_record(result | {"value": 0.5})
-    assert study.read_records() == [result | {"value": 0.5}, step]
-    study_report.write_report(small_grid, [result], [step])
-    report = (tmp_path / "study.md").read_text(encoding="utf-8")
+    small_study.keep(step)
+    small_study.keep(result | {"value": 0.5})
+    assert small_study.read() == [result | {"value": 0.5}, step]
+    study_report.write_report("small", small_study.grid, [result], [step])
+    report = (tmp_path / "small.md").read_text(encoding="utf-8")
     assert f"{100 * result['value']:.2f} % | 1.25 ms |" in report
-    assert (tmp_path / "study-1.png").stat().st_size > 5000
-    small_grid["defaults"]["num_hidden_layers"] = 2
-    assert not study.find_results(small_grid, study.read_records())
+    assert (tmp_path / "small-1.png").stat().st_size > 5000
+    small_study.grid["defaults"]["num_hidden_layers"] = 2
+    assert not small_study.results()
 
 
-def test_the_report_says_what_the_kept_results_say(tmp_path, monkeypatch):
-    kept = (study_report.RESULTS / "study.md").read_text(encoding="utf-8")
-    records = study.read_records()
-    steps = [record for record in records if "seed" not in record]
+def test_the_best_learning_rate_is_taken_once_all_were_tried(small_study):
+    small_study.grid["search"] = {"seed": 9, "learning_rates": [1e-4, 1e-3], "fold_of_task": {}}
+    first, second = [run for run in small_study.list_searches() if run["arm"] == "stride 5"]
+    (run, _) = small_study.list_runs()
+    for search, value in ((first, 0.7), (second, 0.4)):
+        assert small_study.arguments(run) is None
+        small_study.keep(search | {"value": value, "arguments": small_study.arguments(search)})
+    assert small_study.arguments(run)["learning_rate"] == 1e-4
+    # What was searched is not what is reported.
+    assert not small_study.results()
+    table = study_report.render_searches(small_study.grid, small_study.read())
+    assert "| stride 5 | sounds | **70.00 %** | 40.00 % |" in table
+
+
+def test_an_arm_may_start_from_pretrained_weights_and_be_taught(small_study, clip_folder, tmp_path):
+    grid = small_study.grid
+    size = {name: value for name, value in grid["defaults"].items() if name != "per_device_train_batch_size"}
+    grid["starts"] = {
+        "masked": {
+            "command": "pretrain", "per": ["data", "fold"],
+            "arguments": size | {"num_train_epochs": 1, "decoder_hidden_size": 48},
+        },
+        "teacher": {"command": "train", "per": ["task", "seed"], "arguments": size | {"num_train_epochs": 1}},
+        "fetched": {"folder": "nowhere", "hint": "weights of somebody"},
+    }  # fmt: skip
+    grid["arms"]["stride 5"] = {"model_name_or_path": "@masked", "teacher": "@teacher"}
+    run, other = small_study.list_runs()
+    small_study.train(run, clip_folder.parent)
+    made = {path.name for path in (tmp_path / "starts").iterdir() if path.is_dir()}
+    assert {name.rsplit("-", 1)[0] for name in made} == {f"masked-{clip_folder.name}", "teacher-sounds-seed-0"}
+    (result,) = small_study.results()
+    assert result["starts"]["teacher"]["validation_accuracy"] >= 0
+    assert result["starts"]["masked"]["train_runtime"] > 0
+    # A start that is made otherwise is another, and so are results with it.
+    grid["starts"]["masked"]["arguments"] = size | {"num_train_epochs": 2, "decoder_hidden_size": 48}
+    assert not small_study.results()
+    table = study_report.render_starts(grid, [result])
+    assert "| masked | sounds | pretrain | 1 | " in table
+    assert f"{100 * result['starts']['teacher']['validation_accuracy']:.2f} %" in table
+    grid["arms"]["stride 1"] = {"model_name_or_path": "@fetched"}
+    with pytest.raises(FileNotFoundError, match="weights of somebody; --weights names the folder above it"):
+        small_study.train(other, clip_folder.parent, tmp_path)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_report_says_what_the_kept_results_say(tmp_path, monkeypatch, name):
+    kept = (study_report.RESULTS / f"{name}.md").read_text(encoding="utf-8")
+    study = Study.load(name)
+    steps = [record for record in study.read() if "seed" not in record]
     monkeypatch.setattr(study_report, "RESULTS", tmp_path)
     monkeypatch.setattr(study_report, "plot", lambda *arguments: None)
-    study_report.write_report(GRID, study.find_results(GRID, records), steps)
-    assert (tmp_path / "study.md").read_text(encoding="utf-8") == kept
+    searches = [result for run in study.list_searches() if (result := study.result(run))]
+    study_report.write_report(name, study.grid, study.results(), steps, searches)
+    assert (tmp_path / f"{name}.md").read_text(encoding="utf-8") == kept
 
 
-def test_arms_with_one_model_are_timed_once(small_grid):
+def test_arms_with_one_model_are_timed_once(small_study):
+    small_grid = small_study.grid
     small_grid["arms"]["masked"] = {"time_stride": 5, "spec_mask_budget": 0.1}
     times = study_time.measure_steps(small_grid, "sounds", ["stride 5", "masked", "stride 1"], seconds=0.0)
     assert times["masked"] == times["stride 5"] != times["stride 1"]
@@ -95,7 +147,8 @@ def test_arms_with_one_model_are_timed_once(small_grid):
         ([0.1, -0.05, 0.12], "undecided"),
     ],
 )
-def test_a_claim_is_judged_over_the_seeds_that_both_arms_have(small_grid, differences, verdict):
+def test_a_claim_is_judged_over_the_seeds_that_both_arms_have(small_study, differences, verdict):
+    small_grid = small_study.grid
     runs = [{"task": "sounds", "arm": "stride 1", "seed": 9, "value": 1.0}]
     for seed, difference in enumerate(differences):
         for arm, value in (("stride 1", 0.5 + seed / 10 + difference), ("stride 5", 0.5 + seed / 10)):
@@ -105,7 +158,9 @@ def test_a_claim_is_judged_over_the_seeds_that_both_arms_have(small_grid, differ
     assert judged["verdict"] == verdict
 
 
-def test_claims_name_arms_and_tasks_of_the_grid():
-    for claim in GRID["claims"]:
-        arms = {arm for entry in GRID["studies"] if entry["task"] == claim["task"] for arm in entry["arms"]}
+@pytest.mark.parametrize("name", GRIDS)
+def test_claims_name_arms_and_tasks_of_a_grid(name):
+    grid = Study.load(name).grid
+    for claim in grid["claims"]:
+        arms = {arm for entry in grid["studies"] if entry["task"] == claim["task"] for arm in entry["arms"]}
         assert {claim["better"], claim["than"]} <= arms

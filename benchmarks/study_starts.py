@@ -1,0 +1,118 @@
+"""What arms of a grid start from or are taught by: folders that are made once, and kept."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# git leaves `runs` out.
+FOLDER = ROOT / "runs" / "starts"
+# Arguments that name a start do so behind this sign.
+SIGN = "@"
+PLAIN = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "disable_tqdm": True}
+# Two runs may need one start.
+MAKING: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+
+def slug(*parts: str | int | None) -> str:
+    """A name for files."""
+    text = " ".join(str(part) for part in parts if part is not None)
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def start_name(grid: dict, name: str, run: dict) -> str:
+    """Name of the start that a run needs: another for every task, fold, seed or arguments that it depends on."""
+    facts = {"task": run["task"], "data": grid["tasks"][run["task"]]["data"], "seed": f"seed {run['seed']}"}
+    facts["fold"] = f"fold {run['fold']}" if run["fold"] else None
+    arguments = json.dumps(start_arguments(grid, run, name), sort_keys=True)
+    digest = hashlib.sha256(arguments.encode()).hexdigest()[:8]
+    return slug(name, *(facts[part] for part in grid["starts"][name].get("per", [])), digest)
+
+
+def fold_arguments(run: dict) -> dict:
+    """Arguments that keep the fold of a run out of what is learned."""
+    return {"validation_column": "fold", "validation_value": run["fold"]} if run["fold"] else {}
+
+
+def call(command: str, source: Path, output: Path, arguments: dict) -> None:
+    """Run a command of `fftp` on one thread.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    words = [sys.executable, "-m", "modeling_fftp", command]
+    if command == "train":
+        recipe = output.with_suffix(".json")
+        recipe.parent.mkdir(parents=True, exist_ok=True)
+        recipe.write_text(json.dumps(arguments), encoding="utf-8")
+        words += [recipe, "--dataset_name", source]
+    else:
+        words += [source]
+        for name, value in arguments.items():
+            words += [f"--{name}", *(value if isinstance(value, list) else [value])]
+    words += ["--output_dir", output]
+    done = subprocess.run(
+        [*map(str, words)], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"{output.name} failed:\n{done.stderr[-2000:]}")
+
+
+def resolve(grid: dict, run: dict, arguments: dict, data: Path, weights: Path | None) -> dict:
+    """Arguments with folders in place of names of starts; what is not there yet is made."""
+    resolved = dict(arguments)
+    for name, value in arguments.items():
+        if isinstance(value, str) and value.startswith(SIGN):
+            resolved[name] = str(find_start(grid, run, value.removeprefix(SIGN), data, weights))
+    return resolved
+
+
+def find_start(grid: dict, run: dict, name: str, data: Path, weights: Path | None) -> Path:
+    """The folder of a start, which is made if it is not there.
+
+    Raises:
+        FileNotFoundError: Weights that have to be fetched are not there.
+    """
+    start = grid["starts"][name]
+    if "folder" in start:
+        folder = (weights or Path()) / start["folder"]
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is missing: {start['hint']}; --weights names the folder above it")
+        return folder.resolve()
+    folder = FOLDER / start_name(grid, name, run)
+    with MAKING[folder.name]:
+        # Both commands write the card last.
+        if not (folder / "README.md").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            arguments = start_arguments(grid, run, name)
+            source = data if start.get("data") == "all" else data / grid["tasks"][run["task"]]["data"]
+            call(start["command"], source, folder, resolve(grid, run, arguments, data, weights))
+    return folder
+
+
+def start_arguments(grid: dict, run: dict, name: str) -> dict:
+    """Arguments that make a start."""
+    start = grid["starts"][name]
+    arguments = start["arguments"] | start.get("by_task", {}).get(run["task"], {}) | PLAIN | fold_arguments(run)
+    if start["command"] == "train":
+        task = grid["tasks"][run["task"]]["arguments"]
+        shared = {key: task[key] for key in ("max_train_samples",) if key in task}
+        return arguments | shared | {"seed": run["seed"]}
+    return {key: value for key, value in arguments.items() if key != "load_best_model_at_end"}
+
+
+def start_results(name: str) -> dict:
+    """What was measured when a start was made."""
+    folder, results = FOLDER / name, {}
+    for part in ("train", "validation"):
+        path = folder / f"{part}_results.json"
+        if path.exists():
+            results |= json.loads(path.read_text(encoding="utf-8"))
+    return results
