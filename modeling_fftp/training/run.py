@@ -9,6 +9,7 @@ from transformers import set_seed
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
 from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.convert.sources import find_kind, refuse_missing
 from modeling_fftp.hub.efficiency import measure_efficiency
 
 from .arguments import (
@@ -100,6 +101,11 @@ def load_data(
         source, is_trusted = distillation.teacher, distillation.teacher_trust_remote_code
         return Teacher(source, classes, SAMPLING_RATE, training.device, dtype, is_trusted)
 
+    # Before clips are decoded for hours.
+    if model.model_name_or_path:
+        find_kind(model.model_name_or_path)
+    if distillation.teacher:
+        refuse_missing(distillation.teacher)
     if distillation.teacher_only:
         teacher = build_teacher(None)
         clips = load_unlabelled_clips(data, training, teacher)

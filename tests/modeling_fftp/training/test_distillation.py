@@ -123,6 +123,13 @@ def test_what_is_no_teacher_is_refused(teacher, tmp_path, speech):
         Teacher(source, None, 16000)
 
 
+@pytest.mark.parametrize("option", ["--teacher", "--model_name_or_path"])
+def test_what_is_not_there_is_missed_before_clips_are_decoded(clip_folder, tmp_path, option):
+    with pytest.raises(FileNotFoundError, match="neither a folder or a file here nor a Hub id"):
+        run_training(tmp_path / "out", "--dataset_name", clip_folder, option, tmp_path / "nowhere")
+    assert not (tmp_path / "out").exists()
+
+
 def test_clips_that_a_teacher_cannot_hear_are_named(teacher, speech):
     with pytest.raises(ValueError, match="cannot hear clips of 5 to 5 samples"):
         Teacher(teacher(make_wav2vec2), None, 16000)([speech[:10]])
