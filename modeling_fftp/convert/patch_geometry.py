@@ -47,11 +47,11 @@ def change_geometry(
 
 
 def default_patch_init(old: FFTPConfig, new: FFTPConfig) -> str:
-    """PI-resize where a patch sees the same mel bins, at another sampling in time; else a new embedding.
+    """PI-resize where a patch sees the same mel bins, at another sampling in time; else the kernel as a picture.
 
     Source: Beyer et al. 2023 for the first; `benchmarks/results/weights.md` for the second.
     """
-    return "pi_resize" if old.patch_size[0] == new.patch_size[0] else "random"
+    return "pi_resize" if old.patch_size[0] == new.patch_size[0] else "resize"
 
 
 def change_patches(
