@@ -100,10 +100,9 @@ def test_positions_of_rows_are_read_at_their_centres():
 def test_a_new_embedding_is_drawn_from_the_generator():
     model = make_model(**SQUARE)
     config = change_geometry(model.config, (128, 10))
-    kernels = [
-        change_patches(model, config, generator=torch.Generator().manual_seed(seed)).get_input_embeddings().projection
-        for seed in (0, 0, 1)
-    ]
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 0, 1)]
+    models = [change_patches(model, config, "random", generator=generator) for generator in generators]
+    kernels = [changed.get_input_embeddings().projection for changed in models]
     assert kernels[0].weight.equal(kernels[1].weight)
     assert not kernels[0].weight.equal(kernels[2].weight)
     assert kernels[0].weight.detach().std() == pytest.approx(config.initializer_range, rel=0.05)
