@@ -12,6 +12,8 @@ from .patch_embedding import fit_kernel, pi_resize_kernel, resize_kernel
 
 # Ways to a patch embedding of another size.
 PATCH_INITS = ("random", "resize", "pi_resize", "least_squares")
+# The best that `benchmarks/results/weights.md` has, from square to full-frequency patches too.
+DEFAULT_PATCH_INIT = "pi_resize"
 # Modules that belong to a geometry.
 ADAPTED = ("patch_embeddings.", "position_embeddings.")
 GEOMETRY = ("patch_size", "frequency_stride", "time_stride")
@@ -46,14 +48,6 @@ def change_geometry(
     return changed
 
 
-def default_patch_init(old: FFTPConfig, new: FFTPConfig) -> str:
-    """PI-resize where a patch sees the same mel bins, at another sampling in time; else the kernel as a picture.
-
-    Source: Beyer et al. 2023 for the first; `benchmarks/results/weights.md` for the second.
-    """
-    return "pi_resize" if old.patch_size[0] == new.patch_size[0] else "resize"
-
-
 def change_patches(
     model: FFTPModel | FFTPForAudioClassification,
     config: FFTPConfig,
@@ -66,7 +60,7 @@ def change_patches(
     Args:
         model: Whose weights to take.
         config: Of the model, with another geometry, as `change_geometry` makes it.
-        patch_init: One of `PATCH_INITS`; default: `default_patch_init`. It matters only where the patch size changes.
+        patch_init: One of `PATCH_INITS`; default: `DEFAULT_PATCH_INIT`. It matters only where the patch size changes.
         spectrograms: Normalised, (frames, mel bins) each, for "least_squares"; a thousand clips are enough.
         generator: Draws a "random" embedding; None is torch's default.
 
@@ -85,7 +79,7 @@ def change_patches(
         if config.patch_size == model.config.patch_size:
             new.patch_embeddings.load_state_dict(old.patch_embeddings.state_dict())
         else:
-            patch_init = patch_init or default_patch_init(model.config, config)
+            patch_init = patch_init or DEFAULT_PATCH_INIT
             projections = old.patch_embeddings.projection, new.patch_embeddings.projection
             adapt_projection(*projections, patch_init, config.initializer_range, spectrograms, generator)
     return changed.eval()
