@@ -42,13 +42,13 @@ def adapt(
     """
     model, extractor = converted.model, converted.extractor
     config = change_geometry(model.config, patch_size, frequency_stride, time_stride)
+    has_new_patches = config.patch_size != model.config.patch_size
+    if patch_init is not None and not has_new_patches:
+        raise ValueError(f"patch_init={patch_init!r} is for other patches; the source has these already")
     if config.to_dict() == model.config.to_dict():
-        if patch_init is not None:
-            raise ValueError(f"patch_init={patch_init!r} is for other patches; the source has these already")
         return converted
     model = change_patches(model, config, patch_init, spectrograms, generator)
     mask_padding(extractor)
-    has_new_patches = config.patch_size != converted.model.config.patch_size
     return Converted(model, extractor, converted.knows_sound, has_new_patches)
 
 

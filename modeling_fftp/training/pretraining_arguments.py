@@ -36,7 +36,7 @@ class PretrainingModelArguments(ModelArguments):
 class PretrainingArguments(FFTPTrainingArguments):
     """FFTPTrainingArguments with the defaults of masked pretraining."""
 
-    # MAE has 1.5e-4 for 256 clips, and larger models. At 1e-3 a model of 384 x 12 was hard to fine-tune.
+    # MAE has 1.5e-4 for 256 clips, and larger models.
     learning_rate: float = 2e-4
     warmup_steps: float = 0.05
     num_train_epochs: float = 100

@@ -64,7 +64,10 @@ def test_an_own_model_gets_other_patches_and_keeps_its_head(tmp_path):
     with pytest.raises(ValueError, match="--sound is for --patch_init least_squares"):
         convert(tmp_path / "model", tmp_path / "other", geometry={"time_stride": 10}, sound=[])
     with pytest.raises(ValueError, match="patch_init='nearest' is unknown"):
-        convert(tmp_path / "model", tmp_path / "other", geometry={"time_stride": 10, "patch_init": "nearest"})
+        convert(tmp_path / "model", tmp_path / "other", geometry={"patch_size": (128, 20), "patch_init": "nearest"})
+    # Another stride leaves the embedding as it is.
+    with pytest.raises(ValueError, match="patch_init='random' is for other patches"):
+        convert(tmp_path / "model", tmp_path / "other", geometry={"time_stride": 10, "patch_init": "random"})
     with pytest.raises(StrictDataclassClassValidationError, match="time_stride=0 must be at least 1"):
         convert(tmp_path / "model", tmp_path / "other", geometry={"time_stride": 0})
     with pytest.raises(ValueError, match="patch_init='resize' is for other patches"):
