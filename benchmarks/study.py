@@ -9,7 +9,8 @@
 FOLDER holds the data sets by name. Every run trains with `fftp train` on one thread, two runs side by side; it is
 evaluated once, after its last epoch, and leaves one line in `results/GRID.jsonl`. A run that has a line, made with the
 arguments that the grid has now, is not repeated. Where a grid has learning rates, each arm of each task is first
-trained with all of them, with a seed that is not reported, and then with the best.
+trained with the two in the middle, and on outwards as long as that is better, with a seed that is not reported; the
+best serves.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import torch
 from benchmarks.mixtures import make_mixtures
 from benchmarks.report import RESULTS, describe_machine, write_text
 from benchmarks.study_report import write_report
+from benchmarks.study_search import choose_rate, rates_to_try
 from benchmarks.study_starts import (
     PLAIN,
     ROOT,
@@ -78,16 +80,32 @@ class Study:
         return sorted(runs.values(), key=lambda run: run["seed"])
 
     def list_searches(self) -> list[dict]:
-        """Every training that only helps to choose a learning rate."""
-        search = self.grid.get("search")
-        if search is None:
+        """Every training that helps to choose a learning rate, as far as results tell which are needed."""
+        if "search" not in self.grid:
             return []
         pairs = dict.fromkeys((self.searched_task(run["task"]), run["arm"]) for run in self.list_runs())
         return [
-            {"task": task, "arm": arm, "seed": search["seed"], "fold": search["fold_of_task"].get(task), "rate": rate}
+            self.search_run(task, arm, rate)
             for task, arm in pairs
-            for rate in search["learning_rates"]
+            for rate in rates_to_try(self.learning_rates, self.searched_values(task, arm))
         ]
+
+    @property
+    def learning_rates(self) -> list[float]:
+        """Those that a search may try."""
+        return self.grid["search"]["learning_rates"]
+
+    def search_run(self, task: str, arm: str, rate: float) -> dict:
+        """The training that tries a learning rate."""
+        search = self.grid["search"]
+        return {
+            "task": task, "arm": arm, "seed": search["seed"], "fold": search["fold_of_task"].get(task), "rate": rate,
+        }  # fmt: skip
+
+    def searched_values(self, task: str, arm: str) -> dict[float, float]:
+        """What was measured with each learning rate."""
+        results = {rate: self.result(self.search_run(task, arm, rate)) for rate in self.learning_rates}
+        return {rate: result["value"] for rate, result in results.items() if result}
 
     def arguments(self, run: dict) -> dict | None:
         """Arguments of `fftp train` beside data and folders; None where the learning rate is not chosen yet."""
@@ -104,11 +122,8 @@ class Study:
         return self.grid["tasks"][task].get("learning_rate_of", task)
 
     def choose_rate(self, task: str, arm: str) -> float | None:
-        """The best learning rate of an arm on a task; None where not all were tried."""
-        task = self.searched_task(task)
-        searches = [run for run in self.list_searches() if (run["task"], run["arm"]) == (task, arm)]
-        results = [self.result(run) for run in searches]
-        return None if None in results else max(results, key=lambda result: result["value"])["rate"]
+        """The best learning rate of an arm on a task; None where the search is not complete."""
+        return choose_rate(self.learning_rates, self.searched_values(self.searched_task(task), arm))
 
     def read(self) -> list[dict]:
         """What was measured: results of runs, which have a seed, and times of training steps."""
@@ -133,6 +148,13 @@ class Study:
     def results(self) -> list[dict]:
         """What was measured of the runs that are reported."""
         return [result for run in self.list_runs() if (result := self.result(run))]
+
+    def searches(self) -> dict[tuple[str, str], dict[float, float]]:
+        """What was measured with each learning rate, by task and arm."""
+        if "search" not in self.grid:
+            return {}
+        pairs = dict.fromkeys((self.searched_task(run["task"]), run["arm"]) for run in self.list_runs())
+        return {pair: values for pair in pairs if (values := self.searched_values(*pair))}
 
     def train(self, run: dict, data: Path, weights: Path | None = None) -> None:
         """Train one run and keep its results."""
@@ -176,14 +198,24 @@ class Study:
             for arm, milliseconds in measure_steps(self.grid, task, [*arms], seconds).items():
                 self.keep({"task": task, "arm": arm, "milliseconds": milliseconds, "machine": describe_machine()})
 
-    def run_missing(self, runs: list[dict], data: Path, weights: Path | None, workers: int) -> None:
-        """Train the runs that have no results yet, side by side."""
-        missing = [run for run in runs if self.result(run) is None]
-        if any(self.grid["tasks"][run["task"]]["data"] == MIXTURES.name for run in missing):
+    def run_task(self, task: str, data: Path, weights: Path | None, workers: int) -> None:
+        """Train what has no results yet, side by side: first to choose learning rates, then what is reported."""
+        # What a search needs next depends on what it found.
+        while searches := self.missing(self.list_searches(), self.searched_task(task)):
+            self.train_all(searches, data, weights, workers)
+        self.train_all(self.missing(self.list_runs(), task), data, weights, workers)
+
+    def missing(self, runs: list[dict], task: str) -> list[dict]:
+        """The runs of a task that have no results yet."""
+        return [run for run in runs if run["task"] == task and self.result(run) is None]
+
+    def train_all(self, runs: list[dict], data: Path, weights: Path | None, workers: int) -> None:
+        """Train runs side by side."""
+        if any(self.grid["tasks"][run["task"]]["data"] == MIXTURES.name for run in runs):
             make_mixtures(data / "esc10", MIXTURES)
         with ThreadPoolExecutor(workers) as pool:
             # list() raises what a run raised.
-            list(pool.map(lambda run: self.train(run, data, weights), missing))
+            list(pool.map(lambda run: self.train(run, data, weights), runs))
 
 
 def run_name(run: dict) -> str:
@@ -216,12 +248,9 @@ def main() -> None:
         if arguments.data is None:
             parser.error("--data is missing: the folder that holds the data sets")
         for task in study.grid["tasks"] if arguments.only is None else [arguments.only]:
-            for runs, name in ((study.list_searches(), study.searched_task(task)), (study.list_runs(), task)):
-                wanted = [run for run in runs if run["task"] == name]
-                study.run_missing(wanted, arguments.data.resolve(), arguments.weights, arguments.workers)
+            study.run_task(task, arguments.data.resolve(), arguments.weights, arguments.workers)
     steps = [record for record in study.read() if "seed" not in record]
-    searches = [result for run in study.list_searches() if (result := study.result(run))]
-    write_report(arguments.grid, study.grid, study.results(), steps, searches)
+    write_report(arguments.grid, study.grid, study.results(), steps, study.searches())
 
 
 if __name__ == "__main__":

@@ -100,11 +100,14 @@ def find_start(grid: dict, run: dict, name: str, data: Path, weights: Path | Non
 def start_arguments(grid: dict, run: dict, name: str) -> dict:
     """Arguments that make a start."""
     start = grid["starts"][name]
-    arguments = start["arguments"] | start.get("by_task", {}).get(run["task"], {}) | PLAIN | fold_arguments(run)
+    per = start.get("per", [])
+    arguments = start["arguments"] | start.get("by_task", {}).get(run["task"], {}) | PLAIN
+    if "fold" in per:
+        arguments |= fold_arguments(run)
     if start["command"] == "train":
         task = grid["tasks"][run["task"]]["arguments"]
         shared = {key: task[key] for key in ("max_train_samples",) if key in task}
-        return arguments | shared | {"seed": run["seed"]}
+        return arguments | shared | ({"seed": run["seed"]} if "seed" in per else {})
     return {key: value for key, value in arguments.items() if key != "load_best_model_at_end"}
 
 

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from benchmarks import study_report, study_starts, study_time
+from benchmarks import study_report, study_search, study_starts, study_time
 from benchmarks.study import Study, run_name
 from modeling_fftp.training.arguments import ARGUMENTS
 
@@ -82,8 +82,35 @@ def test_the_best_learning_rate_is_taken_once_all_were_tried(small_study):
     assert small_study.arguments(run)["learning_rate"] == 1e-4
     # What was searched is not what is reported.
     assert not small_study.results()
-    table = study_report.render_searches(small_study.grid, small_study.read())
+    table = study_report.render_searches(small_study.grid, small_study.searches())
     assert "| stride 5 | sounds | **70.00 %** | 40.00 % |" in table
+
+
+@pytest.mark.parametrize(
+    ("values", "tried", "best"),
+    [
+        ({}, [3, 4], None),
+        ({3: 0.5}, [3, 4], None),
+        ({3: 0.5, 4: 0.6}, [3, 4, 5], None),
+        ({3: 0.5, 4: 0.6, 5: 0.4}, [3, 4, 5], 4),
+        ({3: 0.5, 4: 0.4, 2: 0.6}, [1, 2, 3, 4], None),
+        ({3: 0.5, 4: 0.4, 2: 0.6, 1: 0.7}, [1, 2, 3, 4], 1),
+        # What lies beyond a rate that was worse is not asked for.
+        ({3: 0.5, 4: 0.6, 5: 0.4, 6: 0.9}, [3, 4, 5], 4),
+    ],
+)
+def test_a_search_goes_on_from_the_better_rate_until_it_gets_worse(values, tried, best):
+    rates = [1, 2, 3, 4, 5, 6]
+    assert study_search.rates_to_try(rates, values) == tried
+    assert study_search.choose_rate(rates, values) == best
+
+
+def test_all_of_a_task_is_trained_once(small_study, clip_folder):
+    small_study.grid["search"] = {"seed": 9, "learning_rates": [1e-4, 1e-3], "fold_of_task": {}}
+    small_study.run_task("sounds", clip_folder.parent, None, workers=2)
+    assert len(small_study.results()) == 2
+    assert all(len(values) == 2 for values in small_study.searches().values())
+    assert not small_study.missing(small_study.list_runs() + small_study.list_searches(), "sounds")
 
 
 def test_an_arm_may_start_from_pretrained_weights_and_be_taught(small_study, clip_folder, tmp_path):
@@ -123,8 +150,7 @@ def test_the_report_says_what_the_kept_results_say(tmp_path, monkeypatch, name):
     steps = [record for record in study.read() if "seed" not in record]
     monkeypatch.setattr(study_report, "RESULTS", tmp_path)
     monkeypatch.setattr(study_report, "plot", lambda *arguments: None)
-    searches = [result for run in study.list_searches() if (result := study.result(run))]
-    study_report.write_report(name, study.grid, study.results(), steps, searches)
+    study_report.write_report(name, study.grid, study.results(), steps, study.searches())
     assert (tmp_path / f"{name}.md").read_text(encoding="utf-8") == kept
 
 
