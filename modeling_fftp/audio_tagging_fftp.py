@@ -34,6 +34,8 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         window_seconds: Length of a window; the default is that of the model's position table. A recording that is not
             longer is one window of its own length, without padding.
         hop_seconds: From one window to the next; the default is half a window.
+        time_stride: Frames between the model's patches, more for speed and fewer for accuracy; the default is the
+            model's.
         top_k: Labels to return, those with the highest scores; None is all.
         threshold: Lowest score at which the timeline takes a label as heard.
         max_gap_seconds: Longest gap that the timeline closes between two stretches of one label, where their mean
@@ -65,12 +67,15 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
 
     def _sanitize_parameters(self, **given) -> tuple[dict, dict, dict]:
         # Only what was given: transformers merges this with what was given to the constructor.
-        steps = ("window_seconds", "hop_seconds"), ("top_k", "threshold", "max_gap_seconds", "aggregation")
-        unknown = given.keys() - {*steps[0], *steps[1]}
-        if unknown:
-            raise TypeError(f"audio-tagging has no argument {sorted(unknown)[0]!r}; it has {[*steps[0], *steps[1]]}")
-        windows, results = ({name: given[name] for name in names if name in given} for names in steps)
-        return windows, {}, results
+        steps = (
+            ("window_seconds", "hop_seconds"),
+            ("time_stride",),
+            ("top_k", "threshold", "max_gap_seconds", "aggregation"),
+        )
+        names = [name for step in steps for name in step]
+        if unknown := sorted(given.keys() - names):
+            raise TypeError(f"audio-tagging has no argument {unknown[0]!r}; it has {names}")
+        return tuple({name: given[name] for name in step if name in given} for step in steps)
 
     def __call__(self, inputs: Any, *args, **kwargs) -> dict[str, Any] | list[dict[str, Any]]:
         """As in the class. Recordings of a list share batches with those of about their length: little is padded."""
@@ -106,9 +111,9 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
                 # In samples: not every device has float64.
                 yield {**features, "span": torch.tensor([[start, start + len(samples)]]), "is_last": is_last}
 
-    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+    def _forward(self, model_inputs: dict[str, Any], time_stride: int | None = None) -> dict[str, Any]:
         span, is_last = model_inputs.pop("span"), model_inputs.pop("is_last")
-        logits = self.model(**model_inputs).logits.float()
+        logits = self.model(**model_inputs, time_stride=time_stride).logits.float()
         is_multi_label = self.model.config.problem_type == "multi_label_classification"
         return {
             "scores": logits.sigmoid() if is_multi_label else logits.softmax(dim=-1),

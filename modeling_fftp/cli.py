@@ -20,6 +20,10 @@ app = typer.Typer(
 )
 
 TrainedFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a trained model.")]
+TimeStride = Annotated[
+    int | None,
+    typer.Option("--time_stride", min=1, help="Frames between patches: more are faster; default: the model's."),
+]
 # Optional packages, and the extra that installs each.
 EXTRAS = {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "gradio": "space"}
 
@@ -123,6 +127,7 @@ def tag(
     top_k: Annotated[int, typer.Option("--top_k", min=1, help="Labels per file.")] = 5,
     threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="Lowest score in the timeline.")] = 0.5,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Windows at a time.")] = 8,
+    time_stride: TimeStride = None,
 ) -> None:
     """List the sounds in each file and when they occur. Files that cannot be read are named, and the status is 1."""
     from transformers.utils import logging
@@ -135,7 +140,7 @@ def tag(
     failed = False
     for file in files:
         try:
-            answer = tagger(file, top_k=top_k, threshold=threshold, batch_size=batch_size)
+            answer = tagger(file, top_k=top_k, threshold=threshold, batch_size=batch_size, time_stride=time_stride)
         except ValueError as error:
             print(f"fftp: {error}", file=sys.stderr)
             failed = True
@@ -148,7 +153,7 @@ def tag(
 def export(
     folder: TrainedFolder,
     output: Annotated[
-        Path | None, typer.Option("--output", help="Default: FOLDER/model[_int8][_merged].onnx.")
+        Path | None, typer.Option("--output", help="Default: FOLDER/model[_int8][_merged][_strideN].onnx.")
     ] = None,
     int8: Annotated[bool, typer.Option("--int8", help="int8 weights: a quarter of the size, faster.")] = False,
     token_merge_layers: Annotated[
@@ -158,12 +163,13 @@ def export(
             help="Merge neighbouring tokens after this layer, counted from 1; repeat for more. Default: as the model.",
         ),
     ] = None,
+    time_stride: TimeStride = None,
 ) -> None:
     """Write a model as ONNX: spectrograms of any number and length in, logits out."""
     with errors_in_one_line():
         from modeling_fftp.serving.export import export as write_onnx
 
-        print(write_onnx(folder, output, int8, token_merge_layers or None))
+        print(write_onnx(folder, output, int8, token_merge_layers or None, time_stride))
 
 
 @app.command()

@@ -10,7 +10,7 @@ MAMBA_VARIANTS = ("fo-fo", "fo-bi", "bi-bi")
 POOLINGS = ("cls", "mean")
 MOST_CLASS_TOKENS = {"ast": 2, "mamba": 1}
 POSITIVE_FIELDS = (
-    *("sampling_rate", "num_mel_bins", "max_length", "frequency_stride", "time_stride"),
+    *("sampling_rate", "num_mel_bins", "max_length", "frequency_stride", "time_stride", "position_stride"),
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
     *("state_size", "conv_kernel", "expand", "decoder_hidden_size", "decoder_num_hidden_layers"),
     *("decoder_num_attention_heads", "decoder_intermediate_size"),
@@ -36,7 +36,13 @@ class FFTPConfig(PreTrainedConfig):
             sound interpolates it; it is no limit on the input.
         patch_size: Mel bins and frames that one token sees; a single number means a square patch.
         frequency_stride: Mel bins between two patches.
-        time_stride: Frames between two patches.
+        time_stride: Frames between two patches: the dial between speed and accuracy. A trained model runs at any, by
+            `from_pretrained(..., time_stride=10)`, by `set_time_stride`, or for one call.
+        time_strides: Strides that the model was trained for, where it was for several.
+        position_stride: Frames between two entries of the position table, which a model reads at the times of its
+            tokens, whatever its stride. None: `time_stride`.
+        stretch_patches: Where the stride is wider than a patch, whether patches see all frames at a coarser sampling
+            in time; else they skip those between them.
         hidden_size: Width of the backbone.
         num_hidden_layers: Number of blocks.
         num_attention_heads: Attention heads of the AST backbone.
@@ -86,6 +92,9 @@ class FFTPConfig(PreTrainedConfig):
     patch_size: int | list[int] | tuple[int, ...] = (128, 10)
     frequency_stride: int = 128
     time_stride: int = 5
+    time_strides: list[int] | tuple[int, ...] | None = None
+    position_stride: int | None = None
+    stretch_patches: bool = False
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
@@ -120,6 +129,10 @@ class FFTPConfig(PreTrainedConfig):
         # JSON knows no tuples: one form in memory keeps round trips exact.
         self.patch_size = (self.patch_size,) * 2 if isinstance(self.patch_size, int) else tuple(self.patch_size)
         self.token_merge_layers = tuple(self.token_merge_layers or ())
+        self.time_strides = tuple(self.time_strides or ())
+        if self.position_stride is None:
+            # Here, so that another stride that is set later leaves the table as it is.
+            self.position_stride = self.time_stride
         if self.time_step_rank == "auto":
             self.time_step_rank = ceil(self.hidden_size / 16)
         super().__post_init__(**kwargs)
@@ -145,6 +158,9 @@ class FFTPConfig(PreTrainedConfig):
                 raise ValueError(
                     f"{prefix}hidden_size={width} is not a multiple of {prefix}num_attention_heads={heads}"
                 )
+        strides = self.time_strides or ()
+        if list(strides) != sorted({*strides}) or min(strides, default=1) < 1:
+            raise ValueError(f"time_strides={strides} must be frames in ascending order, each at least 1")
         self._validate_token_merge_layers()
         self._validate_class_tokens()
         if not 0 <= self.drop_path_rate < 1:
@@ -179,19 +195,38 @@ class FFTPConfig(PreTrainedConfig):
             return self.num_class_tokens
         return MOST_CLASS_TOKENS[self.backbone] if self.pooling == "cls" else 0
 
-    def time_patches(self, num_frames):
+    def patch_frames(self, time_stride: int | None = None) -> int:
+        """Frames that a patch spans: those of `patch_size`, or where patches stretch at least the stride."""
+        time_stride = self.time_stride if time_stride is None else time_stride
+        return max(self.patch_size[1], time_stride) if self.stretch_patches else self.patch_size[1]
+
+    def time_patches(self, num_frames, time_stride: int | None = None):
         """Number of patches along time in `num_frames` frames, at least one (shorter input is padded to one patch).
 
         Works on integers and, elementwise, on integer tensors.
+
+        Args:
+            num_frames: Of a clip, or of each.
+            time_stride: Frames between patches; None is the model's.
         """
-        count = (num_frames - self.patch_size[1]) // self.time_stride + 1
+        time_stride = self.time_stride if time_stride is None else time_stride
+        count = (num_frames - self.patch_frames(time_stride)) // time_stride + 1
         return max(count, 1) if isinstance(count, int) else count.clamp(min=1)
 
     @property
     def patch_grid(self) -> tuple[int, int]:
         """Patches along frequency and along time in a spectrogram of `max_length` frames."""
-        frequency_patches = (self.num_mel_bins - self.patch_size[0]) // self.frequency_stride + 1
-        return frequency_patches, self.time_patches(self.max_length)
+        return self.frequency_patches, self.time_patches(self.max_length)
+
+    @property
+    def position_grid(self) -> tuple[int, int]:
+        """Entries of the position table along frequency and along time."""
+        return self.frequency_patches, (self.max_length - self.patch_size[1]) // self.position_stride + 1
+
+    @property
+    def frequency_patches(self) -> int:
+        """Patches along frequency."""
+        return (self.num_mel_bins - self.patch_size[0]) // self.frequency_stride + 1
 
     @property
     def num_patches(self) -> int:

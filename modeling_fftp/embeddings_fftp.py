@@ -22,61 +22,96 @@ class FFTPPatchConv2d(nn.Conv2d):
         return nn.functional.linear(patches, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
+def resize_matrix(old: int, new: int) -> torch.Tensor:
+    """The bilinear resize of a line of `old` values to `new`, (new, old), float64."""
+    lines = torch.eye(old, dtype=torch.float64, device="cpu")[None]
+    return nn.functional.interpolate(lines, size=new, mode="linear", align_corners=False)[0].T
+
+
 class FFTPPatchEmbeddings(nn.Module):
-    """One convolution from a spectrogram to patch tokens (arXiv 2508.21243, section 3.1).
+    """One linear map from patches of a spectrogram to tokens (arXiv 2508.21243, section 3.1).
 
     With `patch_size` (mel bins, frames) as high as the spectrogram every token sees the whole frequency axis; square
-    patches are other numbers.
+    patches are other numbers. The convolution gets the patches side by side, so that its weights, and adapters around
+    it, know nothing of the stride.
     """
 
     def __init__(self, config: FFTPConfig):
         super().__init__()
-        self.num_mel_bins = config.num_mel_bins
-        self.patch_frames = config.patch_size[1]
+        self.config = config
         self.projection = FFTPPatchConv2d(
-            1,
-            config.hidden_size,
-            kernel_size=config.patch_size,
-            stride=(config.frequency_stride, config.time_stride),
+            1, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size
         )
 
-    def forward(self, input_values: torch.Tensor) -> torch.Tensor:
+    def forward(self, input_values: torch.Tensor, time_stride: int | None = None) -> torch.Tensor:
         """(batch, frames, mel bins) to (batch, hidden, frequency patches, time patches); at least one of each."""
-        if input_values.ndim != 3 or input_values.shape[-1] != self.num_mel_bins:
+        config, num_mel_bins = self.config, self.config.num_mel_bins
+        if input_values.ndim != 3 or input_values.shape[-1] != num_mel_bins:
             raise ValueError(
-                f"input_values has shape {tuple(input_values.shape)}; expected (batch, frames, {self.num_mel_bins} "
-                "mel bins)"
+                f"input_values has shape {tuple(input_values.shape)}; expected (batch, frames, {num_mel_bins} mel "
+                "bins)"
             )
-        missing = self.patch_frames - input_values.shape[1]
+        time_stride = config.time_stride if time_stride is None else time_stride
+        if time_stride < 1:
+            raise ValueError(f"time_stride={time_stride} must be at least 1 frame")
+        frames = config.patch_frames(time_stride)
+        missing = frames - input_values.shape[1]
         if missing > 0:
             input_values = nn.functional.pad(input_values, (0, 0, 0, missing))
-        return self.projection(input_values.transpose(1, 2).unsqueeze(1))
+        rows = input_values.transpose(1, 2).unfold(1, config.patch_size[0], config.frequency_stride)
+        # (batch, frequency patches, time patches, mel bins, frames)
+        patches = self._shrink(rows.unfold(2, frames, time_stride))
+        # Side by side: (batch, 1, frequency patches * mel bins, time patches * frames).
+        images = patches.permute(0, 1, 3, 2, 4).flatten(3, 4).flatten(1, 2).unsqueeze(1)
+        return self.projection(images)
+
+    def _shrink(self, patches: torch.Tensor) -> torch.Tensor:
+        """Patches (..., frames) at the sampling in time that the convolution knows: PI-resize, in its input.
+
+        A kernel that is resized by the pseudo-inverse gives on a stretched patch what the kernel gives on that patch
+        times the pseudo-inverse (Beyer et al. 2023, section 3.4), so no weight has to be read.
+        """
+        known, frames = self.config.patch_size[1], patches.shape[-1]
+        if frames == known:
+            return patches
+        shrink = torch.linalg.pinv(resize_matrix(known, frames)).T
+        return patches @ shrink.to(patches)
 
 
 class FFTPPositionEmbeddings(nn.Module):
     """Learned positions as a function of time.
 
-    The table covers `config.max_length` frames. A clip within it takes the head of the table, a longer clip
-    interpolates the table linearly to its own length, whatever else is in its batch.
+    The table covers `config.max_length` frames, with an entry every `config.position_stride`. Tokens read it at the
+    middle of their patch, between two entries linearly. A clip within it takes the head of the table; for a longer
+    clip the table is stretched to its length, whatever else is in its batch.
     """
 
     def __init__(self, config: FFTPConfig):
         super().__init__()
-        self.frequency_patches, self.time_patches = config.patch_grid
-        self.weight = nn.Parameter(torch.zeros(config.num_patches, config.hidden_size))
+        self.config = config
+        self.frequency_patches, self.time_patches = config.position_grid
+        self.weight = nn.Parameter(torch.zeros(self.frequency_patches * self.time_patches, config.hidden_size))
 
-    def forward(self, time_patches: int, valid_patches: torch.Tensor) -> torch.Tensor:
+    def forward(self, time_patches: int, valid_patches: torch.Tensor, time_stride: int | None = None) -> torch.Tensor:
         """Positions of a grid of patches.
 
         Args:
             time_patches: Patches along time in the padded batch.
             valid_patches: Real patches along time of each clip, (batch, 1), or (1, 1) where all clips agree.
+            time_stride: Frames between patches; None is the model's.
 
         Returns:
             (batch or 1, frequency patches * time_patches, hidden), frequency-major like the patches.
         """
-        scale = self.time_patches / valid_patches.clamp(min=self.time_patches)
-        steps = torch.arange(time_patches, device=self.weight.device)
+        config = self.config
+        time_stride = config.time_stride if time_stride is None else time_stride
+        # Frames by which a stretched patch is wider: its middle is later by half of them.
+        wider = config.patch_frames(time_stride) - config.patch_size[1]
+        # Entries that a table as long as the clip would have.
+        needed = ((valid_patches - 1) * time_stride + wider) // config.position_stride + 1
+        scale = self.time_patches / needed.clamp(min=self.time_patches)
+        middles = torch.arange(time_patches, device=self.weight.device) * time_stride + wider / 2
+        steps = middles / config.position_stride
         source = ((steps + 0.5) * scale - 0.5).clamp(0, self.time_patches - 1)
         lower = source.long()
         upper = (lower + 1).clamp(max=self.time_patches - 1)
@@ -112,6 +147,7 @@ class FFTPEmbeddings(nn.Module):
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
+        time_stride: int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """Embed a batch of spectrograms.
 
@@ -119,6 +155,7 @@ class FFTPEmbeddings(nn.Module):
             input_values: (batch, frames, mel bins).
             attention_mask: (batch, frames), 1 at real frames, padding on the right.
             bool_masked_pos: (batch, patches), true at patches that become no tokens.
+            time_stride: Frames between patches; None is the model's.
 
         Returns:
             Tokens (batch, class tokens + patches, hidden); the mask over them, (batch, class tokens + patches), true
@@ -134,15 +171,15 @@ class FFTPEmbeddings(nn.Module):
             attention_mask = attention_mask != 0
             # A clip shorter than one patch sees padding: zeros, whatever value the padding came with.
             input_values = input_values.masked_fill(~attention_mask[..., None], 0.0)
-        patches = self.patch_embeddings(input_values)
+        patches = self.patch_embeddings(input_values, time_stride)
         frequency_patches, time_patches = patches.shape[2:]
         patches = patches.flatten(2).transpose(1, 2)
-        valid_patches = self.count_patches(time_patches, attention_mask, patches.device)
+        valid_patches = self.count_patches(time_patches, attention_mask, patches.device, time_stride)
         token_mask = None
         if attention_mask is not None:
             is_valid = torch.arange(time_patches, device=patches.device) < valid_patches
             token_mask = is_valid.repeat(1, frequency_patches)
-        tokens = patches + self.position_embeddings(time_patches, valid_patches)
+        tokens = patches + self.position_embeddings(time_patches, valid_patches, time_stride)
         if bool_masked_pos is not None:
             tokens, token_mask = self._leave_out(tokens, token_mask, bool_masked_pos)
         join = self._insert_class_token if self.is_sequential else self._prepend_class_tokens
@@ -150,12 +187,16 @@ class FFTPEmbeddings(nn.Module):
         return self.dropout(tokens), token_mask, class_places
 
     def count_patches(
-        self, time_patches: int, attention_mask: torch.Tensor | None, device: torch.device | None = None
+        self,
+        time_patches: int,
+        attention_mask: torch.Tensor | None,
+        device: torch.device | None = None,
+        time_stride: int | None = None,
     ) -> torch.Tensor:
         """Real patches along time of each clip, (batch, 1), or (1, 1) where all `time_patches` of all clips are."""
         if attention_mask is None:
             return torch.full((1, 1), time_patches, device=device)
-        return self.config.time_patches((attention_mask != 0).sum(dim=1, keepdim=True)).to(device)
+        return self.config.time_patches((attention_mask != 0).sum(dim=1, keepdim=True), time_stride).to(device)
 
     def patch_places(self, time_patches: int, valid_patches: torch.Tensor) -> torch.Tensor:
         """Where each patch stands among the tokens that `forward` returns; a padded one anywhere.

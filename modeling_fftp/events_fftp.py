@@ -16,26 +16,38 @@ def frame_seconds(sampling_rate: int) -> tuple[float, float]:
     return sampling_rate * 25 // 1000 / sampling_rate, sampling_rate * 10 // 1000 / sampling_rate
 
 
-def token_spans(config: FFTPConfig, num_tokens: int) -> torch.Tensor:
+def token_spans(config: FFTPConfig, num_tokens: int, time_stride: int | None = None) -> torch.Tensor:
     """The stretch of a clip that each of its tokens speaks for.
 
     A token speaks for the `time_stride` frames around the middle of its patch; the first and the last also for the
     rest of their patch. So the spans meet and cover all that any patch sees.
 
+    Args:
+        config: Of the model.
+        num_tokens: Of the clip.
+        time_stride: Frames between patches; None is the model's.
+
     Returns:
         Start and end in seconds, (tokens, 2), float64.
     """
     length, shift = frame_seconds(config.sampling_rate)
-    first_frame = config.time_stride * torch.arange(num_tokens, dtype=torch.float64, device="cpu")
-    middle = (first_frame + (config.patch_size[1] - 1) / 2) * shift + length / 2
-    half = config.time_stride * shift / 2
+    time_stride = config.time_stride if time_stride is None else time_stride
+    frames = config.patch_frames(time_stride)
+    first_frame = time_stride * torch.arange(num_tokens, dtype=torch.float64, device="cpu")
+    middle = (first_frame + (frames - 1) / 2) * shift + length / 2
+    half = time_stride * shift / 2
     spans = torch.stack((middle - half, middle + half), dim=1)
     spans[0, 0] = 0.0
-    spans[-1, 1] = (first_frame[-1] + config.patch_size[1] - 1) * shift + length
+    spans[-1, 1] = (first_frame[-1] + frames - 1) * shift + length
     return spans
 
 
-def events_to_labels(config: FFTPConfig, events: Sequence[Sequence[Event]], num_tokens: Sequence[int]) -> torch.Tensor:
+def events_to_labels(
+    config: FFTPConfig,
+    events: Sequence[Sequence[Event]],
+    num_tokens: Sequence[int],
+    time_stride: int | None = None,
+) -> torch.Tensor:
     """Targets per token from the events of each clip.
 
     An event marks the tokens whose span it fills by half, or that hold half of it.
@@ -44,6 +56,7 @@ def events_to_labels(config: FFTPConfig, events: Sequence[Sequence[Event]], num_
         config: Says what spans and labels the tokens have.
         events: Events of each clip.
         num_tokens: Real tokens of each clip.
+        time_stride: Frames between patches; None is the model's.
 
     Returns:
         0 and 1, (batch, most tokens, labels), float32.
@@ -56,7 +69,7 @@ def events_to_labels(config: FFTPConfig, events: Sequence[Sequence[Event]], num_
         raise ValueError(f"events of {len(events)} clips; expected those of {len(num_tokens)}, one list per clip")
     labels = torch.zeros(len(events), max(num_tokens), config.num_labels, device="cpu")
     for row, clip, count in zip(labels, events, num_tokens, strict=True):
-        start, end = token_spans(config, count).unbind(dim=1)
+        start, end = token_spans(config, count, time_stride).unbind(dim=1)
         for onset, offset, label in clip:
             index = config.label2id.get(label, -1) if isinstance(label, str) else operator.index(label)
             if not 0 <= index < config.num_labels:

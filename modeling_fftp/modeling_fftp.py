@@ -76,6 +76,16 @@ class FFTPPreTrainedModel(PreTrainedModel):
         """Replace the patch embedding."""
         self.base_model.embeddings.patch_embeddings = value
 
+    def set_time_stride(self, time_stride: int) -> None:
+        """Run from now on with another number of frames between patches; it is saved with the model.
+
+        Raises:
+            ValueError: It is below 1.
+        """
+        if time_stride < 1:
+            raise ValueError(f"time_stride={time_stride} must be at least 1 frame")
+        self.config.time_stride = time_stride
+
     # The extractor looks at the length and the values of every clip, which cannot be part of a graph.
     @torch.compiler.disable
     def _extract_features(
@@ -156,6 +166,7 @@ class FFTPModel(FFTPPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         pooled_only: bool = False,
         bool_masked_pos: torch.Tensor | None = None,
+        time_stride: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encode a batch of spectrograms.
@@ -170,6 +181,7 @@ class FFTPModel(FFTPPreTrainedModel):
                 tokens alone, which saves most of the last layer.
             bool_masked_pos: (batch, patches), true at patches that are left out, as in pretraining; the states of the
                 others follow in their order. Not with merging of tokens.
+            time_stride: Frames between patches in this call; None is the model's.
             **kwargs: `output_hidden_states`, `output_attentions` and options of the attention implementation.
 
         Returns:
@@ -180,9 +192,11 @@ class FFTPModel(FFTPPreTrainedModel):
         """
         if input_values.ndim == 2:
             input_values, attention_mask = self._extract_features(input_values, attention_mask)
-        hidden_states, token_mask, class_places = self.embeddings(input_values, attention_mask, bool_masked_pos)
+        hidden_states, token_mask, class_places = self.embeddings(
+            input_values, attention_mask, bool_masked_pos, time_stride
+        )
         num_tokens, num_class_tokens = hidden_states.shape[1], self.embeddings.num_class_tokens
-        num_rows, merge_layers = self.config.patch_grid[0], self.config.token_merge_layers or ()
+        num_rows, merge_layers = self.config.frequency_patches, self.config.token_merge_layers or ()
         merged_mask, layer_mask = token_mask, self._layer_mask(hidden_states, token_mask)
         skips_patches = pooled_only and self._can_skip_patches(kwargs)
         for index, layer in enumerate(self.layers, start=1):
@@ -275,6 +289,7 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        time_stride: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SequenceClassifierOutput:
         """Classify a batch of clips.
@@ -286,6 +301,7 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
             attention_mask: (batch, frames) or (batch, samples), 1 at real frames or samples, padding on the right.
                 Padding never changes the result.
             labels: Targets in the form that `classification_loss` takes for `config.problem_type`.
+            time_stride: Frames between patches in this call; None is the model's.
             **kwargs: Passed to the base model, which computes the pooled state alone: hooks on its last layer see the
                 class tokens, unless `output_hidden_states=True` or `pooled_only=False` asks for every token.
 
@@ -293,7 +309,7 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
             `logits` (batch, labels), `loss` where labels are given, and on request `hidden_states` and `attentions`.
         """
         kwargs = {"pooled_only": True, **kwargs, "return_dict": True}
-        outputs = self.fftp(input_values, attention_mask=attention_mask, **kwargs)
+        outputs = self.fftp(input_values, attention_mask=attention_mask, time_stride=time_stride, **kwargs)
         logits = self.classifier(outputs.pooler_output)
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return SequenceClassifierOutput(
@@ -321,6 +337,7 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | Sequence[Sequence[Event]] | None = None,
+        time_stride: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> TokenClassifierOutput:
         """Classify every step of a batch of clips.
@@ -334,6 +351,7 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
             labels: Indices (batch, steps), -100 where there is none, or targets (batch, steps, labels), in the form
                 that `classification_loss` takes; or for "multi_label_classification" the events of each clip, (onset,
                 offset, label) in seconds. Labels of padded steps count for nothing, and may be missing.
+            time_stride: Frames between patches in this call; None is the model's.
             **kwargs: Passed to the base model.
 
         Returns:
@@ -343,32 +361,37 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
         """
         if input_values.ndim == 2:
             input_values, attention_mask = self._extract_features(input_values, attention_mask)
-        outputs = self.fftp(input_values, attention_mask=attention_mask, **{**kwargs, "return_dict": True})
-        states, num_steps = self._gather_steps(outputs.last_hidden_state, attention_mask)
+        kwargs = {**kwargs, "return_dict": True}
+        outputs = self.fftp(input_values, attention_mask=attention_mask, time_stride=time_stride, **kwargs)
+        states, num_steps = self._gather_steps(outputs.last_hidden_state, attention_mask, time_stride)
         logits = self.classifier(states)
-        loss = None if labels is None else self._loss(logits, labels, num_steps)
+        loss = None if labels is None else self._loss(logits, labels, num_steps, time_stride)
         return TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
-    def token_spans(self, num_steps: int) -> torch.Tensor:
+    def token_spans(self, num_steps: int, time_stride: int | None = None) -> torch.Tensor:
         """Start and end in seconds of each step of a clip, (steps, 2), float64."""
-        return token_spans(self.config, num_steps)
+        return token_spans(self.config, num_steps, time_stride)
 
     def _gather_steps(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, time_stride: int | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(batch, tokens, hidden) to (batch, steps, hidden), in time order, and the real steps of each, (batch, 1)."""
         embeddings = self.fftp.embeddings
-        time_patches = (hidden_states.shape[1] - embeddings.num_class_tokens) // self.config.patch_grid[0]
-        num_steps = embeddings.count_patches(time_patches, attention_mask, hidden_states.device)
+        time_patches = (hidden_states.shape[1] - embeddings.num_class_tokens) // self.config.frequency_patches
+        num_steps = embeddings.count_patches(time_patches, attention_mask, hidden_states.device, time_stride)
         places = embeddings.patch_places(time_patches, num_steps)
         index = places.flatten(1)[..., None].expand(hidden_states.shape[0], -1, hidden_states.shape[-1])
         steps = hidden_states.gather(1, index).unflatten(1, places.shape[1:]).mean(dim=1)
         return steps, num_steps.expand(steps.shape[0], 1)
 
     def _loss(
-        self, logits: torch.Tensor, labels: torch.Tensor | Sequence[Sequence[Event]], num_steps: torch.Tensor
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor | Sequence[Sequence[Event]],
+        num_steps: torch.Tensor,
+        time_stride: int | None,
     ) -> torch.Tensor:
         """Mean loss over the real steps of all clips."""
         if not isinstance(labels, torch.Tensor):
@@ -377,7 +400,7 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
                     f"labels are events; problem_type={self.config.problem_type!r} expects a tensor, events need "
                     "'multi_label_classification'"
                 )
-            labels = events_to_labels(self.config, labels, num_steps[:, 0].tolist())
+            labels = events_to_labels(self.config, labels, num_steps[:, 0].tolist(), time_stride)
         if labels.ndim > 1 and labels.shape[1] < logits.shape[1] and num_steps.max() <= labels.shape[1]:
             # The batch is padded further than its longest clip.
             logits = logits[:, : labels.shape[1]]

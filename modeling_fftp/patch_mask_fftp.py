@@ -35,7 +35,7 @@ def draw_patch_mask(
 
     Source: He et al. 2022 (MAE) for random masks, section 3; Huang et al. 2022 (AudioMAE) for their share on sound.
     """
-    rows, clips = config.patch_grid[0], len(num_steps)
+    rows, clips = config.frequency_patches, len(num_steps)
     real_steps = torch.tensor(num_steps, device="cpu")[:, None]
 
     def draw_blocks(size: int, stride: int, places: int, real: torch.Tensor | int) -> torch.Tensor:
@@ -95,7 +95,7 @@ def unseen_cells(bool_masked_pos: torch.Tensor, is_real: torch.Tensor, config: F
     stride = (config.frequency_stride, config.time_stride)
     if all(step >= size for step, size in zip(stride, config.patch_size, strict=True)):
         return is_hidden.expand(-1, -1, config.patch_size[0] * config.patch_size[1])
-    grid = (config.patch_grid[0], -1)
+    grid = (config.frequency_patches, -1)
     is_visible = (~bool_masked_pos & is_real).unflatten(1, grid).float()[:, None]
     kernel = is_visible.new_ones(1, 1, *config.patch_size)
     seen = nn.functional.conv_transpose2d(is_visible, kernel, stride=stride)[:, 0].transpose(1, 2) > 0

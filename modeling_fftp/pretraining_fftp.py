@@ -91,7 +91,7 @@ class FFTPDecoder(nn.Module):
         hidden_states = self.mask_token.to(states.dtype).expand(len(states), is_real.shape[1], -1)
         states = torch.where(is_visible[..., None], states, hidden_states.gather(1, index))
         hidden_states = hidden_states.scatter(1, index, states)
-        time_patches = is_real.shape[1] // self.config.patch_grid[0]
+        time_patches = is_real.shape[1] // self.config.frequency_patches
         hidden_states = hidden_states + self.position_embeddings(time_patches, valid_patches)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=is_real)
         for layer in self.layers:
@@ -121,6 +121,7 @@ class FFTPForPreTraining(FFTPPreTrainedModel):
                 f"token_merge_layers={config.token_merge_layers}: tokens that pretraining sees have no neighbours to "
                 "merge with; set it for the trained model"
             )
+        self._refuse_stretched(config.time_stride)
         self.fftp = FFTPModel(config)
         self.decoder = FFTPDecoder(config)
         self.post_init()
@@ -131,6 +132,20 @@ class FFTPForPreTraining(FFTPPreTrainedModel):
         """Set it for the encoder and the decoder."""
         super().set_attn_implementation(*args, **kwargs)
         self.decoder.config._attn_implementation = self.config._attn_implementation
+
+    def set_time_stride(self, time_stride: int) -> None:
+        """Set it for the encoder and the decoder."""
+        self._refuse_stretched(time_stride)
+        super().set_time_stride(time_stride)
+        self.decoder.config.time_stride = time_stride
+
+    def _refuse_stretched(self, time_stride: int) -> None:
+        patch_frames = self.config.patch_size[1]
+        if self.config.stretch_patches and time_stride > patch_frames:
+            raise ValueError(
+                f"time_stride={time_stride} with stretch_patches: pretraining predicts patches of {patch_frames} "
+                "frames as they are, so strides may not be wider"
+            )
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -171,7 +186,7 @@ class FFTPForPreTraining(FFTPPreTrainedModel):
         valid_patches = embeddings.count_patches(time_patches, attention_mask, input_values.device)
         valid_patches = valid_patches.expand(len(input_values), 1)
         steps = torch.arange(time_patches, device=input_values.device)
-        is_real = (steps < valid_patches).repeat(1, self.config.patch_grid[0])
+        is_real = (steps < valid_patches).repeat(1, self.config.frequency_patches)
         if bool_masked_pos is None:
             bool_masked_pos = draw_patch_mask(self.config, valid_patches[:, 0].tolist(), time_patches)
         bool_masked_pos = bool_masked_pos.to(is_real.device).bool()

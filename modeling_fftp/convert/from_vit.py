@@ -117,7 +117,7 @@ def convert_state_dict(
         weights[f"embeddings.{name}"] = weights[f"embeddings.{name}"] + positions[index]
     source = tuple(size // patch for size, patch in zip(image_size, config.patch_size, strict=True))
     weights["embeddings.position_embeddings.weight"] = resize_positions(
-        positions[config.count_class_tokens() :], source, config.patch_grid
+        positions[config.count_class_tokens() :], source, config.position_grid
     )
     return weights
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from modeling_fftp.embeddings_fftp import resize_matrix
+
 # Ridge of the least squares, as a share of the mean energy of a cell.
 RIDGE = 1e-3
 # Windows of a clip that the least squares look at.
@@ -26,15 +28,9 @@ def pi_resize_kernel(kernel: torch.Tensor, size: tuple[int, int]) -> torch.Tenso
     where patches grow; where they shrink, the nearest in the least squares.
     """
     down, across = (
-        torch.linalg.pinv(_resize_matrix(old, new).T) for old, new in zip(kernel.shape[-2:], size, strict=True)
+        torch.linalg.pinv(resize_matrix(old, new).T) for old, new in zip(kernel.shape[-2:], size, strict=True)
     )
     return (down @ kernel.double() @ across.T).to(kernel.dtype)
-
-
-def _resize_matrix(old: int, new: int) -> torch.Tensor:
-    """The bilinear resize of a line of `old` values to `new`, (new, old), float64."""
-    lines = torch.eye(old, dtype=torch.float64)[None]
-    return nn.functional.interpolate(lines, size=new, mode="linear", align_corners=False)[0].T
 
 
 def fit_kernel(

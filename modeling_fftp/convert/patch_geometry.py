@@ -40,10 +40,11 @@ def change_geometry(
     if patch_size is not None and tuple(patch_size) != config.patch_size:
         changed.patch_size = tuple(patch_size)
         changed.frequency_stride, changed.time_stride = changed.patch_size
+        changed.position_stride, changed.time_strides = changed.time_stride, ()
     if frequency_stride is not None:
         changed.frequency_stride = frequency_stride
     if time_stride is not None:
-        changed.time_stride = time_stride
+        changed.time_stride = changed.position_stride = time_stride
     changed.validate()
     return changed
 
@@ -81,35 +82,39 @@ def change_patches(
         else:
             patch_init = patch_init or DEFAULT_PATCH_INIT
             projections = old.patch_embeddings.projection, new.patch_embeddings.projection
-            adapt_projection(*projections, patch_init, config.initializer_range, spectrograms, generator)
+            if patch_init == "least_squares":
+                fit_projection(*projections, model.config.frequency_stride, spectrograms)
+            else:
+                adapt_projection(*projections, patch_init, config.initializer_range, generator)
     return changed.eval()
 
 
-def adapt_projection(
-    old: nn.Conv2d,
-    new: nn.Conv2d,
-    patch_init: str,
-    initializer_range: float,
-    spectrograms: Iterable[torch.Tensor] | None,
-    generator: torch.Generator | None,
+def fit_projection(
+    old: nn.Conv2d, new: nn.Conv2d, frequency_stride: int, spectrograms: Iterable[torch.Tensor] | None
 ) -> None:
-    """Fill a new patch embedding from an old one, whose bias every way but "least_squares" keeps.
+    """Fit a patch embedding to sound.
 
     Raises:
-        ValueError: Least squares without sound or for patches that do not span all mel bins.
+        ValueError: No sound, or patches that do not span all mel bins.
     """
-    if patch_init == "least_squares":
-        if spectrograms is None:
-            raise ValueError("patch_init='least_squares' fits the patch embedding to sound; none was given")
-        kernel, bias = fit_kernel(old.weight, old.bias, old.stride[0], new.kernel_size, spectrograms)
-    elif patch_init == "random":
-        kernel = torch.empty_like(new.weight).normal_(0.0, initializer_range, generator=generator)
-        bias = old.bias
-    else:
-        resize = pi_resize_kernel if patch_init == "pi_resize" else resize_kernel
-        kernel, bias = resize(old.weight, new.kernel_size), old.bias
+    if spectrograms is None:
+        raise ValueError("patch_init='least_squares' fits the patch embedding to sound; none was given")
+    kernel, bias = fit_kernel(old.weight, old.bias, frequency_stride, new.kernel_size, spectrograms)
     new.weight.copy_(kernel)
     new.bias.copy_(bias)
+
+
+def adapt_projection(
+    old: nn.Conv2d, new: nn.Conv2d, patch_init: str, initializer_range: float, generator: torch.Generator | None
+) -> None:
+    """Fill a new patch embedding from an old one, whose bias it keeps."""
+    if patch_init == "random":
+        kernel = torch.empty_like(new.weight).normal_(0.0, initializer_range, generator=generator)
+    else:
+        resize = pi_resize_kernel if patch_init == "pi_resize" else resize_kernel
+        kernel = resize(old.weight, new.kernel_size)
+    new.weight.copy_(kernel)
+    new.bias.copy_(old.bias)
 
 
 def resample_positions(positions: torch.Tensor, old: FFTPConfig, new: FFTPConfig) -> torch.Tensor:
@@ -117,14 +122,14 @@ def resample_positions(positions: torch.Tensor, old: FFTPConfig, new: FFTPConfig
 
     They are interpolated linearly along time and along frequency, but one row of patches gets the mean of all rows.
     """
-    rows, steps = new.patch_grid
-    grid = positions.unflatten(0, old.patch_grid)
+    rows, steps = new.position_grid
+    grid = positions.unflatten(0, old.position_grid)
     if rows == 1:
         grid = grid.mean(dim=0, keepdim=True)
     else:
         strides = old.frequency_stride, new.frequency_stride
         grid = _read_at_centres(grid, old.patch_size[0], new.patch_size[0], *strides, rows)
-    strides = old.time_stride, new.time_stride
+    strides = old.position_stride, new.position_stride
     grid = _read_at_centres(grid.transpose(0, 1), old.patch_size[1], new.patch_size[1], *strides, steps)
     return grid.transpose(0, 1).flatten(0, 1)
 

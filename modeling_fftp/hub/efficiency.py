@@ -80,7 +80,7 @@ def measure_efficiency(folder: str | Path, seconds: float, rounds: int = 9) -> d
     return {
         "seconds": seconds,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "tokens": config.patch_grid[0] * config.time_patches(frames),
+        "tokens": config.frequency_patches * config.time_patches(frames),
         "multiply_adds": multiply_adds(config, frames),
         "flops": sum(count_flops(config, frames, whole=True).values()),
         "milliseconds": 1000 * statistics.median(times[1:]),

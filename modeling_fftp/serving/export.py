@@ -3,6 +3,7 @@
     fftp export FOLDER          # model.onnx
     fftp export FOLDER --int8   # model_int8.onnx, about a quarter of the size
     fftp export FOLDER --int8 --token_merge_layers 3   # model_int8_merged.onnx, fewer tokens
+    fftp export FOLDER --time_stride 10   # model_stride10.onnx, fewer tokens from the start
 
 The file's metadata holds the labels and the settings of the feature extractor; `onnx_model.py` runs it in pipelines of
 transformers. Needs `pip install 'fftp[export]'`.
@@ -43,7 +44,7 @@ class Exportable(torch.nn.Module):
     def __init__(self, model: modeling_fftp.FFTPPreTrainedModel):
         super().__init__()
         self.model = model
-        self.patch_frames, self.time_stride = model.config.patch_size[1], model.config.time_stride
+        self.patch_frames, self.time_stride = model.config.patch_frames(), model.config.time_stride
         self.is_framewise = isinstance(model, modeling_fftp.FFTPForAudioFrameClassification)
 
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -85,9 +86,10 @@ def quantize(model: onnx.ModelProto, path: Path) -> None:
         logging.disable(disabled)
 
 
-def default_file_name(int8: bool, is_merged: bool) -> str:
+def default_file_name(int8: bool, is_merged: bool, time_stride: int | None = None) -> str:
     """Name of the exported file in the model's folder."""
-    return f"model{'_int8' * int8}{'_merged' * is_merged}.onnx"
+    stride = "" if time_stride is None else f"_stride{time_stride}"
+    return f"model{'_int8' * int8}{'_merged' * is_merged}{stride}.onnx"
 
 
 def export(
@@ -95,6 +97,7 @@ def export(
     output: str | Path | None = None,
     int8: bool = False,
     token_merge_layers: Sequence[int] | None = None,
+    time_stride: int | None = None,
 ) -> Path:
     """Export a model with its head.
 
@@ -103,6 +106,7 @@ def export(
         output: File to write; default: `default_file_name` in the folder. It appears only when it is complete.
         int8: Whether to `quantize`.
         token_merge_layers: As in `FFTPConfig`, in place of the model's own; empty: merge nothing.
+        time_stride: Frames between patches, in place of the model's own.
 
     Returns:
         The file. Inputs: `input_values` (batch, frames, mel bins) float32 and `attention_mask` (batch, frames) int64;
@@ -114,13 +118,14 @@ def export(
     """
     folder = Path(folder)
     if output is None:
-        output = folder / default_file_name(int8, bool(token_merge_layers))
+        output = folder / default_file_name(int8, bool(token_merge_layers), time_stride)
     output = Path(output)
     for needed in (folder, output.parent):
         if not needed.is_dir():
             raise FileNotFoundError(f"{needed} is not a folder")
-    merging = {} if token_merge_layers is None else {"token_merge_layers": token_merge_layers}
-    config = FFTPConfig.from_pretrained(folder, scan_implementation="auto", **merging)
+    given = {"token_merge_layers": token_merge_layers, "time_stride": time_stride}
+    given = {name: value for name, value in given.items() if value is not None}
+    config = FFTPConfig.from_pretrained(folder, scan_implementation="auto", **given)
     name = (config.architectures or [None])[0]
     if name not in HEADS:
         raise ValueError(f"{folder} holds {name}; expected a model with a head, one of {HEADS}")
@@ -141,6 +146,7 @@ def export(
         "labels": json.dumps([config.id2label[index] for index in range(config.num_labels)], ensure_ascii=False),
         "problem_type": config.problem_type,
         "token_merge_layers": json.dumps(config.token_merge_layers),
+        "time_stride": str(config.time_stride),
         "weights": hash_weights(folder),
         "feature_extractor": FFTPFeatureExtractor.from_pretrained(folder).to_json_string(),
     }

@@ -91,6 +91,7 @@ class FFTPOnnxForAudioClassification(nn.Module):
         """
         path = cached_file(folder, file_name, **hub_options)
         model = cls(path, FFTPConfig.from_pretrained(folder, **hub_options), num_threads)
+        model.config.time_stride = int(model.metadata.get("time_stride", model.config.time_stride))
         if hash_weights(folder) not in (None, model.metadata.get("weights")):
             raise ValueError(f"{path} was made of other weights than those in {folder}: export again")
         return model
@@ -104,17 +105,29 @@ class FFTPOnnxForAudioClassification(nn.Module):
         return False
 
     def forward(
-        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        time_stride: int | None = None,
     ) -> SequenceClassifierOutput:
         """Classify a batch of clips.
 
         Args:
             input_values: Normalised log-mel spectrograms, (batch, frames, mel bins).
             attention_mask: (batch, frames), 1 at real frames, padding on the right.
+            time_stride: That of the file, which has no other.
 
         Returns:
             `logits` (batch, labels).
+
+        Raises:
+            ValueError: Another time stride.
         """
+        if time_stride not in (None, self.config.time_stride):
+            raise ValueError(
+                f"time_stride={time_stride}: {self.path} has {self.config.time_stride}; "
+                f"`fftp export --time_stride {time_stride}` writes another"
+            )
         if attention_mask is None:
             attention_mask = torch.ones(input_values.shape[:2], dtype=torch.long)
         feed = {

@@ -74,5 +74,5 @@ def refuse_too_short(config: FFTPConfig, pieces: Pieces, max_seconds: float) -> 
 
 def count_hidden(config: FFTPConfig, num_samples: int) -> int:
     """Patches that are hidden of a piece."""
-    patches = config.time_patches(num_frames(num_samples, SAMPLING_RATE)) * config.patch_grid[0]
+    patches = config.time_patches(num_frames(num_samples, SAMPLING_RATE)) * config.frequency_patches
     return min(round(config.mask_ratio * patches), patches - 1)

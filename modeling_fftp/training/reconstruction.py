@@ -42,7 +42,7 @@ def _average_patches(
     """The mean of the chosen patches at every cell, (frames, mel bins); NaN where there is none."""
     config = model.config
     size, stride = config.patch_size, (config.frequency_stride, config.time_stride)
-    rows, steps = config.patch_grid[0], config.time_patches(len(like))
+    rows, steps = config.frequency_patches, config.time_patches(len(like))
     height = (rows - 1) * stride[0] + size[0]
     width = (steps - 1) * stride[1] + size[1]
     sums, counts = (
