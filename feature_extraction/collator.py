@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from .events import Event, read_events
 from .feature_extraction_fftp import FFTPFeatureExtractor
-from .randomness import batch_seeds, seeded
+from .randomness import batch_seeds, integers, seeded
 from .spec_mask import SpectrogramMask
 from .spectrogram_augmentation import SpectrogramTransform
 from .waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
@@ -47,6 +47,8 @@ class SpecMaskDataCollator(TrainerCallback):
         step_labels: Makes a batch of the labels of a frame classifier, `StepLabels(config)` or `EventLabels(config)`
             of `modeling_fftp.training.step_labels`. Events move with the sound in crops and changes of speed; labels
             per step cannot. Not with what mixes sound or moves spectrograms in time, nor with `defer_features`.
+        time_strides: Strides of a model that learns several: every batch to train on draws one of them, which it holds
+            as `time_stride`, and its masks lie on that grid.
         generator: Source of randomness; None is torch's default generator. No two batches draw alike, in whatever
             epoch, loader worker or process: in workers the seed that the loader gives them counts as well.
         defer_features: Whether calls return sound, changed and padded, and leave features, their changes and masks to
@@ -69,7 +71,8 @@ class SpecMaskDataCollator(TrainerCallback):
         label_smoothing: float = 0.0,
         num_labels: int | None = None,
         transforms: Sequence[SpectrogramTransform] = (),
-        step_labels: Callable[[Sequence[Any], Sequence[int]], torch.Tensor] | None = None,
+        step_labels: Callable[..., torch.Tensor] | None = None,
+        time_strides: Sequence[int] = (),
         generator: torch.Generator | None = None,
         defer_features: bool = False,
     ):
@@ -85,6 +88,8 @@ class SpecMaskDataCollator(TrainerCallback):
             )
         if step_labels is not None and any((speed, crop)) and not getattr(step_labels, "takes_events", False):
             raise ValueError("labels per step cannot follow speed and crop; EventLabels can")
+        if step_labels is not None and time_strides and not getattr(step_labels, "takes_events", False):
+            raise ValueError("labels per step are those of one stride, not of time_strides; EventLabels knows all")
         self.feature_extractor = feature_extractor
         self.spec_mask = spec_mask
         self.speed = speed
@@ -95,6 +100,7 @@ class SpecMaskDataCollator(TrainerCallback):
         self.num_labels = num_labels
         self.transforms = tuple(transforms)
         self.step_labels = step_labels
+        self.time_strides = tuple(time_strides)
         self.generator = generator
         self.defer_features = defer_features
 
@@ -113,12 +119,17 @@ class SpecMaskDataCollator(TrainerCallback):
         """Collate examples to train on.
 
         Returns:
-            What a call returns, augmented; with `defer_features` also `feature_seed`, (batch,), for `featurize`.
+            What a call returns, augmented; with `defer_features` also `feature_seed`, (batch,), for `featurize`; and
+            with `time_strides` also `time_stride`, a number.
 
         Raises:
             ValueError: Examples without sound where an augmentation needs it.
         """
-        return self._collate(examples, *batch_seeds(self.generator))
+        sound_seed, feature_seed, stride_seed = batch_seeds(self.generator)
+        if not self.time_strides:
+            return self._collate(examples, sound_seed, feature_seed)
+        time_stride = self.time_strides[int(integers((), seeded(stride_seed), 0, len(self.time_strides)))]
+        return self._collate(examples, sound_seed, feature_seed, time_stride) | {"time_stride": time_stride}
 
     def featurize(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What calls without `defer_features` give, made of what they give with it, on the device of the sound."""
@@ -126,14 +137,19 @@ class SpecMaskDataCollator(TrainerCallback):
         sound, lengths, seed = rest.pop("audio"), rest.pop("num_samples").tolist(), rest.pop("feature_seed", None)
         waveforms = [wave[:length] for wave, length in zip(sound, lengths, strict=True)]
         features = self.feature_extractor.extract_batch(waveforms)
-        return self._change_features(features, None if seed is None else int(seed[0])) | rest
+        seed = None if seed is None else int(seed[0])
+        return self._change_features(features, seed, rest.get("time_stride")) | rest
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
         """Augment the batches of the training loader, which only `train()` uses."""
         replace_collator(train_dataloader, self, self.augment)
 
     def _collate(
-        self, examples: list[dict[str, Any]], sound_seed: int | None = None, feature_seed: int | None = None
+        self,
+        examples: list[dict[str, Any]],
+        sound_seed: int | None = None,
+        feature_seed: int | None = None,
+        time_stride: int | None = None,
     ) -> dict[str, torch.Tensor]:
         """A batch, augmented where there are seeds."""
         is_training = feature_seed is not None
@@ -156,11 +172,13 @@ class SpecMaskDataCollator(TrainerCallback):
                     # For each clip, since accelerate may deal out the rows of a batch.
                     batch["feature_seed"] = torch.full((len(examples),), feature_seed, device="cpu")
             else:
-                batch = self._change_features(self.feature_extractor.extract_batch(waveforms), feature_seed)
+                batch = self._change_features(
+                    self.feature_extractor.extract_batch(waveforms), feature_seed, time_stride
+                )
         else:
             self._check_features(examples[0], is_training)
             features = [_real_frames(example) for example in examples]
-            batch = self._change_features(self.feature_extractor.pad_batch(features), feature_seed)
+            batch = self._change_features(self.feature_extractor.pad_batch(features), feature_seed, time_stride)
         if "teacher_logits" in examples[0]:
             if is_training and self._changes_sound():
                 raise ValueError(
@@ -171,17 +189,23 @@ class SpecMaskDataCollator(TrainerCallback):
         if self.step_labels is not None and "labels" in examples[0]:
             mask = batch.get("attention_mask", batch["input_values"].new_ones(batch["input_values"].shape[:2]))
             steps = [example["labels"] for example in examples] if events is None else events
-            labels = self.step_labels(steps, mask.long().sum(dim=1).tolist())
+            stride = {} if time_stride is None else {"time_stride": time_stride}
+            labels = self.step_labels(steps, mask.long().sum(dim=1).tolist(), **stride)
         return batch if labels is None else {**batch, "labels": labels}
 
-    def _change_features(self, batch: dict[str, torch.Tensor], seed: int | None) -> dict[str, torch.Tensor]:
+    def _change_features(
+        self, batch: dict[str, torch.Tensor], seed: int | None, time_stride: int | None = None
+    ) -> dict[str, torch.Tensor]:
         """Spectrograms, changed and masked where there is a seed, and their mask if they have one."""
         batch = dict(batch)
         if "attention_mask" in batch:
             batch["attention_mask"] = batch["attention_mask"].long()
         if seed is not None:
             generator = seeded(seed)
-            for transform in (*self.transforms, self.spec_mask):
+            spec_mask = self.spec_mask
+            if time_stride is not None and hasattr(spec_mask, "at_stride"):
+                spec_mask = spec_mask.at_stride(time_stride)
+            for transform in (*self.transforms, spec_mask):
                 if transform is not None:
                     batch["input_values"] = transform(batch["input_values"], batch.get("attention_mask"), generator)
         return batch

@@ -25,8 +25,8 @@ def integers(shape: Sequence[int], generator: torch.Generator | None, low: int, 
     return torch.randint(low, high, shape, generator=generator, device="cpu")
 
 
-def batch_seeds(source: torch.Generator | None) -> tuple[int, int]:
-    """Two seeds for one batch that no other batch shares, in whatever epoch, loader worker or process.
+def batch_seeds(source: torch.Generator | None) -> tuple[int, int, int]:
+    """Three seeds for one batch that no other batch shares, in whatever epoch, loader worker or process.
 
     They come from one number of `source`, the process, and the loader worker with its epoch. So later batches do not
     depend on how much this one draws, and processes that hold one seed draw apart.
@@ -37,8 +37,8 @@ def batch_seeds(source: torch.Generator | None) -> tuple[int, int]:
     """
     worker = get_worker_info()
     entropy = [int(integers((), source, 0, 2**63 - 1)), _process_index(), 0 if worker is None else worker.seed]
-    first, second = (np.random.SeedSequence(entropy).generate_state(2, np.uint64) >> np.uint64(1)).tolist()
-    return first, second
+    first, second, third = (np.random.SeedSequence(entropy).generate_state(3, np.uint64) >> np.uint64(1)).tolist()
+    return first, second, third
 
 
 def seeded(seed: int) -> torch.Generator:

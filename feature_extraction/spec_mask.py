@@ -1,5 +1,6 @@
 """Masks on spectrograms: SpecMask, which follows the patch grid under a fixed budget, and SpecAugment as baseline."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -130,6 +131,12 @@ class SpecMask(SpectrogramMask):
             budget=budget,
             full_share=full_share,
         )
+
+    def at_stride(self, time_stride: int) -> "SpecMask":
+        """The same masks on the grid of another stride."""
+        other = copy.copy(self)
+        other.time_stride = time_stride
+        return other
 
     def __repr__(self) -> str:
         return (

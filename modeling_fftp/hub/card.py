@@ -101,6 +101,8 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "selected_on": "validation" if selects and "validation" in evaluations else None,
         "extremes": _find_extremes(folder),
         "efficiency": read_results(folder, "efficiency_results"),
+        "strides": read_results(folder, "strides_results"),
+        "task_metric": "map" if config.problem_type == "multi_label_classification" else "accuracy",
     }
 
 

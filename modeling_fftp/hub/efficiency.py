@@ -57,17 +57,19 @@ def describe_machine() -> dict[str, str | int]:
     }
 
 
-def measure_efficiency(folder: str | Path, seconds: float, rounds: int = 9) -> dict:
+def measure_efficiency(folder: str | Path, seconds: float, rounds: int = 9, time_stride: int | None = None) -> dict:
     """Cost of one clip: as counted, and as measured on this machine's CPU in float32, features included.
 
     Args:
         folder: With a model and its feature extractor.
         seconds: Length of the clip.
         rounds: Measurements; the result is their median.
+        time_stride: Frames between patches; None is the model's.
     """
     # Whatever it was trained with: these run on a CPU, and on the meta device that counts.
-    runs_anywhere = {"attn_implementation": "sdpa", "scan_implementation": "auto", "dtype": torch.float32}
-    model = FFTPForAudioClassification.from_pretrained(folder, **runs_anywhere).eval()
+    settings = {"attn_implementation": "sdpa", "scan_implementation": "auto", "dtype": torch.float32}
+    settings |= {} if time_stride is None else {"time_stride": time_stride}
+    model = FFTPForAudioClassification.from_pretrained(folder, **settings).eval()
     extractor = FFTPFeatureExtractor.from_pretrained(folder)
     config, samples = model.config, round(seconds * extractor.sampling_rate)
     frames = num_frames(samples, extractor.sampling_rate)

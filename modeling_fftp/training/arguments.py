@@ -54,6 +54,17 @@ class ModelArguments:
         default=None,
         metadata={"help": "Frames between two patches; default: 5, as the checkpoint, or as wide as its new patches."},
     )
+    time_strides: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Learn to run at each of these strides: every batch draws one. A new model's own is the first, "
+            "unless --time_stride names another."
+        },
+    )
+    stretch_patches: bool = field(
+        default=False,
+        metadata={"help": "At strides wider than a patch, see all frames more coarsely, instead of skipping some."},
+    )
     token_merge_layers: list[int] | None = field(
         default=None, metadata={"help": "AST: layers after which neighbouring tokens merge; default: none."}
     )
@@ -74,15 +85,20 @@ class ModelArguments:
     not_of_weights: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
-        """Let one number stand for a square patch."""
+        """Let one number stand for a square patch, and the densest stride for a new model's own."""
         sizes = [self.patch_size] if isinstance(self.patch_size, int) else self.patch_size
         self.patch_size = sizes * 2 if sizes and len(sizes) == 1 else sizes
+        self.time_strides = sorted({*self.time_strides}) if self.time_strides else None
+        if self.time_strides and self.time_stride is None and self.model_name_or_path is None:
+            self.time_stride = self.time_strides[0]
 
     @property
     def given(self) -> dict[str, Any]:
         """Fields of the config that were given."""
         others = ("model_name_or_path", "patch_init")
-        return {name: value for name, value in vars(self).items() if value is not None and name not in others}
+        # A flag that is not set leaves a checkpoint's own setting.
+        is_given = {name: value is not None and value is not False for name, value in vars(self).items()}
+        return {name: value for name, value in vars(self).items() if is_given[name] and name not in others}
 
 
 @dataclass
@@ -213,6 +229,13 @@ class FFTPTrainingArguments(TrainingArguments):
     logging_strategy: str = "epoch"
     remove_unused_columns: bool = False
     do_train: bool = field(default=True, metadata={"help": "false: only evaluate the checkpoint."})
+    stride_distillation: float = field(
+        default=0.0,
+        metadata={
+            "help": "With --time_strides: share of the loss that other strides take from the model's own answer at "
+            "the densest. It costs one more forward pass at that stride."
+        },
+    )
     layer_decay: float | None = field(
         default=None,
         metadata={"help": "Learning rate of a block as a multiple of that of the next, such as 0.75; default: 1."},
@@ -391,6 +414,7 @@ def refuse_contradictions(
             f"train: --colored_noise_snr {augmentation.colored_noise_snr}: expected two ratios in dB, the lower first"
         )
     refuse_contradictions_of_teaching(data, distillation, training)
+    refuse_contradictions_of_strides(model, distillation, training)
     if Path(training.output_dir, "model.safetensors").exists() and not training.resume_from_checkpoint:
         raise SystemExit(f"train: {training.output_dir} holds a model already; choose another --output_dir")
 
@@ -415,6 +439,19 @@ def refuse_contradictions_of_teaching(
         unused += ["class_balanced"] if training.class_balanced else []
         if unused:
             raise SystemExit(f"train: --{unused[0]} has no effect on sound without labels; drop it or --teacher_only")
+
+
+def refuse_contradictions_of_strides(
+    model: ModelArguments, distillation: DistillationArguments, training: FFTPTrainingArguments
+) -> None:
+    """Stop on a densest stride that has nobody to teach."""
+    share = training.stride_distillation
+    if not 0 <= share < 1:
+        raise SystemExit(f"train: --stride_distillation {share} must lie in [0, 1)")
+    if share and len(model.time_strides or ()) < 2:
+        raise SystemExit("train: --stride_distillation teaches other strides; name them with --time_strides")
+    if share and distillation.teacher is not None:
+        raise SystemExit("train: --stride_distillation and --teacher are two teachers; drop one of the two")
 
 
 def changed_arguments(group: Any) -> list[str]:

@@ -41,6 +41,7 @@ def build_collator(
         noise=noise,
         label_smoothing=label_smoothing,
         num_labels=config.num_labels,
+        time_strides=config.time_strides,
         transforms=[transform for transform in transforms if transform],
         defer_features=features_on_device,
     )

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 # Fields that say how a model trains or computes, not what weights it has: a checkpoint may take other values.
 ADJUSTABLE = (
-    "token_merge_layers", "hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "layer_norm_eps",
-    "attn_implementation",
+    "token_merge_layers", "time_strides", "stretch_patches", "hidden_dropout_prob", "attention_probs_dropout_prob",
+    "drop_path_rate", "layer_norm_eps", "attn_implementation",
 )  # fmt: skip
 
 
@@ -57,10 +57,25 @@ def build_model(
             refuse_new_patches(arguments)
         return load_checkpoint(arguments, labels, clips, max_seconds, do_train, freeze_backbone)
     config = FFTPConfig(**arguments.given, **labels)
+    refuse_foreign_stride(config)
     config.max_length = max(config.patch_size[1], clip_frames(max_seconds))
     extractor = FFTPFeatureExtractor(config.num_mel_bins, SAMPLING_RATE, config.max_length)
     measure(extractor, training_sounds(clips))
     return FFTPForAudioClassification(config), extractor
+
+
+def refuse_foreign_stride(config: FFTPConfig) -> None:
+    """Refuse to train at strides that leave out the one that the model is to have.
+
+    Raises:
+        ValueError: They do.
+    """
+    strides = tuple(config.time_strides or ())
+    if strides and config.time_stride not in strides:
+        raise ValueError(
+            f"--time_strides {strides} leave out the model's own stride, {config.time_stride}; --time_stride chooses "
+            "another"
+        )
 
 
 def clip_frames(seconds: float) -> int:
@@ -135,6 +150,7 @@ def load_checkpoint(
     start = load_start(arguments, lambda most=None: training_sounds(clips, most), max_seconds)
     settings = {name: arguments.given[name] for name in ADJUSTABLE if name in arguments.given}
     config = FFTPConfig.from_dict(start.model.config.to_dict(), **settings, **labels)
+    refuse_foreign_stride(config)
     model = FFTPForAudioClassification(config)
     model.base_model.load_state_dict(start.model.base_model.state_dict())
     if has_same_head(start.model, config):

@@ -52,7 +52,7 @@ class PretrainingArguments(FFTPTrainingArguments):
 
 
 # What FFTPTrainingArguments know besides, and pretraining does not do.
-UNUSED = ("do_train", "class_balanced", "freeze_backbone", "label_smoothing_factor")
+UNUSED = ("do_train", "class_balanced", "freeze_backbone", "label_smoothing_factor", "stride_distillation")
 
 ARGUMENTS = (PretrainingModelArguments, SoundArguments, PretrainingArguments)
 
@@ -88,6 +88,9 @@ def refuse_contradictions(
     for name in UNUSED:
         if getattr(training, name) != getattr(default, name):
             raise SystemExit(f"pretrain: --{name} is for training with labels")
+    for name in ("time_strides", "stretch_patches"):
+        if getattr(model, name):
+            raise SystemExit(f"pretrain: --{name} is for training with labels; pretraining has one stride")
     if training.push_when_done:
         raise SystemExit(
             f"pretrain: --push_to_hub is for trained models; `fftp push {training.output_dir}` pushes this"

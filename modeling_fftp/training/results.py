@@ -9,6 +9,8 @@ from datasets import Dataset
 from transformers import EvalPrediction
 
 from hub_cards import METRIC
+from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.hub.efficiency import measure_efficiency
 
 from .arguments import FFTPTrainingArguments
 from .trainer import FFTPTrainer
@@ -40,6 +42,37 @@ def evaluate_split(trainer: FFTPTrainer, clips: Dataset, name: str, scorer: Scor
         write_results(trainer.args, f"{name}_per_class", {key: results[key] for key in ("per_class", "left_out")})
         score = "not defined" if results[metric] is None else f"{results[metric]:.4f}"
         print(f"{name} {metric}: {score} on {len(clips)} clips, results in {trainer.args.output_dir}")
+
+
+def evaluate_strides(trainer: FFTPTrainer, clips: Dataset, metric: str, seconds: float) -> list[dict]:
+    """What a saved model, trained for several strides, reaches at each of them, and what it costs.
+
+    Args:
+        trainer: Of the model; its output folder holds it.
+        clips: To measure on.
+        metric: Of the task.
+        seconds: Length of the clip whose cost is measured.
+
+    Returns:
+        For each stride `time_stride`, the metric, and of `measure_efficiency` `tokens`, `multiply_adds` and
+        `milliseconds`.
+    """
+    folder, rows = trainer.args.output_dir, []
+    for time_stride in trainer.model.config.time_strides:
+        at_stride = FFTPTrainer(
+            model=FFTPForAudioClassification.from_pretrained(folder, time_stride=time_stride),
+            args=trainer.args,
+            data_collator=trainer.data_collator,
+            eval_dataset=clips,
+            compute_metrics=trainer.compute_metrics,
+        )
+        metrics = at_stride.predict(clips, metric_key_prefix="").metrics
+        row = {"time_stride": time_stride, metric: metrics[f"_{metric}"]}
+        if trainer.is_world_process_zero():
+            cost = measure_efficiency(folder, seconds, time_stride=time_stride)
+            row |= {name: cost[name] for name in ("tokens", "multiply_adds", "milliseconds")}
+        rows.append(row)
+    return rows
 
 
 def write_results(training: FFTPTrainingArguments, name: str, results: dict) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 from transformers import set_seed
+from transformers.utils.logging import disable_progress_bar
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
 from modeling_fftp import FFTPForAudioClassification
@@ -29,7 +30,7 @@ from .distillation import BATCH, Distillation, Teacher, add_answers
 from .memory import keep_freed_memory
 from .model import build_model, read_config, training_sounds
 from .publishing import check_repository, find_repository, publish
-from .results import Scorer, build_scorer, evaluate_split, only_numbers, write_results
+from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
 from .streaming import stream_clips
 from .teacher_labels import load_unlabelled_clips
 from .trainer import FFTPTrainer
@@ -83,10 +84,13 @@ def run(arguments: Sequence[str]) -> None:
     for name in ("validation", "test"):
         if name in clips.splits:
             evaluate_split(trainer, clips.splits[name], name, scorer, clips.metric)
+    seconds = min(clips.longest_seconds, MAX_SECONDS)
+    if training.do_train and model.config.time_strides and "validation" in clips.splits:
+        strides = evaluate_strides(trainer, clips.splits["validation"], clips.metric, seconds)
+        write_results(training, "strides_results", strides)
     if training.do_train and trainer.is_world_process_zero():
         write_results(training, "recipe", recipe)
         write_results(training, "data_results", described)
-        seconds = min(clips.longest_seconds, MAX_SECONDS)
         write_results(training, "efficiency_results", measure_efficiency(training.output_dir, seconds))
         publish(training)
 
@@ -123,6 +127,8 @@ def load_data(
 def begin(training: FFTPTrainingArguments) -> None:
     """Set up the process, say what will run, and find the repository to push to."""
     keep_freed_memory()
+    if training.disable_tqdm:
+        disable_progress_bar()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if training.push_when_done:
         find_repository(training)
@@ -185,6 +191,7 @@ def build_trainer(
         layer_decay=training.layer_decay,
         teacher=teacher,
         distillation=Distillation(distillation.share, distillation.teacher_temperature),
+        stride_distillation=Distillation(training.stride_distillation) if training.stride_distillation else None,
     )
 
 

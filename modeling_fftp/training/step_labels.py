@@ -26,18 +26,21 @@ class EventLabels:
     # So that a collator moves them with the sound.
     takes_events: ClassVar[bool] = True
 
-    def __call__(self, events: Sequence[Sequence[Event]], num_frames: Sequence[int]) -> torch.Tensor:
+    def __call__(
+        self, events: Sequence[Sequence[Event]], num_frames: Sequence[int], time_stride: int | None = None
+    ) -> torch.Tensor:
         """Targets (batch, most steps, labels), float32, -100 in padding.
 
         Args:
             events: Of each clip, as `read_events` takes them.
             num_frames: Real frames of each clip.
+            time_stride: Frames between steps; None is the model's.
 
         Raises:
             ValueError: As `events_to_labels`.
         """
-        num_steps = [self.config.time_patches(count) for count in num_frames]
-        targets = events_to_labels(self.config, [read_events(clip) for clip in events], num_steps)
+        num_steps = [self.config.time_patches(count, time_stride) for count in num_frames]
+        targets = events_to_labels(self.config, [read_events(clip) for clip in events], num_steps, time_stride)
         # So that metrics can tell padding from silence.
         for target, count in zip(targets, num_steps, strict=True):
             target[count:] = IGNORED

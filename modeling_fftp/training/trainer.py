@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,8 @@ class FFTPTrainer(Trainer):
         averaging: Averages weights; the result of training is the average. Not with `load_best_model_at_end`.
         teacher: Answers for training clips that have no `teacher_logits` yet; the collator must defer features.
         distillation: How the student learns from these answers, in place of its labels or beside them.
+        stride_distillation: How batches with a `time_stride` learn from the model's own answer at the densest of its
+            `config.time_strides`; None: not at all.
         layer_decay: The learning rate of a block as a multiple of that of the next; that of the head is the one given.
         **kwargs: As for `Trainer`.
     """
@@ -54,6 +57,7 @@ class FFTPTrainer(Trainer):
         averaging: WeightAveraging | None = None,
         teacher: Teacher | None = None,
         distillation: Distillation | None = None,
+        stride_distillation: Distillation | None = None,
         layer_decay: float | None = None,
         **kwargs,
     ):
@@ -69,6 +73,7 @@ class FFTPTrainer(Trainer):
         if teacher is not None and not getattr(self.data_collator, "defer_features", False):
             raise ValueError("a teacher needs the sound that SpecMaskDataCollator(defer_features=True) leaves")
         self.teacher, self.distillation = teacher, distillation or Distillation()
+        self.stride_distillation = stride_distillation
         self.averaging = averaging
         if averaging is not None:
             if self.args.load_best_model_at_end:
@@ -82,7 +87,10 @@ class FFTPTrainer(Trainer):
     def _prepare_inputs(self, inputs):
         if "audio" in inputs:
             # A collator that defers features leaves sound; it becomes features in float32, whatever the model's type.
-            inputs = {name: value.to(self.args.device) for name, value in inputs.items()}
+            inputs = {
+                name: value.to(self.args.device) if isinstance(value, torch.Tensor) else value
+                for name, value in inputs.items()
+            }
             # Batches to train on have a seed.
             if self.teacher is not None and "feature_seed" in inputs and "teacher_logits" not in inputs:
                 pairs = zip(inputs["audio"], inputs["num_samples"].tolist(), strict=True)
@@ -92,17 +100,29 @@ class FFTPTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The loss of the labels, and where a teacher answered, that of its answers in their share."""
-        if "teacher_logits" not in inputs:
+        inputs, distillation = dict(inputs), self.distillation
+        teacher_logits = inputs.pop("teacher_logits", None)
+        if teacher_logits is None and self.stride_distillation is not None and "time_stride" in inputs:
+            teacher_logits, distillation = self._answer_densely(model, inputs), self.stride_distillation
+        if teacher_logits is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        inputs = dict(inputs)
-        teacher_logits, share = inputs.pop("teacher_logits"), self.distillation.share
+        share = distillation.share
         labels = inputs.pop("labels", None)
         outputs = model(**inputs, **({"labels": labels} if share < 1 else {}))
         is_multi_label = self.model.config.problem_type == "multi_label_classification"
-        loss = share * self.distillation.loss(outputs.logits, teacher_logits, is_multi_label)
+        loss = share * distillation.loss(outputs.logits, teacher_logits, is_multi_label)
         if share < 1:
             loss = loss + (1 - share) * outputs.loss
         return (loss, outputs) if return_outputs else loss
+
+    def _answer_densely(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor | None:
+        """Logits at the model's densest stride, for the others to learn from; None where the batch is at that."""
+        densest = min(self.model.config.time_strides)
+        if inputs["time_stride"] == densest:
+            return None
+        heard = {name: value for name, value in inputs.items() if name != "labels"}
+        with torch.no_grad():
+            return model(**heard | {"time_stride": densest}).logits
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Names of the parameters that weight decay applies to."""

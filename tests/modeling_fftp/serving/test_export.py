@@ -99,6 +99,19 @@ def test_tokens_merge_in_the_file_alone(make_config, extractor, tmp_path):
     assert default_file_name(int8=True, is_merged=True) == "model_int8_merged.onnx"
 
 
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi"])
+def test_a_file_has_the_stride_that_was_asked_for(make_config, extractor, tmp_path, speech, backbone):
+    save(FFTPForAudioClassification, make_config(**BACKBONES[backbone]), extractor, tmp_path)
+    path = export(tmp_path, time_stride=10)
+    assert path.name == "model_stride10.onnx"
+    compare(FFTPForAudioClassification.from_pretrained(tmp_path, time_stride=10), path)
+    model = FFTPOnnxForAudioClassification.from_pretrained(tmp_path, path.name)
+    tag = pipeline("audio-tagging", model=model, feature_extractor=extractor, device="cpu")
+    assert tag(speech, time_stride=10) == tag(speech)
+    with pytest.raises(ValueError, match=r"time_stride=5: .* has 10; `fftp export --time_stride 5` writes"):
+        tag(speech, time_stride=5)
+
+
 @pytest.mark.parametrize("task", ["audio-classification", "audio-tagging"])
 def test_pipelines_run_onnx_files(make_config, extractor, tmp_path, speech, caplog, task):
     model = save(FFTPForAudioClassification, make_config(), extractor, tmp_path)
