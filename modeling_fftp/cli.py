@@ -25,7 +25,7 @@ TimeStride = Annotated[
     typer.Option("--time_stride", min=1, help="Frames between patches: more are faster; default: the model's."),
 ]
 # Optional packages, and the extra that installs each.
-EXTRAS = {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "gradio": "space"}
+EXTRAS = {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "gradio": "space", "sounddevice": "live"}
 
 
 @contextmanager
@@ -128,15 +128,30 @@ def tag(
     threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="Lowest score in the timeline.")] = 0.5,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Windows at a time.")] = 8,
     time_stride: TimeStride = None,
+    real_time_factor: Annotated[
+        float | None,
+        typer.Option(
+            "--real_time_factor",
+            help="Choose the stride: the densest that takes at most so many seconds for a second of sound here.",
+        ),
+    ] = None,
 ) -> None:
     """List the sounds in each file and when they occur. Files that cannot be read are named, and the status is 1."""
     from transformers.utils import logging
 
+    from modeling_fftp.serving.budget import choose_time_stride, real_time_factors
     from modeling_fftp.serving.tag import load_tagger, render_json, render_table
 
     logging.disable_progress_bar()
     with errors_in_one_line():
         tagger = load_tagger(model)
+        if real_time_factor is not None:
+            if time_stride is not None:
+                raise ValueError("--real_time_factor chooses the stride; drop --time_stride")
+            factors = real_time_factors(tagger, batch_size)
+            time_stride = choose_time_stride(factors, real_time_factor)
+            measured = ", ".join(f"{stride}: {factor:.2g}" for stride, factor in factors.items())
+            print(f"fftp: stride {time_stride}; seconds per second of sound by stride: {measured}", file=sys.stderr)
     failed = False
     for file in files:
         try:
@@ -147,6 +162,51 @@ def tag(
         else:
             print(render_json(file, answer) if as_json else render_table(file, answer), flush=True)
     raise typer.Exit(int(failed))
+
+
+@app.command()
+def listen(
+    model: Annotated[str, typer.Option("--model", help="Folder or Hub id.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SOURCE]", help="- for raw 16-bit PCM from another program, or a file; default: the microphone."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option("--threshold", min=0, max=1, help="Score at which an event begins.")
+    ] = 0.5,
+    hop_seconds: Annotated[
+        float | None, typer.Option("--hop_seconds", help="From one look to the next; default: one patch.")
+    ] = None,
+    memory_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--memory_seconds",
+            help="What counts as now: the time in which sound fades to half, or the length of a sliding window; "
+            "default: the length that the model was trained with.",
+        ),
+    ] = None,
+    time_stride: TimeStride = None,
+    rate: Annotated[int, typer.Option("--rate", min=1, help="Of raw PCM in Hz.")] = 16000,
+    channels: Annotated[int, typer.Option("--channels", min=1, help="Of raw PCM, side by side.")] = 1,
+    device: Annotated[str | None, typer.Option("--device", help="Microphone: number or a part of its name.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per change.")] = False,
+) -> None:
+    """Name sounds as they begin and end, live: arecord -f S16_LE -r 16000 | fftp listen - --model M."""
+    from transformers.utils import logging
+
+    from modeling_fftp.serving import stream as live
+
+    logging.disable_progress_bar()
+    with errors_in_one_line():
+        stream = live.load_stream(model, hop_seconds, memory_seconds, time_stride)
+        config = stream.model.config
+        tracker = live.EventTracker([config.id2label[index] for index in range(config.num_labels)], threshold)
+        render = live.render_change_json if as_json else live.render_change
+        with live.open_sound(source, config.sampling_rate, device, rate, channels) as blocks:
+            for change in live.listen(stream, blocks, tracker):
+                print(render(change), flush=True)
 
 
 @app.command()

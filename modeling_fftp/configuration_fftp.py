@@ -41,6 +41,8 @@ class FFTPConfig(PreTrainedConfig):
         time_strides: Strides that the model was trained for, where it was for several.
         position_stride: Frames between two entries of the position table, which a model reads at the times of its
             tokens, whatever its stride. None: `time_stride`.
+        use_absolute_position_embeddings: Whether tokens know when they are. Without, a causal model ("fo-fo" with
+            pooling "mean") can go on from a state, for as long as a stream lasts.
         stretch_patches: Where the stride is wider than a patch, whether patches see all frames at a coarser sampling
             in time; else they skip those between them.
         hidden_size: Width of the backbone.
@@ -94,6 +96,7 @@ class FFTPConfig(PreTrainedConfig):
     time_stride: int = 5
     time_strides: list[int] | tuple[int, ...] | None = None
     position_stride: int | None = None
+    use_absolute_position_embeddings: bool = True
     stretch_patches: bool = False
     hidden_size: int = 768
     num_hidden_layers: int = 12

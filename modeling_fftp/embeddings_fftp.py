@@ -135,7 +135,8 @@ class FFTPEmbeddings(nn.Module):
         self.config = config
         self.is_sequential = config.backbone == "mamba"
         self.patch_embeddings = FFTPPatchEmbeddings(config)
-        self.position_embeddings = FFTPPositionEmbeddings(config)
+        uses_positions = config.use_absolute_position_embeddings
+        self.position_embeddings = FFTPPositionEmbeddings(config) if uses_positions else None
         self.num_class_tokens = config.count_class_tokens()
         # The positions of class tokens are constants, so they are part of the tokens.
         for name in ("cls_token", "distillation_token")[: self.num_class_tokens]:
@@ -179,7 +180,9 @@ class FFTPEmbeddings(nn.Module):
         if attention_mask is not None:
             is_valid = torch.arange(time_patches, device=patches.device) < valid_patches
             token_mask = is_valid.repeat(1, frequency_patches)
-        tokens = patches + self.position_embeddings(time_patches, valid_patches, time_stride)
+        tokens = patches
+        if self.position_embeddings is not None:
+            tokens = tokens + self.position_embeddings(time_patches, valid_patches, time_stride)
         if bool_masked_pos is not None:
             tokens, token_mask = self._leave_out(tokens, token_mask, bool_masked_pos)
         join = self._insert_class_token if self.is_sequential else self._prepend_class_tokens
@@ -209,7 +212,7 @@ class FFTPEmbeddings(nn.Module):
             (batch or 1, frequency patches, time patches).
         """
         steps = torch.arange(time_patches, device=valid_patches.device)
-        rows = torch.arange(self.position_embeddings.frequency_patches, device=valid_patches.device)[:, None]
+        rows = torch.arange(self.config.frequency_patches, device=valid_patches.device)[:, None]
         if not self.is_sequential:
             return (rows * time_patches + steps + self.num_class_tokens)[None]
         valid_patches = valid_patches[..., None]

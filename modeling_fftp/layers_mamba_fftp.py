@@ -10,6 +10,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
+from .cache_fftp import FFTPMambaState
 from .configuration_fftp import FFTPConfig
 from .conv_fftp import FFTPCausalConv1d
 from .drop_path_fftp import FFTPDropPath
@@ -54,19 +55,28 @@ class FFTPStateSpace(nn.Module):
         self.A_log_reverse = nn.Parameter(torch.zeros_like(self.A_log)) if shared_reverse else None
         self.D = nn.Parameter(torch.ones(inner_size))
 
-    def forward(self, x: torch.Tensor, z: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self,
+        x: torch.Tensor,
+        z: torch.Tensor,
+        token_mask: torch.Tensor | None,
+        state: FFTPMambaState | None = None,
+    ) -> torch.Tensor:
         """Scan a sequence.
 
         Args:
             x: (batch, tokens, inner), zero in padding.
             z: Gate, like `x`.
             token_mask: (batch, tokens, 1), real tokens first.
+            state: Of the sequence so far, which this one goes on from and changes; forwards only.
 
         Returns:
             (batch, tokens, inner); with a second decay matrix the sum of both directions.
         """
         # What runs along time takes (batch, channels, tokens) of any strides: these transpositions are views.
-        x = self.conv1d(x.transpose(1, 2)).transpose(1, 2)
+        x = x.transpose(1, 2)
+        past = None if state is None else state.shift_in(x)
+        x = self.conv1d(x, past).transpose(1, 2)
         if token_mask is not None:
             # A state that starts in padding and sees zeros there is still zero at the first real token.
             x = x * token_mask
@@ -74,7 +84,10 @@ class FFTPStateSpace(nn.Module):
         u, delta, B, C, z = (s.transpose(1, 2) for s in (x, self.dt_proj(rank), B, C, z))
         A, rest = -torch.exp(self.A_log.float()), (B, C, self.D, z)
         options = {"delta_softplus": True, "implementation": self.implementation}
-        if self.A_log_reverse is None:
+        if state is not None:
+            options |= {"initial_state": state.scan, "return_last_state": True}
+            y, state.scan = selective_scan(u, delta, A, *rest, **options)
+        elif self.A_log_reverse is None:
             y = selective_scan(u, delta, A, *rest, reverse=self.reverse, **options)
         else:
             y = bidirectional_scan(u, delta, A, -torch.exp(self.A_log_reverse.float()), *rest, **options)
@@ -114,13 +127,15 @@ class FFTPMambaMixer(nn.Module):
         self.state_space_reverse = FFTPStateSpace(config, reverse=True) if config.mamba_variant == "bi-bi" else None
         self.out_proj = nn.Linear(inner_size, config.hidden_size, bias=False)
 
-    def forward(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None, state: FFTPMambaState | None = None
+    ) -> torch.Tensor:
         """(batch, tokens, hidden) to the same shape; `token_mask` (batch, tokens) has real tokens first."""
         x, z = self.in_proj(hidden_states).chunk(2, dim=-1)
         if token_mask is not None:
             token_mask = token_mask[..., None].to(x.dtype)
             x = x * token_mask
-        y = self.state_space(x, z, token_mask)
+        y = self.state_space(x, z, token_mask, state)
         if self.state_space_reverse is not None:
             y = (y + self.state_space_reverse(x, z, token_mask)) / 2
         return self.out_proj(y)
@@ -146,8 +161,9 @@ class FFTPMambaLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         token_mask: torch.Tensor | None = None,
+        state: FFTPMambaState | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         """(batch, tokens, hidden) to the same shape; `token_mask` (batch, tokens) has real tokens first."""
-        mixed = self.mixer(self.norm(hidden_states), token_mask)
+        mixed = self.mixer(self.norm(hidden_states), token_mask, state)
         return hidden_states.float() + self.drop_path(mixed)

@@ -18,12 +18,14 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .audio_tagging_fftp import FFTPAudioTaggingPipeline
+from .cache_fftp import FFTPCache
 from .configuration_fftp import FFTPConfig
 from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings
 from .events_fftp import Event, events_to_labels, token_spans
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTPStateSpace
 from .loss_fftp import classification_loss
+from .stream_fftp import FFTPStream
 from .token_merging_fftp import merge_neighbours, restore_tokens
 
 # Index of a step without a label, as in `cross_entropy`.
@@ -167,6 +169,7 @@ class FFTPModel(FFTPPreTrainedModel):
         pooled_only: bool = False,
         bool_masked_pos: torch.Tensor | None = None,
         time_stride: int | None = None,
+        cache_params: FFTPCache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encode a batch of spectrograms.
@@ -182,6 +185,8 @@ class FFTPModel(FFTPPreTrainedModel):
             bool_masked_pos: (batch, patches), true at patches that are left out, as in pretraining; the states of the
                 others follow in their order. Not with merging of tokens.
             time_stride: Frames between patches in this call; None is the model's.
+            cache_params: What a causal model keeps of the sound before this, which it goes on from and changes. The
+                frames must begin where the next patch does; `pooler_output` is the mean over all tokens so far.
             **kwargs: `output_hidden_states`, `output_attentions` and options of the attention implementation.
 
         Returns:
@@ -192,6 +197,8 @@ class FFTPModel(FFTPPreTrainedModel):
         """
         if input_values.ndim == 2:
             input_values, attention_mask = self._extract_features(input_values, attention_mask)
+        if cache_params is not None and attention_mask is not None:
+            raise ValueError("cache_params goes on with real frames; attention_mask is for padding, pass None")
         hidden_states, token_mask, class_places = self.embeddings(
             input_values, attention_mask, bool_masked_pos, time_stride
         )
@@ -202,6 +209,8 @@ class FFTPModel(FFTPPreTrainedModel):
         for index, layer in enumerate(self.layers, start=1):
             if skips_patches and index == len(self.layers):
                 kwargs["num_queries"] = num_class_tokens
+            if cache_params is not None:
+                kwargs["state"] = cache_params.layers[index - 1]
             hidden_states = layer(hidden_states, layer_mask, **kwargs)
             if index in merge_layers:
                 hidden_states, merged_mask = merge_neighbours(hidden_states, merged_mask, num_class_tokens, num_rows)
@@ -209,9 +218,11 @@ class FFTPModel(FFTPPreTrainedModel):
         if merge_layers and not skips_patches:
             hidden_states = restore_tokens(hidden_states, len(merge_layers), num_tokens, num_class_tokens, num_rows)
         hidden_states = self.layernorm(hidden_states)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=hidden_states, pooler_output=self._pool(hidden_states, token_mask, class_places)
-        )
+        if cache_params is None:
+            pooled = self._pool(hidden_states, token_mask, class_places)
+        else:
+            pooled = cache_params.pool(hidden_states)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
     def _layer_mask(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor | None:
         """The mask over tokens in the form that the layers of the backbone take."""
@@ -315,6 +326,10 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+    def stream(self, feature_extractor: SequenceFeatureExtractor, **options) -> FFTPStream:
+        """Classify sound that does not end, from now on; see `FFTPStream`, which takes the options."""
+        return FFTPStream(self.eval(), feature_extractor, **options)
 
 
 class FFTPForAudioFrameClassification(FFTPPreTrainedModel):

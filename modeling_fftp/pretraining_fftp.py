@@ -47,6 +47,8 @@ def decoder_config(config: FFTPConfig) -> FFTPConfig:
     decoder.backbone, decoder.pooling, decoder.num_class_tokens = "ast", "mean", 0
     for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
         setattr(decoder, name, getattr(config, f"decoder_{name}"))
+    # Without positions it could not tell which patch to predict.
+    decoder.use_absolute_position_embeddings = True
     decoder.drop_path_rate = decoder.hidden_dropout_prob = decoder.attention_probs_dropout_prob = 0.0
     return decoder
 

@@ -47,10 +47,12 @@ def selective_scan_ref(
     delta_softplus: bool = False,
     reverse: bool = False,
     return_last_state: bool = False,
+    initial_state: torch.Tensor | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """The scan as the equations have it, one step after the other; what every other implementation is tested against.
 
-    Shapes: u, delta, z (batch, dim, length); A (dim, state); B, C (batch, state, length); D, delta_bias (dim).
+    Shapes: u, delta, z (batch, dim, length); A (dim, state); B, C (batch, state, length); D, delta_bias (dim);
+    initial_state (batch, dim, state).
     Returns: (batch, dim, length), and with `return_last_state` also (batch, dim, state).
     """
     dtype = u.dtype
@@ -59,7 +61,8 @@ def selective_scan_ref(
     if delta_softplus:
         dt = functional.softplus(dt)
     steps = range(u.shape[2])
-    state, outputs = u.new_zeros(u.shape[0], *A.shape), [None] * len(steps)
+    state = u.new_zeros(u.shape[0], *A.shape) if initial_state is None else initial_state.float()
+    outputs = [None] * len(steps)
     for t in reversed(steps) if reverse else steps:
         state = torch.exp(dt[:, :, t, None] * A) * state + (dt * u)[:, :, t, None] * B[:, None, :, t]
         outputs[t] = (state * C[:, None, :, t]).sum(dim=-1)
@@ -232,12 +235,30 @@ def choose_implementation(implementation: str, device: str) -> str:
     return implementation
 
 
-def _check_inputs(u, delta, A, B, C, D=None, z=None, delta_bias=None):
-    find_device(u, delta, A, B, C, D, z, delta_bias)
+def _add_initial_state(y, last, initial_state, delta, A, C, z, delta_bias, delta_softplus, reverse):
+    """Outputs and last state of a scan that began with zeros, as if it had begun with a state.
+
+    The recurrence is linear in its first state, which decays as if there were no input. So every implementation takes
+    one, and none has to know of it. It makes a tensor (batch, dim, length, state): this is for pieces of a stream.
+    """
+    dt = delta.float() if delta_bias is None else delta.float() + delta_bias.float()[:, None]
+    if delta_softplus:
+        dt = functional.softplus(dt)
+    elapsed = dt.flip(2).cumsum(dim=2).flip(2) if reverse else dt.cumsum(dim=2)
+    left = torch.exp(elapsed[..., None] * A.float()[:, None]) * initial_state.float()[:, :, None]
+    carried = _einsum("bdkn,bnk->bdk", left, C.float())
+    if z is not None:
+        carried = carried * functional.silu(z.float())
+    return (y + carried).to(y.dtype), last + left[:, :, 0 if reverse else -1]
+
+
+def _check_inputs(u, delta, A, B, C, D=None, z=None, delta_bias=None, initial_state=None):
+    find_device(u, delta, A, B, C, D, z, delta_bias, initial_state)
     batch, dim, length = u.shape
     expected = {"delta": (delta, (batch, dim, length)), "A": (A, (dim, A.shape[-1])), "z": (z, (batch, dim, length))}
     expected |= {"B": (B, (batch, A.shape[-1], length)), "C": (C, (batch, A.shape[-1], length))}
     expected |= {"D": (D, (dim,)), "delta_bias": (delta_bias, (dim,))}
+    expected |= {"initial_state": (initial_state, (batch, dim, A.shape[-1]))}
     for name, (tensor, shape) in expected.items():
         if tensor is not None and tensor.shape != shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}; with u {tuple(u.shape)} it must be {shape}")
@@ -256,6 +277,7 @@ def selective_scan(
     reverse: bool = False,
     return_last_state: bool = False,
     implementation: str = "auto",
+    initial_state: torch.Tensor | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """The selective scan, computed in float32 whatever the inputs' dtype.
 
@@ -274,6 +296,8 @@ def selective_scan(
         implementation: "torch" (runs anywhere), "cpu" (fused C kernel), "triton" (fused GPU kernel), "mamba_ssm" (the
             official GPU kernel), "export" (one operator of torch, slow), or "auto": in an export that, on CUDA
             mamba_ssm, else triton, else torch; on a CPU cpu, else torch.
+        initial_state: State before the first step, (batch, dim, state), as `return_last_state` gave it for the piece
+            of the sequence before this one; None is zeros.
 
     Returns:
         (batch, dim, length) in the dtype of `u`, and with `return_last_state` also (batch, dim, state) in float32.
@@ -283,9 +307,11 @@ def selective_scan(
             exist or fit the device.
         ImportError: An implementation that is not installed.
     """
-    _check_inputs(u, delta, A, B, C, D, z, delta_bias)
+    _check_inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
     scan = IMPLEMENTATIONS[choose_implementation(implementation, u.device.type)]
     y, last = scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
+    if initial_state is not None:
+        y, last = _add_initial_state(y, last, initial_state, delta, A, C, z, delta_bias, delta_softplus, reverse)
     return (y, last) if return_last_state else y
 
 

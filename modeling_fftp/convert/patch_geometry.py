@@ -75,8 +75,9 @@ def change_patches(
     changed.load_state_dict(changed.state_dict() | kept)
     old, new = model.base_model.embeddings, changed.base_model.embeddings
     with torch.no_grad():
-        positions = resample_positions(old.position_embeddings.weight, model.config, config)
-        new.position_embeddings.weight.copy_(positions)
+        if config.use_absolute_position_embeddings:
+            positions = resample_positions(old.position_embeddings.weight, model.config, config)
+            new.position_embeddings.weight.copy_(positions)
         if config.patch_size == model.config.patch_size:
             new.patch_embeddings.load_state_dict(old.patch_embeddings.state_dict())
         else:

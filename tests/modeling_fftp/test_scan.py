@@ -167,6 +167,34 @@ def test_two_directions_are_the_sum_of_two_scans(implementation, dtype):
     assert_close(results, expected, TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_every_implementation_takes_a_first_state(implementation, reverse, dtype):
+    inputs = make_inputs(2, 5, 40, 3, dtype)
+    inputs["initial_state"] = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    names = [*NAMES, "initial_state"]
+    expected = evaluate(selective_scan_ref, inputs, delta_softplus=True, reverse=reverse)
+    results = evaluate(selective_scan, inputs, delta_softplus=True, reverse=reverse, implementation=implementation)
+    assert len(expected) == 2 + len(names)
+    assert_close(results, expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_pieces_of_a_sequence_are_the_whole(implementation):
+    inputs = make_inputs(2, 5, 40, 3)
+    whole, last = selective_scan_ref(**inputs, delta_softplus=True, return_last_state=True)
+    state, pieces = None, []
+    for start, end in ((0, 1), (1, 20), (20, 21), (21, 40)):
+        piece = {name: tensor[:, :, start:end] if tensor.ndim == 3 else tensor for name, tensor in inputs.items()}
+        output, state = selective_scan(
+            **piece, delta_softplus=True, return_last_state=True, implementation=implementation, initial_state=state
+        )
+        pieces.append(output)
+    torch.testing.assert_close(torch.cat(pieces, dim=2), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(state, last, rtol=1e-4, atol=1e-5)
+
+
 def test_reverse_is_the_scan_of_the_flipped_sequence():
     inputs = make_inputs(2, 20, 50, 16)
     flipped = {name: x.flip(2) if x.ndim == 3 else x for name, x in inputs.items()}

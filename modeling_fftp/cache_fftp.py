@@ -1,0 +1,93 @@
+"""What a causal model keeps of the sound so far, so that the next piece of a stream costs what it is long."""
+
+import torch
+
+from .configuration_fftp import FFTPConfig
+
+
+class FFTPMambaState:
+    """Of one block: the last inputs of its convolution, and the state of its scan.
+
+    Args:
+        config: Of the model.
+        batch_size: Streams side by side.
+        device: Where they run.
+        dtype: Of the model.
+    """
+
+    def __init__(self, config: FFTPConfig, batch_size: int, device: torch.device, dtype: torch.dtype):
+        inner_size = config.expand * config.hidden_size
+        self.conv = torch.zeros(batch_size, inner_size, config.conv_kernel - 1, device=device, dtype=dtype)
+        self.scan = torch.zeros(batch_size, inner_size, config.state_size, device=device)
+
+    def shift_in(self, x: torch.Tensor) -> torch.Tensor:
+        """The inputs before `x` (batch, inner, tokens), which becomes a part of those before the next."""
+        past = self.conv.to(x.dtype)
+        joined = torch.cat((past, x), dim=2)
+        self.conv = joined[:, :, joined.shape[2] - past.shape[2] :]
+        return past
+
+
+class FFTPCache:
+    """States of all blocks, and the mean over tokens so far: `model(frames, cache_params=cache)` goes on from it.
+
+    Its size does not depend on the length of the sound. It serves models that only look back: `mamba_variant="fo-fo"`
+    with `pooling="mean"`, full-frequency patches and `use_absolute_position_embeddings=False`.
+
+    Args:
+        config: Of the model.
+        batch_size: Streams side by side.
+        device: Where the model runs.
+        dtype: Of the model.
+        half_life: Tokens after which a token counts half in the mean; None: all count alike, as without a stream.
+
+    Raises:
+        ValueError: A model that looks ahead, or whose tokens depend on when they are.
+    """
+
+    def __init__(
+        self,
+        config: FFTPConfig,
+        batch_size: int = 1,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        half_life: float | None = None,
+    ):
+        if obstacle := find_obstacle(config):
+            raise ValueError(f"the model cannot go on from a state: {obstacle}")
+        if half_life is not None and half_life <= 0:
+            raise ValueError(f"half_life={half_life} must be positive, in tokens")
+        device = torch.device(device)
+        self.layers = [FFTPMambaState(config, batch_size, device, dtype) for _ in range(config.num_hidden_layers)]
+        self.decay = 1.0 if half_life is None else 0.5 ** (1 / half_life)
+        # In double precision, as hours are many tokens; not every device has that.
+        self.total = torch.zeros(batch_size, config.hidden_size, dtype=torch.float64, device="cpu")
+        self.weight = 0.0
+
+    def pool(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """The mean (batch, hidden) over all tokens so far, after these, (batch, tokens, hidden)."""
+        count = hidden_states.shape[1]
+        ages = torch.arange(count - 1, -1, -1, dtype=torch.float64, device="cpu")
+        weights = self.decay**ages
+        added = (hidden_states.detach().cpu().double() * weights[:, None]).sum(dim=1)
+        self.total = self.total * self.decay**count + added
+        self.weight = self.weight * self.decay**count + float(weights.sum())
+        return (self.total / self.weight).to(hidden_states)
+
+
+def find_obstacle(config: FFTPConfig) -> str | None:
+    """What of a model keeps it from going on from a state, in words; None where nothing does."""
+    wanted = {
+        "backbone": "mamba",
+        "mamba_variant": "fo-fo",
+        "pooling": "mean",
+        "use_absolute_position_embeddings": False,
+    }
+    for name, value in wanted.items():
+        if getattr(config, name) != value:
+            return f"{name}={getattr(config, name)!r}, expected {value!r}"
+    if config.count_class_tokens():
+        return f"num_class_tokens={config.num_class_tokens}, expected 0"
+    if config.frequency_patches > 1:
+        return f"{config.frequency_patches} rows of patches, expected one of full height"
+    return None

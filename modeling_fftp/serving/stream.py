@@ -1,0 +1,255 @@
+"""Live sound: a microphone, raw PCM from another program, or a file, and the events in it as they begin and end."""
+
+import json
+import logging
+import queue
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import soxr
+
+from modeling_fftp.audio_stream_fftp import path_in_errors, read_blocks
+from modeling_fftp.events_fftp import frame_seconds
+from modeling_fftp.stream_fftp import FFTPStream, StreamScores
+
+from .tag import load_tagger
+
+logger = logging.getLogger(__name__)
+
+# Sound that a program sends or a microphone gives at a time.
+BLOCK_SECONDS = 0.05
+# Sound of a microphone that may wait to be heard; more is dropped.
+MOST_BEHIND_SECONDS = 10.0
+# An event goes on until its score falls below this share of the threshold, so that it does not flicker.
+RELEASE = 0.8
+BYTES_PER_SAMPLE = 2
+
+
+def load_stream(
+    model: str | Path,
+    hop_seconds: float | None = None,
+    memory_seconds: float | None = None,
+    time_stride: int | None = None,
+) -> FFTPStream:
+    """A stream for a model that runs for hours: it forgets, by default in the time that it was trained to hear.
+
+    Args:
+        model: Folder or Hub id.
+        hop_seconds: As for `FFTPStream`.
+        memory_seconds: As for `FFTPStream`; default: the length of the model's position table.
+        time_stride: Frames between patches; default: the model's.
+
+    Raises:
+        OSError: There is no such model.
+        ValueError: It is no clip classifier of this package.
+    """
+    tagger = load_tagger(model)
+    config = tagger.model.config
+    if time_stride is not None:
+        tagger.model.set_time_stride(time_stride)
+    if memory_seconds is None:
+        memory_seconds = config.max_length * frame_seconds(config.sampling_rate)[1]
+    return tagger.model.stream(tagger.feature_extractor, hop_seconds=hop_seconds, memory_seconds=memory_seconds)
+
+
+class EventChange(NamedTuple):
+    """An event that begins or ends.
+
+    Args:
+        kind: "begin" or "end".
+        label: What sounds.
+        seconds: When, since the stream began.
+        score: Of a beginning its score, of an end the highest since.
+    """
+
+    kind: str
+    label: str
+    seconds: float
+    score: float
+
+
+class EventTracker:
+    """Events in the scores of a stream: each begins at a threshold, and ends below a lower one.
+
+    Args:
+        labels: Names in the order of the scores.
+        threshold: Score at which an event begins.
+    """
+
+    def __init__(self, labels: list[str], threshold: float = 0.5):
+        self.labels, self.threshold = labels, threshold
+        self.highest: dict[str, float] = {}
+
+    def update(self, answer: StreamScores) -> list[EventChange]:
+        """What begins or ends with the scores of one hop."""
+        changes = []
+        for label, score in zip(self.labels, answer.scores.tolist(), strict=True):
+            if label in self.highest:
+                if score < RELEASE * self.threshold:
+                    changes.append(EventChange("end", label, answer.seconds, self.highest.pop(label)))
+                else:
+                    self.highest[label] = max(score, self.highest[label])
+            elif score >= self.threshold:
+                self.highest[label] = score
+                changes.append(EventChange("begin", label, answer.seconds, score))
+        return changes
+
+    def finish(self, seconds: float) -> list[EventChange]:
+        """End what still sounds, as the stream does."""
+        changes = [EventChange("end", label, seconds, score) for label, score in self.highest.items()]
+        self.highest = {}
+        return changes
+
+
+class LiveBuffer:
+    """Sound between a device that does not wait and a model that may be slow.
+
+    A device calls `put` from its own thread; iterating gives the blocks. What is too much is dropped and counted, and
+    silence of its length takes its place, so that times stay right.
+
+    Args:
+        sampling_rate: Of the sound in Hz.
+        most_seconds: Sound that may wait.
+    """
+
+    def __init__(self, sampling_rate: int, most_seconds: float = MOST_BEHIND_SECONDS):
+        self.sampling_rate = sampling_rate
+        self.blocks: queue.Queue[np.ndarray | None] = queue.Queue(round(most_seconds / BLOCK_SECONDS))
+        self.missing, self.dropped_seconds, self.overflows = 0, 0.0, 0
+
+    def put(self, samples: np.ndarray, overflowed: bool = False) -> None:
+        """Take a block (samples,) from a device, which says whether it has lost some before."""
+        self.overflows += overflowed
+        silence = np.zeros(self.missing, np.float32)
+        try:
+            self.blocks.put_nowait(np.concatenate((silence, samples)))
+        except queue.Full:
+            self.missing += len(samples)
+            self.dropped_seconds += len(samples) / self.sampling_rate
+        else:
+            self.missing = 0
+
+    def close(self) -> None:
+        """End the iteration, after what waits."""
+        self.blocks.put(None)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        told = (0.0, 0)
+        while (block := self.blocks.get()) is not None:
+            yield block
+            lost = (self.dropped_seconds, self.overflows)
+            if lost != told:
+                logger.warning(
+                    "Too slow: %.2f s of sound dropped so far, which count as silence; the device lost some %d times",
+                    *lost,
+                )
+                told = lost
+
+
+def read_pcm(file: BinaryIO, rate: int, channels: int, sampling_rate: int) -> Iterator[np.ndarray]:
+    """Raw PCM as programs send it, such as `arecord -f S16_LE -r 16000 -c 1`, as one channel at another rate.
+
+    Args:
+        file: 16-bit signed little-endian samples, channels side by side.
+        rate: Of the file in Hz.
+        channels: Of the file.
+        sampling_rate: Wanted rate in Hz.
+
+    Yields:
+        (samples,), float32, as they come.
+    """
+    resampler = None if rate == sampling_rate else soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32")
+    size = BYTES_PER_SAMPLE * channels
+    while data := file.read(round(BLOCK_SECONDS * rate) * size):
+        # A program that is killed may leave a part of a sample.
+        samples = np.frombuffer(data[: len(data) // size * size], "<i2").reshape(-1, channels)
+        block = samples.mean(axis=1, dtype=np.float32) / np.float32(2**15)
+        yield block if resampler is None else resampler.resample_chunk(block)
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def open_microphone(buffer: LiveBuffer, device: str | int | None = None):
+    """A microphone that fills a buffer; a context manager.
+
+    Args:
+        buffer: Where the sound goes.
+        device: Number or a part of the name, as `python -m sounddevice` lists them; None is the default.
+
+    Raises:
+        ModuleNotFoundError: sounddevice is not installed.
+        OSError: PortAudio, which sounddevice needs, is not installed.
+        ValueError: There is no such device.
+    """
+    import sounddevice
+
+    return sounddevice.InputStream(
+        samplerate=buffer.sampling_rate,
+        blocksize=round(BLOCK_SECONDS * buffer.sampling_rate),
+        device=device,
+        channels=1,
+        dtype="float32",
+        callback=lambda data, frames, time, status: buffer.put(data[:, 0].copy(), status.input_overflow),
+    )
+
+
+@contextmanager
+def open_sound(
+    source: str | None, sampling_rate: int, device: str | None = None, rate: int = 16000, channels: int = 1
+) -> Iterator[Iterable[np.ndarray]]:
+    """Blocks of live sound.
+
+    Args:
+        source: "-" for raw PCM on standard input, or a file; None is the microphone.
+        sampling_rate: Wanted rate in Hz.
+        device: Of the microphone, as for `open_microphone`.
+        rate: Of raw PCM in Hz.
+        channels: Of raw PCM.
+
+    Raises:
+        ModuleNotFoundError, OSError, ValueError: As `open_microphone`; a file is opened later.
+    """
+    if source == "-":
+        yield read_pcm(sys.stdin.buffer, rate, channels, sampling_rate)
+    elif source is not None:
+        with path_in_errors(source):
+            yield read_blocks(source, sampling_rate)
+    else:
+        buffer = LiveBuffer(sampling_rate)
+        with open_microphone(buffer, int(device) if device and device.isdigit() else device):
+            yield buffer
+
+
+def listen(stream: FFTPStream, blocks: Iterable[np.ndarray], tracker: EventTracker) -> Iterator[EventChange]:
+    """Events of live sound, as they begin and end; an interruption from the keyboard ends it.
+
+    Args:
+        stream: Of a model.
+        blocks: The sound, (samples,) each.
+        tracker: Finds events.
+    """
+    heard = 0
+    try:
+        for block in blocks:
+            heard += len(block)
+            for answer in stream.push(block):
+                yield from tracker.update(answer)
+    except KeyboardInterrupt:
+        # The way to end it.
+        pass
+    yield from tracker.finish(heard / stream.model.config.sampling_rate)
+
+
+def render_change(change: EventChange) -> str:
+    """One line to read."""
+    return f"{change.seconds:>9.2f} s  {change.kind:<5}  {change.label}  {change.score:.3f}"
+
+
+def render_change_json(change: EventChange) -> str:
+    """The same as one line of JSON."""
+    rounded = {"seconds": round(change.seconds, 3), "score": round(change.score, 4)}
+    return json.dumps(change._asdict() | rounded, ensure_ascii=False)

@@ -1,0 +1,162 @@
+"""Scores of sound that does not end: samples in, as they come, and scores out at every hop."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import SequenceFeatureExtractor
+
+from .cache_fftp import FFTPCache, find_obstacle
+from .events_fftp import frame_seconds
+
+
+class StreamScores(NamedTuple):
+    """What a stream says at one moment.
+
+    Args:
+        seconds: When: the end of the sound that was heard for it.
+        scores: Of every label, (labels,), float32 on the CPU.
+    """
+
+    seconds: float
+    scores: torch.Tensor
+
+
+class FeatureStream:
+    """Frames of the spectrogram, each once, as soon as its samples are there; those that the extractor gives for all.
+
+    Args:
+        feature_extractor: `FFTPFeatureExtractor` of a model.
+    """
+
+    def __init__(self, feature_extractor: SequenceFeatureExtractor):
+        self.feature_extractor = feature_extractor
+        rate = feature_extractor.sampling_rate
+        self.window, self.hop = (round(seconds * rate) for seconds in frame_seconds(rate))
+        self.rest = torch.zeros(0)
+
+    def push(self, samples: np.ndarray | torch.Tensor | Sequence[float]) -> torch.Tensor:
+        """Take samples (samples,), floats in [-1, 1] or integer PCM; give what frames they complete.
+
+        Returns:
+            (frames, mel bins), normalised, float32; often none.
+        """
+        if len(samples):
+            self.rest = torch.cat((self.rest, self.feature_extractor.to_waveform(samples)))
+        count = max(0, (len(self.rest) - self.window) // self.hop + 1)
+        if not count:
+            return torch.zeros(0, self.feature_extractor.num_mel_bins)
+        used = self.rest[: (count - 1) * self.hop + self.window]
+        frames = self.feature_extractor(
+            used, sampling_rate=self.feature_extractor.sampling_rate, padding="longest", truncation=False,
+            pad_to_multiple_of=1, return_tensors="pt",
+        )["input_values"][0]  # fmt: skip
+        self.rest = self.rest[count * self.hop :].clone()
+        return frames
+
+
+class FFTPStream:
+    """Scores of a stream of sound at every hop, in constant memory and at constant cost, for as long as it lasts.
+
+    A model that only looks back goes on from its state, see `FFTPCache`: every token is computed once, and the scores
+    are those of the whole sound so far, or with `memory_seconds` of its last part, which fades. Any other model looks
+    at a window that slides, of which only the features are not computed again.
+
+        stream = model.stream(extractor, hop_seconds=0.1)
+        for block in blocks:
+            for seconds, scores in stream.push(block):
+                print(seconds, model.config.id2label[int(scores.argmax())])
+
+    Args:
+        model: `FFTPForAudioClassification` in evaluation mode.
+        feature_extractor: Of the model.
+        hop_seconds: From one set of scores to the next, rounded to whole tokens; default: one token.
+        memory_seconds: What "now" is. Of a model with a state the time after which sound counts half; default: all
+            sound so far counts alike. Of others the window's length; default: that of the model's position table.
+
+    Raises:
+        ValueError: A hop or memory that is not positive, or a window shorter than a patch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        feature_extractor: SequenceFeatureExtractor,
+        hop_seconds: float | None = None,
+        memory_seconds: float | None = None,
+    ):
+        self.model, self.features = model, FeatureStream(feature_extractor)
+        for name, value in (("hop_seconds", hop_seconds), ("memory_seconds", memory_seconds)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value} must be positive")
+        config = model.config
+        self.frame_length, self.frame_shift = frame_seconds(config.sampling_rate)
+        self.time_stride, self.patch_frames = config.time_stride, config.patch_frames()
+        tokens = 1 if hop_seconds is None else max(1, round(hop_seconds / (self.frame_shift * self.time_stride)))
+        self.hop_frames = tokens * self.time_stride
+        memory_frames = None if memory_seconds is None else memory_seconds / self.frame_shift
+        self.cache, self.window_frames = None, None
+        if find_obstacle(config) is None:
+            half_life = None if memory_frames is None else memory_frames / self.time_stride
+            self.cache = FFTPCache(config, 1, model.device, model.dtype, half_life)
+        else:
+            self.window_frames = config.max_length if memory_frames is None else round(memory_frames)
+            if self.window_frames < self.patch_frames:
+                raise ValueError(
+                    f"memory_seconds={memory_seconds} are {self.window_frames} frames, less than a patch of "
+                    f"{self.patch_frames}"
+                )
+        # Frames that are still needed, and the number of the first of them since the stream began.
+        self.frames, self.first, self.num_hops = torch.zeros(0, config.num_mel_bins), 0, 0
+
+    @property
+    def hop_seconds(self) -> float:
+        """From one set of scores to the next."""
+        return self.hop_frames * self.frame_shift
+
+    @torch.inference_mode()
+    def push(self, samples: np.ndarray | torch.Tensor | Sequence[float]) -> list[StreamScores]:
+        """Take the next samples, any number of them, and give the scores of the hops that they complete.
+
+        Args:
+            samples: (samples,) at the extractor's rate, floats in [-1, 1] or integer PCM.
+
+        Returns:
+            Scores of each hop, in order of time; often none.
+
+        Raises:
+            ValueError: Samples that the extractor refuses; the stream stays as it was.
+        """
+        self.frames = torch.cat((self.frames, self.features.push(samples)))
+        answers = []
+        while self.first + len(self.frames) >= (end := self._end(self.num_hops)):
+            start = self._start(self.num_hops)
+            scores = self._score(self.frames[start - self.first : end - self.first])
+            answers.append(StreamScores((end - 1) * self.frame_shift + self.frame_length, scores))
+            self.num_hops += 1
+            unneeded = min(self._start(self.num_hops) - self.first, len(self.frames))
+            self.frames, self.first = self.frames[unneeded:], self.first + unneeded
+        self.frames = self.frames.clone()
+        return answers
+
+    def _end(self, hop: int) -> int:
+        """The frame after the last that a hop, counted from 0, hears."""
+        return (hop + 1) * self.hop_frames - self.time_stride + self.patch_frames
+
+    def _start(self, hop: int) -> int:
+        """The first frame that a hop needs: that of its first new token, or of its window."""
+        return hop * self.hop_frames if self.cache is not None else max(0, self._end(hop) - self.window_frames)
+
+    def _score(self, frames: torch.Tensor) -> torch.Tensor:
+        """Scores (labels,) of a piece of the stream, or of a window."""
+        if self.cache is not None:
+            inputs = {"input_values": frames[None], "cache_params": self.cache}
+        else:
+            # As the extractor pads what is not heard live.
+            inputs = self.features.feature_extractor.pad_batch([frames.numpy()])
+        inputs["input_values"] = inputs["input_values"].to(self.model.device, self.model.dtype)
+        logits = self.model(**inputs).logits[0].float()
+        is_multi_label = self.model.config.problem_type == "multi_label_classification"
+        return (logits.sigmoid() if is_multi_label else logits.softmax(dim=-1)).cpu()

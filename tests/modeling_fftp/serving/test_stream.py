@@ -1,0 +1,123 @@
+"""Live sound: events as they begin and end, PCM of any rate, sound that is lost, and the command `fftp listen`."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from modeling_fftp.serving.stream import BLOCK_SECONDS, EventTracker, LiveBuffer, load_stream, read_pcm
+from modeling_fftp.stream_fftp import StreamScores
+
+
+def scores(seconds, *values):
+    return StreamScores(seconds, torch.tensor(values))
+
+
+def test_events_begin_at_the_threshold_and_end_below_it():
+    tracker, changes = EventTracker(["a", "b"], threshold=0.5), []
+    for second, values in enumerate([(0.1, 0.0), (0.6, 0.0), (0.9, 0.7), (0.45, 0.6), (0.39, 0.6), (0.2, 0.5)]):
+        changes += tracker.update(scores(second, *values))
+    changes += tracker.finish(6.0)
+    kept = [(kind, label, seconds, round(score, 4)) for kind, label, seconds, score in changes]
+    # 0.45 is below the threshold, but not by enough to end.
+    assert kept == [
+        ("begin", "a", 1, 0.6), ("begin", "b", 2, 0.7), ("end", "a", 4, 0.9), ("end", "b", 6.0, 0.7),
+    ]  # fmt: skip
+    assert not tracker.finish(7.0)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (48000, 2), (8000, 1), (44100, 2)])
+def test_pcm_of_any_rate_is_the_sound(rate, channels):
+    time = np.arange(2 * rate) / rate
+    tone = 0.5 * np.sin(2 * np.pi * 440 * time)
+    samples = np.repeat((tone * 2**15).astype("<i2")[:, None], channels, axis=1)
+    # A writer that was killed in the middle of a sample.
+    file = io.BytesIO(samples.tobytes() + b"\1")
+    blocks = [*read_pcm(file, rate, channels, 16000)]
+    sound = np.concatenate(blocks)
+    assert len(sound) == pytest.approx(32000, abs=2)
+    # The resampler keeps back about a tenth of a second at first.
+    assert max(map(len, blocks)) <= 3 * BLOCK_SECONDS * 16000
+    middle = slice(4000, 28000)
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(len(sound)) / 16000)
+    np.testing.assert_allclose(sound[middle], expected[middle], atol=0.01)
+
+
+def test_what_a_slow_model_loses_is_counted_and_silent(caplog):
+    buffer = LiveBuffer(16000, most_seconds=4 * BLOCK_SECONDS)
+    block = np.ones(800, np.float32)
+    for index in range(7):
+        buffer.put(block, overflowed=index == 3)
+    assert buffer.dropped_seconds == pytest.approx(3 * 0.05)
+    heard = iter(buffer)
+    got = [next(heard) for _ in range(4)]
+    buffer.put(block)
+    buffer.close()
+    got += [*heard]
+    assert [len(each) for each in got] == [800, 800, 800, 800, 4 * 800]
+    # As long as what was lost, so that times stay right.
+    assert not got[-1][: 3 * 800].any()
+    assert got[-1][3 * 800 :].all()
+    assert "0.15 s of sound dropped so far, which count as silence; the device lost some 1 times" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def sequence(tmp_path_factory):
+    """A file of three sounds, 2 s each, that the model `trained` knows."""
+    rng, pieces = np.random.default_rng(3), []
+    for kind in ("noise", "low", "high"):
+        time = np.arange(32000) / 16000
+        tone = np.sin(2 * np.pi * {"low": 200, "high": 2500, "noise": 0}[kind] * time)
+        pieces.append(rng.normal(size=len(time)) * (0.3 if kind == "noise" else 0.01) + 0.3 * tone)
+    path = tmp_path_factory.mktemp("sequence") / "sequence.wav"
+    soundfile.write(path, np.concatenate(pieces), 16000, subtype="PCM_16")
+    return path
+
+
+def listen(*words, **options):
+    command = [sys.executable, "-m", "modeling_fftp", "listen", *map(str, words)]
+    return subprocess.run(command, capture_output=True, **options)
+
+
+def test_listen_hears_a_file_and_the_output_of_another_program(trained, sequence):
+    options = ("--model", trained, "--hop_seconds", 0.1, "--json")
+    done = listen(sequence, *options)
+    assert done.returncode == 0, done.stderr
+    changes = [json.loads(line) for line in done.stdout.splitlines()]
+    begun = [(change["label"], change["seconds"]) for change in changes if change["kind"] == "begin"]
+    order = [label for label, seconds in begun if seconds > 0.5 or label == "noise"]
+    assert order == ["noise", "low", "high"]
+    for label, start in (("low", 2.0), ("high", 4.0)):
+        assert start < dict(begun)[label] < start + 0.8
+    assert changes[-1] == changes[-1] | {"kind": "end", "seconds": 6.0}
+    samples, _ = soundfile.read(sequence, dtype="int16")
+    stereo = np.repeat(samples[:, None], 2, axis=1).astype("<i2")
+    piped = listen("-", *options, "--channels", 2, input=stereo.tobytes())
+    assert piped.stdout == done.stdout
+    words = listen(sequence, *options[:-1]).stdout.decode().splitlines()
+    assert len(words) == len(changes)
+    assert words[-1].split()[:4] == ["6.00", "s", "end", changes[-1]["label"]]
+
+
+def test_listen_says_what_is_missing(trained, tmp_path):
+    for words, message in (
+        (("missing.wav", "--model", trained), "missing.wav: "),
+        (("-", "--model", tmp_path / "none"), "is no folder with a model"),
+        (("-", "--model", trained, "--hop_seconds", -1), "hop_seconds=-1.0 must be positive"),
+    ):
+        done = listen(*words, input=b"")
+        assert done.returncode == 1
+        assert message in done.stderr.decode()
+        assert "Traceback" not in done.stderr.decode()
+
+
+def test_a_live_stream_forgets_by_default(trained):
+    stream = load_stream(trained, time_stride=10)
+    config = stream.model.config
+    assert config.time_stride == stream.time_stride == 10
+    assert stream.window_frames == config.max_length

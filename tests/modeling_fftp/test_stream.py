@@ -1,0 +1,243 @@
+"""Streams: scores at every hop are those of the sound so far, or of a window, at constant cost and memory."""
+
+import copy
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from feature_extraction import FFTPFeatureExtractor
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.cache_fftp import FFTPCache
+from modeling_fftp.stream_fftp import FeatureStream
+from tests.support import BACKBONES, GEOMETRIES
+
+CAUSAL = {
+    "backbone": "mamba", "mamba_variant": "fo-fo", "pooling": "mean", "use_absolute_position_embeddings": False,
+}  # fmt: skip
+
+
+def build(config):
+    """A model whose logits differ visibly from sound to sound."""
+    torch.manual_seed(0)
+    model = FFTPForAudioClassification(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+        model.classifier.dense.weight.normal_()
+    return model
+
+
+@pytest.fixture
+def sound():
+    """Four seconds whose loudness and colour change."""
+    rng = np.random.default_rng(0)
+    time = np.arange(64000) / 16000
+    tone = np.sin(2 * np.pi * (300 + 200 * time) * time) * (np.sin(2 * np.pi * 0.7 * time) > 0)
+    return (0.05 * rng.normal(size=64000) + 0.2 * tone).astype(np.float32)
+
+
+def push_all(stream, sound, generator, longest=3000):
+    """Scores of a sound that comes in pieces of any length, some of them empty."""
+    answers, start = [], 0
+    while start < len(sound):
+        length = int(generator.integers(0, longest))
+        answers += stream.push(sound[start : start + length])
+        start += length
+    return answers
+
+
+def offline(model, extractor, sound, **options):
+    with torch.no_grad():
+        features = extractor(sound, sampling_rate=16000, return_tensors="pt")
+        return model(**features, **options).logits[0].softmax(dim=-1)
+
+
+def test_features_are_those_of_the_whole(sound, extractor):
+    stream, rng, frames, start = FeatureStream(extractor), np.random.default_rng(1), [], 0
+    while start < len(sound):
+        length = int(rng.integers(1, 2000))
+        frames.append(stream.push(sound[start : start + length]))
+        start += length
+        assert len(stream.rest) < 400 + 160
+    whole = extractor(sound, sampling_rate=16000, return_tensors="pt")["input_values"][0]
+    torch.testing.assert_close(torch.cat(frames), whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("hop_seconds", [None, 0.1, 0.35])
+@pytest.mark.parametrize(
+    "patches", [{}, {"time_stride": 3}, {"time_stride": 20}, {"time_stride": 20, "stretch_patches": True}]
+)
+def test_a_causal_model_says_at_every_hop_what_it_says_offline(make_config, extractor, sound, patches, hop_seconds):
+    model = build(make_config(**CAUSAL, **patches))
+    stream = model.stream(extractor, hop_seconds=hop_seconds)
+    answers = push_all(stream, sound, np.random.default_rng(2))
+    assert len(answers) >= 3.5 / stream.hop_seconds
+    for one, other in pairwise(answers):
+        assert other.seconds - one.seconds == pytest.approx(stream.hop_seconds)
+    for answer in answers:
+        heard = sound[: round(answer.seconds * 16000)]
+        torch.testing.assert_close(answer.scores, offline(model, extractor, heard), rtol=1e-5, atol=1e-5)
+    assert (answers[0].scores - answers[-1].scores).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_any_other_model_looks_at_a_window(make_config, extractor, sound, backbone, geometry):
+    model = build(make_config(**BACKBONES[backbone], **GEOMETRIES[geometry]))
+    stream = model.stream(extractor, hop_seconds=0.25, memory_seconds=0.8)
+    assert stream.cache is None
+    for answer in push_all(stream, sound, np.random.default_rng(2)):
+        end = round(answer.seconds * 16000)
+        # 80 windows of 25 ms, one every 10 ms.
+        heard = sound[max(0, end - 79 * 160 - 400) : end]
+        torch.testing.assert_close(answer.scores, offline(model, extractor, heard), rtol=1e-4, atol=1e-5)
+
+
+def test_a_window_is_padded_as_the_extractor_pads(make_config, sound):
+    extractor = FFTPFeatureExtractor(padding="max_length", max_length=100, return_attention_mask=False)
+    model = build(make_config())
+    answers = model.stream(extractor, hop_seconds=0.5).push(sound[:16000])
+    expected = offline(model, extractor, sound[: round(answers[0].seconds * 16000)])
+    torch.testing.assert_close(answers[0].scores, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_sound_fades_with_its_half_life(make_config, extractor, sound):
+    model = build(make_config(**CAUSAL))
+    # Ten tokens of 50 ms.
+    answers = model.stream(extractor, memory_seconds=0.5).push(sound)
+    with torch.no_grad():
+        features = extractor(sound, sampling_rate=16000, return_tensors="pt")
+        states = model.fftp(**features).last_hidden_state[0]
+        weights = 0.5 ** (torch.arange(len(states) - 1, -1, -1) / 10)
+        pooled = (states * weights[:, None]).sum(dim=0) / weights.sum()
+        expected = model.classifier(pooled).softmax(dim=-1)
+    torch.testing.assert_close(answers[-1].scores, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [CAUSAL, {}], ids=["state", "window"])
+def test_memory_does_not_grow(make_config, extractor, sound, fields):
+    stream = build(make_config(**fields)).stream(extractor)
+
+    def count():
+        tensors = [stream.frames, stream.features.rest]
+        if stream.cache is not None:
+            tensors += [stream.cache.total, *(t for layer in stream.cache.layers for t in (layer.conv, layer.scan))]
+        return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+
+    stream.push(sound)
+    before = count()
+    for _ in range(5):
+        stream.push(sound)
+    assert count() == pytest.approx(before, abs=100 * 128 * 4)
+
+
+def test_pieces_may_be_integers_or_tensors(make_config, extractor, sound):
+    model = build(make_config(**CAUSAL))
+    integers = (sound * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16)
+    expected = model.stream(extractor).push(integers / np.float32(2**15))[-1]
+    for pieces in (integers, torch.from_numpy(integers)):
+        stream = model.stream(extractor)
+        stream.push(pieces[:1000])
+        torch.testing.assert_close(stream.push(pieces[1000:])[-1].scores, expected.scores)
+
+
+def test_samples_that_are_refused_change_nothing(make_config, extractor, sound):
+    model = build(make_config(**CAUSAL))
+    stream, other = model.stream(extractor), model.stream(extractor)
+    for each in (stream, other):
+        each.push(sound[:5000])
+    with pytest.raises(ValueError, match="expected one channel"):
+        stream.push(np.zeros((100, 2), np.float32))
+    for a, b in zip(stream.push(sound[5000:]), other.push(sound[5000:]), strict=True):
+        assert torch.equal(a.scores, b.scores)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mamba_variant": "fo-bi"},
+        {"pooling": "cls"},
+        {"use_absolute_position_embeddings": True},
+        {"num_class_tokens": 1},
+        {"patch_size": 16, "frequency_stride": 16},
+        {"backbone": "ast"},
+    ],
+)
+def test_models_that_look_ahead_have_no_state(make_config, fields):
+    config = make_config(**(CAUSAL | fields))
+    with pytest.raises(ValueError, match="the model cannot go on from a state"):
+        FFTPCache(config)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hop_seconds": 0}, "hop_seconds=0 must be positive"),
+        ({"memory_seconds": -1.0}, "memory_seconds=-1.0 must be positive"),
+        ({"memory_seconds": 0.05}, "memory_seconds=0.05 are 5 frames, less than a patch of 10"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(make_config, extractor, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(make_config()).stream(extractor, **options)
+
+
+def test_a_state_goes_with_real_frames_alone(make_config, batch):
+    model = build(make_config(**CAUSAL))
+    with pytest.raises(ValueError, match="attention_mask is for padding"):
+        model(**batch, cache_params=FFTPCache(model.config, 3))
+
+
+def test_streams_side_by_side_are_streams_alone(make_config):
+    model, frames = build(make_config(**CAUSAL)), torch.randn(3, 200, 128)
+    together, alone = FFTPCache(model.config, 3), [FFTPCache(model.config) for _ in range(3)]
+    with torch.no_grad():
+        # Pieces of 20 and 19 tokens.
+        for start, end in ((0, 105), (100, 200)):
+            logits = model(frames[:, start:end], cache_params=together).logits
+            for row, (clip, cache) in enumerate(zip(frames, alone, strict=True)):
+                expected = model(clip[None, start:end], cache_params=cache).logits[0]
+                torch.testing.assert_close(logits[row], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logits, model(frames).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_models_without_positions_work_everywhere(make_config, batch, tmp_path, backbone):
+    config = make_config(**BACKBONES[backbone], use_absolute_position_embeddings=False)
+    model = build(config)
+    assert not any("position" in name for name in model.state_dict())
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        again = FFTPForAudioClassification.from_pretrained(tmp_path)
+        torch.testing.assert_close(again(**batch).logits, model(**batch).logits)
+        clip = batch["input_values"][0, :61]
+        torch.testing.assert_close(model(**batch).logits[0], model(clip[None]).logits[0], rtol=1e-4, atol=1e-5)
+    model(**batch, labels=torch.tensor([0, 1, 2])).loss.backward()
+
+
+def test_the_code_of_a_folder_streams_too(make_config, extractor, sound, tmp_path, run_without_package):
+    model = build(make_config(**CAUSAL))
+    model.save_pretrained(tmp_path / "model")
+    extractor.save_pretrained(tmp_path / "model")
+    np.save(tmp_path / "sound.npy", sound)
+    code = f"""
+import numpy as np
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+folder = {str(tmp_path / "model")!r}
+model = AutoModelForAudioClassification.from_pretrained(folder, trust_remote_code=True)
+stream = model.stream(AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True), hop_seconds=0.5)
+for block in np.array_split(np.load({str(tmp_path / "sound.npy")!r}), 7):
+    answers = stream.push(block)
+print(answers[-1].scores.tolist())
+"""
+    scores = torch.tensor(json.loads(run_without_package(code).strip().splitlines()[-1]))
+    expected = model.stream(extractor, hop_seconds=0.5).push(sound)[-1].scores
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_config_with_a_state_survives_a_copy(make_config):
+    config = make_config(**CAUSAL)
+    assert FFTPConfig.from_dict(copy.deepcopy(config).to_dict()).use_absolute_position_embeddings is False
