@@ -200,12 +200,10 @@ def listen(
 
     logging.disable_progress_bar()
     with errors_in_one_line():
-        stream = live.load_stream(model, hop_seconds, memory_seconds, time_stride)
-        config = stream.model.config
-        tracker = live.EventTracker([config.id2label[index] for index in range(config.num_labels)], threshold)
+        stream = live.load_stream(model, hop_seconds, memory_seconds, time_stride, threshold)
         render = live.render_change_json if as_json else live.render_change
-        with live.open_sound(source, config.sampling_rate, device, rate, channels) as blocks:
-            for change in live.listen(stream, blocks, tracker):
+        with live.open_sound(source, stream.model.config.sampling_rate, device, rate, channels) as blocks:
+            for change in live.listen(stream, blocks):
                 print(render(change), flush=True)
 
 

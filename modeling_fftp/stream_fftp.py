@@ -11,6 +11,25 @@ from transformers import SequenceFeatureExtractor
 from .cache_fftp import FFTPCache, find_obstacle
 from .events_fftp import frame_seconds
 
+# An event goes on until its score falls below this share of the threshold, so that it does not flicker.
+RELEASE = 0.8
+
+
+class EventChange(NamedTuple):
+    """An event that begins or ends.
+
+    Args:
+        kind: "begin" or "end".
+        label: What sounds.
+        seconds: When, since the stream began.
+        score: Of a beginning its score, of an end the highest since.
+    """
+
+    kind: str
+    label: str
+    seconds: float
+    score: float
+
 
 class StreamScores(NamedTuple):
     """What a stream says at one moment.
@@ -18,10 +37,45 @@ class StreamScores(NamedTuple):
     Args:
         seconds: When: the end of the sound that was heard for it.
         scores: Of every label, (labels,), float32 on the CPU.
+        changes: Events that begin or end with them.
     """
 
     seconds: float
     scores: torch.Tensor
+    changes: list[EventChange]
+
+
+class EventTracker:
+    """Events in the scores of a stream: each begins at a threshold, and ends below a lower one.
+
+    Args:
+        labels: Names in the order of the scores.
+        threshold: Score at which an event begins.
+    """
+
+    def __init__(self, labels: list[str], threshold: float = 0.5):
+        self.labels, self.threshold = labels, threshold
+        self.highest: dict[str, float] = {}
+
+    def update(self, seconds: float, scores: torch.Tensor) -> list[EventChange]:
+        """What begins or ends with the scores (labels,) of one hop."""
+        changes = []
+        for label, score in zip(self.labels, scores.tolist(), strict=True):
+            if label in self.highest:
+                if score < RELEASE * self.threshold:
+                    changes.append(EventChange("end", label, seconds, self.highest.pop(label)))
+                else:
+                    self.highest[label] = max(score, self.highest[label])
+            elif score >= self.threshold:
+                self.highest[label] = score
+                changes.append(EventChange("begin", label, seconds, score))
+        return changes
+
+    def finish(self, seconds: float) -> list[EventChange]:
+        """End what still sounds, as the stream does."""
+        changes = [EventChange("end", label, seconds, score) for label, score in self.highest.items()]
+        self.highest = {}
+        return changes
 
 
 class FeatureStream:
@@ -66,8 +120,8 @@ class FFTPStream:
 
         stream = model.stream(extractor, hop_seconds=0.1)
         for block in blocks:
-            for seconds, scores in stream.push(block):
-                print(seconds, model.config.id2label[int(scores.argmax())])
+            for seconds, scores, changes in stream.push(block):
+                print(seconds, model.config.id2label[int(scores.argmax())], changes)
 
     Args:
         model: `FFTPForAudioClassification` in evaluation mode.
@@ -75,9 +129,10 @@ class FFTPStream:
         hop_seconds: From one set of scores to the next, rounded to whole tokens; default: one token.
         memory_seconds: What "now" is. Of a model with a state the time after which sound counts half; default: all
             sound so far counts alike. Of others the window's length; default: that of the model's position table.
+        threshold: Score at which an event begins; it ends at 0.8 of that.
 
     Raises:
-        ValueError: A hop or memory that is not positive, or a window shorter than a patch.
+        ValueError: A hop, memory or threshold that is not positive, or a window shorter than a patch.
     """
 
     def __init__(
@@ -86,9 +141,11 @@ class FFTPStream:
         feature_extractor: SequenceFeatureExtractor,
         hop_seconds: float | None = None,
         memory_seconds: float | None = None,
+        threshold: float = 0.5,
     ):
         self.model, self.features = model, FeatureStream(feature_extractor)
-        for name, value in (("hop_seconds", hop_seconds), ("memory_seconds", memory_seconds)):
+        given = {"hop_seconds": hop_seconds, "memory_seconds": memory_seconds, "threshold": threshold}
+        for name, value in given.items():
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value} must be positive")
         config = model.config
@@ -108,8 +165,10 @@ class FFTPStream:
                     f"memory_seconds={memory_seconds} are {self.window_frames} frames, less than a patch of "
                     f"{self.patch_frames}"
                 )
+        self.tracker = EventTracker([config.id2label[index] for index in range(config.num_labels)], threshold)
         # Frames that are still needed, and the number of the first of them since the stream began.
         self.frames, self.first, self.num_hops = torch.zeros(0, config.num_mel_bins), 0, 0
+        self.num_samples = 0
 
     @property
     def hop_seconds(self) -> float:
@@ -130,16 +189,22 @@ class FFTPStream:
             ValueError: Samples that the extractor refuses; the stream stays as it was.
         """
         self.frames = torch.cat((self.frames, self.features.push(samples)))
+        self.num_samples += len(samples)
         answers = []
         while self.first + len(self.frames) >= (end := self._end(self.num_hops)):
             start = self._start(self.num_hops)
             scores = self._score(self.frames[start - self.first : end - self.first])
-            answers.append(StreamScores((end - 1) * self.frame_shift + self.frame_length, scores))
+            seconds = (end - 1) * self.frame_shift + self.frame_length
+            answers.append(StreamScores(seconds, scores, self.tracker.update(seconds, scores)))
             self.num_hops += 1
             unneeded = min(self._start(self.num_hops) - self.first, len(self.frames))
             self.frames, self.first = self.frames[unneeded:], self.first + unneeded
         self.frames = self.frames.clone()
         return answers
+
+    def finish(self) -> list[EventChange]:
+        """End what still sounds, where the stream ends."""
+        return self.tracker.finish(self.num_samples / self.features.feature_extractor.sampling_rate)
 
     def _end(self, hop: int) -> int:
         """The frame after the last that a hop, counted from 0, hears."""

@@ -1,4 +1,4 @@
-"""Tag a recording in the browser: labels, timeline, and the spectrogram with the model's patches.
+"""Tag a recording in the browser: labels, timeline, and the spectrogram with the model's patches; or listen live.
 
 python app.py FOLDER_OR_HUB_ID    # or set MODEL_ID
 """
@@ -7,6 +7,7 @@ import os
 import sys
 
 import gradio
+import numpy as np
 import soundfile
 import soxr
 from matplotlib.figure import Figure
@@ -15,6 +16,8 @@ from transformers import Pipeline, pipeline
 
 SECONDS_PER_FRAME = 0.01
 TOP_LABELS = 5
+# The browser sends sound so often, and the model looks at it as often.
+LIVE_SECONDS = 0.25
 
 
 def draw_patches(path: str, tag: Pipeline) -> Figure:
@@ -38,6 +41,37 @@ def draw_patches(path: str, tag: Pipeline) -> Figure:
     return figure
 
 
+class LiveSession:
+    """What one visitor's microphone has given so far: a stream of the model, and the events in it.
+
+    Args:
+        tag: The pipeline "audio-tagging".
+        rate: Of the microphone in Hz.
+        threshold: Score at which a label is heard.
+    """
+
+    def __init__(self, tag: Pipeline, rate: int, threshold: float):
+        self.settings, extractor = (rate, threshold), tag.feature_extractor
+        self.resampler = soxr.ResampleStream(rate, extractor.sampling_rate, 1, dtype="float32")
+        seconds = tag.model.config.max_length * SECONDS_PER_FRAME
+        self.stream = tag.model.stream(
+            extractor, hop_seconds=LIVE_SECONDS, memory_seconds=seconds, threshold=threshold
+        )
+        self.labels, self.scores, self.events = self.stream.tracker.labels, {}, []
+
+    def hear(self, samples: np.ndarray) -> None:
+        """Take integer PCM, (samples,) or (samples, channels)."""
+        mono = (samples.reshape(len(samples), -1) / np.iinfo(samples.dtype).max).mean(axis=1).astype(np.float32)
+        for answer in self.stream.push(self.resampler.resample_chunk(mono)):
+            self.scores = dict(zip(self.labels, answer.scores.tolist(), strict=True))
+            for change in answer.changes:
+                if change.kind == "begin":
+                    self.events.insert(0, [round(change.seconds, 2), None, change.label])
+                else:
+                    row = next(row for row in self.events if row[1] is None and row[2] == change.label)
+                    row[1] = round(change.seconds, 2)
+
+
 def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
     """The page for one model.
 
@@ -59,17 +93,42 @@ def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
         ]
         return {item["label"]: item["score"] for item in tagged["labels"]}, rows, draw_patches(path, tag)
 
+    def hear(
+        chunk: tuple[int, np.ndarray] | None, threshold: float, session: LiveSession | None
+    ) -> tuple[dict[str, float] | None, list[list], LiveSession | None]:
+        if chunk is None:
+            return None, [], None
+        rate, samples = chunk
+        if session is None or session.settings != (rate, threshold):
+            session = LiveSession(tag, rate, threshold)
+        session.hear(samples)
+        return session.scores or None, session.events, session
+
     with gradio.Blocks(title="Audio tagging") as app:
         gradio.Markdown(f"# Audio tagging with full-frequency patches\n\nModel: `{os.path.basename(model)}`")
-        with gradio.Row():
-            with gradio.Column():
-                sound = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="Sound")
-                threshold = gradio.Slider(0.05, 0.95, 0.5, step=0.05, label="Lowest score at which a label is heard")
-                button = gradio.Button("Tag", variant="primary")
-            labels = gradio.Label(num_top_classes=TOP_LABELS, label="Labels")
-        timeline = gradio.Dataframe(headers=["start (s)", "end (s)", "label", "score"], label="Timeline")
-        spectrogram = gradio.Plot(label="Spectrogram")
-        button.click(answer, [sound, threshold], [labels, timeline, spectrogram])
+        threshold = gradio.Slider(0.05, 0.95, 0.5, step=0.05, label="Lowest score at which a label is heard")
+        with gradio.Tab("Recording"):
+            with gradio.Row():
+                with gradio.Column():
+                    sound = gradio.Audio(sources=["upload", "microphone"], type="filepath", label="Sound")
+                    button = gradio.Button("Tag", variant="primary")
+                labels = gradio.Label(num_top_classes=TOP_LABELS, label="Labels")
+            timeline = gradio.Dataframe(headers=["start (s)", "end (s)", "label", "score"], label="Timeline")
+            spectrogram = gradio.Plot(label="Spectrogram")
+            button.click(answer, [sound, threshold], [labels, timeline, spectrogram])
+        # The code of older models has no streams.
+        with gradio.Tab("Live", visible=hasattr(tag.model, "stream")):
+            with gradio.Row():
+                microphone = gradio.Audio(sources=["microphone"], type="numpy", streaming=True, label="Microphone")
+                live_labels = gradio.Label(num_top_classes=TOP_LABELS, label="Now")
+            events = gradio.Dataframe(headers=["start (s)", "end (s)", "label"], label="Events, the latest first")
+            session = gradio.State(None)
+            microphone.stream(
+                hear, [microphone, threshold, session], [live_labels, events, session],
+                stream_every=LIVE_SECONDS, time_limit=None, concurrency_limit=None, show_progress="hidden",
+            )  # fmt: skip
+            # A new recording is a new stream.
+            microphone.start_recording(lambda: None, outputs=session)
     return app
 
 

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 import soxr
 
 from modeling_fftp.audio_stream_fftp import path_in_errors, read_blocks
 from modeling_fftp.events_fftp import frame_seconds
-from modeling_fftp.stream_fftp import FFTPStream, StreamScores
+from modeling_fftp.stream_fftp import EventChange, FFTPStream
 
 from .tag import load_tagger
 
@@ -24,8 +24,6 @@ logger = logging.getLogger(__name__)
 BLOCK_SECONDS = 0.05
 # Sound of a microphone that may wait to be heard; more is dropped.
 MOST_BEHIND_SECONDS = 10.0
-# An event goes on until its score falls below this share of the threshold, so that it does not flicker.
-RELEASE = 0.8
 BYTES_PER_SAMPLE = 2
 
 
@@ -34,6 +32,7 @@ def load_stream(
     hop_seconds: float | None = None,
     memory_seconds: float | None = None,
     time_stride: int | None = None,
+    threshold: float = 0.5,
 ) -> FFTPStream:
     """A stream for a model that runs for hours: it forgets, by default in the time that it was trained to hear.
 
@@ -42,6 +41,7 @@ def load_stream(
         hop_seconds: As for `FFTPStream`.
         memory_seconds: As for `FFTPStream`; default: the length of the model's position table.
         time_stride: Frames between patches; default: the model's.
+        threshold: As for `FFTPStream`.
 
     Raises:
         OSError: There is no such model.
@@ -53,56 +53,9 @@ def load_stream(
         tagger.model.set_time_stride(time_stride)
     if memory_seconds is None:
         memory_seconds = config.max_length * frame_seconds(config.sampling_rate)[1]
-    return tagger.model.stream(tagger.feature_extractor, hop_seconds=hop_seconds, memory_seconds=memory_seconds)
-
-
-class EventChange(NamedTuple):
-    """An event that begins or ends.
-
-    Args:
-        kind: "begin" or "end".
-        label: What sounds.
-        seconds: When, since the stream began.
-        score: Of a beginning its score, of an end the highest since.
-    """
-
-    kind: str
-    label: str
-    seconds: float
-    score: float
-
-
-class EventTracker:
-    """Events in the scores of a stream: each begins at a threshold, and ends below a lower one.
-
-    Args:
-        labels: Names in the order of the scores.
-        threshold: Score at which an event begins.
-    """
-
-    def __init__(self, labels: list[str], threshold: float = 0.5):
-        self.labels, self.threshold = labels, threshold
-        self.highest: dict[str, float] = {}
-
-    def update(self, answer: StreamScores) -> list[EventChange]:
-        """What begins or ends with the scores of one hop."""
-        changes = []
-        for label, score in zip(self.labels, answer.scores.tolist(), strict=True):
-            if label in self.highest:
-                if score < RELEASE * self.threshold:
-                    changes.append(EventChange("end", label, answer.seconds, self.highest.pop(label)))
-                else:
-                    self.highest[label] = max(score, self.highest[label])
-            elif score >= self.threshold:
-                self.highest[label] = score
-                changes.append(EventChange("begin", label, answer.seconds, score))
-        return changes
-
-    def finish(self, seconds: float) -> list[EventChange]:
-        """End what still sounds, as the stream does."""
-        changes = [EventChange("end", label, seconds, score) for label, score in self.highest.items()]
-        self.highest = {}
-        return changes
+    return tagger.model.stream(
+        tagger.feature_extractor, hop_seconds=hop_seconds, memory_seconds=memory_seconds, threshold=threshold
+    )
 
 
 class LiveBuffer:
@@ -224,24 +177,21 @@ def open_sound(
             yield buffer
 
 
-def listen(stream: FFTPStream, blocks: Iterable[np.ndarray], tracker: EventTracker) -> Iterator[EventChange]:
+def listen(stream: FFTPStream, blocks: Iterable[np.ndarray]) -> Iterator[EventChange]:
     """Events of live sound, as they begin and end; an interruption from the keyboard ends it.
 
     Args:
         stream: Of a model.
         blocks: The sound, (samples,) each.
-        tracker: Finds events.
     """
-    heard = 0
     try:
         for block in blocks:
-            heard += len(block)
             for answer in stream.push(block):
-                yield from tracker.update(answer)
+                yield from answer.changes
     except KeyboardInterrupt:
         # The way to end it.
         pass
-    yield from tracker.finish(heard / stream.model.config.sampling_rate)
+    yield from stream.finish()
 
 
 def render_change(change: EventChange) -> str:

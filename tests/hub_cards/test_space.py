@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import soundfile
 
 from hub_cards import SPACE
 
@@ -53,6 +55,30 @@ def test_upload_a_sound_and_see_its_label(space, clip_folder, tmp_path):
         assert page.get_by_test_id("cell-0-2").inner_text().strip() == "low"
         page.get_by_test_id("matplotlib").locator("img").wait_for()
         page.screenshot(path=tmp_path / "space.png", full_page=True)
+        browser.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+def test_a_microphone_is_heard_live(space, tmp_path):
+    time, pieces = np.arange(24000) / 16000, []
+    for pitch in (200, 2500):
+        pieces.append(0.3 * np.sin(2 * np.pi * pitch * time) + np.random.default_rng(0).normal(size=24000) * 0.01)
+    # The browser plays it again and again.
+    soundfile.write(tmp_path / "microphone.wav", np.concatenate(pieces), 16000, subtype="PCM_16")
+    flags = ["use-fake-ui-for-media-stream", "use-fake-device-for-media-stream"]
+    flags += [f"use-file-for-fake-audio-capture={tmp_path / 'microphone.wav'}", "no-sandbox"]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[f"--{flag}" for flag in flags])
+        page = browser.new_page(viewport={"width": 1200, "height": 800})
+        page.goto(space)
+        page.get_by_role("tab", name="Live").click()
+        page.get_by_role("button", name="Record").last.click()
+        for label in ("low", "high"):
+            shown = page.get_by_test_id("label-output-value").last
+            sync_api.expect(shown).to_have_text(label, timeout=120_000)
+        # The second event from the top: what sounded before.
+        sync_api.expect(page.get_by_test_id("cell-1-2").last).to_have_text("low", timeout=120_000)
+        page.screenshot(path=tmp_path / "live.png")
         browser.close()
 
 

@@ -10,18 +10,14 @@ import pytest
 import soundfile
 import torch
 
-from modeling_fftp.serving.stream import BLOCK_SECONDS, EventTracker, LiveBuffer, load_stream, read_pcm
-from modeling_fftp.stream_fftp import StreamScores
-
-
-def scores(seconds, *values):
-    return StreamScores(seconds, torch.tensor(values))
+from modeling_fftp.serving.stream import BLOCK_SECONDS, LiveBuffer, load_stream, read_pcm
+from modeling_fftp.stream_fftp import EventTracker
 
 
 def test_events_begin_at_the_threshold_and_end_below_it():
     tracker, changes = EventTracker(["a", "b"], threshold=0.5), []
     for second, values in enumerate([(0.1, 0.0), (0.6, 0.0), (0.9, 0.7), (0.45, 0.6), (0.39, 0.6), (0.2, 0.5)]):
-        changes += tracker.update(scores(second, *values))
+        changes += tracker.update(second, torch.tensor(values))
     changes += tracker.finish(6.0)
     kept = [(kind, label, seconds, round(score, 4)) for kind, label, seconds, score in changes]
     # 0.45 is below the threshold, but not by enough to end.
