@@ -39,7 +39,7 @@ from benchmarks.study_starts import (
     start_name,
     start_results,
 )
-from benchmarks.study_time import measure_steps
+from benchmarks.study_time import measure_steps, measure_strides
 
 GRIDS = Path(__file__).parent
 # Runs end side by side.
@@ -167,12 +167,16 @@ class Study:
             trained, validated = (
                 json.loads((output / f"{name}_results.json").read_text()) for name in ("train", "validation")
             )
+            at_strides = output / "strides_results.json"
+            strides = json.loads(at_strides.read_text()) if at_strides.exists() else []
         results = run | {
             "metric": task["metric"],
             "value": validated[f"validation_{task['metric']}"],
             "train_seconds": trained["train_runtime"],
             "arguments": arguments,
         }
+        if strides:
+            results["strides"] = {str(row["time_stride"]): row[task["metric"]] for row in strides}
         if starts := self.start_arguments(run):
             results["start_arguments"] = starts
             results["starts"] = {name: start_results(start_name(self.grid, name, run)) for name in starts}
@@ -195,7 +199,9 @@ class Study:
             arms = dict.fromkeys(
                 arm for study in self.grid["studies"] if study["task"] == task for arm in study["arms"]
             )
-            for arm, milliseconds in measure_steps(self.grid, task, [*arms], seconds).items():
+            times = measure_steps(self.grid, task, [*arms], seconds)
+            times |= measure_strides(self.grid, task, next(iter(arms)), seconds)
+            for arm, milliseconds in times.items():
                 self.keep({"task": task, "arm": arm, "milliseconds": milliseconds, "machine": describe_machine()})
 
     def run_task(self, task: str, data: Path, weights: Path | None, workers: int) -> None:

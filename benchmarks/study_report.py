@@ -10,11 +10,16 @@ from scipy import stats
 
 from benchmarks.report import COLORS, RESULTS, render_table, save_figure, show, write_text
 from benchmarks.study_search import choose_rate
+from benchmarks.study_strides import plot_strides, render_strides, value_at
 from benchmarks.study_time import build_config
 from modeling_fftp.hub.efficiency import multiply_adds
 
 # By task and arm: results by learning rate.
 Searches = Mapping[tuple[str, str], Mapping[float, float]]
+
+STRIDES = """Each of these models at each of the strides, whatever it was trained for: mean over the seeds. The time is
+of one clip on one thread, median of one run in which all strides took turns.
+"""
 
 STARTS = """## What starts and teachers cost
 
@@ -53,12 +58,21 @@ def write_report(
     for number, (study, rows) in enumerate(zip(grid["studies"], rows_by_study, strict=True), start=1):
         if any(row["values"] for row in rows):
             plot(rows, grid["tasks"][study["task"]]["metric"], RESULTS / f"{name}-{number}.png")
-    text = render(name, grid, results, rows_by_study, searches or {})
+            if "eval_time_strides" in grid["defaults"]:
+                plot_strides(grid, study, results, RESULTS / f"{name}-{number}-strides.png")
+    text = render(name, grid, results, rows_by_study, searches or {}, steps)
     write_text(RESULTS / f"{name}.md", text)
     print(text)
 
 
-def render(name: str, grid: dict, results: list[dict], rows_by_study: list[list[dict]], searches: Searches) -> str:
+def render(
+    name: str,
+    grid: dict,
+    results: list[dict],
+    rows_by_study: list[list[dict]],
+    searches: Searches,
+    steps: list[dict],
+) -> str:
     """Markdown."""
     parts = ["\n".join(grid["header"]), f"## {grid['question']}\n{CLAIMS}", render_claims(grid, results)]
     for number, (study, rows) in enumerate(zip(grid["studies"], rows_by_study, strict=True), start=1):
@@ -66,6 +80,10 @@ def render(name: str, grid: dict, results: list[dict], rows_by_study: list[list[
         parts.append(f"## {study['title']} ({task['data']}, {task['metric']})\n\n{render_arms(rows)}")
         if any(row["values"] for row in rows):
             parts.append(f"![{study['title']}]({name}-{number}.png)\n")
+        if "eval_time_strides" in grid["defaults"]:
+            parts.append(f"{STRIDES}\n{render_strides(grid, study, results, steps)}")
+            if any(row["values"] for row in rows):
+                parts.append(f"![{study['title']} at each stride]({name}-{number}-strides.png)\n")
     if "starts" in grid:
         parts.append(f"{STARTS}\n{render_starts(grid, results)}")
     if "search" in grid:
@@ -126,16 +144,17 @@ def runs_by_seed(grid: dict, task: str, arm: str, results: list[dict]) -> dict[i
     return {seed: runs for seed, runs in by_seed.items() if len(runs) == folds}
 
 
-def seed_value(runs: list[dict]) -> float:
-    """Mean over the folds."""
-    return statistics.mean(run["value"] for run in runs)
+def seed_value(runs: list[dict], stride: int | None = None) -> float:
+    """Mean over the folds, at the model's own stride or at another."""
+    return statistics.mean(value_at(run, stride) for run in runs)
 
 
 def judge(grid: dict, claim: dict, results: list[dict]) -> dict:
     """Differences over the seeds that both arms have, and what they say of a claim."""
     arms = [runs_by_seed(grid, claim["task"], claim[side], results) for side in ("better", "than")]
     seeds = sorted(arms[0].keys() & arms[1].keys())
-    differences = [seed_value(arms[0][seed]) - seed_value(arms[1][seed]) for seed in seeds]
+    better, than = ([seed_value(arm[seed], claim.get("stride")) for seed in seeds] for arm in arms)
+    differences = [one - other for one, other in zip(better, than, strict=True)]
     if len(seeds) < 2:
         return {"differences": differences, "half_width": None, "verdict": "undecided" if seeds else "not measured"}
     mean, deviation = spread(differences)

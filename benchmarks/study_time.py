@@ -40,6 +40,28 @@ def measure_steps(grid: dict, task: str, arms: list[str], seconds: float) -> dic
     return {arm: 1000 * statistics.median(times[name]) / batch for arm, name in names.items()}
 
 
+def measure_strides(grid: dict, task: str, arm: str, seconds: float) -> dict[str, float]:
+    """Median milliseconds of one clip in evaluation at each stride that the grid evaluates, by `stride_name`."""
+    strides = grid["defaults"].get("eval_time_strides", [])
+    model = FFTPForAudioClassification(build_config(grid, task, arm)).eval()
+    clip = torch.randn(1, grid["tasks"][task]["frames"], 128, generator=torch.Generator().manual_seed(0))
+
+    def build_call(stride: int) -> Callable[[], None]:
+        @torch.inference_mode()
+        def call() -> None:
+            model(clip, time_stride=stride)
+
+        return call
+
+    times = time_in_turn({stride_name(stride): build_call(stride) for stride in strides}, seconds) if strides else {}
+    return {name: 1000 * statistics.median(values) for name, values in times.items()}
+
+
+def stride_name(stride: int) -> str:
+    """What the time at a stride is recorded as."""
+    return f"one clip at stride {stride}"
+
+
 def build_step(config: FFTPConfig, clips: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
     """A forward and a backward pass of a new model."""
     model = FFTPForAudioClassification(config).train()

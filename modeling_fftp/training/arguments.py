@@ -229,6 +229,10 @@ class FFTPTrainingArguments(TrainingArguments):
     logging_strategy: str = "epoch"
     remove_unused_columns: bool = False
     do_train: bool = field(default=True, metadata={"help": "false: only evaluate the checkpoint."})
+    eval_time_strides: list[int] | None = field(
+        default=None,
+        metadata={"help": "Strides at which the result is measured, for the card; default: --time_strides."},
+    )
     stride_distillation: float = field(
         default=0.0,
         metadata={

@@ -46,7 +46,7 @@ class MaskedPatchCollator(SpecMaskDataCollator):
 
     def augment(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """A batch to train on."""
-        sound_seed, mask_seed = batch_seeds(self.generator)
+        sound_seed, mask_seed, _ = batch_seeds(self.generator)
         return self._hide(examples, seeded(mask_seed), sound_seed, mask_seed)
 
     def _hide(

@@ -52,7 +52,14 @@ class PretrainingArguments(FFTPTrainingArguments):
 
 
 # What FFTPTrainingArguments know besides, and pretraining does not do.
-UNUSED = ("do_train", "class_balanced", "freeze_backbone", "label_smoothing_factor", "stride_distillation")
+UNUSED = (
+    "do_train",
+    "class_balanced",
+    "freeze_backbone",
+    "label_smoothing_factor",
+    "stride_distillation",
+    "eval_time_strides",
+)
 
 ARGUMENTS = (PretrainingModelArguments, SoundArguments, PretrainingArguments)
 

@@ -1,7 +1,7 @@
 """What a run leaves beside the model: JSON files of arguments, metrics and results per class."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import evaluate
@@ -44,13 +44,16 @@ def evaluate_split(trainer: FFTPTrainer, clips: Dataset, name: str, scorer: Scor
         print(f"{name} {metric}: {score} on {len(clips)} clips, results in {trainer.args.output_dir}")
 
 
-def evaluate_strides(trainer: FFTPTrainer, clips: Dataset, metric: str, seconds: float) -> list[dict]:
-    """What a saved model, trained for several strides, reaches at each of them, and what it costs.
+def evaluate_strides(
+    trainer: FFTPTrainer, clips: Dataset, metric: str, strides: Sequence[int], seconds: float
+) -> list[dict]:
+    """What a saved model reaches at each of several strides, and what it costs.
 
     Args:
         trainer: Of the model; its output folder holds it.
         clips: To measure on.
         metric: Of the task.
+        strides: Frames between patches.
         seconds: Length of the clip whose cost is measured.
 
     Returns:
@@ -58,7 +61,7 @@ def evaluate_strides(trainer: FFTPTrainer, clips: Dataset, metric: str, seconds:
         `milliseconds`.
     """
     folder, rows = trainer.args.output_dir, []
-    for time_stride in trainer.model.config.time_strides:
+    for time_stride in strides:
         at_stride = FFTPTrainer(
             model=FFTPForAudioClassification.from_pretrained(folder, time_stride=time_stride),
             args=trainer.args,

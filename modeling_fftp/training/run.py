@@ -85,9 +85,10 @@ def run(arguments: Sequence[str]) -> None:
         if name in clips.splits:
             evaluate_split(trainer, clips.splits[name], name, scorer, clips.metric)
     seconds = min(clips.longest_seconds, MAX_SECONDS)
-    if training.do_train and model.config.time_strides and "validation" in clips.splits:
-        strides = evaluate_strides(trainer, clips.splits["validation"], clips.metric, seconds)
-        write_results(training, "strides_results", strides)
+    strides = training.eval_time_strides or model.config.time_strides
+    if training.do_train and strides and "validation" in clips.splits:
+        measured = evaluate_strides(trainer, clips.splits["validation"], clips.metric, strides, seconds)
+        write_results(training, "strides_results", measured)
     if training.do_train and trainer.is_world_process_zero():
         write_results(training, "recipe", recipe)
         write_results(training, "data_results", described)

@@ -8,7 +8,7 @@ from benchmarks import study_report, study_search, study_starts, study_time
 from benchmarks.study import Study, run_name
 from modeling_fftp.training.arguments import ARGUMENTS
 
-GRIDS = ("study", "weights")
+GRIDS = ("study", "weights", "strides")
 GRID = Study.load("study").grid
 
 
@@ -149,9 +149,31 @@ def test_the_report_says_what_the_kept_results_say(tmp_path, monkeypatch, name):
     study = Study.load(name)
     steps = [record for record in study.read() if "seed" not in record]
     monkeypatch.setattr(study_report, "RESULTS", tmp_path)
-    monkeypatch.setattr(study_report, "plot", lambda *arguments: None)
+    for plot in ("plot", "plot_strides"):
+        monkeypatch.setattr(study_report, plot, lambda *arguments: None)
     study_report.write_report(name, study.grid, study.results(), steps, study.searches())
     assert (tmp_path / f"{name}.md").read_text(encoding="utf-8") == kept
+
+
+def test_a_run_is_measured_at_other_strides_too(small_study, clip_folder, tmp_path):
+    grid = small_study.grid
+    grid["defaults"]["eval_time_strides"] = [5, 20]
+    grid["claims"][0]["stride"] = 20
+    for run in small_study.list_runs():
+        small_study.train(run, clip_folder.parent)
+    small_study.measure_steps(seconds=0.0)
+    results = small_study.results()
+    assert all({*result["strides"]} == {"5", "20"} for result in results)
+    five = next(result for result in results if result["arm"] == "stride 5")
+    assert five["strides"]["5"] == five["value"]
+    steps = [record for record in small_study.read() if "seed" not in record]
+    study_report.write_report("small", grid, results, steps)
+    report = (tmp_path / "small.md").read_text(encoding="utf-8")
+    by_arm = {result["arm"]: result["strides"]["20"] for result in results}
+    cells = " | ".join(f"{100 * by_arm[arm]:.2f} %" for arm in ("stride 5", "stride 1"))
+    assert f" ms | {cells} |" in next(line for line in report.splitlines() if line.startswith("| 20 |"))
+    assert f"{100 * (by_arm['stride 1'] - by_arm['stride 5']):+.2f}" in report
+    assert (tmp_path / "small-1-strides.png").stat().st_size > 5000
 
 
 def test_arms_with_one_model_are_timed_once(small_study):

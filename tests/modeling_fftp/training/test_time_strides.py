@@ -148,7 +148,17 @@ def test_recipe_results_and_card_know_the_strides(clip_folder, tmp_path):
         tmp_path / "more", "--dataset_name", clip_folder, "--model_name_or_path", tmp_path / "out", "--time_stride", 5
     )
     config = FFTPConfig.from_pretrained(tmp_path / "more")
+    card = (tmp_path / "more" / "README.md").read_text()
+    assert "Its own is 5; it was trained for 2, 5, 10." in card
     assert (config.time_strides, config.time_stride, config.stretch_patches) == ((2, 5, 10), 5, True)
+
+
+def test_any_model_may_be_measured_at_other_strides(clip_folder, tmp_path):
+    run_training(tmp_path, "--dataset_name", clip_folder, "--eval_time_strides", 5, 20)
+    rows = json.loads((tmp_path / "strides_results.json").read_text())
+    assert [row["time_stride"] for row in rows] == [5, 20]
+    assert "it was trained for 5." in (tmp_path / "README.md").read_text()
+    assert not FFTPConfig.from_pretrained(tmp_path).time_strides
 
 
 def test_a_training_without_strides_says_nothing_of_them(trained):
