@@ -114,9 +114,14 @@ def check_launcher(words: list[str], monkeypatch) -> None:
     check_python(words[words.index("train.py") :], monkeypatch)
 
 
+def check_recorder(words: list[str], monkeypatch) -> None:
+    """Another program, whose output `fftp` takes."""
+    check_fftp(words[words.index("fftp") + 1 :], monkeypatch)
+
+
 CHECKS = {
     "fftp": check_fftp, "python": check_python, "make": check_make, "pip": check_pip, "accelerate": check_launcher,
-    "torchrun": check_launcher,
+    "torchrun": check_launcher, "arecord": check_recorder,
 }  # fmt: skip
 
 

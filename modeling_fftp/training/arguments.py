@@ -61,6 +61,10 @@ class ModelArguments:
             "unless --time_stride names another."
         },
     )
+    use_absolute_position_embeddings: bool | None = field(
+        default=None,
+        metadata={"help": "Whether tokens know when they are; false for live Mamba models; default: true."},
+    )
     stretch_patches: bool = field(
         default=False,
         metadata={"help": "At strides wider than a patch, see all frames more coarsely, instead of skipping some."},
@@ -96,9 +100,9 @@ class ModelArguments:
     def given(self) -> dict[str, Any]:
         """Fields of the config that were given."""
         others = ("model_name_or_path", "patch_init")
-        # A flag that is not set leaves a checkpoint's own setting.
-        is_given = {name: value is not None and value is not False for name, value in vars(self).items()}
-        return {name: value for name, value in vars(self).items() if is_given[name] and name not in others}
+        # What is as by default leaves a checkpoint's own setting.
+        defaults = {item.name: item.default for item in fields(self)}
+        return {name: value for name, value in vars(self).items() if value != defaults[name] and name not in others}
 
 
 @dataclass
