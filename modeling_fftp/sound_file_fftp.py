@@ -1,4 +1,4 @@
-"""Sound files by libsndfile, block by block to where they end: what a header claims is not trusted."""
+"""Sound files by libsndfile: found in folders, and read to where they end, as what a header claims is not trusted."""
 
 import io
 import logging
@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
 from transformers.utils.logging import get_logger
@@ -21,11 +22,40 @@ except ImportError:
 
 logger = get_logger(__name__)
 
+# RAW has no header, so nothing says what it holds.
+AUDIO_FORMATS = (
+    set() if soundfile is None else {*soundfile.available_formats()} - {"RAW"} | {"OGA", "OPUS", "AIF", "WAVE"}
+)
+# What archives, notebooks and Python leave behind; names that begin with a dot are hidden.
+LEFTOVERS = ("__MACOSX", "__pycache__")
 # Samples of all channels in a block at most.
 BLOCK_SAMPLES = 2**22
 OGG_PAGE = b"OggS\0"
 # An error of libsndfile.
 NOT_A_FILE = 7
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a file's name is that of a format that libsndfile reads."""
+    return path.suffix[1:].upper() in AUDIO_FORMATS
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Visible files below a folder in the order of their paths; links are followed, but not in circles."""
+    seen = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        state = os.stat(root)
+        if (state.st_dev, state.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(filter(is_visible, folders))
+        yield from (Path(root, name) for name in sorted(filter(is_visible, files)))
+
+
+def is_visible(name: str) -> bool:
+    """Whether a file or folder of this name is looked at."""
+    return not name.startswith(".") and name not in LEFTOVERS
 
 
 class SequentialFile(object if soundfile is None else soundfile.SoundFile):

@@ -3,30 +3,22 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import soundfile
 from datasets import Dataset, DatasetDict
+
+from modeling_fftp.sound_file_fftp import is_sound, is_visible, walk
 
 from .splits import role_of
 from .tables import is_table, read_table
 
 logger = logging.getLogger(__name__)
 
-# RAW has no header, so nothing says what it holds.
-AUDIO_FORMATS = (set(soundfile.available_formats()) - {"RAW"}) | {"OGA", "OPUS", "AIF", "WAVE"}
 # The Hub's AudioFolder: a table of this name beside the sound, with a column of this name.
 METADATA, FILE_NAME = "metadata", "file_name"
-# What archives, notebooks and Python leave behind; names that begin with a dot are hidden.
-LEFTOVERS = ("__MACOSX", "__pycache__")
 # Column of what is wrong with a clip before it is decoded.
 PROBLEM = "__problem__"
-
-
-def is_sound(path: Path) -> bool:
-    """Whether a file's name is that of a format that libsndfile reads."""
-    return path.suffix[1:].upper() in AUDIO_FORMATS
 
 
 def load_audio_folder(folder: Path) -> DatasetDict:
@@ -83,24 +75,7 @@ def _names(paths: list[Path]) -> str:
 
 
 def _visible_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and _is_visible(path.name))
-
-
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name not in LEFTOVERS
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """Visible files below a folder in the order of their paths; links are followed, but not in circles."""
-    seen = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        state = os.stat(root)
-        if (state.st_dev, state.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((state.st_dev, state.st_ino))
-        folders[:] = sorted(filter(_is_visible, folders))
-        yield from (Path(root, name) for name in sorted(filter(_is_visible, files)))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
 
 
 def _read_classes(root: Path) -> Dataset:

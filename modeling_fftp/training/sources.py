@@ -11,7 +11,9 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from pyarrow import parquet
 
-from .folders import METADATA, divide, is_sound, load_audio_folder, walk
+from modeling_fftp.sound_file_fftp import is_sound, walk
+
+from .folders import METADATA, divide, load_audio_folder
 from .splits import role_in
 from .strong_labels import EVENTS, group_events, has_event_rows
 from .tables import is_table, read_table

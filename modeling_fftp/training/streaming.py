@@ -11,12 +11,12 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 from torch.utils.data import Dataset as TorchDataset
 
 from modeling_fftp import FFTPConfig
+from modeling_fftp.sound_file_fftp import is_sound, walk
 
 from .arguments import DataArguments, FFTPTrainingArguments
 from .clips import FACTS, PROBLEM, SOURCE, ClipDecoder, report_left_out
 from .data import Clips, build_decoder, decoders_of, find_roles, hold_out, refuse_unusable, report, roles_to_read
 from .data_report import SplitFacts, count_classes
-from .folders import is_sound, walk
 from .memory import give_back_freed_memory
 from .parquet_rows import ParquetRows
 from .row_group_sampler import RowGroupSampler

@@ -13,9 +13,9 @@ from datasets import Audio, Dataset, Features, List, Value, concatenate_datasets
 import modeling_fftp
 from feature_extraction.log_mel_fftp import window_length
 from modeling_fftp.audio_stream_fftp import read_audio
+from modeling_fftp.sound_file_fftp import is_sound, walk
 
 from .clips import PROBLEM, SOURCE, WRITER_BATCH, cache_of_files, clip_lengths, locate, report_left_out
-from .folders import is_sound, walk
 from .sources import AUDIO_COLUMNS, SAVED, base_folder, find_column, find_shards, load_splits
 from .splits import role_in, role_of
 
