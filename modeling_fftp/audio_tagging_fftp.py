@@ -41,12 +41,14 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         max_gap_seconds: Longest gap that the timeline closes between two stretches of one label, where their mean
             score over the gap stays above the threshold; the default is the length of a window, as what is shorter
             cannot be told from one weak window.
+        return_windows: Whether to return the scores of every window as well.
         aggregation: How a recording's scores come from those of its windows, "mean" or "max"; the default is "max"
             where a clip can have several labels, and "mean" where it has one.
 
     Returns (one per recording):
         "labels": [{"label", "score"}, ...], highest first; "timeline": [{"start", "end", "label", "score"}, ...] in
-        seconds, in order of start; "duration" in seconds. A moment's score is the mean over the windows that
+        seconds, in order of start; "duration" in seconds; and on request "windows": [{"start", "end", "scores"}, ...],
+        scores in the order of the model's labels. A moment's score is the mean over the windows that
         hold it, a timeline entry's the mean over its time.
     """
 
@@ -70,7 +72,7 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         steps = (
             ("window_seconds", "hop_seconds"),
             ("time_stride",),
-            ("top_k", "threshold", "max_gap_seconds", "aggregation"),
+            ("top_k", "threshold", "max_gap_seconds", "aggregation", "return_windows"),
         )
         names = [name for step in steps for name in step]
         if unknown := sorted(given.keys() - names):
@@ -113,7 +115,9 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
 
     def _forward(self, model_inputs: dict[str, Any], time_stride: int | None = None) -> dict[str, Any]:
         span, is_last = model_inputs.pop("span"), model_inputs.pop("is_last")
-        logits = self.model(**model_inputs, time_stride=time_stride).logits.float()
+        # Models of an older package know no strides.
+        stride = {} if time_stride is None else {"time_stride": time_stride}
+        logits = self.model(**model_inputs, **stride).logits.float()
         is_multi_label = self.model.config.problem_type == "multi_label_classification"
         return {
             "scores": logits.sigmoid() if is_multi_label else logits.softmax(dim=-1),
@@ -128,6 +132,7 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         threshold: float = 0.5,
         max_gap_seconds: float | None = None,
         aggregation: str | None = None,
+        return_windows: bool = False,
     ) -> dict[str, Any]:
         """Labels and timeline from the scores of all windows."""
         config = self.model.config
@@ -144,6 +149,10 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         names = config.id2label
         whole = scores.mean(dim=0) if aggregation == "mean" else scores.amax(dim=0)
         best = whole.topk(top_k)
+        windows = [
+            {"start": start, "end": end, "scores": row}
+            for (start, end), row in zip(spans.tolist(), scores.tolist(), strict=True)
+        ]
         return {
             "labels": [
                 {"label": names[index], "score": score}
@@ -154,6 +163,7 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
                 for start, end, index, score in find_segments(scores, spans, threshold, max_gap)
             ],
             "duration": spans.max().item(),
+            **({"windows": windows} if return_windows else {}),
         }
 
 

@@ -1,7 +1,6 @@
 """The command `fftp`. A sub-command imports what it calls, so that `fftp --help` waits for nothing."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -121,9 +120,30 @@ def inspect(
 
 @app.command()
 def tag(
-    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Recordings of any length, rate and channels.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE",
+            help="Recordings of any length, rate and channels; folders; patterns; @FILE, a list of them.",
+        ),
+    ],
     model: Annotated[str, typer.Option("--model", help="Folder or Hub id.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per file.")] = False,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="text, jsonl, csv, parquet, audacity or raven; default: by --output, or text."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="File, or for audacity and raven folder, to create.")
+    ] = None,
+    rows: Annotated[
+        str, typer.Option("--rows", help="Of a table: events, files (their best labels), or windows (all scores).")
+    ] = "events",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that a run did not finish.")] = False,
+    shard: Annotated[
+        str,
+        typer.Option("--shard", help="A share of the recordings, such as 3/16; the last writes the output."),
+    ] = "1/1",
     top_k: Annotated[int, typer.Option("--top_k", min=1, help="Labels per file.")] = 5,
     threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="Lowest score in the timeline.")] = 0.5,
     batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Windows at a time.")] = 8,
@@ -136,32 +156,27 @@ def tag(
         ),
     ] = None,
 ) -> None:
-    """List the sounds in each file and when they occur. Files that cannot be read are named, and the status is 1."""
+    """List the sounds in recordings and when they occur. What cannot be read is named, and the status is 1."""
     from transformers.utils import logging
 
-    from modeling_fftp.serving.budget import choose_time_stride, real_time_factors
-    from modeling_fftp.serving.tag import load_tagger, render_json, render_table
+    from modeling_fftp.serving import archive
+    from modeling_fftp.serving import tag as tagging
 
     logging.disable_progress_bar()
     with errors_in_one_line():
-        tagger = load_tagger(model)
-        if real_time_factor is not None:
-            if time_stride is not None:
-                raise ValueError("--real_time_factor chooses the stride; drop --time_stride")
-            factors = real_time_factors(tagger, batch_size)
-            time_stride = choose_time_stride(factors, real_time_factor)
-            measured = ", ".join(f"{stride}: {factor:.2g}" for stride, factor in factors.items())
-            print(f"fftp: stride {time_stride}; seconds per second of sound by stride: {measured}", file=sys.stderr)
-    failed = False
-    for file in files:
-        try:
-            answer = tagger(file, top_k=top_k, threshold=threshold, batch_size=batch_size, time_stride=time_stride)
-        except ValueError as error:
-            print(f"fftp: {error}", file=sys.stderr)
-            failed = True
+        form = tagging.choose_format(form, as_json, output, rows)
+        recordings = archive.find_recordings(sources)
+        tagger = tagging.load_tagger(model)
+        time_stride = tagging.choose_stride(tagger, time_stride, real_time_factor, batch_size)
+        options = {"top_k": top_k, "threshold": threshold, "batch_size": batch_size, "time_stride": time_stride}
+        options["return_windows"] = rows == "windows"
+        part = archive.Part.parse(shard)
+        if output is None:
+            failed = tagging.print_answers(tagger, part.of(recordings), form, rows, **options)
         else:
-            print(render_json(file, answer) if as_json else render_table(file, answer), flush=True)
-    raise typer.Exit(int(failed))
+            settings = {"model": model, "format": form, "rows": rows}
+            failed = tagging.write_answers(tagger, recordings, output, part, resume, settings, **options)
+    raise typer.Exit(int(failed > 0))
 
 
 @app.command()

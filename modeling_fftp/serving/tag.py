@@ -1,12 +1,25 @@
-"""Labels and timelines of files, as text to read or as JSON."""
+"""The command `fftp tag`: labels and timelines of recordings, printed or as an archive's table."""
 
+import csv
 import json
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
+
+from .archive import CHUNK, Part, tag_archive, tag_recordings
+from .budget import choose_time_stride, real_time_factors
+from .tables import FOLDERS, ROWS, TABLES, find_writer, list_rows, schema_of
+
+# What can be printed as it comes.
+PRINTED = ("text", "jsonl", "csv")
 
 
 def load_tagger(model: str | Path) -> FFTPAudioTaggingPipeline:
@@ -29,14 +42,123 @@ def load_tagger(model: str | Path) -> FFTPAudioTaggingPipeline:
     return FFTPAudioTaggingPipeline(
         model=FFTPForAudioClassification.from_pretrained(model),
         feature_extractor=FFTPFeatureExtractor.from_pretrained(model),
+        # Of several processes on one machine each has a GPU of its own.
+        device=int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else None,
     )
 
 
-def render_table(file: str | Path, answer: dict[str, Any]) -> str:
+def choose_format(form: str | None, as_json: bool, output: Path | None, rows: str) -> str:
+    """The format of answers: as asked for, or by the name of the output.
+
+    Raises:
+        ValueError: An unknown one, or one that needs an output, or cannot be one.
+    """
+    form = form or ("jsonl" if as_json else None)
+    if form is None:
+        form = "text" if output is None else output.suffix.removeprefix(".")
+    known = PRINTED if output is None else (*TABLES, *FOLDERS)
+    if form not in known:
+        where = "without --output" if output is None else f"for --output {output}"
+        raise ValueError(f"format {form!r} {where}: expected one of {', '.join(known)} (--format)")
+    if rows not in ROWS:
+        raise ValueError(f"--rows {rows}: expected one of {', '.join(ROWS)}")
+    if rows != "events" and form in ("text", *FOLDERS):
+        raise ValueError(f"--rows {rows} is for tables; {form} has events")
+    return form
+
+
+def choose_stride(
+    tagger: FFTPAudioTaggingPipeline, time_stride: int | None, real_time_factor: float | None, batch_size: int
+) -> int | None:
+    """The stride that is asked for, or that a budget allows, which is said on standard error; None is the model's.
+
+    Raises:
+        ValueError: Both are given, or the budget allows none.
+    """
+    if real_time_factor is None:
+        return time_stride
+    if time_stride is not None:
+        raise ValueError("--real_time_factor chooses the stride; drop --time_stride")
+    factors = real_time_factors(tagger, batch_size)
+    chosen = choose_time_stride(factors, real_time_factor)
+    measured = ", ".join(f"{stride}: {factor:.2g}" for stride, factor in factors.items())
+    print(f"fftp: stride {chosen}; seconds per second of sound by stride: {measured}", file=sys.stderr)
+    return chosen
+
+
+def print_answers(
+    tagger: FFTPAudioTaggingPipeline, recordings: Sequence[str], form: str, rows: str, **options: Any
+) -> int:
+    """Print answers as they come; what cannot be read is named on standard error.
+
+    Returns:
+        Recordings that could not be read.
+    """
+    failed, table = 0, csv.writer(sys.stdout)
+    if form == "csv":
+        table.writerow(schema_of(rows, labels_of(tagger)).names)
+    # A person reads along; a program gets more at a time, which is faster.
+    for answers in tag_recordings(tagger, recordings, chunk=1 if form == "text" else CHUNK, **options):
+        for answer in answers:
+            if "error" in answer:
+                failed += 1
+                print(f"fftp: {answer['error']}", file=sys.stderr)
+            elif form == "csv":
+                table.writerows(list_rows(answer, rows))
+            else:
+                print(render_table(answer) if form == "text" else render_json(answer))
+        sys.stdout.flush()
+    return failed
+
+
+def write_answers(
+    tagger: FFTPAudioTaggingPipeline,
+    recordings: Sequence[str],
+    output: Path,
+    part: Part,
+    resume: bool,
+    settings: dict[str, Any],
+    **options: Any,
+) -> int:
+    """Write answers into a file or folder; of several processes each takes a share of the part.
+
+    Args:
+        tagger: The pipeline "audio-tagging".
+        recordings: All of the archive.
+        output: As for `tag_archive`.
+        part: As for `tag_archive`.
+        resume: As for `tag_archive`.
+        settings: As for `tag_archive`; "format" and "rows" say how to write.
+        **options: Of the pipeline.
+
+    Returns:
+        Recordings that could not be read.
+
+    Raises:
+        FileExistsError, ValueError: As `tag_archive`.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    process = Part(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    write = find_writer(
+        settings["format"], settings["rows"], labels_of(tagger), tagger.feature_extractor.sampling_rate
+    )
+    failed = tag_archive(tagger, recordings, output, write, part.split(process), resume, settings=settings, **options)
+    state = "is complete" if output.exists() else "waits for the other parts"
+    print(f"{output} {state}; {failed} recordings of this part could not be read", file=sys.stderr)
+    return failed
+
+
+def labels_of(tagger: FFTPAudioTaggingPipeline) -> list[str]:
+    """Labels in the order of the scores."""
+    config = tagger.model.config
+    return [config.id2label[index] for index in range(config.num_labels)]
+
+
+def render_table(answer: dict[str, Any]) -> str:
     """What the pipeline says of a file, as two tables in plain text."""
     names = [entry["label"] for entry in (*answer["labels"], *answer["timeline"])]
     width = max(map(len, ("label", *names)))
-    lines = [f"{file}: {answer['duration']:.2f} s", f"  {'label':<{width}}  score"]
+    lines = [f"{answer['file']}: {answer['duration']:.2f} s", f"  {'label':<{width}}  score"]
     lines += [f"  {entry['label']:<{width}}  {entry['score']:.3f}" for entry in answer["labels"]]
     if answer["timeline"]:
         lines.append(f"  {'start':>9}  {'end':>9}  {'label':<{width}}  score")
@@ -47,6 +169,6 @@ def render_table(file: str | Path, answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def render_json(file: str | Path, answer: dict[str, Any]) -> str:
+def render_json(answer: dict[str, Any]) -> str:
     """The same as one line of JSON."""
-    return json.dumps({"file": str(file), **answer}, ensure_ascii=False)
+    return json.dumps(answer, ensure_ascii=False)

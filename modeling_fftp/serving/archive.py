@@ -1,0 +1,282 @@
+"""Tags of an archive: many recordings, written as they come, resumed where they stopped, split over processes.
+
+Every finished recording is one line of a journal beside the output. When the journals of all parts are complete they
+become the output, in the order of the recordings, and are removed.
+"""
+
+import glob
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
+from modeling_fftp.sound_file_fftp import is_sound, walk
+
+# Recordings at a time, between two writes to the disk.
+CHUNK = 32
+DECIMALS = 4
+# First sign of the name of a list of recordings.
+LIST = "@"
+
+
+def find_recordings(sources: Sequence[str]) -> list[str]:
+    """Recordings that a command line names, each once, in its order.
+
+    Args:
+        sources: Files; folders, of which every visible sound file counts; patterns such as `2024*/**/*.flac`; and
+            `@FILE`, a text file with one source per line.
+
+    Raises:
+        ValueError: A folder or pattern without a sound file, or a list that cannot be read.
+    """
+    found: dict[str, None] = {}
+    for source in sources:
+        if source.startswith(LIST):
+            try:
+                lines = Path(source[len(LIST) :]).read_text(encoding="utf-8").splitlines()
+            except OSError as error:
+                raise ValueError(f"{source}: the list cannot be read: {error.strerror}") from error
+            found |= dict.fromkeys(find_recordings([line for line in map(str.strip, lines) if line]))
+        elif os.path.isdir(source):
+            files = [str(path) for path in walk(Path(source)) if is_sound(path)]
+            if not files:
+                raise ValueError(f"{source}: no sound files in this folder")
+            found |= dict.fromkeys(files)
+        elif glob.has_magic(source) and not os.path.exists(source):
+            files = sorted(path for path in glob.glob(source, recursive=True) if is_sound(Path(path)))
+            if not files:
+                raise ValueError(f"{source}: the pattern matches no sound files")
+            found |= dict.fromkeys(files)
+        else:
+            # What is not there fails with the others that cannot be read.
+            found[source] = None
+    return [*found]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of an archive.
+
+    Args:
+        index: Which, counted from 0.
+        count: Of how many.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """From "3/16", counted from 1.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        index, _, count = text.partition("/")
+        if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+            raise ValueError(f"--shard {text}: expected a number and how many there are, such as 3/16")
+        return cls(int(index) - 1, int(count))
+
+    def split(self, other: "Part") -> "Part":
+        """A share of this share."""
+        return Part(self.index * other.count + other.index, self.count * other.count)
+
+    def of(self, recordings: Sequence[str]) -> list[str]:
+        """Every `count`-th recording."""
+        return [*recordings[self.index :: self.count]]
+
+
+class Journal:
+    """Finished recordings of a part, one line each; a line that was cut off is as if it had never begun.
+
+    Args:
+        output: What the parts become.
+        part: Which part.
+    """
+
+    def __init__(self, output: Path, part: Part):
+        self.path = output.with_name(f"{output.name}.part-{part.index + 1:05d}-of-{part.count:05d}.jsonl")
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """What was written, in its order."""
+        if self.path.exists():
+            with self.path.open(encoding="utf-8") as file:
+                yield from (json.loads(line) for line in file if line.endswith("\n"))
+
+    def begin(self, settings: dict[str, Any], resume: bool) -> set[str]:
+        """Recordings that are finished already.
+
+        Args:
+            settings: What the answers depend on.
+            resume: Whether to go on with a journal that is there.
+
+        Raises:
+            FileExistsError: It is there, and nobody wants to go on with it.
+            ValueError: It was written with other settings.
+        """
+        if not self.path.exists():
+            self.append({"settings": settings})
+            return set()
+        if not resume:
+            raise FileExistsError(f"{self.path} is of a run that did not end: --resume goes on, or delete it")
+        self._cut()
+        records = [*self]
+        began = records[0]["settings"] if records else None
+        if began != settings:
+            changed = [name for name in settings if (began or {}).get(name) != settings[name]]
+            raise ValueError(
+                f"{self.path} was begun with other settings: {', '.join(changed)}; repeat those or delete it"
+            )
+        return {record["file"] for record in records if "file" in record}
+
+    def append(self, *records: dict[str, Any]) -> None:
+        """Add finished recordings, on the disk when this returns."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def end(self) -> None:
+        """Say that the part is complete, if nobody has."""
+        if not self.is_complete():
+            self.append({"is_complete": True})
+
+    def is_complete(self) -> bool:
+        """Whether the part was done to its end."""
+        return any("is_complete" in record for record in self)
+
+    def recordings(self) -> Iterator[dict[str, Any]]:
+        """Answers, in the order of the recordings."""
+        return (record for record in self if "file" in record)
+
+    def _cut(self) -> None:
+        """Remove a last line that was not written to its end."""
+        with self.path.open("rb+") as file:
+            size = sum(len(line) for line in file if line.endswith(b"\n"))
+            file.truncate(size)
+
+
+def tag_recordings(
+    tagger: FFTPAudioTaggingPipeline, recordings: Sequence[str], chunk: int = CHUNK, **options: Any
+) -> Iterator[list[dict[str, Any]]]:
+    """Answers for recordings, some at a time, in their order; memory does not grow with their number.
+
+    Args:
+        tagger: The pipeline "audio-tagging".
+        recordings: Paths.
+        chunk: How many at a time; they share batches, sorted by length.
+        **options: Of the pipeline.
+
+    Yields:
+        Of each recording "file" and what the pipeline says, or "error".
+    """
+    for start in range(0, len(recordings), chunk):
+        files = [*recordings[start : start + chunk]]
+        try:
+            answers = tagger(files, **options)
+        except ValueError:
+            # One of them cannot be read: each on its own tells which.
+            answers = [_tag_one(tagger, file, **options) for file in files]
+        yield [{"file": file, **round_numbers(answer)} for file, answer in zip(files, answers, strict=True)]
+
+
+def round_numbers(value: Any) -> Any:
+    """Times and scores to a tenth of a millisecond and of a thousandth: the rest depends on what shared a batch."""
+    if isinstance(value, float):
+        return round(value, DECIMALS)
+    if isinstance(value, dict):
+        return {name: round_numbers(item) for name, item in value.items()}
+    return [round_numbers(item) for item in value] if isinstance(value, list) else value
+
+
+def _tag_one(tagger: FFTPAudioTaggingPipeline, file: str, **options: Any) -> dict[str, Any]:
+    try:
+        return tagger(file, **options)
+    except ValueError as error:
+        return {"error": str(error)}
+
+
+def tag_archive(
+    tagger: FFTPAudioTaggingPipeline,
+    recordings: Sequence[str],
+    output: Path,
+    write: Callable[[Iterator[dict[str, Any]], Path], None],
+    part: Part = Part(),
+    resume: bool = False,
+    settings: dict[str, Any] | None = None,
+    **options: Any,
+) -> int:
+    """Tag a part of an archive, and write the output if it is the last.
+
+    Args:
+        tagger: The pipeline "audio-tagging".
+        recordings: All of the archive.
+        output: File or folder that the answers of all parts become; it appears only when it is complete.
+        write: Writes answers there.
+        part: Which recordings to tag.
+        resume: Whether to go on where a run stopped.
+        settings: What the answers depend on besides the options.
+        **options: Of the pipeline.
+
+    Returns:
+        Recordings of this part that could not be read.
+
+    Raises:
+        FileExistsError: The output is there, or a journal, and `resume` is not asked for.
+        ValueError: A journal of other settings or recordings.
+    """
+    if output.exists():
+        if resume and not journals_of(output):
+            return 0
+        raise FileExistsError(f"{output} is there already; choose another --output")
+    digest = hashlib.sha256("\n".join(recordings).encode()).hexdigest()
+    journal = Journal(output, part)
+    done = journal.begin({**(settings or {}), **options, "recordings": [len(recordings), digest]}, resume)
+    left = [file for file in part.of(recordings) if file not in done]
+    with tqdm(total=len(left), unit="file", disable=None) as bar:
+        seconds, began = 0.0, time.monotonic()
+        for records in tag_recordings(tagger, left, **options):
+            journal.append(*records)
+            seconds += sum(record.get("duration", 0.0) for record in records)
+            hours, minutes = seconds / 3600, (time.monotonic() - began) / 60
+            bar.set_postfix_str(f"{hours:.2f} h of sound, {hours / minutes:.2f} h a minute")
+            bar.update(len(records))
+    journal.end()
+    failed = sum("error" in record for record in journal.recordings())
+    merge(output, part.count, write)
+    return failed
+
+
+def journals_of(output: Path) -> list[Path]:
+    """Journals that wait to become an output."""
+    return sorted(output.parent.glob(f"{glob.escape(output.name)}.part-*-of-*.jsonl"))
+
+
+def merge(output: Path, count: int, write: Callable[[Iterator[dict[str, Any]], Path], None]) -> bool:
+    """Make the output of the journals of all parts, if they are complete; they are removed then.
+
+    Returns:
+        Whether the output is there.
+    """
+    journals = [Journal(output, Part(index, count)) for index in range(count)]
+    # Several processes may end at once.
+    with FileLock(f"{output}.lock"):
+        if output.exists():
+            return True
+        if not all(journal.is_complete() for journal in journals):
+            return False
+        # Parts hold every `count`-th recording.
+        rounds = zip_longest(*(journal.recordings() for journal in journals))
+        write((record for records in rounds for record in records if record is not None), output)
+    for path in (*(journal.path for journal in journals), Path(f"{output}.lock")):
+        path.unlink(missing_ok=True)
+    return True

@@ -1,0 +1,185 @@
+"""Answers of the pipeline "audio-tagging" as tables and as files for Audacity and Raven."""
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+# What a row of a table is: an event of the timeline, a label of a whole recording, or a window with all scores.
+ROWS = ("events", "files", "windows")
+TABLES = ("csv", "parquet", "jsonl")
+FOLDERS = ("audacity", "raven")
+RAVEN_COLUMNS = (
+    "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)", "Label",
+    "Score",
+)  # fmt: skip
+# Rows of parquet that are in memory at once.
+ROW_GROUP = 10_000
+Answers = Iterable[dict[str, Any]]
+
+
+def find_writer(form: str, rows: str, labels: list[str], sampling_rate: int) -> Callable[[Answers, Path], None]:
+    """What writes answers, a file at once or a folder of them.
+
+    Args:
+        form: One of `TABLES` or `FOLDERS`.
+        rows: One of `ROWS`, of tables.
+        labels: Of the model, in the order of its scores.
+        sampling_rate: Of the model in Hz, which says how high Raven's selections reach.
+    """
+    if form in FOLDERS:
+        write = write_audacity if form == "audacity" else partial(write_raven, sampling_rate=sampling_rate)
+        return partial(write_folder, write_one=write)
+    if form == "jsonl":
+        return write_jsonl
+    schema = schema_of(rows, labels)
+    return partial(write_csv if form == "csv" else write_parquet, rows=rows, schema=schema)
+
+
+def schema_of(rows: str, labels: list[str]) -> pa.Schema:
+    """Columns of a table."""
+    columns = {
+        "events": {"file": pa.string(), "start": pa.float64(), "end": pa.float64(), "label": pa.string(),
+                   "score": pa.float64()},
+        "files": {"file": pa.string(), "duration": pa.float64(), "label": pa.string(), "score": pa.float64()},
+        "windows": {"file": pa.string(), "start": pa.float64(), "end": pa.float64(),
+                    **dict.fromkeys(labels, pa.float64())},
+    }  # fmt: skip
+    return pa.schema(list(columns[rows].items()))
+
+
+def list_rows(answer: dict[str, Any], rows: str) -> Iterator[list]:
+    """Rows of one recording, in the columns of `schema_of`."""
+    file = answer["file"]
+    if rows == "events":
+        for entry in answer["timeline"]:
+            yield [file, entry["start"], entry["end"], entry["label"], entry["score"]]
+    elif rows == "files":
+        for entry in answer["labels"]:
+            yield [file, answer["duration"], entry["label"], entry["score"]]
+    else:
+        for window in answer["windows"]:
+            yield [file, window["start"], window["end"], *window["scores"]]
+
+
+def write_csv(answers: Answers, path: Path, rows: str, schema: pa.Schema) -> None:
+    """A table of the recordings that could be read, and one of the others."""
+
+    def write(part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(schema.names)
+            for answer in keep_readable(answers, path):
+                writer.writerows(list_rows(answer, rows))
+
+    write_whole(path, write)
+
+
+def write_parquet(answers: Answers, path: Path, rows: str, schema: pa.Schema) -> None:
+    """The same as parquet."""
+
+    def write(part: Path) -> None:
+        with parquet.ParquetWriter(part, schema) as writer:
+            found = (row for answer in keep_readable(answers, path) for row in list_rows(answer, rows))
+            while group := [*islice(found, ROW_GROUP)]:
+                columns = [[row[index] for row in group] for index in range(len(schema))]
+                writer.write_table(pa.table(columns, schema=schema))
+
+    write_whole(path, write)
+
+
+def write_jsonl(answers: Answers, path: Path) -> None:
+    """A line of JSON for each recording."""
+
+    def write(part: Path) -> None:
+        with part.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in keep_readable(answers, path))
+
+    write_whole(path, write)
+
+
+def write_folder(answers: Answers, folder: Path, write_one: Callable[[dict[str, Any], Path], None]) -> None:
+    """A file for each recording, in folders as those of the recordings."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        part = Path(scratch, folder.name)
+        part.mkdir()
+        # Twice through the answers, which may be many: names depend on what all paths have in common.
+        kept = Path(scratch, "answers.jsonl")
+        write_jsonl(answers, kept)
+        with kept.open(encoding="utf-8") as lines:
+            common = common_folder(json.loads(line)["file"] for line in lines)
+        with kept.open(encoding="utf-8") as lines:
+            for answer in map(json.loads, lines):
+                target = part / os.path.relpath(os.path.abspath(answer["file"]), common)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_one(answer, target)
+        failed = failures_path(kept)
+        if failed.exists():
+            os.replace(failed, part / "failed.csv")
+        os.replace(part, folder)
+
+
+def common_folder(files: Iterable[str]) -> str:
+    """The deepest folder that holds all files."""
+    common = None
+    for file in files:
+        parent = os.path.dirname(os.path.abspath(file))
+        common = parent if common is None else os.path.commonpath([common, parent])
+    return common or os.path.abspath(os.curdir)
+
+
+def write_audacity(answer: dict[str, Any], target: Path) -> None:
+    """A label track: start, end, label."""
+    lines = [f"{entry['start']:.6f}\t{entry['end']:.6f}\t{entry['label']}\n" for entry in answer["timeline"]]
+    target.with_name(f"{target.name}.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def write_raven(answer: dict[str, Any], target: Path, sampling_rate: int) -> None:
+    """A selection table, over all frequencies that the model hears."""
+    with target.with_name(f"{target.name}.Table.1.selections.txt").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(RAVEN_COLUMNS)
+        for number, entry in enumerate(answer["timeline"], start=1):
+            times = (f"{entry['start']:.6f}", f"{entry['end']:.6f}")
+            writer.writerow(
+                [number, "Spectrogram 1", 1, *times, 0, sampling_rate / 2, entry["label"], f"{entry['score']:.4f}"]
+            )
+
+
+def keep_readable(answers: Answers, path: Path) -> Iterator[dict[str, Any]]:
+    """The recordings that could be read; the others are named in `failures_path`, if there are any."""
+    failed = []
+    for answer in answers:
+        if "error" in answer:
+            failed.append([answer["file"], answer["error"]])
+        else:
+            yield answer
+    if failed:
+
+        def write(part: Path) -> None:
+            with part.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(["file", "error"])
+                writer.writerows(failed)
+
+        write_whole(failures_path(path), write)
+
+
+def failures_path(path: Path) -> Path:
+    """Where the recordings stand that could not be read."""
+    return path.with_name(f"{path.stem}.failed.csv")
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file under another name, which it loses when it is complete."""
+    part = path.with_name(f"{path.name}.unfinished")
+    write(part)
+    os.replace(part, path)

@@ -1,0 +1,192 @@
+"""Archives: what is found, written as it comes, resumed where it stopped, split and merged without loss or doubles."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from pyarrow import parquet
+
+from modeling_fftp.serving.archive import Journal, Part, find_recordings
+from modeling_fftp.serving.tables import ROWS
+from tests.support import ROOT
+
+
+@pytest.fixture
+def archive(clip_folder, tmp_path):
+    """Twelve clips in folders, one of them twice, and a file that is no sound."""
+    folder = tmp_path / "archive"
+    shutil.copytree(clip_folder / "validation", folder)
+    (folder / "low" / "broken.wav").write_text("no sound")
+    (folder / "notes.txt").write_text("not a sound file")
+    return folder
+
+
+def tag(*words, **variables):
+    command = [sys.executable, "-m", "modeling_fftp", "tag", *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def read_table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return [*csv.DictReader(file)]
+
+
+def test_files_folders_patterns_and_lists_are_found_once(archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = str(archive / "low" / "0.wav")
+    (tmp_path / "list.txt").write_text(f"{first}\n\n{archive / 'high'}\n", encoding="utf-8")
+    found = find_recordings(["missing.wav", first, "@list.txt", "archive/n*/**/*.wav", str(archive)])
+    assert found[:2] == ["missing.wav", first]
+    # The pattern's paths are relative, so they are others.
+    assert len(found) == len({*found}) == 2 + 4 + 4 + 8
+    assert not [path for path in found if path.endswith(".txt")]
+    for source, message in (
+        ("nothing/*.wav", "the pattern matches no sound files"),
+        ("@nothing.txt", "the list cannot be read"),
+        (str(tmp_path / "empty"), "no sound files in this folder"),
+    ):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match=message):
+            find_recordings([source])
+
+
+def test_parts_share_everything_once():
+    files = [str(index) for index in range(23)]
+    parts = [Part.parse(f"{index}/3").split(Part(process, 2)) for index in (1, 2, 3) for process in (0, 1)]
+    assert sorted(int(file) for part in parts for file in part.of(files)) == [*range(23)]
+    for text in ("0/3", "4/3", "3", "a/b", "-1/3"):
+        with pytest.raises(ValueError, match="expected a number and how many there are"):
+            Part.parse(text)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_tables_hold_the_same_in_every_format(trained, archive, tmp_path, rows):
+    outputs = [tmp_path / f"tags.{form}" for form in ("csv", "parquet")]
+    for output in outputs:
+        done = tag(archive, "--model", trained, "--output", output, "--rows", rows, "--threshold", 0.1)
+        # One recording could not be read.
+        assert done.returncode == 1, done.stderr
+    (failure,) = read_table(tmp_path / "tags.failed.csv")
+    assert failure["file"].endswith("broken.wav")
+    assert "cannot decode" in failure["error"]
+    table, columns = read_table(outputs[0]), parquet.read_table(outputs[1]).to_pylist()
+    assert [*table[0]] == [*columns[0]]
+    assert len(table) == len(columns) >= 12
+    for row, other in zip(table, columns, strict=True):
+        assert {name: str(value) for name, value in other.items()} == row
+    assert {row["file"] for row in table} == {path for path in find_recordings([str(archive)]) if "broken" not in path}
+    # Nothing else is left.
+    left = {path.name for path in tmp_path.iterdir()} - {"archive"}
+    assert left == {"tags.csv", "tags.parquet", "tags.failed.csv"}
+
+
+def test_lines_of_json_are_those_that_are_printed(trained, archive, tmp_path):
+    options = ("--model", trained, "--top_k", 2)
+    printed = tag(archive / "high", *options, "--json")
+    assert printed.returncode == 0, printed.stderr
+    tag(archive / "high", *options, "--output", tmp_path / "tags.jsonl")
+    written = (tmp_path / "tags.jsonl").read_text(encoding="utf-8")
+    assert [json.loads(line) for line in written.splitlines()] == [
+        json.loads(line) for line in printed.stdout.splitlines()
+    ]
+    table = tag(archive / "high", *options, "--format", "csv", "--rows", "files").stdout.splitlines()
+    assert table[0] == "file,duration,label,score"
+    assert len(table) == 1 + 2 * 4
+
+
+def test_folders_for_audacity_and_raven_mirror_the_archive(trained, archive, tmp_path):
+    for form, ending in (("audacity", ".txt"), ("raven", ".Table.1.selections.txt")):
+        done = tag(archive, "--model", trained, "--format", form, "--output", tmp_path / form, "--threshold", 0.1)
+        assert done.returncode == 1, done.stderr
+        files = sorted((tmp_path / form).rglob(f"*{ending}"))
+        assert len(files) == 12
+        assert (tmp_path / form / "low" / f"1.wav{ending}").read_text(encoding="utf-8").count("\t") >= 2
+        assert (tmp_path / form / "failed.csv").exists()
+    start, end, label = (tmp_path / "audacity" / "low" / "1.wav.txt").read_text().splitlines()[0].split("\t")
+    assert (float(start), label in ("low", "high", "noise")) == (0.0, True)
+    with (tmp_path / "raven" / "low" / "1.wav.Table.1.selections.txt").open(newline="") as file:
+        row = next(csv.DictReader(file, delimiter="\t"))
+    assert (row["Selection"], row["End Time (s)"], row["High Freq (Hz)"]) == ("1", end, "8000.0")
+
+
+def test_killed_and_resumed_is_the_same_table(trained, archive, tmp_path):
+    for index in range(40):
+        shutil.copytree(archive / "high", archive / f"high{index}")
+    whole, broken = tmp_path / "whole.csv", tmp_path / "broken.csv"
+    tag(archive, "--model", trained, "--output", whole)
+    command = [
+        sys.executable,
+        "-m",
+        "modeling_fftp",
+        "tag",
+        str(archive),
+        "--model",
+        str(trained),
+        "--output",
+        str(broken),
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    journal, deadline = Journal(broken, Part()).path, time.monotonic() + 120
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 33:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not broken.exists()
+    finished = journal.read_bytes().count(b"\n")
+    # As if the power had gone in the middle of a line.
+    with journal.open("ab") as file:
+        file.write(b'{"file": "half')
+    refused = tag(archive, "--model", trained, "--output", broken)
+    assert "is of a run that did not end: --resume goes on" in refused.stderr
+    other = tag(archive, "--model", trained, "--output", broken, "--resume", "--threshold", 0.9)
+    assert "was begun with other settings: threshold" in other.stderr
+    assert journal.read_bytes().count(b"\n") == finished
+    resumed = tag(archive, "--model", trained, "--output", broken, "--resume")
+    assert resumed.returncode == 1, resumed.stderr
+    assert broken.read_bytes() == whole.read_bytes()
+    assert (tmp_path / "broken.failed.csv").read_bytes() == (tmp_path / "whole.failed.csv").read_bytes()
+    assert not journal.exists()
+    assert "is there already" in tag(archive, "--model", trained, "--output", broken).stderr
+
+
+def test_shards_and_processes_become_the_whole_table(trained, archive, tmp_path):
+    options = ("--model", trained, "--output")
+    tag(archive, *options, tmp_path / "whole.csv")
+    split = tmp_path / "split.csv"
+    for shard, rank in (("2/2", 0), ("1/2", 1), ("2/2", 1)):
+        done = tag(archive, *options, split, "--shard", shard, RANK=str(rank), WORLD_SIZE="2")
+        assert "waits for the other parts" in done.stderr
+        assert not split.exists()
+    tag(archive, *options, split, "--shard", "1/2", RANK="0", WORLD_SIZE="2")
+    for row, other in zip(read_table(split), read_table(tmp_path / "whole.csv"), strict=True):
+        # What shared a batch decides the last digit.
+        assert float(row.pop("score")) == pytest.approx(float(other.pop("score")), abs=1.5e-4)
+        assert row == other
+    assert not [path for path in tmp_path.iterdir() if "part-" in path.name or path.suffix == ".lock"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--output", "tags.xyz"], "format 'xyz' for --output tags.xyz: expected one of csv, parquet, jsonl"),
+        (["--format", "raven"], "format 'raven' without --output: expected one of text, jsonl, csv"),
+        (["--rows", "words"], "--rows words: expected one of events, files, windows"),
+        (["--rows", "windows"], "--rows windows is for tables; text has events"),
+        (["--shard", "3/2"], "--shard 3/2: expected a number"),
+        (["--real_time_factor", "1", "--time_stride", "2"], "--real_time_factor chooses the stride"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(trained, archive, words, message):
+    done = tag(archive, "--model", trained, *words)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
