@@ -28,8 +28,8 @@ Minutes on one thread, beside another run on the second core, and not part of th
 
 SEARCHES = """## Learning rates that were tried
 
-With one seed that is not reported above. A search begins with 3e-05 and 0.0001 and goes on from the better one until
-the result gets worse; the best, in bold, was taken.
+With one seed that is not reported above. A search begins with the two in the middle and goes on from the better one
+until the result gets worse; the best, in bold, was taken.
 """
 
 CLAIMS = """

@@ -10,7 +10,7 @@ from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 
 MODEL_FIELDS = (
     "backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps",
-    "patch_size", "frequency_stride", "time_stride", "attn_implementation",
+    "patch_size", "frequency_stride", "time_stride", "stretch_patches", "attn_implementation",
 )  # fmt: skip
 
 
@@ -43,6 +43,8 @@ def measure_steps(grid: dict, task: str, arms: list[str], seconds: float) -> dic
 def measure_strides(grid: dict, task: str, arm: str, seconds: float) -> dict[str, float]:
     """Median milliseconds of one clip in evaluation at each stride that the grid evaluates, by `stride_name`."""
     strides = grid["defaults"].get("eval_time_strides", [])
+    if not strides:
+        return {}
     model = FFTPForAudioClassification(build_config(grid, task, arm)).eval()
     clip = torch.randn(1, grid["tasks"][task]["frames"], 128, generator=torch.Generator().manual_seed(0))
 
@@ -53,7 +55,7 @@ def measure_strides(grid: dict, task: str, arm: str, seconds: float) -> dict[str
 
         return call
 
-    times = time_in_turn({stride_name(stride): build_call(stride) for stride in strides}, seconds) if strides else {}
+    times = time_in_turn({stride_name(stride): build_call(stride) for stride in strides}, seconds)
     return {name: 1000 * statistics.median(values) for name, values in times.items()}
 
 

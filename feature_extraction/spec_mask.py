@@ -90,6 +90,7 @@ class SpecMask(SpectrogramMask):
         time_stride: Frames between two places where a mask may start.
         budget: Masked cells in `max_length` frames; below 1, their fraction.
         full_share: Share of the budget for full-frequency masks.
+        stretches: Whether patches, and so masks, are as wide as the stride where that is wider.
 
     Raises:
         ValueError: A budget that is negative or larger than the spectrogram, or a share outside [0, 1].
@@ -103,6 +104,7 @@ class SpecMask(SpectrogramMask):
         time_stride: int,
         budget: float = 25600,
         full_share: float = 0.7,
+        stretches: bool = False,
     ):
         table = num_mel_bins * max_length
         cells = round(budget * table) if budget < 1 else budget
@@ -115,8 +117,9 @@ class SpecMask(SpectrogramMask):
             raise ValueError(f"full_share={full_share} must lie in [0, 1]")
         self.num_mel_bins = num_mel_bins
         self.max_length = max_length
-        self.patch_frames = patch_frames
+        self.patch_frames = max(patch_frames, time_stride) if stretches else patch_frames
         self.time_stride = time_stride
+        self.known_frames, self.stretches = patch_frames, stretches
         self.budget = int(cells)
         self.full_share = full_share
 
@@ -130,12 +133,18 @@ class SpecMask(SpectrogramMask):
             time_stride=config.time_stride,
             budget=budget,
             full_share=full_share,
+            stretches=getattr(config, "stretch_patches", False),
         )
 
     def at_stride(self, time_stride: int) -> "SpecMask":
-        """The same masks on the grid of another stride."""
+        """Masks on the grid of another stride, of which patches see as much as of these."""
         other = copy.copy(self)
         other.time_stride = time_stride
+        if self.stretches:
+            other.patch_frames = max(self.known_frames, time_stride)
+        # Masks lie where patches do, which may skip frames.
+        seen = [min(mask.patch_frames / mask.time_stride, 1) for mask in (self, other)]
+        other.budget = int(self.budget * seen[1] / seen[0])
         return other
 
     def __repr__(self) -> str:

@@ -10,7 +10,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import ChunkPipeline
 
 from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds
-from .events_fftp import frame_seconds
+from .events_fftp import frame_seconds, table_seconds
+from .loss_fftp import probabilities
 
 # By name, since a folder's copy of the code has classes of its own.
 CLIP_CLASSIFIERS = ("FFTPForAudioClassification", "FFTPOnnxForAudioClassification")
@@ -97,8 +98,8 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
     ) -> Iterator[dict[str, Any]]:
         """Features of one window at a time."""
         rate = self.feature_extractor.sampling_rate
-        frame_length, frame_shift = frame_seconds(rate)
-        window = self.model.config.max_length * frame_shift if window_seconds is None else window_seconds
+        frame_length, _ = frame_seconds(rate)
+        window = table_seconds(self.model.config) if window_seconds is None else window_seconds
         hop = window / 2 if hop_seconds is None else hop_seconds
         if not 0 < hop <= window:
             raise ValueError(f"hop_seconds={hop} must lie between 0 and window_seconds={window}")
@@ -118,9 +119,8 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         # Models of an older package know no strides.
         stride = {} if time_stride is None else {"time_stride": time_stride}
         logits = self.model(**model_inputs, **stride).logits.float()
-        is_multi_label = self.model.config.problem_type == "multi_label_classification"
         return {
-            "scores": logits.sigmoid() if is_multi_label else logits.softmax(dim=-1),
+            "scores": probabilities(logits, self.model.config),
             "span": span,
             "is_last": is_last,
         }

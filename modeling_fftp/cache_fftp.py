@@ -17,14 +17,14 @@ class FFTPMambaState:
 
     def __init__(self, config: FFTPConfig, batch_size: int, device: torch.device, dtype: torch.dtype):
         inner_size = config.expand * config.hidden_size
-        self.conv = torch.zeros(batch_size, inner_size, config.conv_kernel - 1, device=device, dtype=dtype)
-        self.scan = torch.zeros(batch_size, inner_size, config.state_size, device=device)
+        self.conv_states = torch.zeros(batch_size, inner_size, config.conv_kernel - 1, device=device, dtype=dtype)
+        self.ssm_states = torch.zeros(batch_size, inner_size, config.state_size, device=device)
 
     def shift_in(self, x: torch.Tensor) -> torch.Tensor:
         """The inputs before `x` (batch, inner, tokens), which becomes a part of those before the next."""
-        past = self.conv.to(x.dtype)
-        joined = torch.cat((past, x), dim=2)
-        self.conv = joined[:, :, joined.shape[2] - past.shape[2] :]
+        past = self.conv_states.to(x.dtype)
+        joined = torch.cat((past, x.detach()), dim=2)
+        self.conv_states = joined[:, :, joined.shape[2] - past.shape[2] :]
         return past
 
 
@@ -63,6 +63,30 @@ class FFTPCache:
         # In double precision, as hours are many tokens; not every device has that.
         self.total = torch.zeros(batch_size, config.hidden_size, dtype=torch.float64, device="cpu")
         self.weight = 0.0
+
+    def check(
+        self,
+        config: FFTPConfig,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        time_stride: int | None = None,
+    ) -> None:
+        """Refuse a call that would leave a wrong state.
+
+        Raises:
+            ValueError: A model that has none, padding, fewer frames than a patch, or another number of streams.
+        """
+        if obstacle := find_obstacle(config):
+            raise ValueError(f"the model cannot go on from a state: {obstacle}")
+        if attention_mask is not None:
+            raise ValueError("cache_params goes on with real frames; attention_mask is for padding, pass None")
+        if input_values.shape[1] < config.patch_frames(time_stride):
+            raise ValueError(
+                f"{input_values.shape[1]} frames are less than a patch of {config.patch_frames(time_stride)}; a state "
+                "goes on with whole patches"
+            )
+        if len(input_values) != len(self.total):
+            raise ValueError(f"{len(input_values)} clips; the cache is of {len(self.total)} streams")
 
     def pool(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """The mean (batch, hidden) over all tokens so far, after these, (batch, tokens, hidden)."""

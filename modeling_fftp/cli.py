@@ -192,7 +192,8 @@ def listen(
         float, typer.Option("--threshold", min=0, max=1, help="Score at which an event begins.")
     ] = 0.5,
     hop_seconds: Annotated[
-        float | None, typer.Option("--hop_seconds", help="From one look to the next; default: one patch.")
+        float | None,
+        typer.Option("--hop_seconds", help="From one look to the next; default: one patch, or a tenth of a window."),
     ] = None,
     memory_seconds: Annotated[
         float | None,
@@ -203,8 +204,10 @@ def listen(
         ),
     ] = None,
     time_stride: TimeStride = None,
-    rate: Annotated[int, typer.Option("--rate", min=1, help="Of raw PCM in Hz.")] = 16000,
-    channels: Annotated[int, typer.Option("--channels", min=1, help="Of raw PCM, side by side.")] = 1,
+    rate: Annotated[int | None, typer.Option("--rate", min=1, help="Of raw PCM in Hz; default: the model's.")] = None,
+    channels: Annotated[
+        int | None, typer.Option("--channels", min=1, help="Of raw PCM, side by side; default: 1.")
+    ] = None,
     device: Annotated[str | None, typer.Option("--device", help="Microphone: number or a part of its name.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per change.")] = False,
 ) -> None:

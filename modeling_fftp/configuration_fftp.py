@@ -146,7 +146,7 @@ class FFTPConfig(PreTrainedConfig):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; expected one of {', '.join(choices)}")
         for name in POSITIVE_FIELDS:
-            if getattr(self, name) < 1:
+            if (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if len(self.patch_size) != 2 or min(self.patch_size) < 1:
             raise ValueError(f"patch_size={self.patch_size} must be two positive numbers (mel bins, frames)")
@@ -198,9 +198,21 @@ class FFTPConfig(PreTrainedConfig):
             return self.num_class_tokens
         return MOST_CLASS_TOKENS[self.backbone] if self.pooling == "cls" else 0
 
+    def resolve_time_stride(self, time_stride: int | None = None) -> int:
+        """A stride that a call may name, or the model's own.
+
+        Raises:
+            ValueError: It is no whole number of frames, or below one.
+        """
+        if time_stride is None:
+            return self.time_stride
+        if time_stride != int(time_stride) or time_stride < 1:
+            raise ValueError(f"time_stride={time_stride} must be at least 1 frame, a whole number")
+        return int(time_stride)
+
     def patch_frames(self, time_stride: int | None = None) -> int:
         """Frames that a patch spans: those of `patch_size`, or where patches stretch at least the stride."""
-        time_stride = self.time_stride if time_stride is None else time_stride
+        time_stride = self.resolve_time_stride(time_stride)
         return max(self.patch_size[1], time_stride) if self.stretch_patches else self.patch_size[1]
 
     def time_patches(self, num_frames, time_stride: int | None = None):
@@ -212,7 +224,7 @@ class FFTPConfig(PreTrainedConfig):
             num_frames: Of a clip, or of each.
             time_stride: Frames between patches; None is the model's.
         """
-        time_stride = self.time_stride if time_stride is None else time_stride
+        time_stride = self.resolve_time_stride(time_stride)
         count = (num_frames - self.patch_frames(time_stride)) // time_stride + 1
         return max(count, 1) if isinstance(count, int) else count.clamp(min=1)
 

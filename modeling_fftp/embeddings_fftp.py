@@ -1,5 +1,8 @@
 """From spectrograms to tokens: patches, positions, class tokens."""
 
+from functools import cache
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,10 +25,20 @@ class FFTPPatchConv2d(nn.Conv2d):
         return nn.functional.linear(patches, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
-def resize_matrix(old: int, new: int) -> torch.Tensor:
-    """The bilinear resize of a line of `old` values to `new`, (new, old), float64."""
-    lines = torch.eye(old, dtype=torch.float64, device="cpu")[None]
-    return nn.functional.interpolate(lines, size=new, mode="linear", align_corners=False)[0].T
+def resize_matrix(old: int, new: int) -> np.ndarray:
+    """The bilinear resize of a line of `old` values to `new`, without corners aligned, (new, old), float64."""
+    places = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
+    lower = places.astype(int)
+    upper, share = np.minimum(lower + 1, old - 1), places - lower
+    identity = np.eye(old)
+    return identity[lower] * (1 - share)[:, None] + identity[upper] * share[:, None]
+
+
+@torch.compiler.assume_constant_result
+@cache
+def shrink_matrix(old: int, new: int) -> tuple[tuple[float, ...], ...]:
+    """The pseudo-inverse of a resize from `old` to `new`, (old, new): numbers, which exports hold as constants."""
+    return tuple(map(tuple, np.linalg.pinv(resize_matrix(old, new)).tolist()))
 
 
 class FFTPPatchEmbeddings(nn.Module):
@@ -51,9 +64,7 @@ class FFTPPatchEmbeddings(nn.Module):
                 f"input_values has shape {tuple(input_values.shape)}; expected (batch, frames, {num_mel_bins} mel "
                 "bins)"
             )
-        time_stride = config.time_stride if time_stride is None else time_stride
-        if time_stride < 1:
-            raise ValueError(f"time_stride={time_stride} must be at least 1 frame")
+        time_stride = config.resolve_time_stride(time_stride)
         frames = config.patch_frames(time_stride)
         missing = frames - input_values.shape[1]
         if missing > 0:
@@ -74,8 +85,7 @@ class FFTPPatchEmbeddings(nn.Module):
         known, frames = self.config.patch_size[1], patches.shape[-1]
         if frames == known:
             return patches
-        shrink = torch.linalg.pinv(resize_matrix(known, frames)).T
-        return patches @ shrink.to(patches)
+        return patches @ torch.tensor(shrink_matrix(known, frames), dtype=patches.dtype, device=patches.device).T
 
 
 class FFTPPositionEmbeddings(nn.Module):
@@ -104,7 +114,7 @@ class FFTPPositionEmbeddings(nn.Module):
             (batch or 1, frequency patches * time_patches, hidden), frequency-major like the patches.
         """
         config = self.config
-        time_stride = config.time_stride if time_stride is None else time_stride
+        time_stride = config.resolve_time_stride(time_stride)
         # Frames by which a stretched patch is wider: its middle is later by half of them.
         wider = config.patch_frames(time_stride) - config.patch_size[1]
         # Entries that a table as long as the clip would have.

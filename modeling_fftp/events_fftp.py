@@ -16,6 +16,11 @@ def frame_seconds(sampling_rate: int) -> tuple[float, float]:
     return sampling_rate * 25 // 1000 / sampling_rate, sampling_rate * 10 // 1000 / sampling_rate
 
 
+def table_seconds(config: FFTPConfig) -> float:
+    """Length of the position table, which is that of the clips that a model was trained with."""
+    return config.max_length * frame_seconds(config.sampling_rate)[1]
+
+
 def token_spans(config: FFTPConfig, num_tokens: int, time_stride: int | None = None) -> torch.Tensor:
     """The stretch of a clip that each of its tokens speaks for.
 
@@ -31,7 +36,7 @@ def token_spans(config: FFTPConfig, num_tokens: int, time_stride: int | None = N
         Start and end in seconds, (tokens, 2), float64.
     """
     length, shift = frame_seconds(config.sampling_rate)
-    time_stride = config.time_stride if time_stride is None else time_stride
+    time_stride = config.resolve_time_stride(time_stride)
     frames = config.patch_frames(time_stride)
     first_frame = time_stride * torch.arange(num_tokens, dtype=torch.float64, device="cpu")
     middle = (first_frame + (frames - 1) / 2) * shift + length / 2

@@ -85,8 +85,10 @@ class FFTPStateSpace(nn.Module):
         A, rest = -torch.exp(self.A_log.float()), (B, C, self.D, z)
         options = {"delta_softplus": True, "implementation": self.implementation}
         if state is not None:
-            options |= {"initial_state": state.scan, "return_last_state": True}
-            y, state.scan = selective_scan(u, delta, A, *rest, **options)
+            options |= {"initial_state": state.ssm_states, "return_last_state": True}
+            y, last = selective_scan(u, delta, A, *rest, **options)
+            # No gradient reaches what was heard before.
+            state.ssm_states = last.detach()
         elif self.A_log_reverse is None:
             y = selective_scan(u, delta, A, *rest, reverse=self.reverse, **options)
         else:

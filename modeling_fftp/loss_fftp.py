@@ -10,6 +10,11 @@ PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "r
 ROUNDING = 1e-2
 
 
+def probabilities(logits: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
+    """Scores of logits (..., labels), in [0, 1]; where a clip has one label they sum to 1."""
+    return logits.sigmoid() if config.problem_type == "multi_label_classification" else logits.softmax(dim=-1)
+
+
 def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
     """Mean loss over clips, in float32; the order of arguments is that of transformers' losses.
 

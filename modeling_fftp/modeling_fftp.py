@@ -25,7 +25,7 @@ from .events_fftp import Event, events_to_labels, token_spans
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTPStateSpace
 from .loss_fftp import classification_loss
-from .stream_fftp import FFTPStream
+from .stream_fftp import FFTPStream, check_rate
 from .token_merging_fftp import merge_neighbours, restore_tokens
 
 # Index of a step without a label, as in `cross_entropy`.
@@ -63,11 +63,8 @@ class FFTPPreTrainedModel(PreTrainedModel):
 
     @feature_extractor.setter
     def feature_extractor(self, value: SequenceFeatureExtractor | None) -> None:
-        if value is not None and value.sampling_rate != self.config.sampling_rate:
-            raise ValueError(
-                f"the feature extractor is for sound at {value.sampling_rate} Hz; config.sampling_rate is "
-                f"{self.config.sampling_rate} Hz"
-            )
+        if value is not None:
+            check_rate(value, self.config)
         self.base_model._feature_extractor = value
 
     def get_input_embeddings(self) -> FFTPPatchEmbeddings:
@@ -84,9 +81,7 @@ class FFTPPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: It is below 1.
         """
-        if time_stride < 1:
-            raise ValueError(f"time_stride={time_stride} must be at least 1 frame")
-        self.config.time_stride = time_stride
+        self.config.time_stride = self.config.resolve_time_stride(time_stride)
 
     # The extractor looks at the length and the values of every clip, which cannot be part of a graph.
     @torch.compiler.disable
@@ -186,7 +181,8 @@ class FFTPModel(FFTPPreTrainedModel):
                 others follow in their order. Not with merging of tokens.
             time_stride: Frames between patches in this call; None is the model's.
             cache_params: What a causal model keeps of the sound before this, which it goes on from and changes. The
-                frames must begin where the next patch does; `pooler_output` is the mean over all tokens so far.
+                frames begin where the next patch does, so pieces overlap by what patches do; `pooler_output` is the
+                mean over all tokens so far.
             **kwargs: `output_hidden_states`, `output_attentions` and options of the attention implementation.
 
         Returns:
@@ -197,8 +193,8 @@ class FFTPModel(FFTPPreTrainedModel):
         """
         if input_values.ndim == 2:
             input_values, attention_mask = self._extract_features(input_values, attention_mask)
-        if cache_params is not None and attention_mask is not None:
-            raise ValueError("cache_params goes on with real frames; attention_mask is for padding, pass None")
+        if cache_params is not None:
+            cache_params.check(self.config, input_values, attention_mask, time_stride)
         hidden_states, token_mask, class_places = self.embeddings(
             input_values, attention_mask, bool_masked_pos, time_stride
         )
@@ -329,7 +325,7 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
 
     def stream(self, feature_extractor: SequenceFeatureExtractor, **options) -> FFTPStream:
         """Classify sound that does not end, from now on; see `FFTPStream`, which takes the options."""
-        return FFTPStream(self.eval(), feature_extractor, **options)
+        return FFTPStream(self, feature_extractor, **options)
 
 
 class FFTPForAudioFrameClassification(FFTPPreTrainedModel):

@@ -75,6 +75,7 @@ class FFTPDecoder(nn.Module):
         is_visible: torch.Tensor,
         valid_patches: torch.Tensor,
         is_real: torch.Tensor,
+        time_stride: int,
     ) -> torch.Tensor:
         """Predict all patches.
 
@@ -84,6 +85,7 @@ class FFTPDecoder(nn.Module):
             is_visible: Which of them are real, (batch, visible).
             valid_patches: Real patches along time of each clip, (batch, 1).
             is_real: Which patches are, (batch, patches).
+            time_stride: Frames between patches.
 
         Returns:
             (batch, patches, mel bins * frames of a patch).
@@ -94,7 +96,7 @@ class FFTPDecoder(nn.Module):
         states = torch.where(is_visible[..., None], states, hidden_states.gather(1, index))
         hidden_states = hidden_states.scatter(1, index, states)
         time_patches = is_real.shape[1] // self.config.frequency_patches
-        hidden_states = hidden_states + self.position_embeddings(time_patches, valid_patches)
+        hidden_states = hidden_states + self.position_embeddings(time_patches, valid_patches, time_stride)
         mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=is_real)
         for layer in self.layers:
             hidden_states = layer(hidden_states, mask)
@@ -123,7 +125,6 @@ class FFTPForPreTraining(FFTPPreTrainedModel):
                 f"token_merge_layers={config.token_merge_layers}: tokens that pretraining sees have no neighbours to "
                 "merge with; set it for the trained model"
             )
-        self._refuse_stretched(config.time_stride)
         self.fftp = FFTPModel(config)
         self.decoder = FFTPDecoder(config)
         self.post_init()
@@ -134,20 +135,6 @@ class FFTPForPreTraining(FFTPPreTrainedModel):
         """Set it for the encoder and the decoder."""
         super().set_attn_implementation(*args, **kwargs)
         self.decoder.config._attn_implementation = self.config._attn_implementation
-
-    def set_time_stride(self, time_stride: int) -> None:
-        """Set it for the encoder and the decoder."""
-        self._refuse_stretched(time_stride)
-        super().set_time_stride(time_stride)
-        self.decoder.config.time_stride = time_stride
-
-    def _refuse_stretched(self, time_stride: int) -> None:
-        patch_frames = self.config.patch_size[1]
-        if self.config.stretch_patches and time_stride > patch_frames:
-            raise ValueError(
-                f"time_stride={time_stride} with stretch_patches: pretraining predicts patches of {patch_frames} "
-                "frames as they are, so strides may not be wider"
-            )
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -178,6 +165,13 @@ class FFTPForPreTraining(FFTPPreTrainedModel):
             mean and standard deviation; `logits`, (batch, patches, cells); `mask`, (batch, patches); and on request
             `hidden_states` and `attentions` of the encoder.
         """
+        if "time_stride" in kwargs:
+            raise ValueError("pretraining has one stride, that of the config; set_time_stride changes it")
+        if self.config.patch_frames() != self.config.patch_size[1]:
+            raise ValueError(
+                f"time_stride={self.config.time_stride} with stretch_patches: pretraining predicts patches of "
+                f"{self.config.patch_size[1]} frames as they are, so strides may not be wider"
+            )
         if input_values.ndim == 2:
             input_values, attention_mask = self._extract_features(input_values, attention_mask)
         if attention_mask is not None:
@@ -200,7 +194,7 @@ class FFTPForPreTraining(FFTPPreTrainedModel):
         )
         places, is_visible = visible_first(bool_masked_pos, is_real)
         states = embeddings.take_patches(outputs.last_hidden_state, is_visible.sum(dim=1, keepdim=True))
-        logits = self.decoder(states, places, is_visible, valid_patches, is_real)
+        logits = self.decoder(states, places, is_visible, valid_patches, is_real, self.config.time_stride)
         return FFTPForPreTrainingOutput(
             loss=self._loss(logits, input_values, bool_masked_pos, is_real),
             logits=logits,

@@ -1,5 +1,6 @@
 """Scores of sound that does not end: samples in, as they come, and scores out at every hop."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,9 @@ from torch import nn
 from transformers import SequenceFeatureExtractor
 
 from .cache_fftp import FFTPCache, find_obstacle
+from .configuration_fftp import FFTPConfig
 from .events_fftp import frame_seconds
+from .loss_fftp import probabilities
 
 # An event goes on until its score falls below this share of the threshold, so that it does not flicker.
 RELEASE = 0.8
@@ -91,6 +94,10 @@ class FeatureStream:
         self.window, self.hop = (round(seconds * rate) for seconds in frame_seconds(rate))
         self.rest = torch.zeros(0)
 
+    def clear(self) -> None:
+        """Forget samples that wait for a whole frame."""
+        self.rest = torch.zeros(0)
+
     def push(self, samples: np.ndarray | torch.Tensor | Sequence[float]) -> torch.Tensor:
         """Take samples (samples,), floats in [-1, 1] or integer PCM; give what frames they complete.
 
@@ -98,7 +105,11 @@ class FeatureStream:
             (frames, mel bins), normalised, float32; often none.
         """
         if len(samples):
-            self.rest = torch.cat((self.rest, self.feature_extractor.to_waveform(samples)))
+            samples = self.feature_extractor.to_waveform(samples)
+            # Before they join the others, which one of them would spoil.
+            if not samples.isfinite().all():
+                raise ValueError(f"{int(samples.isfinite().logical_not().sum())} samples are NaN or infinite")
+            self.rest = torch.cat((self.rest, samples))
         count = max(0, (len(self.rest) - self.window) // self.hop + 1)
         if not count:
             return torch.zeros(0, self.feature_extractor.num_mel_bins)
@@ -124,15 +135,17 @@ class FFTPStream:
                 print(seconds, model.config.id2label[int(scores.argmax())], changes)
 
     Args:
-        model: `FFTPForAudioClassification` in evaluation mode.
+        model: `FFTPForAudioClassification` in evaluation mode. Its stride now is that of the stream.
         feature_extractor: Of the model.
         hop_seconds: From one set of scores to the next, rounded to whole tokens; default: one token.
         memory_seconds: What "now" is. Of a model with a state the time after which sound counts half; default: all
-            sound so far counts alike. Of others the window's length; default: that of the model's position table.
+            sound so far counts alike. Of others the window's length; default: that of the model's position table, or
+            what the extractor cuts or pads to, which no window exceeds.
         threshold: Score at which an event begins; it ends at 0.8 of that.
 
     Raises:
-        ValueError: A hop, memory or threshold that is not positive, or a window shorter than a patch.
+        ValueError: A hop, memory or threshold that is not positive, a window shorter than a patch or longer than the
+            extractor's, an extractor of another rate, or a model that is no classifier or in training.
     """
 
     def __init__(
@@ -149,6 +162,11 @@ class FFTPStream:
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value} must be positive")
         config = model.config
+        check_rate(feature_extractor, config)
+        if config.problem_type == "regression":
+            raise ValueError("a stream needs a classifier; this model's problem_type is 'regression'")
+        if model.training:
+            raise ValueError("the model is in training mode, which would change its answers: call model.eval() first")
         self.frame_length, self.frame_shift = frame_seconds(config.sampling_rate)
         self.time_stride, self.patch_frames = config.time_stride, config.patch_frames()
         tokens = 1 if hop_seconds is None else max(1, round(hop_seconds / (self.frame_shift * self.time_stride)))
@@ -159,16 +177,32 @@ class FFTPStream:
             half_life = None if memory_frames is None else memory_frames / self.time_stride
             self.cache = FFTPCache(config, 1, model.device, model.dtype, half_life)
         else:
-            self.window_frames = config.max_length if memory_frames is None else round(memory_frames)
-            if self.window_frames < self.patch_frames:
-                raise ValueError(
-                    f"memory_seconds={memory_seconds} are {self.window_frames} frames, less than a patch of "
-                    f"{self.patch_frames}"
-                )
+            self.window_frames = self._window_frames(memory_frames)
         self.tracker = EventTracker([config.id2label[index] for index in range(config.num_labels)], threshold)
-        # Frames that are still needed, and the number of the first of them since the stream began.
-        self.frames, self.first, self.num_hops = torch.zeros(0, config.num_mel_bins), 0, 0
         self.num_samples = 0
+        self._begin()
+
+    def _window_frames(self, memory_frames: float | None) -> int:
+        """Length of the window, as asked for or as the model was trained."""
+        config, extractor = self.model.config, self.features.feature_extractor
+        has_limit = extractor.truncation or extractor.padding == "max_length"
+        longest = extractor.max_length if has_limit else math.inf
+        if memory_frames is None:
+            return min(config.max_length, longest)
+        frames = round(memory_frames)
+        if not self.patch_frames <= frames <= longest:
+            raise ValueError(
+                f"memory_seconds are {frames} frames; expected at least a patch of {self.patch_frames}, and no more "
+                f"than the {longest} that the extractor cuts or pads to"
+            )
+        return frames
+
+    def _begin(self) -> None:
+        """Begin to count frames and hops, at the sample that comes next."""
+        self.features.clear()
+        self.began = self.num_samples / self.features.feature_extractor.sampling_rate
+        # Frames that are still needed, and the number of the first of them.
+        self.frames, self.first, self.num_hops = torch.zeros(0, self.model.config.num_mel_bins), 0, 0
 
     @property
     def hop_seconds(self) -> float:
@@ -192,19 +226,36 @@ class FFTPStream:
         self.num_samples += len(samples)
         answers = []
         while self.first + len(self.frames) >= (end := self._end(self.num_hops)):
-            start = self._start(self.num_hops)
-            scores = self._score(self.frames[start - self.first : end - self.first])
-            seconds = (end - 1) * self.frame_shift + self.frame_length
-            answers.append(StreamScores(seconds, scores, self.tracker.update(seconds, scores)))
+            answers.append(self._answer(end))
             self.num_hops += 1
             unneeded = min(self._start(self.num_hops) - self.first, len(self.frames))
             self.frames, self.first = self.frames[unneeded:], self.first + unneeded
         self.frames = self.frames.clone()
         return answers
 
+    def skip(self, num_samples: int) -> None:
+        """Go on after samples that were lost: times count them, and nothing is heard over the gap.
+
+        A state stays as it is; a window begins anew.
+        """
+        self.num_samples += num_samples
+        self._begin()
+
+    @torch.inference_mode()
+    def flush(self) -> list[StreamScores]:
+        """Scores of what does not fill a hop, where the stream ends; none if less than a token is left."""
+        end = self.first + len(self.frames)
+        # The last whole patch.
+        end -= (end - self.patch_frames) % self.time_stride
+        last = self._end(self.num_hops - 1) if self.num_hops else self.patch_frames - self.time_stride
+        answers = [self._answer(end)] if end > last else []
+        self._begin()
+        return answers
+
     def finish(self) -> list[EventChange]:
-        """End what still sounds, where the stream ends."""
-        return self.tracker.finish(self.num_samples / self.features.feature_extractor.sampling_rate)
+        """What begins or ends with the rest of the sound, and the end of what still sounds, where the stream ends."""
+        changes = [change for answer in self.flush() for change in answer.changes]
+        return changes + self.tracker.finish(self.num_samples / self.features.feature_extractor.sampling_rate)
 
     def _end(self, hop: int) -> int:
         """The frame after the last that a hop, counted from 0, hears."""
@@ -214,6 +265,15 @@ class FFTPStream:
         """The first frame that a hop needs: that of its first new token, or of its window."""
         return hop * self.hop_frames if self.cache is not None else max(0, self._end(hop) - self.window_frames)
 
+    def _answer(self, end: int) -> StreamScores:
+        """What is heard up to a frame, that one not included."""
+        start = self._start(self.num_hops)
+        if self.window_frames is not None:
+            start = max(0, end - self.window_frames)
+        scores = self._score(self.frames[start - self.first : end - self.first])
+        seconds = self.began + (end - 1) * self.frame_shift + self.frame_length
+        return StreamScores(seconds, scores, self.tracker.update(seconds, scores))
+
     def _score(self, frames: torch.Tensor) -> torch.Tensor:
         """Scores (labels,) of a piece of the stream, or of a window."""
         if self.cache is not None:
@@ -221,7 +281,23 @@ class FFTPStream:
         else:
             # As the extractor pads what is not heard live.
             inputs = self.features.feature_extractor.pad_batch([frames.numpy()])
-        inputs["input_values"] = inputs["input_values"].to(self.model.device, self.model.dtype)
-        logits = self.model(**inputs).logits[0].float()
-        is_multi_label = self.model.config.problem_type == "multi_label_classification"
-        return (logits.sigmoid() if is_multi_label else logits.softmax(dim=-1)).cpu()
+        inputs = {
+            name: value.to(self.model.device) if isinstance(value, torch.Tensor) else value
+            for name, value in inputs.items()
+        }
+        inputs["input_values"] = inputs["input_values"].to(self.model.dtype)
+        logits = self.model(**inputs, time_stride=self.time_stride).logits[0].float()
+        return probabilities(logits, self.model.config).cpu()
+
+
+def check_rate(feature_extractor: SequenceFeatureExtractor, config: FFTPConfig) -> None:
+    """Refuse an extractor of another rate than the model's.
+
+    Raises:
+        ValueError: It is.
+    """
+    if feature_extractor.sampling_rate != config.sampling_rate:
+        raise ValueError(
+            f"the feature extractor is for sound at {feature_extractor.sampling_rate} Hz; config.sampling_rate is "
+            f"{config.sampling_rate} Hz"
+        )

@@ -18,6 +18,8 @@ SECONDS_PER_FRAME = 0.01
 TOP_LABELS = 5
 # The browser sends sound so often, and the model looks at it as often.
 LIVE_SECONDS = 0.25
+# Rows of the table that is sent as often.
+MOST_EVENTS = 50
 
 
 def draw_patches(path: str, tag: Pipeline) -> Figure:
@@ -32,7 +34,9 @@ def draw_patches(path: str, tag: Pipeline) -> Figure:
     axis = figure.subplots()
     seconds = frames * SECONDS_PER_FRAME
     axis.imshow(features.T, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, bins))
-    (height, width), across, down = config.patch_size, config.time_stride, config.frequency_stride
+    height, across, down = config.patch_size[0], config.time_stride, config.frequency_stride
+    # The code of older models knows no patches that stretch.
+    width = config.patch_frames() if hasattr(config, "patch_frames") else config.patch_size[1]
     for row in range(0, bins - height + 1, down):
         for start in range(0, frames - width + 1, across):
             corner, size = (start * SECONDS_PER_FRAME, row), (width * SECONDS_PER_FRAME, height)
@@ -47,29 +51,33 @@ class LiveSession:
     Args:
         tag: The pipeline "audio-tagging".
         rate: Of the microphone in Hz.
-        threshold: Score at which a label is heard.
     """
 
-    def __init__(self, tag: Pipeline, rate: int, threshold: float):
-        self.settings, extractor = (rate, threshold), tag.feature_extractor
+    def __init__(self, tag: Pipeline, rate: int):
+        self.rate, extractor = rate, tag.feature_extractor
         self.resampler = soxr.ResampleStream(rate, extractor.sampling_rate, 1, dtype="float32")
         seconds = tag.model.config.max_length * SECONDS_PER_FRAME
-        self.stream = tag.model.stream(
-            extractor, hop_seconds=LIVE_SECONDS, memory_seconds=seconds, threshold=threshold
-        )
+        self.stream = tag.model.stream(extractor, hop_seconds=LIVE_SECONDS, memory_seconds=seconds)
         self.labels, self.scores, self.events = self.stream.tracker.labels, {}, []
 
-    def hear(self, samples: np.ndarray) -> None:
-        """Take integer PCM, (samples,) or (samples, channels)."""
+    def hear(self, samples: np.ndarray, threshold: float) -> None:
+        """Take integer PCM, (samples,) or (samples, channels); events begin at a score of `threshold`."""
+        self.stream.tracker.threshold = threshold
         mono = (samples.reshape(len(samples), -1) / np.iinfo(samples.dtype).max).mean(axis=1).astype(np.float32)
         for answer in self.stream.push(self.resampler.resample_chunk(mono)):
             self.scores = dict(zip(self.labels, answer.scores.tolist(), strict=True))
-            for change in answer.changes:
-                if change.kind == "begin":
-                    self.events.insert(0, [round(change.seconds, 2), None, change.label])
-                else:
-                    row = next(row for row in self.events if row[1] is None and row[2] == change.label)
-                    row[1] = round(change.seconds, 2)
+            self.note(answer.changes)
+
+    def note(self, changes: list) -> None:
+        """Write down what begins or ends."""
+        for change in changes:
+            if change.kind == "begin":
+                self.events.insert(0, [round(change.seconds, 2), None, change.label])
+            else:
+                for row in self.events:
+                    if row[1] is None and row[2] == change.label:
+                        row[1] = round(change.seconds, 2)
+        del self.events[MOST_EVENTS:]
 
 
 def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
@@ -99,10 +107,16 @@ def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
         if chunk is None:
             return None, [], None
         rate, samples = chunk
-        if session is None or session.settings != (rate, threshold):
-            session = LiveSession(tag, rate, threshold)
-        session.hear(samples)
+        if session is None or session.rate != rate:
+            session = LiveSession(tag, rate)
+        session.hear(samples, threshold)
         return session.scores or None, session.events, session
+
+    def finish(session: LiveSession | None) -> list[list]:
+        if session is None:
+            return []
+        session.note(session.stream.finish())
+        return session.events
 
     with gradio.Blocks(title="Audio tagging") as app:
         gradio.Markdown(f"# Audio tagging with full-frequency patches\n\nModel: `{os.path.basename(model)}`")
@@ -129,6 +143,7 @@ def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
             )  # fmt: skip
             # A new recording is a new stream.
             microphone.start_recording(lambda: None, outputs=session)
+            microphone.stop_recording(finish, session, events)
     return app
 
 

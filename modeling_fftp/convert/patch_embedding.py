@@ -28,7 +28,8 @@ def pi_resize_kernel(kernel: torch.Tensor, size: tuple[int, int]) -> torch.Tenso
     where patches grow; where they shrink, the nearest in the least squares.
     """
     down, across = (
-        torch.linalg.pinv(resize_matrix(old, new).T) for old, new in zip(kernel.shape[-2:], size, strict=True)
+        torch.linalg.pinv(torch.from_numpy(resize_matrix(old, new).T))
+        for old, new in zip(kernel.shape[-2:], size, strict=True)
     )
     return (down @ kernel.double() @ across.T).to(kernel.dtype)
 

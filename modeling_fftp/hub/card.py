@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from feature_extraction import FFTPFeatureExtractor
 from hub_cards import CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
-from modeling_fftp.events_fftp import frame_seconds
+from modeling_fftp.events_fftp import table_seconds
 
 from .card_facts import BACKBONES, CURVES, describe_patches, read_results
 from .encoder_card import has_head, write_encoder_card
@@ -89,7 +89,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "backbone": BACKBONES[config.backbone],
         "patches": describe_patches(config),
         "rate": FFTPFeatureExtractor.from_pretrained(folder).sampling_rate,
-        "table_seconds": f"{config.max_length * frame_seconds(config.sampling_rate)[1]:.4g}",
+        "table_seconds": f"{table_seconds(config):.4g}",
         "base_model": base if "/" in base else None,
         "local_base": base if "/" not in base else None,
         "teacher": (recipe or {}).get("teacher"),

@@ -19,7 +19,11 @@ PATTERNS = (
 # Of an earlier push, if this one does not bring them: code, weights, pickles.
 REPLACED = ("*_fftp.py", "*.safetensors", "*.onnx*", "*.bin", "*.pt", "*.pth")
 # Fields of a config that say nothing about which model it is.
-INCIDENTAL = ("auto_map", "custom_pipelines", "dtype", "transformers_version", "use_cache", "_name_or_path")
+INCIDENTAL = (
+    "auto_map", "custom_pipelines", "dtype", "transformers_version", "use_cache", "_name_or_path",
+    # How a model runs, not what it is.
+    "time_stride", "time_strides", "stretch_patches",
+)  # fmt: skip
 
 
 def files_to_push(folder: Path) -> list[Path]:
@@ -79,8 +83,9 @@ def _difference(api: HfApi, repo_id: str, revision: str, config: dict) -> str | 
         path = api.hf_hub_download(repo_id, "config.json", revision=revision, local_dir=folder)
         there = json.loads(Path(path).read_text(encoding="utf-8"))
     # A config of an earlier version lacks the fields that came later.
-    default = json.loads(FFTPConfig().to_json_string())
-    there, config = default | there, default | config
+    there, config = (
+        json.loads(FFTPConfig.from_dict(fields).to_json_string(use_diff=False)) for fields in (there, config)
+    )
     for name in sorted(there.keys() | config.keys()):
         if name not in INCIDENTAL and there.get(name) != config.get(name):
             return f"{name}={there.get(name)!r} where this one has {config.get(name)!r}"

@@ -1,5 +1,6 @@
 """The time stride that a machine can afford."""
 
+import logging
 import statistics
 import time
 
@@ -7,7 +8,9 @@ import numpy as np
 
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
-from modeling_fftp.events_fftp import frame_seconds
+from modeling_fftp.events_fftp import table_seconds
+
+logger = logging.getLogger(__name__)
 
 # Windows of sound that a measurement tags, and how often; the result is the median.
 WINDOWS = 4
@@ -16,7 +19,10 @@ ROUNDS = 3
 
 def candidate_strides(config: FFTPConfig) -> list[int]:
     """Strides to choose from: those that a model was trained for, else its own, twice and four times that."""
-    return [*config.time_strides] or [config.time_stride * factor for factor in (1, 2, 4)]
+    if config.time_strides:
+        return [*config.time_strides]
+    logger.warning("The model was trained for one stride, %d; others cost accuracy", config.time_stride)
+    return [config.time_stride * factor for factor in (1, 2, 4)]
 
 
 def real_time_factors(tagger: FFTPAudioTaggingPipeline, batch_size: int = 1) -> dict[int, float]:
@@ -27,7 +33,7 @@ def real_time_factors(tagger: FFTPAudioTaggingPipeline, batch_size: int = 1) -> 
         batch_size: Windows at a time.
     """
     config = tagger.model.config
-    seconds = WINDOWS * config.max_length * frame_seconds(config.sampling_rate)[1]
+    seconds = WINDOWS * table_seconds(config)
     noise = np.random.default_rng(0).normal(size=round(seconds * config.sampling_rate)).astype(np.float32)
     factors = {}
     for stride in candidate_strides(config):

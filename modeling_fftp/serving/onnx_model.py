@@ -9,6 +9,7 @@
 Needs `pip install 'fftp[export]'`.
 """
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -57,12 +58,13 @@ class FFTPOnnxForAudioClassification(nn.Module):
     def __init__(self, path: str | Path, config: FFTPConfig, num_threads: int | None = None):
         super().__init__()
         self.path = path
-        self.config = config
         self.num_threads = torch.get_num_threads() if num_threads is None else num_threads
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.num_threads
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.metadata = self.session.get_modelmeta().custom_metadata_map
+        self.config = copy.deepcopy(config)
+        self.config.time_stride = int(self.metadata.get("time_stride", config.time_stride))
         labels = json.loads(self.metadata.get("labels", "[]"))
         expected = [config.id2label[index] for index in range(config.num_labels)]
         outputs = self.session.get_outputs()[0].shape
@@ -91,7 +93,6 @@ class FFTPOnnxForAudioClassification(nn.Module):
         """
         path = cached_file(folder, file_name, **hub_options)
         model = cls(path, FFTPConfig.from_pretrained(folder, **hub_options), num_threads)
-        model.config.time_stride = int(model.metadata.get("time_stride", model.config.time_stride))
         if hash_weights(folder) not in (None, model.metadata.get("weights")):
             raise ValueError(f"{path} was made of other weights than those in {folder}: export again")
         return model

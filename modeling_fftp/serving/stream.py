@@ -13,7 +13,8 @@ import numpy as np
 import soxr
 
 from modeling_fftp.audio_stream_fftp import path_in_errors, read_blocks
-from modeling_fftp.events_fftp import frame_seconds
+from modeling_fftp.cache_fftp import find_obstacle
+from modeling_fftp.events_fftp import table_seconds
 from modeling_fftp.stream_fftp import EventChange, FFTPStream
 
 from .tag import load_tagger
@@ -36,9 +37,11 @@ def load_stream(
 ) -> FFTPStream:
     """A stream for a model that runs for hours: it forgets, by default in the time that it was trained to hear.
 
+    A model without a state looks ten times per window, unless another hop is asked for: every look costs a window.
+
     Args:
         model: Folder or Hub id.
-        hop_seconds: As for `FFTPStream`.
+        hop_seconds: As for `FFTPStream`; default: one token, or a tenth of the window.
         memory_seconds: As for `FFTPStream`; default: the length of the model's position table.
         time_stride: Frames between patches; default: the model's.
         threshold: As for `FFTPStream`.
@@ -51,8 +54,10 @@ def load_stream(
     config = tagger.model.config
     if time_stride is not None:
         tagger.model.set_time_stride(time_stride)
-    if memory_seconds is None:
-        memory_seconds = config.max_length * frame_seconds(config.sampling_rate)[1]
+    if find_obstacle(config) is not None:
+        hop_seconds = hop_seconds or (memory_seconds or table_seconds(config)) / 10
+    elif memory_seconds is None:
+        memory_seconds = table_seconds(config)
     return tagger.model.stream(
         tagger.feature_extractor, hop_seconds=hop_seconds, memory_seconds=memory_seconds, threshold=threshold
     )
@@ -61,8 +66,8 @@ def load_stream(
 class LiveBuffer:
     """Sound between a device that does not wait and a model that may be slow.
 
-    A device calls `put` from its own thread; iterating gives the blocks. What is too much is dropped and counted, and
-    silence of its length takes its place, so that times stay right.
+    A device calls `put` from its own thread; iterating gives the blocks. What is too much is dropped and counted: the
+    number of its samples stands in its place, so that times stay right.
 
     Args:
         sampling_rate: Of the sound in Hz.
@@ -71,15 +76,14 @@ class LiveBuffer:
 
     def __init__(self, sampling_rate: int, most_seconds: float = MOST_BEHIND_SECONDS):
         self.sampling_rate = sampling_rate
-        self.blocks: queue.Queue[np.ndarray | None] = queue.Queue(round(most_seconds / BLOCK_SECONDS))
+        self.blocks: queue.Queue[tuple[int, np.ndarray] | None] = queue.Queue(round(most_seconds / BLOCK_SECONDS))
         self.missing, self.dropped_seconds, self.overflows = 0, 0.0, 0
 
     def put(self, samples: np.ndarray, overflowed: bool = False) -> None:
         """Take a block (samples,) from a device, which says whether it has lost some before."""
         self.overflows += overflowed
-        silence = np.zeros(self.missing, np.float32)
         try:
-            self.blocks.put_nowait(np.concatenate((silence, samples)))
+            self.blocks.put_nowait((self.missing, samples))
         except queue.Full:
             self.missing += len(samples)
             self.dropped_seconds += len(samples) / self.sampling_rate
@@ -90,14 +94,18 @@ class LiveBuffer:
         """End the iteration, after what waits."""
         self.blocks.put(None)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[np.ndarray | int]:
         told = (0.0, 0)
-        while (block := self.blocks.get()) is not None:
+        while (waiting := self.blocks.get()) is not None:
+            missing, block = waiting
+            if missing:
+                yield missing
             yield block
             lost = (self.dropped_seconds, self.overflows)
             if lost != told:
                 logger.warning(
-                    "Too slow: %.2f s of sound dropped so far, which count as silence; the device lost some %d times",
+                    "Too slow: %.2f s of sound dropped so far; the device lost some %d times. A larger --time_stride "
+                    "or --hop_seconds is faster",
                     *lost,
                 )
                 told = lost
@@ -147,27 +155,37 @@ def open_microphone(buffer: LiveBuffer, device: str | int | None = None):
         channels=1,
         dtype="float32",
         callback=lambda data, frames, time, status: buffer.put(data[:, 0].copy(), status.input_overflow),
+        # A device that goes away ends the sound.
+        finished_callback=buffer.close,
     )
 
 
 @contextmanager
 def open_sound(
-    source: str | None, sampling_rate: int, device: str | None = None, rate: int = 16000, channels: int = 1
-) -> Iterator[Iterable[np.ndarray]]:
+    source: str | None,
+    sampling_rate: int,
+    device: str | None = None,
+    rate: int | None = None,
+    channels: int | None = None,
+) -> Iterator[Iterable[np.ndarray | int]]:
     """Blocks of live sound.
 
     Args:
         source: "-" for raw PCM on standard input, or a file; None is the microphone.
         sampling_rate: Wanted rate in Hz.
         device: Of the microphone, as for `open_microphone`.
-        rate: Of raw PCM in Hz.
-        channels: Of raw PCM.
+        rate: Of raw PCM in Hz; default: the wanted one.
+        channels: Of raw PCM; default: 1.
 
     Raises:
         ModuleNotFoundError, OSError, ValueError: As `open_microphone`; a file is opened later.
     """
+    if source != "-" and (rate or channels):
+        raise ValueError("--rate and --channels are those of raw PCM, whose source is -")
+    if source is not None and device is not None:
+        raise ValueError(f"--device is a microphone's; the source is {source}")
     if source == "-":
-        yield read_pcm(sys.stdin.buffer, rate, channels, sampling_rate)
+        yield read_pcm(sys.stdin.buffer, rate or sampling_rate, channels or 1, sampling_rate)
     elif source is not None:
         with path_in_errors(source):
             yield read_blocks(source, sampling_rate)
@@ -177,15 +195,18 @@ def open_sound(
             yield buffer
 
 
-def listen(stream: FFTPStream, blocks: Iterable[np.ndarray]) -> Iterator[EventChange]:
+def listen(stream: FFTPStream, blocks: Iterable[np.ndarray | int]) -> Iterator[EventChange]:
     """Events of live sound, as they begin and end; an interruption from the keyboard ends it.
 
     Args:
         stream: Of a model.
-        blocks: The sound, (samples,) each.
+        blocks: The sound, (samples,) each; a number stands for so many samples that were lost.
     """
     try:
         for block in blocks:
+            if isinstance(block, int):
+                stream.skip(block)
+                continue
             for answer in stream.push(block):
                 yield from answer.changes
     except KeyboardInterrupt:

@@ -65,8 +65,8 @@ class ModelArguments:
         default=None,
         metadata={"help": "Whether tokens know when they are; false for live Mamba models; default: true."},
     )
-    stretch_patches: bool = field(
-        default=False,
+    stretch_patches: bool | None = field(
+        default=None,
         metadata={"help": "At strides wider than a patch, see all frames more coarsely, instead of skipping some."},
     )
     token_merge_layers: list[int] | None = field(
@@ -452,7 +452,14 @@ def refuse_contradictions_of_teaching(
 def refuse_contradictions_of_strides(
     model: ModelArguments, distillation: DistillationArguments, training: FFTPTrainingArguments
 ) -> None:
-    """Stop on a densest stride that has nobody to teach."""
+    """Stop on strides that make no sense, or a densest one that has nobody to teach."""
+    for name, strides in (("time_strides", model.time_strides), ("eval_time_strides", training.eval_time_strides)):
+        if min(strides or [1]) < 1:
+            raise SystemExit(f"train: --{name} {strides}: expected frames, each at least 1")
+    if training.eval_time_strides and not training.do_train:
+        raise SystemExit(
+            "train: --eval_time_strides measures what a training leaves; --do_train false evaluates at --time_stride"
+        )
     share = training.stride_distillation
     if not 0 <= share < 1:
         raise SystemExit(f"train: --stride_distillation {share} must lie in [0, 1)")

@@ -96,7 +96,7 @@ def refuse_contradictions(
         if getattr(training, name) != getattr(default, name):
             raise SystemExit(f"pretrain: --{name} is for training with labels")
     for name in ("time_strides", "stretch_patches"):
-        if getattr(model, name):
+        if getattr(model, name) is not None:
             raise SystemExit(f"pretrain: --{name} is for training with labels; pretraining has one stride")
     if training.push_when_done:
         raise SystemExit(

@@ -70,7 +70,7 @@ def evaluate_strides(
             compute_metrics=trainer.compute_metrics,
         )
         metrics = at_stride.predict(clips, metric_key_prefix="").metrics
-        row = {"time_stride": time_stride, metric: metrics[f"_{metric}"]}
+        row = {"time_stride": time_stride, metric: metrics.get(f"_{metric}")}
         if trainer.is_world_process_zero():
             cost = measure_efficiency(folder, seconds, time_stride=time_stride)
             row |= {name: cost[name] for name in ("tokens", "multiply_adds", "milliseconds")}

@@ -84,14 +84,15 @@ def run(arguments: Sequence[str]) -> None:
     for name in ("validation", "test"):
         if name in clips.splits:
             evaluate_split(trainer, clips.splits[name], name, scorer, clips.metric)
+    if training.do_train and trainer.is_world_process_zero():
+        write_results(training, "recipe", recipe)
+        write_results(training, "data_results", described)
     seconds = min(clips.longest_seconds, MAX_SECONDS)
     strides = training.eval_time_strides or model.config.time_strides
     if training.do_train and strides and "validation" in clips.splits:
         measured = evaluate_strides(trainer, clips.splits["validation"], clips.metric, strides, seconds)
         write_results(training, "strides_results", measured)
     if training.do_train and trainer.is_world_process_zero():
-        write_results(training, "recipe", recipe)
-        write_results(training, "data_results", described)
         write_results(training, "efficiency_results", measure_efficiency(training.output_dir, seconds))
         publish(training)
 

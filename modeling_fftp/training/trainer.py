@@ -45,7 +45,7 @@ class FFTPTrainer(Trainer):
         teacher: Answers for training clips that have no `teacher_logits` yet; the collator must defer features.
         distillation: How the student learns from these answers, in place of its labels or beside them.
         stride_distillation: How batches with a `time_stride` learn from the model's own answer at the densest of its
-            `config.time_strides`; None: not at all.
+            `config.time_strides` (in-place distillation, Yu and Huang 2019); None: not at all.
         layer_decay: The learning rate of a block as a multiple of that of the next; that of the head is the one given.
         **kwargs: As for `Trainer`.
     """
@@ -74,6 +74,7 @@ class FFTPTrainer(Trainer):
             raise ValueError("a teacher needs the sound that SpecMaskDataCollator(defer_features=True) leaves")
         self.teacher, self.distillation = teacher, distillation or Distillation()
         self.stride_distillation = stride_distillation
+        self._refuse_strides()
         self.averaging = averaging
         if averaging is not None:
             if self.args.load_best_model_at_end:
@@ -114,6 +115,22 @@ class FFTPTrainer(Trainer):
         if share < 1:
             loss = loss + (1 - share) * outputs.loss
         return (loss, outputs) if return_outputs else loss
+
+    def _refuse_strides(self) -> None:
+        """Refuse what cannot train for several strides.
+
+        Raises:
+            ValueError: Processes that cannot agree on a stride, or nobody to learn from.
+        """
+        draws = bool(getattr(self.data_collator, "time_strides", ()))
+        if draws and self.args.world_size > 1 and not has_length(self.train_dataset):
+            raise ValueError("time_strides: one process deals out a data set without a length, but no strides")
+        if self.stride_distillation is None:
+            return
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError("stride_distillation: processes that share a model would run it unequally often")
+        if len(self.model.config.time_strides or ()) < 2 or "FrameClassification" in type(self.model).__name__:
+            raise ValueError("stride_distillation is for clip classifiers with several config.time_strides")
 
     def _answer_densely(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor | None:
         """Logits at the model's densest stride, for the others to learn from; None where the batch is at that."""

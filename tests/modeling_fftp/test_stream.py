@@ -124,7 +124,10 @@ def test_memory_does_not_grow(make_config, extractor, sound, fields):
     def count():
         tensors = [stream.frames, stream.features.rest]
         if stream.cache is not None:
-            tensors += [stream.cache.total, *(t for layer in stream.cache.layers for t in (layer.conv, layer.scan))]
+            tensors += [
+                stream.cache.total,
+                *(t for layer in stream.cache.layers for t in (layer.conv_states, layer.ssm_states)),
+            ]
         return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 
     stream.push(sound)
@@ -149,8 +152,12 @@ def test_samples_that_are_refused_change_nothing(make_config, extractor, sound):
     stream, other = model.stream(extractor), model.stream(extractor)
     for each in (stream, other):
         each.push(sound[:5000])
-    with pytest.raises(ValueError, match="expected one channel"):
-        stream.push(np.zeros((100, 2), np.float32))
+    for samples, message in (
+        (np.zeros((100, 2), np.float32), "expected one channel"),
+        (np.full(10, np.nan, np.float32), "10 samples are NaN or infinite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            stream.push(samples)
     for a, b in zip(stream.push(sound[5000:]), other.push(sound[5000:]), strict=True):
         assert torch.equal(a.scores, b.scores)
 
@@ -177,7 +184,8 @@ def test_models_that_look_ahead_have_no_state(make_config, fields):
     [
         ({"hop_seconds": 0}, "hop_seconds=0 must be positive"),
         ({"memory_seconds": -1.0}, "memory_seconds=-1.0 must be positive"),
-        ({"memory_seconds": 0.05}, "memory_seconds=0.05 are 5 frames, less than a patch of 10"),
+        ({"memory_seconds": 0.05}, "memory_seconds are 5 frames; expected at least a patch of 10"),
+        ({"threshold": 0}, "threshold=0 must be positive"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(make_config, extractor, options, message):
@@ -185,10 +193,88 @@ def test_options_that_make_no_sense_are_refused(make_config, extractor, options,
         build(make_config()).stream(extractor, **options)
 
 
-def test_a_state_goes_with_real_frames_alone(make_config, batch):
+def test_a_state_goes_with_whole_patches_of_its_own_streams(make_config, batch):
     model = build(make_config(**CAUSAL))
-    with pytest.raises(ValueError, match="attention_mask is for padding"):
-        model(**batch, cache_params=FFTPCache(model.config, 3))
+    frames = batch["input_values"]
+    for inputs, message in (
+        (batch, "attention_mask is for padding"),
+        ({"input_values": frames[:, :9]}, "9 frames are less than a patch of 10"),
+        ({"input_values": frames[:2]}, "2 clips; the cache is of 3 streams"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model(**inputs, cache_params=FFTPCache(model.config, 3))
+    other = build(make_config())
+    with pytest.raises(ValueError, match="cannot go on from a state: backbone='ast'"):
+        other(frames, cache_params=FFTPCache(model.config, 3))
+
+
+def test_a_state_keeps_no_graph(make_config, batch):
+    model = build(make_config(**CAUSAL))
+    cache = FFTPCache(model.config, 3)
+    model(batch["input_values"], cache_params=cache)
+    states = [state for layer in cache.layers for state in (layer.conv_states, layer.ssm_states)]
+    assert not any(state.requires_grad for state in (*states, cache.total))
+
+
+@pytest.mark.parametrize("fields", [CAUSAL, {}], ids=["state", "window"])
+def test_a_stream_keeps_its_stride(make_config, extractor, sound, fields):
+    model = build(make_config(**fields))
+    expected = model.stream(extractor, hop_seconds=0.5).push(sound)
+    stream = model.stream(extractor, hop_seconds=0.5)
+    model.set_time_stride(3)
+    for one, other in zip(stream.push(sound), expected, strict=True):
+        assert torch.equal(one.scores, other.scores)
+
+
+def test_a_window_is_no_longer_than_what_the_extractor_keeps(make_config, sound):
+    extractor = FFTPFeatureExtractor(truncation=True, max_length=50)
+    model = build(make_config())
+    answer = model.stream(extractor, hop_seconds=0.5).push(sound)[-1]
+    end = round(answer.seconds * 16000)
+    expected = offline(model, FFTPFeatureExtractor(), sound[end - 49 * 160 - 400 : end])
+    torch.testing.assert_close(answer.scores, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"memory_seconds are 80 frames; expected .* no more than the 50"):
+        model.stream(extractor, memory_seconds=0.8)
+
+
+def test_samples_that_were_lost_count_as_time(make_config, extractor, sound):
+    for fields in (CAUSAL, {}):
+        model = build(make_config(**fields))
+        stream = model.stream(extractor, hop_seconds=0.25)
+        before = stream.push(sound[:8000])
+        stream.skip(4000)
+        after = stream.push(sound[12000:])
+        assert after[0].seconds - 0.75 == pytest.approx(before[0].seconds)
+        if stream.cache is None:
+            heard = sound[12000 : round(after[0].seconds * 16000)]
+            torch.testing.assert_close(after[0].scores, offline(model, extractor, heard), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [CAUSAL, {}], ids=["state", "window"])
+def test_what_does_not_fill_a_hop_is_heard_at_the_end(make_config, extractor, sound, fields):
+    model = build(make_config(**fields))
+    stream = model.stream(extractor, hop_seconds=2.0)
+    assert not stream.push(sound[:12000])
+    (answer,) = stream.flush()
+    heard = sound[: round(answer.seconds * 16000)]
+    assert 0.75 - answer.seconds < 0.05 + 0.01
+    torch.testing.assert_close(answer.scores, offline(model, extractor, heard), rtol=1e-4, atol=1e-5)
+    assert not stream.flush()
+    # Exactly one hop leaves nothing over.
+    stream = model.stream(extractor, hop_seconds=0.05)
+    stream.push(sound[: 400 + 160 * 9])
+    assert not stream.flush()
+
+
+def test_what_cannot_stream_is_refused(make_config, extractor):
+    model = build(make_config())
+    for change, message in (
+        (lambda: model.stream(FFTPFeatureExtractor(sampling_rate=8000)), "for sound at 8000 Hz"),
+        (lambda: model.train().stream(extractor), "call model.eval\\(\\) first"),
+        (lambda: build(make_config(problem_type="regression")).stream(extractor), "needs a classifier"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            change()
 
 
 def test_streams_side_by_side_are_streams_alone(make_config):

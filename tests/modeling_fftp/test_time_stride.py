@@ -233,14 +233,19 @@ def test_adapters_around_the_patch_embedding_follow_the_stride(model, batch):
 def test_pretraining_has_one_stride_in_encoder_and_decoder(make_config, batch):
     torch.manual_seed(0)
     model = FFTPForPreTraining(make_config(time_stride=5)).eval()
-    model.set_time_stride(10)
-    assert model.config.time_stride == model.decoder.config.time_stride == 10
+    seen = []
+    model.decoder.position_embeddings.register_forward_pre_hook(lambda module, given: seen.append(given[2]))
+    model.base_model.set_time_stride(10)
     assert model(**batch).logits.shape[1] == model.config.time_patches(100, 10)
+    assert seen == [10]
+    with pytest.raises(ValueError, match="pretraining has one stride"):
+        model(**batch, time_stride=5)
+    wide = FFTPForPreTraining(make_config(time_stride=20, stretch_patches=True))
     with pytest.raises(ValueError, match="time_stride=20 with stretch_patches: pretraining predicts patches of 10"):
-        FFTPForPreTraining(make_config(time_stride=20, stretch_patches=True))
+        wide(**batch)
 
 
-@pytest.mark.parametrize("time_stride", [0, -5])
+@pytest.mark.parametrize("time_stride", [0, -5, 2.5])
 def test_strides_below_one_frame_are_refused(model, batch, time_stride):
     for choose in (lambda: model(**batch, time_stride=time_stride), lambda: model.set_time_stride(time_stride)):
         with pytest.raises(ValueError, match=f"time_stride={time_stride} must be at least 1"):

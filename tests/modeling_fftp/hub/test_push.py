@@ -122,7 +122,7 @@ def test_training_pushes_the_finished_folder(hub, push, monkeypatch, clip_folder
 
     run_training(tmp_path / "again", "--dataset_name", clip_folder, *to_hub, "--seed", 1)
     assert hub.files("tester/words")["model.safetensors"] != files["model.safetensors"]
-    with pytest.raises(SystemExit, match="tester/words holds another model: time_stride=5 where this one has 10"):
+    with pytest.raises(SystemExit, match="tester/words holds another model: position_stride=5 where this one has 10"):
         run_training(tmp_path / "other", "--dataset_name", clip_folder, *to_hub, "--time_stride", 10)
     assert not (tmp_path / "other" / "model.safetensors").exists()
 
@@ -217,6 +217,22 @@ def test_a_repository_of_an_earlier_version_is_no_other_model(model_folder, push
     (model_folder / "config.json").write_text(json.dumps(config | {"sampling_rate": 8000}))
     with pytest.raises(ValueError, match="sampling_rate=16000 where this one has 8000"):
         push(model_folder, "words")
+
+
+def test_a_model_at_another_stride_is_no_other_model(push, hub, extractor, make_config, tmp_path):
+    model = FFTPForAudioClassification(make_config(time_stride=10))
+    for name, stride in (("own", 10), ("faster", 20)):
+        model.set_time_stride(stride)
+        model.save_pretrained(tmp_path / name)
+        extractor.save_pretrained(tmp_path / name)
+        (tmp_path / name / "README.md").write_text("---\npipeline_tag: audio-classification\n---\n# A model\n")
+    # As a version wrote it that knew of no table's stride.
+    config = json.loads((tmp_path / "own" / "config.json").read_text())
+    del config["position_stride"], config["time_strides"], config["stretch_patches"]
+    (tmp_path / "own" / "config.json").write_text(json.dumps(config))
+    push(tmp_path / "own", "words")
+    push(tmp_path / "faster", "words")
+    assert json.loads(hub.files("tester/words")["config.json"])["time_stride"] == 20
 
 
 def test_a_card_for_another_repository_is_refused(model_folder, push, hub):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForAudioClassification, pipeline
 
-from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPModel
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPModel
 from modeling_fftp.serving.export import default_file_name, export
 from modeling_fftp.serving.onnx_model import FFTPOnnxForAudioClassification
 from tests.support import BACKBONES, GEOMETRIES, needs_compiler
@@ -108,8 +108,15 @@ def test_a_file_has_the_stride_that_was_asked_for(make_config, extractor, tmp_pa
     model = FFTPOnnxForAudioClassification.from_pretrained(tmp_path, path.name)
     tag = pipeline("audio-tagging", model=model, feature_extractor=extractor, device="cpu")
     assert tag(speech, time_stride=10) == tag(speech)
-    with pytest.raises(ValueError, match=r"time_stride=5: .* has 10; `fftp export --time_stride 5` writes"):
-        tag(speech, time_stride=5)
+    for opened in (model, FFTPOnnxForAudioClassification(path, FFTPConfig.from_pretrained(tmp_path))):
+        with pytest.raises(ValueError, match=r"time_stride=5: .* has 10; `fftp export --time_stride 5` writes"):
+            opened(torch.zeros(1, 50, 128), time_stride=5)
+
+
+def test_patches_that_stretch_are_exported(make_config, extractor, tmp_path):
+    save(FFTPForAudioClassification, make_config(stretch_patches=True), extractor, tmp_path)
+    path = export(tmp_path, time_stride=20)
+    compare(FFTPForAudioClassification.from_pretrained(tmp_path, time_stride=20), path)
 
 
 @pytest.mark.parametrize("task", ["audio-classification", "audio-tagging"])

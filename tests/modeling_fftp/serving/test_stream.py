@@ -11,6 +11,7 @@ import soundfile
 import torch
 
 from modeling_fftp.serving.stream import BLOCK_SECONDS, LiveBuffer, load_stream, read_pcm
+from modeling_fftp.serving.stream import listen as listen_to
 from modeling_fftp.stream_fftp import EventTracker
 
 
@@ -44,7 +45,7 @@ def test_pcm_of_any_rate_is_the_sound(rate, channels):
     np.testing.assert_allclose(sound[middle], expected[middle], atol=0.01)
 
 
-def test_what_a_slow_model_loses_is_counted_and_silent(caplog):
+def test_what_a_slow_model_loses_is_counted_and_named(caplog):
     buffer = LiveBuffer(16000, most_seconds=4 * BLOCK_SECONDS)
     block = np.ones(800, np.float32)
     for index in range(7):
@@ -55,11 +56,18 @@ def test_what_a_slow_model_loses_is_counted_and_silent(caplog):
     buffer.put(block)
     buffer.close()
     got += [*heard]
-    assert [len(each) for each in got] == [800, 800, 800, 800, 4 * 800]
-    # As long as what was lost, so that times stay right.
-    assert not got[-1][: 3 * 800].any()
-    assert got[-1][3 * 800 :].all()
-    assert "0.15 s of sound dropped so far, which count as silence; the device lost some 1 times" in caplog.text
+    # As many samples as were lost, so that times stay right.
+    assert got[4] == 3 * 800
+    assert [len(each) for each in (*got[:4], got[5])] == [800] * 5
+    assert "0.15 s of sound dropped so far; the device lost some 1 times" in caplog.text
+
+
+def test_lost_sound_makes_no_work(trained):
+    stream = load_stream(trained)
+    (begin, *_) = listen_to(stream, [np.zeros(8000, np.float32), 16000 * 3600, np.zeros(8000, np.float32)])
+    assert stream.num_hops < 50
+    assert stream.num_samples == 16000 * 3601
+    assert begin.seconds < 1
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +113,8 @@ def test_listen_says_what_is_missing(trained, tmp_path):
         (("missing.wav", "--model", trained), "missing.wav: "),
         (("-", "--model", tmp_path / "none"), "is no folder with a model"),
         (("-", "--model", trained, "--hop_seconds", -1), "hop_seconds=-1.0 must be positive"),
+        (("x.wav", "--model", trained, "--rate", 8000), "--rate and --channels are those of raw PCM"),
+        (("x.wav", "--model", trained, "--device", 1), "--device is a microphone's; the source is x.wav"),
     ):
         done = listen(*words, input=b"")
         assert done.returncode == 1

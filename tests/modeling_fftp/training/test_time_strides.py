@@ -62,6 +62,19 @@ def test_masks_lie_on_the_grid_of_the_drawn_stride(make_config, generator):
     assert mask.time_stride == 5
 
 
+@pytest.mark.parametrize("stretches", [False, True])
+def test_tokens_see_the_same_share_of_masks_at_every_stride(make_config, generator, stretches):
+    config = make_config(stretch_patches=stretches, max_length=200)
+    mask = SpecMask.from_config(config, 0.2)
+    for time_stride in (2, 5, 10, 20, 40):
+        drawn = mask.at_stride(time_stride).draw(torch.zeros(64, 200, 128), generator=generator)
+        width = config.patch_frames(time_stride)
+        seen = torch.zeros(200, dtype=torch.bool)
+        for start in range(0, 200 - width + 1, time_stride):
+            seen[start : start + width] = True
+        assert drawn[:, seen].float().mean() == pytest.approx(0.2, abs=0.03)
+
+
 def test_events_have_labels_at_every_stride(make_config, extractor):
     config = make_config(problem_type="multi_label_classification")
     model = FFTPForAudioFrameClassification(config)
@@ -127,7 +140,7 @@ def test_other_strides_learn_from_the_densest(make_config, batch, tmp_path, bf16
 
 
 def test_recipe_results_and_card_know_the_strides(clip_folder, tmp_path):
-    options = ("--time_strides", 10, 2, 5, "--stride_distillation", 0.5, "--stretch_patches")
+    options = ("--time_strides", 10, 2, 5, "--stride_distillation", 0.5, "--stretch_patches", "true")
     run_training(tmp_path / "out", "--dataset_name", clip_folder, *options)
     config = FFTPConfig.from_pretrained(tmp_path / "out")
     assert (config.time_strides, config.time_stride, config.position_stride) == ((2, 5, 10), 2, 2)
@@ -161,6 +174,16 @@ def test_any_model_may_be_measured_at_other_strides(clip_folder, tmp_path):
     assert not FFTPConfig.from_pretrained(tmp_path).time_strides
 
 
+def test_what_cannot_be_distilled_is_refused(make_config, tmp_path):
+    arguments = TrainingArguments(tmp_path, use_cpu=True, report_to="none")
+    for model in (
+        FFTPForAudioClassification(make_config()),
+        FFTPForAudioFrameClassification(make_config(time_strides=STRIDES, time_stride=2)),
+    ):
+        with pytest.raises(ValueError, match="stride_distillation is for clip classifiers with several"):
+            FFTPTrainer(model, arguments, stride_distillation=Distillation())
+
+
 def test_a_training_without_strides_says_nothing_of_them(trained):
     assert not (trained / "strides_results.json").exists()
     assert "## Strides" not in (trained / "README.md").read_text()
@@ -181,6 +204,12 @@ def test_resuming_draws_the_strides_of_an_unbroken_run(clip_folder, tmp_path):
     ("options", "message"),
     [
         (["--stride_distillation", "0.5"], "--stride_distillation teaches other strides"),
+        (["--eval_time_strides", "5", "0"], "--eval_time_strides .* expected frames, each at least 1"),
+        (["--time_strides", "0", "5"], "--time_strides .* expected frames, each at least 1"),
+        (
+            ["--eval_time_strides", "5", "--do_train", "false", "--model_name_or_path", "m"],
+            "measures what a training leaves",
+        ),
         (["--stride_distillation", "1", "--time_strides", "2", "5"], "must lie in"),
         (["--stride_distillation", "0.5", "--time_strides", "2", "5", "--teacher", "t"], "two teachers"),
     ],
