@@ -45,7 +45,7 @@ def main() -> None:
     write_recording(recording, KINDS_IN_RECORDING, 8.0, arguments.seed)
     tag = pipeline("audio-tagging", model=str(model), trust_remote_code=True)
     print(f"\npipeline('audio-tagging', model='{model}')('{recording}')")
-    print(render_table(recording, tag(str(recording), top_k=3)))
+    print(render_table({"file": str(recording), **tag(str(recording), top_k=3)}))
 
     config, extractor = FFTPConfig.from_pretrained(model), FFTPFeatureExtractor.from_pretrained(model)
     sound = read_audio(OUTPUT / TEST_CLIP, extractor.sampling_rate)

@@ -110,8 +110,11 @@ def check_pip(words: list[str], monkeypatch) -> None:
 
 
 def check_launcher(words: list[str], monkeypatch) -> None:
-    """accelerate and torchrun start a file of the checkout."""
-    check_python(words[words.index("train.py") :], monkeypatch)
+    """accelerate and torchrun start a file of the checkout, or the package."""
+    if "modeling_fftp" in words:
+        check_fftp(words[words.index("modeling_fftp") + 1 :], monkeypatch)
+    else:
+        check_python(words[words.index("train.py") :], monkeypatch)
 
 
 def check_recorder(words: list[str], monkeypatch) -> None:
