@@ -20,12 +20,11 @@ class FFTPMambaState:
         self.conv_states = torch.zeros(batch_size, inner_size, config.conv_kernel - 1, device=device, dtype=dtype)
         self.ssm_states = torch.zeros(batch_size, inner_size, config.state_size, device=device)
 
-    def shift_in(self, x: torch.Tensor) -> torch.Tensor:
-        """The inputs before `x` (batch, inner, tokens), which becomes a part of those before the next."""
-        past = self.conv_states.to(x.dtype)
-        joined = torch.cat((past, x.detach()), dim=2)
-        self.conv_states = joined[:, :, joined.shape[2] - past.shape[2] :]
-        return past
+    def prepend(self, x: torch.Tensor) -> torch.Tensor:
+        """`x` (batch, inner, tokens) behind the inputs before it; its own end comes before the next."""
+        joined = torch.cat((self.conv_states.to(x.dtype), x), dim=2)
+        self.conv_states = joined[:, :, joined.shape[2] - self.conv_states.shape[2] :].detach()
+        return joined
 
 
 class FFTPCache:

@@ -27,21 +27,9 @@ class FFTPCausalConv1d(nn.Module):
         self.weight = nn.Parameter(torch.zeros(channels, 1, kernel_size))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: torch.Tensor, past: torch.Tensor | None = None) -> torch.Tensor:
-        """Convolve a sequence.
-
-        Args:
-            x: (batch, channels, tokens).
-            past: The `kernel_size - 1` inputs before these, (batch, channels, tokens); None is zeros.
-
-        Returns:
-            (batch, channels, tokens), without those of the past.
-        """
-        num_tokens = x.shape[2]
-        if past is not None:
-            x = torch.cat((past, x), dim=2)
-        x = causal_conv_silu(x, self.weight, self.bias, self.reverse, self.implementation)
-        return x[:, :, x.shape[2] - num_tokens :]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, tokens) to the same shape."""
+        return causal_conv_silu(x, self.weight, self.bias, self.reverse, self.implementation)
 
     def extra_repr(self) -> str:
         """Shape and direction, for printing."""

@@ -74,9 +74,9 @@ class FFTPStateSpace(nn.Module):
             (batch, tokens, inner); with a second decay matrix the sum of both directions.
         """
         # What runs along time takes (batch, channels, tokens) of any strides: these transpositions are views.
-        x = x.transpose(1, 2)
-        past = None if state is None else state.shift_in(x)
-        x = self.conv1d(x, past).transpose(1, 2)
+        # With a state the convolution sees what came before, and gives that again.
+        seen = x.transpose(1, 2) if state is None else state.prepend(x.transpose(1, 2))
+        x = self.conv1d(seen).transpose(1, 2)[:, -x.shape[1] :]
         if token_mask is not None:
             # A state that starts in padding and sees zeros there is still zero at the first real token.
             x = x * token_mask

@@ -228,7 +228,9 @@ class FFTPStream:
         while self.first + len(self.frames) >= (end := self._end(self.num_hops)):
             answers.append(self._answer(end))
             self.num_hops += 1
-            unneeded = min(self._start(self.num_hops) - self.first, len(self.frames))
+            # What comes next ends later, so its window does not begin before this one's.
+            needed = self.num_hops * self.hop_frames if self.cache is not None else end - self.window_frames
+            unneeded = min(max(0, needed - self.first), len(self.frames))
             self.frames, self.first = self.frames[unneeded:], self.first + unneeded
         self.frames = self.frames.clone()
         return answers
@@ -261,15 +263,9 @@ class FFTPStream:
         """The frame after the last that a hop, counted from 0, hears."""
         return (hop + 1) * self.hop_frames - self.time_stride + self.patch_frames
 
-    def _start(self, hop: int) -> int:
-        """The first frame that a hop needs: that of its first new token, or of its window."""
-        return hop * self.hop_frames if self.cache is not None else max(0, self._end(hop) - self.window_frames)
-
     def _answer(self, end: int) -> StreamScores:
-        """What is heard up to a frame, that one not included."""
-        start = self._start(self.num_hops)
-        if self.window_frames is not None:
-            start = max(0, end - self.window_frames)
+        """What is heard up to a frame, that one not included: new tokens, or a window."""
+        start = self.num_hops * self.hop_frames if self.cache is not None else max(0, end - self.window_frames)
         scores = self._score(self.frames[start - self.first : end - self.first])
         seconds = self.began + (end - 1) * self.frame_shift + self.frame_length
         return StreamScores(seconds, scores, self.tracker.update(seconds, scores))

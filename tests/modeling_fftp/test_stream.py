@@ -260,6 +260,16 @@ def test_what_does_not_fill_a_hop_is_heard_at_the_end(make_config, extractor, so
     assert 0.75 - answer.seconds < 0.05 + 0.01
     torch.testing.assert_close(answer.scores, offline(model, extractor, heard), rtol=1e-4, atol=1e-5)
     assert not stream.flush()
+    # After hops too, whose window is longer or shorter than they are.
+    for hop_seconds, memory_seconds in ((0.5, 0.8), (0.5, 0.3)):
+        stream = model.stream(extractor, hop_seconds=hop_seconds, memory_seconds=memory_seconds)
+        stream.push(sound[:44000])
+        (answer,) = stream.flush()
+        end = round(answer.seconds * 16000)
+        assert 2.75 - answer.seconds < 0.05 + 0.01
+        if stream.cache is None:
+            heard = sound[end - (round(memory_seconds * 100) - 1) * 160 - 400 : end]
+            torch.testing.assert_close(answer.scores, offline(model, extractor, heard), rtol=1e-4, atol=1e-5)
     # Exactly one hop leaves nothing over.
     stream = model.stream(extractor, hop_seconds=0.05)
     stream.push(sound[: 400 + 160 * 9])
