@@ -123,7 +123,7 @@ def write_folder(answers: Answers, folder: Path, write_one: Callable[[dict[str, 
                 write_one(answer, target)
         failed = failures_path(kept)
         if failed.exists():
-            os.replace(failed, part / "failed.csv")
+            os.replace(failed, failures_path(folder))
         os.replace(part, folder)
 
 

@@ -16,7 +16,7 @@ from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
 
 from .archive import CHUNK, Part, tag_archive, tag_recordings
 from .budget import choose_time_stride, real_time_factors
-from .tables import FOLDERS, ROWS, TABLES, find_writer, list_rows, schema_of
+from .tables import FOLDERS, ROWS, TABLES, failures_path, find_writer, list_rows, schema_of
 
 # What can be printed as it comes.
 PRINTED = ("text", "jsonl", "csv")
@@ -144,7 +144,8 @@ def write_answers(
     )
     failed = tag_archive(tagger, recordings, output, write, part.split(process), resume, settings=settings, **options)
     state = "is complete" if output.exists() else "waits for the other parts"
-    print(f"{output} {state}; {failed} recordings of this part could not be read", file=sys.stderr)
+    unread = f"; {failed} recordings could not be read: {failures_path(output).name}" if failed else ""
+    print(f"{output} {state}{unread}", file=sys.stderr)
     return failed
 
 

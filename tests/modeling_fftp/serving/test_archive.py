@@ -108,7 +108,8 @@ def test_folders_for_audacity_and_raven_mirror_the_archive(trained, archive, tmp
         files = sorted((tmp_path / form).rglob(f"*{ending}"))
         assert len(files) == 12
         assert (tmp_path / form / "low" / f"1.wav{ending}").read_text(encoding="utf-8").count("\t") >= 2
-        assert (tmp_path / form / "failed.csv").exists()
+        assert len(read_table(tmp_path / f"{form}.failed.csv")) == 1
+        assert f"{form} is complete; 1 recordings could not be read: {form}.failed.csv" in done.stderr
     start, end, label = (tmp_path / "audacity" / "low" / "1.wav.txt").read_text().splitlines()[0].split("\t")
     assert (float(start), label in ("low", "high", "noise")) == (0.0, True)
     with (tmp_path / "raven" / "low" / "1.wav.Table.1.selections.txt").open(newline="") as file:
