@@ -5,7 +5,7 @@ import logging
 import queue
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -77,7 +77,7 @@ class LiveBuffer:
     def __init__(self, sampling_rate: int, most_seconds: float = MOST_BEHIND_SECONDS):
         self.sampling_rate = sampling_rate
         self.blocks: queue.Queue[tuple[int, np.ndarray] | None] = queue.Queue(round(most_seconds / BLOCK_SECONDS))
-        self.missing, self.dropped_seconds, self.overflows = 0, 0.0, 0
+        self.missing, self.dropped_seconds, self.overflows, self.is_closed = 0, 0.0, 0, False
 
     def put(self, samples: np.ndarray, overflowed: bool = False) -> None:
         """Take a block (samples,) from a device, which says whether it has lost some before."""
@@ -91,22 +91,30 @@ class LiveBuffer:
             self.missing = 0
 
     def close(self) -> None:
-        """End the iteration, after what waits."""
-        self.blocks.put(None)
+        """End the iteration, after what waits; a device may call this when nobody iterates any more."""
+        self.is_closed = True
+        # Wakes whoever waits; a full queue keeps nobody waiting.
+        with suppress(queue.Full):
+            self.blocks.put_nowait(None)
 
     def __iter__(self) -> Iterator[np.ndarray | int]:
-        told = (0.0, 0)
-        while (waiting := self.blocks.get()) is not None:
+        told = 0.0
+        while not (self.is_closed and self.blocks.empty()):
+            waiting = self.blocks.get()
+            if waiting is None:
+                continue
             missing, block = waiting
             if missing:
                 yield missing
             yield block
-            lost = (self.dropped_seconds, self.overflows)
-            if lost != told:
+            lost = self.dropped_seconds + self.overflows
+            # Whenever it has doubled, so that nobody is flooded.
+            if lost > 2 * told:
                 logger.warning(
                     "Too slow: %.2f s of sound dropped so far; the device lost some %d times. A larger --time_stride "
                     "or --hop_seconds is faster",
-                    *lost,
+                    self.dropped_seconds,
+                    self.overflows,
                 )
                 told = lost
 
@@ -143,21 +151,26 @@ def open_microphone(buffer: LiveBuffer, device: str | int | None = None):
 
     Raises:
         ModuleNotFoundError: sounddevice is not installed.
-        OSError: PortAudio, which sounddevice needs, is not installed.
-        ValueError: There is no such device.
+        OSError: PortAudio, which sounddevice needs, is not installed, or there is no such device.
     """
-    import sounddevice
-
-    return sounddevice.InputStream(
-        samplerate=buffer.sampling_rate,
-        blocksize=round(BLOCK_SECONDS * buffer.sampling_rate),
-        device=device,
-        channels=1,
-        dtype="float32",
-        callback=lambda data, frames, time, status: buffer.put(data[:, 0].copy(), status.input_overflow),
-        # A device that goes away ends the sound.
-        finished_callback=buffer.close,
-    )
+    try:
+        import sounddevice
+    except OSError as error:
+        raise OSError("the microphone needs PortAudio: apt-get install libportaudio2") from error
+    try:
+        return sounddevice.InputStream(
+            samplerate=buffer.sampling_rate,
+            blocksize=round(BLOCK_SECONDS * buffer.sampling_rate),
+            device=device,
+            channels=1,
+            # Integers cannot be NaN.
+            dtype="int16",
+            callback=lambda data, frames, time, status: buffer.put(data[:, 0].copy(), status.input_overflow),
+            # A device that goes away ends the sound.
+            finished_callback=buffer.close,
+        )
+    except (ValueError, sounddevice.PortAudioError) as error:
+        raise OSError(f"no microphone: {error}; `python -m sounddevice` lists what there is") from error
 
 
 @contextmanager
@@ -178,7 +191,8 @@ def open_sound(
         channels: Of raw PCM; default: 1.
 
     Raises:
-        ModuleNotFoundError, OSError, ValueError: As `open_microphone`; a file is opened later.
+        ModuleNotFoundError, OSError: As `open_microphone`; a file is opened later.
+        ValueError: Options of another source.
     """
     if source != "-" and (rate or channels):
         raise ValueError("--rate and --channels are those of raw PCM, whose source is -")

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -60,6 +61,24 @@ def test_what_a_slow_model_loses_is_counted_and_named(caplog):
     assert got[4] == 3 * 800
     assert [len(each) for each in (*got[:4], got[5])] == [800] * 5
     assert "0.15 s of sound dropped so far; the device lost some 1 times" in caplog.text
+
+
+def test_a_device_may_end_at_any_time():
+    full = LiveBuffer(16000, most_seconds=2 * BLOCK_SECONDS)
+    for _ in range(5):
+        full.put(np.ones(800, np.float32))
+    # Nobody listens any more, or goes on to the end of what waits.
+    full.close()
+    assert [len(block) for block in full] == [800, 800]
+    empty = LiveBuffer(16000)
+    heard = []
+    listener = threading.Thread(target=lambda: heard.extend(empty))
+    listener.start()
+    empty.put(np.ones(800, np.float32))
+    empty.close()
+    listener.join(timeout=10)
+    assert not listener.is_alive()
+    assert len(heard) == 1
 
 
 def test_lost_sound_makes_no_work(trained):
