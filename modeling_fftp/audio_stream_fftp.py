@@ -40,7 +40,7 @@ def read_blocks(source: Any, sampling_rate: int) -> Iterator[np.ndarray]:
         ImportError: A file or another rate, where soundfile or soxr is not installed.
     """
     sound, rate = _parse(source, sampling_rate)
-    yield from _resampled(decode_file(sound, BLOCK_SECONDS) if rate is None else _cut(sound, rate), sampling_rate)
+    yield from resampled(decode_file(sound, BLOCK_SECONDS) if rate is None else _cut(sound, rate), sampling_rate)
 
 
 def read_audio(source: Any, sampling_rate: int) -> np.ndarray:
@@ -197,7 +197,8 @@ def _cut(samples: np.ndarray, rate: int) -> Iterator[tuple[np.ndarray, int]]:
         yield samples[start : start + step], rate
 
 
-def _resampled(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> Iterator[np.ndarray]:
+def resampled(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> Iterator[np.ndarray]:
+    """Blocks (samples,) at the rate that each comes with, as one sound at the wanted rate in Hz."""
     resampler = None
     for block, rate in blocks:
         if rate != sampling_rate and resampler is None:
@@ -209,4 +210,12 @@ def _resampled(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> 
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-__all__ = ["path_in_errors", "read_audio", "read_blocks", "sliding_windows", "sound_format", "sound_seconds"]
+__all__ = [
+    "path_in_errors",
+    "read_audio",
+    "read_blocks",
+    "resampled",
+    "sliding_windows",
+    "sound_format",
+    "sound_seconds",
+]

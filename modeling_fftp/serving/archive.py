@@ -24,6 +24,8 @@ from modeling_fftp.sound_file_fftp import is_sound, walk
 # Recordings at a time, between two writes to the disk.
 CHUNK = 32
 DECIMALS = 4
+# Last line of a journal.
+COMPLETE = {"is_complete": True}
 # First sign of the name of a list of recordings.
 LIST = "@"
 
@@ -129,8 +131,8 @@ class Journal:
         if not resume:
             raise FileExistsError(f"{self.path} is of a run that did not end: --resume goes on, or delete it")
         self._cut()
-        records = [*self]
-        began = records[0]["settings"] if records else None
+        records = iter(self)
+        began = next(records, {}).get("settings")
         if began != settings:
             changed = [name for name in settings if (began or {}).get(name) != settings[name]]
             raise ValueError(
@@ -148,11 +150,16 @@ class Journal:
     def end(self) -> None:
         """Say that the part is complete, if nobody has."""
         if not self.is_complete():
-            self.append({"is_complete": True})
+            self.append(COMPLETE)
 
     def is_complete(self) -> bool:
-        """Whether the part was done to its end."""
-        return any("is_complete" in record for record in self)
+        """Whether the part was done to its end, which its last line says."""
+        if not self.path.exists():
+            return False
+        last = f"{json.dumps(COMPLETE)}\n".encode()
+        with self.path.open("rb") as file:
+            file.seek(max(0, self.path.stat().st_size - len(last)))
+            return file.read() == last
 
     def recordings(self) -> Iterator[dict[str, Any]]:
         """Answers, in the order of the recordings."""
@@ -238,6 +245,11 @@ def tag_archive(
         if resume and not journals_of(output):
             return 0
         raise FileExistsError(f"{output} is there already; choose another --output")
+    ending = f"-of-{part.count:05d}.jsonl"
+    if others := [path.name for path in journals_of(output) if not path.name.endswith(ending)]:
+        raise ValueError(
+            f"{others[0]} is of a run in another number of parts than {part.count}; repeat that or delete it"
+        )
     digest = hashlib.sha256("\n".join(recordings).encode()).hexdigest()
     journal = Journal(output, part)
     done = journal.begin({**(settings or {}), **options, "recordings": [len(recordings), digest]}, resume)

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import soxr
 
-from modeling_fftp.audio_stream_fftp import path_in_errors, read_blocks
+from modeling_fftp.audio_stream_fftp import path_in_errors, read_blocks, resampled
 from modeling_fftp.cache_fftp import find_obstacle
 from modeling_fftp.events_fftp import table_seconds
 from modeling_fftp.stream_fftp import EventChange, FFTPStream
@@ -131,15 +130,15 @@ def read_pcm(file: BinaryIO, rate: int, channels: int, sampling_rate: int) -> It
     Yields:
         (samples,), float32, as they come.
     """
-    resampler = None if rate == sampling_rate else soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32")
     size = BYTES_PER_SAMPLE * channels
-    while data := file.read(round(BLOCK_SECONDS * rate) * size):
-        # A program that is killed may leave a part of a sample.
-        samples = np.frombuffer(data[: len(data) // size * size], "<i2").reshape(-1, channels)
-        block = samples.mean(axis=1, dtype=np.float32) / np.float32(2**15)
-        yield block if resampler is None else resampler.resample_chunk(block)
-    if resampler is not None:
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+    def read() -> Iterator[tuple[np.ndarray, int]]:
+        while data := file.read(round(BLOCK_SECONDS * rate) * size):
+            # A program that is killed may leave a part of a sample.
+            samples = np.frombuffer(data[: len(data) // size * size], "<i2").reshape(-1, channels)
+            yield samples.mean(axis=1, dtype=np.float32) / np.float32(2**15), rate
+
+    yield from resampled(read(), sampling_rate)
 
 
 def open_microphone(buffer: LiveBuffer, device: str | int | None = None):

@@ -45,7 +45,15 @@ def find_writer(form: str, rows: str, labels: list[str], sampling_rate: int) -> 
 
 
 def schema_of(rows: str, labels: list[str]) -> pa.Schema:
-    """Columns of a table."""
+    """Columns of a table.
+
+    Raises:
+        ValueError: A label that is called like another column.
+    """
+    if rows == "windows" and (taken := sorted({"file", "start", "end"} & {*labels})):
+        raise ValueError(
+            f"the label {taken[0]!r} is called like a column of --rows windows; --format jsonl holds both"
+        )
     columns = {
         "events": {"file": pa.string(), "start": pa.float64(), "end": pa.float64(), "label": pa.string(),
                    "score": pa.float64()},

@@ -64,6 +64,8 @@ def choose_format(form: str | None, as_json: bool, output: Path | None, rows: st
         raise ValueError(f"--rows {rows}: expected one of {', '.join(ROWS)}")
     if rows != "events" and form in ("text", *FOLDERS):
         raise ValueError(f"--rows {rows} is for tables; {form} has events")
+    if rows == "files" and form == "jsonl":
+        raise ValueError("--rows files is for csv and parquet; a line of jsonl is a file with all of it")
     return form
 
 

@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from modeling_fftp.serving.archive import Journal, Part, find_recordings
-from modeling_fftp.serving.tables import ROWS
+from modeling_fftp.serving.tables import ROWS, schema_of
 from tests.support import ROOT
 
 
@@ -159,6 +159,21 @@ def test_killed_and_resumed_is_the_same_table(trained, archive, tmp_path):
     assert "is there already" in tag(archive, "--model", trained, "--output", broken).stderr
 
 
+def test_a_run_in_another_number_of_parts_is_refused(trained, archive, tmp_path):
+    options = ("--model", trained, "--output", tmp_path / "tags.csv")
+    tag(archive / "high", *options, "--shard", "1/2")
+    refused = tag(archive / "high", *options)
+    assert "tags.csv.part-00001-of-00002.jsonl is of a run in another number of parts than 1" in refused.stderr
+    assert not (tmp_path / "tags.csv").exists()
+
+
+def test_a_label_that_is_called_like_a_column_is_refused():
+    assert schema_of("windows", ["go", "stop"]).names == ["file", "start", "end", "go", "stop"]
+    assert schema_of("events", ["start"]).names[0] == "file"
+    with pytest.raises(ValueError, match="the label 'start' is called like a column"):
+        schema_of("windows", ["start", "stop"])
+
+
 def test_shards_and_processes_become_the_whole_table(trained, archive, tmp_path):
     options = ("--model", trained, "--output")
     tag(archive, *options, tmp_path / "whole.csv")
@@ -182,6 +197,7 @@ def test_shards_and_processes_become_the_whole_table(trained, archive, tmp_path)
         (["--format", "raven"], "format 'raven' without --output: expected one of text, jsonl, csv"),
         (["--rows", "words"], "--rows words: expected one of events, files, windows"),
         (["--rows", "windows"], "--rows windows is for tables; text has events"),
+        (["--rows", "files", "--json"], "--rows files is for csv and parquet"),
         (["--shard", "3/2"], "--shard 3/2: expected a number"),
         (["--real_time_factor", "1", "--time_stride", "2"], "--real_time_factor chooses the stride"),
     ],
