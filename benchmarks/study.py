@@ -81,14 +81,16 @@ class Study:
 
     def list_searches(self) -> list[dict]:
         """Every training that helps to choose a learning rate, as far as results tell which are needed."""
-        if "search" not in self.grid:
-            return []
-        pairs = dict.fromkeys((self.searched_task(run["task"]), run["arm"]) for run in self.list_runs())
         return [
             self.search_run(task, arm, rate)
-            for task, arm in pairs
+            for task, arm in self.searched_pairs()
             for rate in rates_to_try(self.learning_rates, self.searched_values(task, arm))
         ]
+
+    def searched_pairs(self) -> list[tuple[str, str]]:
+        """Tasks and arms whose learning rates are searched."""
+        runs = self.list_runs() if "search" in self.grid else []
+        return [*dict.fromkeys((self.searched_task(run["task"]), run["arm"]) for run in runs)]
 
     @property
     def learning_rates(self) -> list[float]:
@@ -151,10 +153,7 @@ class Study:
 
     def searches(self) -> dict[tuple[str, str], dict[float, float]]:
         """What was measured with each learning rate, by task and arm."""
-        if "search" not in self.grid:
-            return {}
-        pairs = dict.fromkeys((self.searched_task(run["task"]), run["arm"]) for run in self.list_runs())
-        return {pair: values for pair in pairs if (values := self.searched_values(*pair))}
+        return {pair: values for pair in self.searched_pairs() if (values := self.searched_values(*pair))}
 
     def train(self, run: dict, data: Path, weights: Path | None = None) -> None:
         """Train one run and keep its results."""
