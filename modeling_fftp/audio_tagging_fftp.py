@@ -1,17 +1,14 @@
 """The pipeline "audio-tagging": recordings of any length, to labels and to a timeline of them."""
 
-from collections.abc import Iterable, Iterator
-from operator import itemgetter
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from transformers import AutoModelForAudioClassification
 from transformers.pipelines import PIPELINE_REGISTRY
-from transformers.pipelines.base import ChunkPipeline
 
-from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds
-from .events_fftp import frame_seconds, table_seconds
 from .loss_fftp import probabilities
+from .window_pipeline_fftp import FFTPWindowPipeline
 
 # By name, since a folder's copy of the code has classes of its own.
 CLIP_CLASSIFIERS = ("FFTPForAudioClassification", "FFTPOnnxForAudioClassification")
@@ -20,14 +17,13 @@ AGGREGATIONS = ("mean", "max")
 ROUNDING_SECONDS = 1e-6
 
 
-class FFTPAudioTaggingPipeline(ChunkPipeline):
+class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
     """Labels of a recording of any length, and when they sound.
 
         tag = pipeline("audio-tagging", model=MODEL, trust_remote_code=True)
         tag("recording.flac", batch_size=4)
 
     Windows slide over the recording; sound is read from disk as they need it, so an hour is never in memory at once.
-    Files are read by soundfile (no ffmpeg), channels are averaged, other rates are resampled by soxr.
 
     A call takes what `read_blocks` takes, or a list of that, and these arguments:
 
@@ -53,66 +49,20 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
         hold it, a timeline entry's the mean over its time.
     """
 
-    _load_feature_extractor = True
-    _load_tokenizer = False
-    _load_image_processor = False
-    _load_processor = False
+    task_name = "audio-tagging"
+    arguments = (
+        ("window_seconds", "hop_seconds"),
+        ("time_stride",),
+        ("top_k", "threshold", "max_gap_seconds", "aggregation", "return_windows"),
+    )
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        # Behind adapters of PEFT, or torch.compile.
-        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        name = type(getattr(model, "_orig_mod", model)).__name__
+        name = type(self.bare_model).__name__
         if name not in CLIP_CLASSIFIERS:
             raise ValueError(f"audio-tagging needs a clip classifier; the model is a {name}")
         if self.model.config.problem_type == "regression":
             raise ValueError("audio-tagging needs a classifier; this model's problem_type is 'regression'")
-
-    def _sanitize_parameters(self, **given) -> tuple[dict, dict, dict]:
-        # Only what was given: transformers merges this with what was given to the constructor.
-        steps = (
-            ("window_seconds", "hop_seconds"),
-            ("time_stride",),
-            ("top_k", "threshold", "max_gap_seconds", "aggregation", "return_windows"),
-        )
-        names = [name for step in steps for name in step]
-        if unknown := sorted(given.keys() - names):
-            raise TypeError(f"audio-tagging has no argument {unknown[0]!r}; it has {names}")
-        return tuple({name: given[name] for name in step if name in given} for step in steps)
-
-    def __call__(self, inputs: Any, *args, **kwargs) -> dict[str, Any] | list[dict[str, Any]]:
-        """As in the class. Recordings of a list share batches with those of about their length: little is padded."""
-        batch_size = kwargs.get("batch_size") or self._batch_size or 1
-        if not isinstance(inputs, list) or batch_size == 1:
-            return super().__call__(inputs, *args, **kwargs)
-        order = sorted(range(len(inputs)), key=lambda index: self._seconds(inputs[index]), reverse=True)
-        answers = super().__call__([inputs[index] for index in order], *args, **kwargs)
-        return [answer for _, answer in sorted(zip(order, answers, strict=True), key=itemgetter(0))]
-
-    def _seconds(self, source: Any) -> float:
-        with path_in_errors(source):
-            return sound_seconds(source, self.feature_extractor.sampling_rate)
-
-    def preprocess(
-        self, inputs: Any, window_seconds: float | None = None, hop_seconds: float | None = None
-    ) -> Iterator[dict[str, Any]]:
-        """Features of one window at a time."""
-        rate = self.feature_extractor.sampling_rate
-        frame_length, _ = frame_seconds(rate)
-        window = table_seconds(self.model.config) if window_seconds is None else window_seconds
-        hop = window / 2 if hop_seconds is None else hop_seconds
-        if not 0 < hop <= window:
-            raise ValueError(f"hop_seconds={hop} must lie between 0 and window_seconds={window}")
-        window, hop = round(window * rate), max(1, round(hop * rate))
-        # So many shifts give no frame more until they are a frame longer: a clip of 1 s, which is 98 frames, is whole.
-        slack = round(frame_length * rate) - 1
-        with path_in_errors(inputs):
-            for start, samples, is_last in sliding_windows(read_blocks(inputs, rate), window, hop, slack):
-                features = self.feature_extractor(samples, sampling_rate=rate, return_tensors="pt")
-                if self.dtype is not None:
-                    features["input_values"] = features["input_values"].to(self.dtype)
-                # In samples: not every device has float64.
-                yield {**features, "span": torch.tensor([[start, start + len(samples)]]), "is_last": is_last}
 
     def _forward(self, model_inputs: dict[str, Any], time_stride: int | None = None) -> dict[str, Any]:
         span, is_last = model_inputs.pop("span"), model_inputs.pop("is_last")
@@ -144,7 +94,7 @@ class FFTPAudioTaggingPipeline(ChunkPipeline):
             raise ValueError(f"top_k={top_k} must be at least 1, or None for all labels")
         top_k = config.num_labels if top_k is None else min(top_k, config.num_labels)
         scores = torch.cat([output["scores"] for output in model_outputs])
-        spans = torch.cat([output["span"] for output in model_outputs]).double() / self.feature_extractor.sampling_rate
+        spans = self.spans(model_outputs)
         max_gap = spans.diff().max().item() if max_gap_seconds is None else max_gap_seconds
         names = config.id2label
         whole = scores.mean(dim=0) if aggregation == "mean" else scores.amax(dim=0)

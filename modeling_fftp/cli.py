@@ -23,6 +23,17 @@ TimeStride = Annotated[
     int | None,
     typer.Option("--time_stride", min=1, help="Frames between patches: more are faster; default: the model's."),
 ]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE", help="Recordings of any length, rate and channels; folders; patterns; @FILE, a list of them."
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an output that a run did not finish.")]
+Shard = Annotated[
+    str, typer.Option("--shard", help="A share of the recordings, such as 3/16; the last writes the output.")
+]
+BatchSize = Annotated[int, typer.Option("--batch_size", min=1, help="Windows at a time.")]
 # Optional packages, and the extra that installs each.
 EXTRAS = {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "gradio": "space", "sounddevice": "live"}
 
@@ -120,13 +131,7 @@ def inspect(
 
 @app.command()
 def tag(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE",
-            help="Recordings of any length, rate and channels; folders; patterns; @FILE, a list of them.",
-        ),
-    ],
+    sources: Sources,
     model: Annotated[str, typer.Option("--model", help="Folder or Hub id.")],
     form: Annotated[
         str | None,
@@ -139,14 +144,11 @@ def tag(
     rows: Annotated[
         str, typer.Option("--rows", help="Of a table: events, files (their best labels), or windows (all scores).")
     ] = "events",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that a run did not finish.")] = False,
-    shard: Annotated[
-        str,
-        typer.Option("--shard", help="A share of the recordings, such as 3/16; the last writes the output."),
-    ] = "1/1",
+    resume: Resume = False,
+    shard: Shard = "1/1",
     top_k: Annotated[int, typer.Option("--top_k", min=1, help="Labels per file.")] = 5,
     threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="Lowest score in the timeline.")] = 0.5,
-    batch_size: Annotated[int, typer.Option("--batch_size", min=1, help="Windows at a time.")] = 8,
+    batch_size: BatchSize = 8,
     time_stride: TimeStride = None,
     real_time_factor: Annotated[
         float | None,
@@ -176,6 +178,34 @@ def tag(
         else:
             settings = {"model": model, "format": form, "rows": rows}
             failed = tagging.write_answers(tagger, recordings, output, part, resume, settings, **options)
+    raise typer.Exit(int(failed > 0))
+
+
+@app.command()
+def embed(
+    sources: Sources,
+    model: Annotated[str, typer.Option("--model", help="Folder or Hub id; of a classifier the head is left out.")],
+    output: Annotated[Path, typer.Option("--output", help="Parquet file to create.")],
+    per: Annotated[str, typer.Option("--per", help="A vector per recording, window or step.")] = "recording",
+    resume: Resume = False,
+    shard: Shard = "1/1",
+    batch_size: BatchSize = 8,
+    time_stride: TimeStride = None,
+) -> None:
+    """Turn recordings into vectors: a table of file, start, end and embedding."""
+    from transformers.utils import logging
+
+    from modeling_fftp.serving import archive
+    from modeling_fftp.serving import embed as embedding
+
+    logging.disable_progress_bar()
+    with errors_in_one_line():
+        recordings = archive.find_recordings(sources)
+        options = {"per": per, "batch_size": batch_size, "time_stride": time_stride}
+        failed = embedding.write_embeddings(
+            embedding.load_embedder(model), recordings, output, archive.Part.parse(shard), resume, {"model": model},
+            **options,
+        )  # fmt: skip
     raise typer.Exit(int(failed > 0))
 
 

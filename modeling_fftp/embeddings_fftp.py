@@ -230,6 +230,26 @@ class FFTPEmbeddings(nn.Module):
         middle = len(rows) * valid_patches // 2
         return places + self.num_class_tokens * (places >= middle)
 
+    def gather_steps(
+        self, tokens: torch.Tensor, attention_mask: torch.Tensor | None, time_stride: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """States of the steps in time; with several rows of patches, the mean over the rows stands for a step.
+
+        Args:
+            tokens: As the model returns them, (batch, tokens, hidden).
+            attention_mask: Over frames, as the model got it.
+            time_stride: As the model got it.
+
+        Returns:
+            (batch, steps, hidden), in time order, and how many of each clip's are real, (batch, 1).
+        """
+        time_patches = (tokens.shape[1] - self.num_class_tokens) // self.config.frequency_patches
+        num_steps = self.count_patches(time_patches, attention_mask, tokens.device, time_stride)
+        places = self.patch_places(time_patches, num_steps)
+        index = places.flatten(1)[..., None].expand(tokens.shape[0], -1, tokens.shape[-1])
+        steps = tokens.gather(1, index).unflatten(1, places.shape[1:]).mean(dim=1)
+        return steps, num_steps.expand(steps.shape[0], 1)
+
     def take_patches(self, tokens: torch.Tensor, num_patches: torch.Tensor) -> torch.Tensor:
         """Patch tokens without class tokens, (batch, most patches, hidden), of which each clip has `num_patches`."""
         steps = torch.arange(tokens.shape[1] - self.num_class_tokens, device=tokens.device)

@@ -86,3 +86,27 @@ def events_to_labels(
             overlap = end.clamp(max=offset) - start.clamp(min=onset)
             row[:count][overlap >= (end - start).clamp(max=offset - onset) / 2, index] = 1.0
     return labels
+
+
+def join_steps(windows: torch.Tensor, spans: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The steps of a recording, of those of overlapping windows: each from the window whose middle is nearest.
+
+    Args:
+        windows: Start and end of each window in seconds, in order, (windows, 2), float64.
+        spans: Start and end of each step from the start of its window, (steps, 2) for each window.
+
+    Returns:
+        Which steps of each window count, (steps,), and the spans of all that do, (steps of the recording, 2), which
+        meet.
+    """
+    borders = (windows[1:, 0] + windows[:-1, 1]) / 2
+    lows, highs = [-torch.inf, *borders.tolist()], [*borders.tolist(), torch.inf]
+    kept, joined = [], []
+    for start, low, high, steps in zip(windows[:, 0].tolist(), lows, highs, spans, strict=True):
+        middle = start + steps.mean(dim=1)
+        is_kept = (middle >= low) & (middle < high)
+        kept.append(is_kept)
+        joined.append(start + steps[is_kept])
+    joined = torch.cat(joined)
+    joined[:-1, 1] = joined[1:, 0]
+    return kept, joined

@@ -1,10 +1,11 @@
 """FFTP models: the base model and its heads, over clips and over frames."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, SequenceFeatureExtractor
+from transformers import Pipeline, PreTrainedModel, SequenceFeatureExtractor
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import (
@@ -17,6 +18,7 @@ from transformers.utils import TransformersKwargs, is_tracing
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .audio_embedding_fftp import FFTPAudioEmbeddingPipeline
 from .audio_tagging_fftp import FFTPAudioTaggingPipeline
 from .cache_fftp import FFTPCache
 from .configuration_fftp import FFTPConfig
@@ -30,6 +32,11 @@ from .token_merging_fftp import merge_neighbours, restore_tokens
 
 # Index of a step without a label, as in `cross_entropy`.
 IGNORED = -100
+
+
+def as_custom_pipeline(pipeline: type[Pipeline], auto_class: str) -> dict[str, Any]:
+    """What a config says of a pipeline; its code comes with every folder, since this file imports it."""
+    return {"impl": f"{pipeline.__module__.split('.')[-1]}.{pipeline.__name__}", "pt": [auto_class], "type": "audio"}
 
 
 class FFTPPreTrainedModel(PreTrainedModel):
@@ -52,8 +59,8 @@ class FFTPPreTrainedModel(PreTrainedModel):
         "hidden_states": [FFTPTransformerLayer, FFTPMambaLayer],
         "attentions": FFTPAttention,
     }
-    # Pretraining's decoder has no place in other models.
-    _keys_to_ignore_on_load_unexpected = [r"^decoder\."]  # noqa: RUF012
+    # What another head learned has no place here.
+    _keys_to_ignore_on_load_unexpected = [r"^decoder\.", r"^classifier\."]  # noqa: RUF012
     _feature_extractor = None
 
     @property
@@ -111,7 +118,7 @@ class FFTPPreTrainedModel(PreTrainedModel):
         """Save as transformers does; the folder opens by every Auto class whose head can use its weights."""
         module = FFTPModel.__module__.split(".")[-1]
         classes = {"AutoModel": FFTPModel, "AutoModelForAudioFrameClassification": FFTPForAudioFrameClassification}
-        self.config.custom_pipelines = {}
+        self.config.custom_pipelines = {"audio-embedding": as_custom_pipeline(FFTPAudioEmbeddingPipeline, "AutoModel")}
         # What a checkpoint of another head could be opened by is not what this one can.
         auto_map = dict(getattr(self.config, "auto_map", None) or {})
         for name in ("AutoModelForAudioClassification", "AutoModelForPreTraining"):
@@ -119,11 +126,8 @@ class FFTPPreTrainedModel(PreTrainedModel):
         # A frame classifier's clip-level state was never trained.
         if not isinstance(self, FFTPForAudioFrameClassification):
             classes["AutoModelForAudioClassification"] = FFTPForAudioClassification
-            # Whoever loads the folder gets the pipeline's code too, since this file imports it.
-            pipeline = f"{FFTPAudioTaggingPipeline.__module__.split('.')[-1]}.{FFTPAudioTaggingPipeline.__name__}"
-            self.config.custom_pipelines = {
-                "audio-tagging": {"impl": pipeline, "pt": ["AutoModelForAudioClassification"], "type": "audio"}
-            }
+            tagging = as_custom_pipeline(FFTPAudioTaggingPipeline, "AutoModelForAudioClassification")
+            self.config.custom_pipelines["audio-tagging"] = tagging
         self.config.auto_map = {name: f"{module}.{model.__name__}" for name, model in classes.items()} | auto_map
         return super().save_pretrained(*args, **kwargs)
 
@@ -374,7 +378,7 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
             input_values, attention_mask = self._extract_features(input_values, attention_mask)
         kwargs = {**kwargs, "return_dict": True}
         outputs = self.fftp(input_values, attention_mask=attention_mask, time_stride=time_stride, **kwargs)
-        states, num_steps = self._gather_steps(outputs.last_hidden_state, attention_mask, time_stride)
+        states, num_steps = self.fftp.embeddings.gather_steps(outputs.last_hidden_state, attention_mask, time_stride)
         logits = self.classifier(states)
         loss = None if labels is None else self._loss(logits, labels, num_steps, time_stride)
         return TokenClassifierOutput(
@@ -384,18 +388,6 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
     def token_spans(self, num_steps: int, time_stride: int | None = None) -> torch.Tensor:
         """Start and end in seconds of each step of a clip, (steps, 2), float64."""
         return token_spans(self.config, num_steps, time_stride)
-
-    def _gather_steps(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, time_stride: int | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(batch, tokens, hidden) to (batch, steps, hidden), in time order, and the real steps of each, (batch, 1)."""
-        embeddings = self.fftp.embeddings
-        time_patches = (hidden_states.shape[1] - embeddings.num_class_tokens) // self.config.frequency_patches
-        num_steps = embeddings.count_patches(time_patches, attention_mask, hidden_states.device, time_stride)
-        places = embeddings.patch_places(time_patches, num_steps)
-        index = places.flatten(1)[..., None].expand(hidden_states.shape[0], -1, hidden_states.shape[-1])
-        steps = hidden_states.gather(1, index).unflatten(1, places.shape[1:]).mean(dim=1)
-        return steps, num_steps.expand(steps.shape[0], 1)
 
     def _loss(
         self,

@@ -1,4 +1,4 @@
-"""Tags of an archive: many recordings, written as they come, resumed where they stopped, split over processes.
+"""Answers for an archive: many recordings, written as they come, resumed where they stopped, split over processes.
 
 Every finished recording is one line of a journal beside the output. When the journals of all parts are complete they
 become the output, in the order of the recordings, and are removed.
@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ from typing import Any
 from filelock import FileLock
 from tqdm import tqdm
 
-from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
 from modeling_fftp.sound_file_fftp import is_sound, walk
+from modeling_fftp.window_pipeline_fftp import FFTPWindowPipeline
+
+from .tables import failures_path
 
 # Recordings at a time, between two writes to the disk.
 CHUNK = 32
-DECIMALS = 4
 # Last line of a journal.
 COMPLETE = {"is_complete": True}
 # First sign of the name of a list of recordings.
@@ -91,6 +93,10 @@ class Part:
     def split(self, other: "Part") -> "Part":
         """A share of this share."""
         return Part(self.index * other.count + other.index, self.count * other.count)
+
+    def of_process(self) -> "Part":
+        """The share of this process, of those that torchrun or accelerate began."""
+        return self.split(Part(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))))
 
     def of(self, recordings: Sequence[str]) -> list[str]:
         """Every `count`-th recording."""
@@ -172,49 +178,48 @@ class Journal:
             file.truncate(size)
 
 
-def tag_recordings(
-    tagger: FFTPAudioTaggingPipeline, recordings: Sequence[str], chunk: int = CHUNK, **options: Any
+def answer_recordings(
+    pipeline: FFTPWindowPipeline,
+    recordings: Sequence[str],
+    as_record: Callable[[dict[str, Any]], dict[str, Any]],
+    chunk: int = CHUNK,
+    **options: Any,
 ) -> Iterator[list[dict[str, Any]]]:
     """Answers for recordings, some at a time, in their order; memory does not grow with their number.
 
     Args:
-        tagger: The pipeline "audio-tagging".
+        pipeline: Which answers.
         recordings: Paths.
+        as_record: Makes of an answer what JSON can hold.
         chunk: How many at a time; they share batches, sorted by length.
         **options: Of the pipeline.
 
     Yields:
-        Of each recording "file" and what the pipeline says, or "error".
+        Of each recording "file" and the record, or "error".
     """
     for start in range(0, len(recordings), chunk):
         files = [*recordings[start : start + chunk]]
         try:
-            answers = tagger(files, **options)
+            records = [as_record(answer) for answer in pipeline(files, **options)]
         except ValueError:
             # One of them cannot be read: each on its own tells which.
-            answers = [_tag_one(tagger, file, **options) for file in files]
-        yield [{"file": file, **round_numbers(answer)} for file, answer in zip(files, answers, strict=True)]
+            records = [_answer_one(pipeline, file, as_record, **options) for file in files]
+        yield [{"file": file, **record} for file, record in zip(files, records, strict=True)]
 
 
-def round_numbers(value: Any) -> Any:
-    """Times and scores to a tenth of a millisecond and of a thousandth: the rest depends on what shared a batch."""
-    if isinstance(value, float):
-        return round(value, DECIMALS)
-    if isinstance(value, dict):
-        return {name: round_numbers(item) for name, item in value.items()}
-    return [round_numbers(item) for item in value] if isinstance(value, list) else value
-
-
-def _tag_one(tagger: FFTPAudioTaggingPipeline, file: str, **options: Any) -> dict[str, Any]:
+def _answer_one(
+    pipeline: FFTPWindowPipeline, file: str, as_record: Callable[[dict[str, Any]], dict[str, Any]], **options: Any
+) -> dict[str, Any]:
     try:
-        return tagger(file, **options)
+        return as_record(pipeline(file, **options))
     except ValueError as error:
         return {"error": str(error)}
 
 
-def tag_archive(
-    tagger: FFTPAudioTaggingPipeline,
+def answer_archive(
+    pipeline: FFTPWindowPipeline,
     recordings: Sequence[str],
+    as_record: Callable[[dict[str, Any]], dict[str, Any]],
     output: Path,
     write: Callable[[Iterator[dict[str, Any]], Path], None],
     part: Part = Part(),
@@ -222,14 +227,15 @@ def tag_archive(
     settings: dict[str, Any] | None = None,
     **options: Any,
 ) -> int:
-    """Tag a part of an archive, and write the output if it is the last.
+    """Answer for a part of an archive, and write the output if it is the last.
 
     Args:
-        tagger: The pipeline "audio-tagging".
+        pipeline: Which answers.
         recordings: All of the archive.
+        as_record: As for `answer_recordings`.
         output: File or folder that the answers of all parts become; it appears only when it is complete.
         write: Writes answers there.
-        part: Which recordings to tag.
+        part: Which recordings are meant.
         resume: Whether to go on where a run stopped.
         settings: What the answers depend on besides the options.
         **options: Of the pipeline.
@@ -241,6 +247,7 @@ def tag_archive(
         FileExistsError: The output is there, or a journal, and `resume` is not asked for.
         ValueError: A journal of other settings or recordings.
     """
+    output.parent.mkdir(parents=True, exist_ok=True)
     if output.exists():
         if resume and not journals_of(output):
             return 0
@@ -256,7 +263,7 @@ def tag_archive(
     left = [file for file in part.of(recordings) if file not in done]
     with tqdm(total=len(left), unit="file", disable=None) as bar:
         seconds, began = 0.0, time.monotonic()
-        for records in tag_recordings(tagger, left, **options):
+        for records in answer_recordings(pipeline, left, as_record, **options):
             journal.append(*records)
             seconds += sum(record.get("duration", 0.0) for record in records)
             hours, minutes = seconds / 3600, (time.monotonic() - began) / 60
@@ -264,7 +271,9 @@ def tag_archive(
             bar.update(len(records))
     journal.end()
     failed = sum("error" in record for record in journal.recordings())
-    merge(output, part.count, write)
+    state = "is complete" if merge(output, part.count, write) else "waits for the other parts"
+    unread = f"; {failed} recordings could not be read: {failures_path(output).name}" if failed else ""
+    print(f"{output} {state}{unread}", file=sys.stderr)
     return failed
 
 

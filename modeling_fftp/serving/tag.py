@@ -2,22 +2,20 @@
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from feature_extraction import FFTPFeatureExtractor
-from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
 
-from .archive import CHUNK, Part, tag_archive, tag_recordings
+from .archive import CHUNK, Part, answer_archive, answer_recordings
 from .budget import choose_time_stride, real_time_factors
-from .tables import FOLDERS, ROWS, TABLES, failures_path, find_writer, list_rows, schema_of
+from .load import load_pipeline
+from .tables import FOLDERS, ROWS, TABLES, find_writer, list_rows, schema_of
 
+DECIMALS = 4
 # What can be printed as it comes.
 PRINTED = ("text", "jsonl", "csv")
 
@@ -29,22 +27,7 @@ def load_tagger(model: str | Path) -> FFTPAudioTaggingPipeline:
         OSError: There is no such model.
         ValueError: It is no clip classifier of this package.
     """
-    try:
-        config, _ = FFTPConfig.get_config_dict(model)
-    except OSError as error:
-        raise OSError(f"{model} is no folder with a model, and the Hub did not give one: {error}") from error
-    architecture = (config.get("architectures") or [None])[0]
-    if architecture != FFTPForAudioClassification.__name__:
-        raise ValueError(
-            f"{model} holds {architecture} of type {config.get('model_type')!r}; expected "
-            f"{FFTPForAudioClassification.__name__}"
-        )
-    return FFTPAudioTaggingPipeline(
-        model=FFTPForAudioClassification.from_pretrained(model),
-        feature_extractor=FFTPFeatureExtractor.from_pretrained(model),
-        # Of several processes on one machine each has a GPU of its own.
-        device=int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else None,
-    )
+    return load_pipeline(FFTPAudioTaggingPipeline, FFTPForAudioClassification, model)
 
 
 def choose_format(form: str | None, as_json: bool, output: Path | None, rows: str) -> str:
@@ -100,7 +83,7 @@ def print_answers(
     if form == "csv":
         table.writerow(schema_of(rows, labels_of(tagger)).names)
     # A person reads along; a program gets more at a time, which is faster.
-    for answers in tag_recordings(tagger, recordings, chunk=1 if form == "text" else CHUNK, **options):
+    for answers in answer_recordings(tagger, recordings, round_numbers, 1 if form == "text" else CHUNK, **options):
         for answer in answers:
             if "error" in answer:
                 failed += 1
@@ -127,28 +110,33 @@ def write_answers(
     Args:
         tagger: The pipeline "audio-tagging".
         recordings: All of the archive.
-        output: As for `tag_archive`.
-        part: As for `tag_archive`.
-        resume: As for `tag_archive`.
-        settings: As for `tag_archive`; "format" and "rows" say how to write.
+        output: As for `answer_archive`.
+        part: As for `answer_archive`.
+        resume: As for `answer_archive`.
+        settings: As for `answer_archive`; "format" and "rows" say how to write.
         **options: Of the pipeline.
 
     Returns:
         Recordings that could not be read.
 
     Raises:
-        FileExistsError, ValueError: As `tag_archive`.
+        FileExistsError, ValueError: As `answer_archive`.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    process = Part(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     write = find_writer(
         settings["format"], settings["rows"], labels_of(tagger), tagger.feature_extractor.sampling_rate
     )
-    failed = tag_archive(tagger, recordings, output, write, part.split(process), resume, settings=settings, **options)
-    state = "is complete" if output.exists() else "waits for the other parts"
-    unread = f"; {failed} recordings could not be read: {failures_path(output).name}" if failed else ""
-    print(f"{output} {state}{unread}", file=sys.stderr)
-    return failed
+    return answer_archive(
+        tagger, recordings, round_numbers, output, write, part.of_process(), resume, settings, **options
+    )
+
+
+def round_numbers(value: Any) -> Any:
+    """Times and scores to a tenth of a millisecond and of a thousandth: the rest depends on what shared a batch."""
+    if isinstance(value, float):
+        return round(value, DECIMALS)
+    if isinstance(value, dict):
+        return {name: round_numbers(item) for name, item in value.items()}
+    return [round_numbers(item) for item in value] if isinstance(value, list) else value
 
 
 def labels_of(tagger: FFTPAudioTaggingPipeline) -> list[str]:

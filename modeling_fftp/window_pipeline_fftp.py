@@ -1,0 +1,90 @@
+"""What pipelines over recordings of any length share: windows that slide over the sound as it is read."""
+
+from collections.abc import Iterator
+from operator import itemgetter
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers.pipelines.base import ChunkPipeline
+
+from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds
+from .events_fftp import frame_seconds, table_seconds
+
+
+class FFTPWindowPipeline(ChunkPipeline):
+    """A pipeline that sees a recording through windows; sound is read from disk as they need it.
+
+    Files are read by soundfile (no ffmpeg), channels are averaged, other rates are resampled by soxr. A recording that
+    is not longer than a window is one window of its own length, without padding. A subclass gets the features of each
+    window with "span", its first sample and that behind its last, and "is_last".
+    """
+
+    # Name of the task, and the arguments of a call that each of the three steps takes.
+    task_name: ClassVar[str]
+    arguments: ClassVar[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]
+
+    _load_feature_extractor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_processor = False
+
+    @property
+    def bare_model(self) -> nn.Module:
+        """The model behind adapters of PEFT and torch.compile."""
+        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        return getattr(model, "_orig_mod", model)
+
+    def _sanitize_parameters(self, **given) -> tuple[dict, dict, dict]:
+        # Only what was given: transformers merges this with what was given to the constructor.
+        names = [*dict.fromkeys(name for step in self.arguments for name in step)]
+        if unknown := sorted(given.keys() - names):
+            raise TypeError(f"{self.task_name} has no argument {unknown[0]!r}; it has {names}")
+        return tuple({name: given[name] for name in step if name in given} for step in self.arguments)
+
+    def __call__(self, inputs: Any, *args, **kwargs) -> dict[str, Any] | list[dict[str, Any]]:
+        """As in the class. Recordings of a list share batches with those of about their length: little is padded."""
+        batch_size = kwargs.get("batch_size") or self._batch_size or 1
+        if not isinstance(inputs, list) or batch_size == 1:
+            return super().__call__(inputs, *args, **kwargs)
+        order = sorted(range(len(inputs)), key=lambda index: self._seconds(inputs[index]), reverse=True)
+        answers = super().__call__([inputs[index] for index in order], *args, **kwargs)
+        return [answer for _, answer in sorted(zip(order, answers, strict=True), key=itemgetter(0))]
+
+    def _seconds(self, source: Any) -> float:
+        with path_in_errors(source):
+            return sound_seconds(source, self.feature_extractor.sampling_rate)
+
+    def preprocess(
+        self, inputs: Any, window_seconds: float | None = None, hop_seconds: float | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Features of one window at a time.
+
+        Args:
+            inputs: As `read_blocks` takes it.
+            window_seconds: Length of a window; the default is that of the model's position table.
+            hop_seconds: From one window to the next; the default is half a window.
+        """
+        rate = self.feature_extractor.sampling_rate
+        frame_length, _ = frame_seconds(rate)
+        window = table_seconds(self.model.config) if window_seconds is None else window_seconds
+        hop = window / 2 if hop_seconds is None else hop_seconds
+        if not 0 < hop <= window:
+            raise ValueError(f"hop_seconds={hop} must lie between 0 and window_seconds={window}")
+        window, hop = round(window * rate), max(1, round(hop * rate))
+        # So many shifts give no frame more until they are a frame longer: a clip of 1 s, which is 98 frames, is whole.
+        slack = round(frame_length * rate) - 1
+        with path_in_errors(inputs):
+            for start, samples, is_last in sliding_windows(read_blocks(inputs, rate), window, hop, slack):
+                features = self.feature_extractor(samples, sampling_rate=rate, return_tensors="pt")
+                if self.dtype is not None:
+                    features["input_values"] = features["input_values"].to(self.dtype)
+                # In samples: not every device has float64.
+                yield {**features, "span": torch.tensor([[start, start + len(samples)]]), "is_last": is_last}
+
+    def spans(self, model_outputs: list[dict[str, Any]]) -> torch.Tensor:
+        """Start and end in seconds of every window of a recording, (windows, 2), float64."""
+        return torch.cat([output["span"] for output in model_outputs]).double() / self.feature_extractor.sampling_rate
+
+
+__all__ = ["FFTPWindowPipeline"]
