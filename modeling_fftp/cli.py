@@ -114,6 +114,25 @@ def pretrain(context: typer.Context) -> None:
         run_pretraining(context.args)
 
 
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def probe(context: typer.Context) -> None:
+    """Classify by a frozen model: fftp probe DATA --model MODEL --output_dir FOLDER.
+
+    Seconds, for any model that `fftp train` starts from; DATA and its options are as there. FOLDER is a model like
+    others.
+    """
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import StrictDataclassError
+
+    from modeling_fftp.training.probe import probe as run_probe
+
+    with errors_in_one_line((ValueError, OSError, DatasetsError, StrictDataclassError)):
+        run_probe(context.args)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def inspect(
     context: typer.Context,

@@ -80,7 +80,8 @@ def collect_facts(folder: Path) -> dict[str, Any]:
     }
     shown = {name for values in evaluations.values() for name in values}
     # A recipe keeps of a folder its bare name.
-    base = (recipe or {}).get("model_name_or_path", "")
+    probe = read_results(folder, "probe_results")
+    base = probe["model"] if probe else (recipe or {}).get("model_name_or_path", "")
     selects = recipe is not None and recipe.get("load_best_model_at_end", True)
     return {
         "config": config,
@@ -93,6 +94,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "base_model": base if "/" in base else None,
         "local_base": base if "/" not in base else None,
         "teacher": (recipe or {}).get("teacher"),
+        "probe": probe,
         "recipe": None if recipe is None else json.dumps(recipe, indent=2),
         "data": read_results(folder, "data_results"),
         "train": read_results(folder, "train_results"),

@@ -39,9 +39,14 @@ def evaluate_split(trainer: FFTPTrainer, clips: Dataset, name: str, scorer: Scor
     trainer.save_metrics(name, prediction.metrics)
     if trainer.is_world_process_zero():
         results = scorer(prediction)
-        write_results(trainer.args, f"{name}_per_class", {key: results[key] for key in ("per_class", "left_out")})
+        write_per_class(trainer.args, name, results)
         score = "not defined" if results[metric] is None else f"{results[metric]:.4f}"
         print(f"{name} {metric}: {score} on {len(clips)} clips, results in {trainer.args.output_dir}")
+
+
+def write_per_class(training: FFTPTrainingArguments, name: str, results: dict) -> None:
+    """Write of the results of a split those of each class."""
+    write_results(training, f"{name}_per_class", {key: results[key] for key in ("per_class", "left_out")})
 
 
 def evaluate_strides(

@@ -1,0 +1,181 @@
+"""Small classifiers on a frozen model: from labelled sound to results, and a folder whose head is the linear probe."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import EvalPrediction, HfArgumentParser
+
+from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.hub.card import write_card
+from modeling_fftp.hub.efficiency import measure_efficiency
+from modeling_fftp.loss_fftp import classification_loss
+
+from .arguments import DataArguments, FFTPTrainingArguments, ModelArguments, refuse_unknown
+from .clips import clip_lengths
+from .data import MAX_SECONDS, Clips, describe_data, load_clips
+from .model import build_model
+from .probe_classifiers import LinearProbe, fit_linear, neighbour_scores
+from .results import Scorer, build_scorer, only_numbers, write_per_class, write_results
+from .run import begin
+
+logger = logging.getLogger(__name__)
+
+# What only training does with data.
+UNUSED = ("streaming", "cache_features", "features_on_device")
+# States and labels of a split.
+Split = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass
+class ProbeArguments:
+    """Where the results go, and how."""
+
+    output_dir: str | None = field(default=None, metadata={"help": "Folder to create."})
+    batch_size: int = field(default=32, metadata={"help": "Clips at a time."})
+    seed: int = field(default=42, metadata={"help": "Draws the clips that validate, where no split does."})
+    hub_license: str | None = field(default=None, metadata={"help": "Licence of the weights, for the card."})
+
+
+def probe(arguments: Sequence[str]) -> None:
+    """Compute the states of all clips once, fit both classifiers, and leave results, card and model in a folder.
+
+    Args:
+        arguments: Words of the command line: the data, then options.
+
+    Raises:
+        SystemExit: Arguments that are unknown or missing.
+        ValueError: Data or a checkpoint that cannot be used.
+    """
+    model_arguments, data, own, training = parse(arguments)
+    begin(training)
+    clips = load_clips(data, training)
+    scorer = build_scorer(clips.classes)
+    seconds = min(clips.longest_seconds, MAX_SECONDS)
+    model, extractor = build_model(model_arguments, clips, seconds)
+    began = time.monotonic()
+    splits = find_states(model.to(training.device).eval(), extractor, clips, own.batch_size)
+    source = model_arguments.model_name_or_path
+    described = {"model": Path(source).resolve().name if Path(source).exists() else source, "metric": clips.metric}
+    described["seconds_of_states"] = time.monotonic() - began
+    best, described["linear"] = choose_linear(splits, model.config)
+    described["neighbours"] = measure_neighbours(splits, clips, scorer)
+    set_head(model, best)
+    model.save_pretrained(training.output_dir)
+    extractor.save_pretrained(training.output_dir)
+    for name in [name for name in ("validation", "test") if name in splits]:
+        states, labels = splits[name]
+        results = scorer(EvalPrediction(best(states), labels))
+        metrics = {f"{name}_{key}": value for key, value in only_numbers(results).items()}
+        write_results(training, f"{name}_results", metrics)
+        write_per_class(training, name, results)
+        print(describe(name, clips.metric, results[clips.metric], described["neighbours"][name]))
+    write_results(training, "probe_results", described)
+    write_results(training, "data_results", describe_data(data.dataset_name, clips))
+    write_results(training, "efficiency_results", measure_efficiency(training.output_dir, seconds))
+    write_card(training.output_dir, license=own.hub_license)
+
+
+def parse(
+    arguments: Sequence[str],
+) -> tuple[ModelArguments, DataArguments, ProbeArguments, FFTPTrainingArguments]:
+    """Dataclasses from the words of the command line; the last is what loading and evaluating want to know.
+
+    Raises:
+        SystemExit: Arguments that are unknown, missing, or for training alone.
+    """
+    groups = (ModelArguments, DataArguments, ProbeArguments)
+    parser = HfArgumentParser(
+        groups,
+        allow_abbrev=False,
+        prog="fftp probe",
+        usage="fftp probe DATA --model MODEL --output_dir FOLDER [OPTION ...]",
+    )
+    words = [f"{word}_name_or_path" if word == "--model" else word for word in arguments]
+    if words and not words[0].startswith("-"):
+        words.insert(0, "--dataset_name")
+    model, data, own, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+    names = [item.name for group in groups for item in fields(group)]
+    refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line", "probe")
+    needed = {"DATA": data.dataset_name, "--model": model.model_name_or_path, "--output_dir": own.output_dir}
+    for name, value in needed.items():
+        if value is None:
+            raise SystemExit(f"probe: {name} is missing: fftp probe DATA --model MODEL --output_dir FOLDER")
+    for name in UNUSED:
+        if getattr(data, name):
+            raise SystemExit(f"probe: --{name} is for training")
+    if Path(own.output_dir, "model.safetensors").exists():
+        raise SystemExit(f"probe: {own.output_dir} holds a model already; choose another --output_dir")
+    return model, data, own, FFTPTrainingArguments(own.output_dir, seed=own.seed, report_to="none")
+
+
+def find_states(
+    model: FFTPForAudioClassification, extractor: FFTPFeatureExtractor, clips: Clips, batch_size: int
+) -> dict[str, Split]:
+    """What the head of a model gets, (clips, hidden) float32, and labels of every split."""
+    collator, splits = SpecMaskDataCollator(extractor), {}
+    for name, split in clips.splits.items():
+        # Clips of about one length share a batch: little is padded.
+        order = np.argsort(clip_lengths(split), kind="stable")
+        loader = DataLoader(split.select(order), batch_size, collate_fn=collator)
+        parts = [states_of(model, batch) for batch in loader]
+        places = np.argsort(order)
+        splits[name] = tuple(np.concatenate(columns)[places] for columns in zip(*parts, strict=True))
+    return splits
+
+
+@torch.inference_mode()
+def states_of(model: FFTPForAudioClassification, batch: dict[str, torch.Tensor]) -> Split:
+    """States and labels of a batch."""
+    labels = batch.pop("labels").numpy()
+    pooled = model.base_model(**{name: value.to(model.device) for name, value in batch.items()}, pooled_only=True)
+    return model.classifier.layernorm(pooled.pooler_output).float().cpu().numpy(), labels
+
+
+def choose_linear(splits: dict[str, Split], config: FFTPConfig) -> tuple[LinearProbe, dict]:
+    """The probe with the lowest loss on validation, which makes its scores mean something too, and what was tried."""
+    began = time.monotonic()
+    probes = fit_linear(*splits["train"], config.num_labels)
+    states, labels = map(torch.from_numpy, splits["validation"])
+    losses = {
+        strength: classification_loss(labels, torch.from_numpy(probe(states.numpy())), config).item()
+        for strength, probe in probes.items()
+    }
+    chosen = min(losses, key=losses.get)
+    return probes[chosen], {"C": chosen, "validation_loss": losses, "seconds": time.monotonic() - began}
+
+
+def measure_neighbours(splits: dict[str, Split], clips: Clips, scorer: Scorer) -> dict:
+    """How good nearest neighbours are on each split, as many as do best on validation."""
+
+    def scores_of(name: str) -> dict[int, np.ndarray]:
+        return neighbour_scores(*splits["train"], len(clips.classes), splits[name][0])
+
+    def measure(scores: np.ndarray, name: str) -> float | None:
+        return scorer(EvalPrediction(scores, splits[name][1]))[clips.metric]
+
+    tried = {count: measure(scores, "validation") for count, scores in scores_of("validation").items()}
+    chosen = max(tried, key=lambda count: tried[count] or 0.0)
+    result = {"k": chosen, "validation": tried[chosen]}
+    if "test" in splits:
+        result["test"] = measure(scores_of("test")[chosen], "test")
+    return result
+
+
+def set_head(model: FFTPForAudioClassification, probe: LinearProbe) -> None:
+    """Let the head of a model compute what a probe does."""
+    with torch.no_grad():
+        model.classifier.dense.weight.copy_(torch.from_numpy(probe.weight))
+        model.classifier.dense.bias.copy_(torch.from_numpy(probe.bias))
+
+
+def describe(name: str, metric: str, linear: float | None, neighbours: float | None) -> str:
+    """Results of a split in a line."""
+    linear, neighbours = ("not defined" if value is None else f"{value:.4f}" for value in (linear, neighbours))
+    return f"{name} {metric}: linear {linear}, nearest neighbours {neighbours}"
