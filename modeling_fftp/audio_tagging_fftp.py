@@ -1,13 +1,13 @@
 """The pipeline "audio-tagging": recordings of any length, to labels and to a timeline of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from transformers import AutoModelForAudioClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .loss_fftp import probabilities
+from .loss_fftp import label_thresholds, probabilities
 from .window_pipeline_fftp import FFTPWindowPipeline
 
 # By name, since a folder's copy of the code has classes of its own.
@@ -34,7 +34,8 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
         time_stride: Frames between the model's patches, more for speed and fewer for accuracy; the default is the
             model's.
         top_k: Labels to return, those with the highest scores; None is all.
-        threshold: Lowest score at which the timeline takes a label as heard.
+        threshold: Lowest score at which the timeline takes a label as heard; the default is the label's own, from
+            `config.thresholds`, or else 0.5.
         max_gap_seconds: Longest gap that the timeline closes between two stretches of one label, where their mean
             score over the gap stays above the threshold; the default is the length of a window, as what is shorter
             cannot be told from one weak window.
@@ -79,7 +80,7 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
         self,
         model_outputs: list[dict[str, Any]],
         top_k: int | None = 5,
-        threshold: float = 0.5,
+        threshold: float | None = None,
         max_gap_seconds: float | None = None,
         aggregation: str | None = None,
         return_windows: bool = False,
@@ -96,7 +97,9 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
         scores = torch.cat([output["scores"] for output in model_outputs])
         spans = self.spans(model_outputs)
         max_gap = spans.diff().max().item() if max_gap_seconds is None else max_gap_seconds
-        names = config.id2label
+        names = [config.id2label[index] for index in range(config.num_labels)]
+        # The config of an older package, which one may give beside a model, knows no thresholds.
+        thresholds = label_thresholds(names, getattr(config, "thresholds", None), threshold)
         whole = scores.mean(dim=0) if aggregation == "mean" else scores.amax(dim=0)
         best = whole.topk(top_k)
         windows = [
@@ -110,7 +113,7 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
             ],
             "timeline": [
                 {"start": start, "end": end, "label": names[index], "score": score}
-                for start, end, index, score in find_segments(scores, spans, threshold, max_gap)
+                for start, end, index, score in find_segments(scores, spans, thresholds, max_gap)
             ],
             "duration": spans.max().item(),
             **({"windows": windows} if return_windows else {}),
@@ -118,14 +121,14 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
 
 
 def find_segments(
-    scores: torch.Tensor, spans: torch.Tensor, threshold: float, max_gap: float = 0.0
+    scores: torch.Tensor, spans: torch.Tensor, thresholds: Sequence[float], max_gap: float = 0.0
 ) -> list[tuple[float, float, int, float]]:
-    """Stretches of time in which a label's score is not below a threshold; short gaps are closed.
+    """Stretches of time in which a label's score is not below its threshold; short gaps are closed.
 
     Args:
         scores: Of each window, (windows, labels).
         spans: Start and end of each window in seconds, (windows, 2), float64.
-        threshold: Lowest score.
+        thresholds: Lowest score of each label.
         max_gap: Longest gap to close in seconds; none is closed that takes the mean score below the threshold.
 
     Returns:
@@ -142,9 +145,10 @@ def find_segments(
     sums = change.cumsum(dim=0)[:-1]
     moments = sums[:, :-1] / sums[:, -1:]
     area = torch.nn.functional.pad((moments * edges.diff()[:, None]).cumsum(dim=0), (0, 0, 1, 0))
-    is_on = torch.nn.functional.pad((moments >= threshold).int(), (0, 0, 1, 1)).diff(dim=0)
+    is_on = moments >= torch.tensor(thresholds, dtype=torch.float64)
+    is_on = torch.nn.functional.pad(is_on.int(), (0, 0, 1, 1)).diff(dim=0)
     times, segments = edges.tolist(), []
-    for label in range(moments.shape[1]):
+    for label, threshold in enumerate(thresholds):
         stretches = zip(*(is_on[:, label].eq(turn).nonzero()[:, 0].tolist() for turn in (1, -1)), strict=True)
         segments += [
             (times[start], times[end], label, score)

@@ -166,7 +166,10 @@ def tag(
     resume: Resume = False,
     shard: Shard = "1/1",
     top_k: Annotated[int, typer.Option("--top_k", min=1, help="Labels per file.")] = 5,
-    threshold: Annotated[float, typer.Option("--threshold", min=0, max=1, help="Lowest score in the timeline.")] = 0.5,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", min=0, max=1, help="Lowest score in the timeline; default: each label's own."),
+    ] = None,
     batch_size: BatchSize = 8,
     time_stride: TimeStride = None,
     real_time_factor: Annotated[
@@ -238,8 +241,9 @@ def listen(
         ),
     ] = None,
     threshold: Annotated[
-        float, typer.Option("--threshold", min=0, max=1, help="Score at which an event begins.")
-    ] = 0.5,
+        float | None,
+        typer.Option("--threshold", min=0, max=1, help="Score at which an event begins; default: each label's own."),
+    ] = None,
     hop_seconds: Annotated[
         float | None,
         typer.Option("--hop_seconds", help="From one look to the next; default: one patch, or a tenth of a window."),

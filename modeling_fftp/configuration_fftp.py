@@ -79,6 +79,8 @@ class FFTPConfig(PreTrainedConfig):
         decoder_intermediate_size: Pretraining: width of its feed-forward layers.
         problem_type: Selects the loss: "single_label_classification" (cross entropy; labels are indices or
             distributions), "multi_label_classification" (binary cross entropy) or "regression".
+        thresholds: Score from which a label counts as heard in timelines, by its name; of labels that are not there
+            0.5. Training chooses them on validation.
 
     Raises:
         ValueError: Fields that do not fit each other or name something unknown.
@@ -126,6 +128,7 @@ class FFTPConfig(PreTrainedConfig):
     decoder_num_attention_heads: int = 3
     decoder_intermediate_size: int = 768
     problem_type: str | None = "single_label_classification"
+    thresholds: dict[str, float] | None = None
 
     def __post_init__(self, **kwargs):
         """Bring fields that may be written in several ways into the form that every reader of the config relies on."""
@@ -164,6 +167,9 @@ class FFTPConfig(PreTrainedConfig):
         strides = self.time_strides or ()
         if list(strides) != sorted({*strides}) or min(strides, default=1) < 1:
             raise ValueError(f"time_strides={strides} must be frames in ascending order, each at least 1")
+        for name, threshold in (self.thresholds or {}).items():
+            if not 0 <= threshold <= 1:
+                raise ValueError(f"thresholds[{name!r}]={threshold} must lie in [0, 1], as scores do")
         self._validate_token_merge_layers()
         self._validate_class_tokens()
         if not 0 <= self.drop_path_rate < 1:

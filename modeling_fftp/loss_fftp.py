@@ -1,5 +1,7 @@
 """The loss of both heads, which follows `problem_type` and never a dtype."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import nn
 
@@ -8,11 +10,30 @@ from .configuration_fftp import FFTPConfig
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 # How far the sum of a distribution may be from 1: what float16 rounds in a few hundred labels.
 ROUNDING = 1e-2
+DEFAULT_THRESHOLD = 0.5
 
 
 def probabilities(logits: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
     """Scores of logits (..., labels), in [0, 1]; where a clip has one label they sum to 1."""
     return logits.sigmoid() if config.problem_type == "multi_label_classification" else logits.softmax(dim=-1)
+
+
+def label_thresholds(
+    names: Sequence[str], thresholds: Mapping[str, float] | None, threshold: float | None = None
+) -> list[float]:
+    """Score from which each label counts as heard.
+
+    Args:
+        names: Of the labels, in their order.
+        thresholds: Of a config, by name.
+        threshold: For all labels, in place of those.
+
+    Returns:
+        One for each name: the one for all, or its own, or else `DEFAULT_THRESHOLD`.
+    """
+    if threshold is not None:
+        return [threshold] * len(names)
+    return [(thresholds or {}).get(name, DEFAULT_THRESHOLD) for name in names]
 
 
 def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTPConfig) -> torch.Tensor:

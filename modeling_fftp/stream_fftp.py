@@ -12,7 +12,7 @@ from transformers import SequenceFeatureExtractor
 from .cache_fftp import FFTPCache, find_obstacle
 from .configuration_fftp import FFTPConfig
 from .events_fftp import frame_seconds
-from .loss_fftp import probabilities
+from .loss_fftp import label_thresholds, probabilities
 
 # An event goes on until its score falls below this share of the threshold, so that it does not flicker.
 RELEASE = 0.8
@@ -53,23 +53,23 @@ class EventTracker:
 
     Args:
         labels: Names in the order of the scores.
-        threshold: Score at which an event begins.
+        thresholds: Score of each at which an event begins.
     """
 
-    def __init__(self, labels: list[str], threshold: float = 0.5):
-        self.labels, self.threshold = labels, threshold
+    def __init__(self, labels: list[str], thresholds: Sequence[float]):
+        self.labels, self.thresholds = labels, thresholds
         self.highest: dict[str, float] = {}
 
     def update(self, seconds: float, scores: torch.Tensor) -> list[EventChange]:
         """What begins or ends with the scores (labels,) of one hop."""
         changes = []
-        for label, score in zip(self.labels, scores.tolist(), strict=True):
+        for label, threshold, score in zip(self.labels, self.thresholds, scores.tolist(), strict=True):
             if label in self.highest:
-                if score < RELEASE * self.threshold:
+                if score < RELEASE * threshold:
                     changes.append(EventChange("end", label, seconds, self.highest.pop(label)))
                 else:
                     self.highest[label] = max(score, self.highest[label])
-            elif score >= self.threshold:
+            elif score >= threshold:
                 self.highest[label] = score
                 changes.append(EventChange("begin", label, seconds, score))
         return changes
@@ -141,7 +141,8 @@ class FFTPStream:
         memory_seconds: What "now" is. Of a model with a state the time after which sound counts half; default: all
             sound so far counts alike. Of others the window's length; default: that of the model's position table, or
             what the extractor cuts or pads to, which no window exceeds.
-        threshold: Score at which an event begins; it ends at 0.8 of that.
+        threshold: Score at which an event begins; it ends at 0.8 of that. Default: the label's own, as in the pipeline
+            "audio-tagging".
 
     Raises:
         ValueError: A hop, memory or threshold that is not positive, a window shorter than a patch or longer than the
@@ -154,7 +155,7 @@ class FFTPStream:
         feature_extractor: SequenceFeatureExtractor,
         hop_seconds: float | None = None,
         memory_seconds: float | None = None,
-        threshold: float = 0.5,
+        threshold: float | None = None,
     ):
         self.model, self.features = model, FeatureStream(feature_extractor)
         given = {"hop_seconds": hop_seconds, "memory_seconds": memory_seconds, "threshold": threshold}
@@ -178,9 +179,14 @@ class FFTPStream:
             self.cache = FFTPCache(config, 1, model.device, model.dtype, half_life)
         else:
             self.window_frames = self._window_frames(memory_frames)
-        self.tracker = EventTracker([config.id2label[index] for index in range(config.num_labels)], threshold)
+        labels = [config.id2label[index] for index in range(config.num_labels)]
+        self.tracker = EventTracker(labels, label_thresholds(labels, config.thresholds, threshold))
         self.num_samples = 0
         self._begin()
+
+    def set_threshold(self, threshold: float | None) -> None:
+        """Let events begin at another score from now on; None is the label's own."""
+        self.tracker.thresholds = label_thresholds(self.tracker.labels, self.model.config.thresholds, threshold)
 
     def _window_frames(self, memory_frames: float | None) -> int:
         """Length of the window, as asked for or as the model was trained."""

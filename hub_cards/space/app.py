@@ -60,9 +60,9 @@ class LiveSession:
         self.stream = tag.model.stream(extractor, hop_seconds=LIVE_SECONDS, memory_seconds=seconds)
         self.labels, self.scores, self.events = self.stream.tracker.labels, {}, []
 
-    def hear(self, samples: np.ndarray, threshold: float) -> None:
+    def hear(self, samples: np.ndarray, threshold: float | None) -> None:
         """Take integer PCM, (samples,) or (samples, channels); events begin at a score of `threshold`."""
-        self.stream.tracker.threshold = threshold
+        self.stream.set_threshold(threshold)
         mono = (samples.reshape(len(samples), -1) / np.iinfo(samples.dtype).max).mean(axis=1).astype(np.float32)
         for answer in self.stream.push(self.resampler.resample_chunk(mono)):
             self.scores = dict(zip(self.labels, answer.scores.tolist(), strict=True))
@@ -87,12 +87,16 @@ def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
         tag: The pipeline "audio-tagging".
         model: Folder or Hub id, to name on the page.
     """
+    # Thresholds that the model was calibrated to, if it was.
+    has_own = bool(getattr(tag.model.config, "thresholds", None))
 
-    def answer(path: str | None, threshold: float) -> tuple[dict[str, float], list[list], Figure]:
+    def answer(path: str | None, threshold: float, takes_own: bool) -> tuple[dict[str, float], list[list], Figure]:
         if path is None:
             raise gradio.Error("Upload or record a sound first.")
         try:
-            tagged = tag(path, top_k=TOP_LABELS, threshold=threshold)
+            # The code of older models has no default of their own.
+            chosen = {} if takes_own else {"threshold": threshold}
+            tagged = tag(path, top_k=TOP_LABELS, **chosen)
         except ValueError as error:
             raise gradio.Error(str(error)) from error
         rows = [
@@ -102,14 +106,14 @@ def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
         return {item["label"]: item["score"] for item in tagged["labels"]}, rows, draw_patches(path, tag)
 
     def hear(
-        chunk: tuple[int, np.ndarray] | None, threshold: float, session: LiveSession | None
+        chunk: tuple[int, np.ndarray] | None, threshold: float, takes_own: bool, session: LiveSession | None
     ) -> tuple[dict[str, float] | None, list[list], LiveSession | None]:
         if chunk is None:
             return None, [], None
         rate, samples = chunk
         if session is None or session.rate != rate:
             session = LiveSession(tag, rate)
-        session.hear(samples, threshold)
+        session.hear(samples, None if takes_own else threshold)
         return session.scores or None, session.events, session
 
     def finish(session: LiveSession | None) -> list[list]:
@@ -121,6 +125,7 @@ def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
     with gradio.Blocks(title="Audio tagging") as app:
         gradio.Markdown(f"# Audio tagging with full-frequency patches\n\nModel: `{os.path.basename(model)}`")
         threshold = gradio.Slider(0.05, 0.95, 0.5, step=0.05, label="Lowest score at which a label is heard")
+        own = gradio.Checkbox(has_own, visible=has_own, label="The model's own score for each label instead")
         with gradio.Tab("Recording"):
             with gradio.Row():
                 with gradio.Column():
@@ -129,7 +134,7 @@ def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
                 labels = gradio.Label(num_top_classes=TOP_LABELS, label="Labels")
             timeline = gradio.Dataframe(headers=["start (s)", "end (s)", "label", "score"], label="Timeline")
             spectrogram = gradio.Plot(label="Spectrogram")
-            button.click(answer, [sound, threshold], [labels, timeline, spectrogram])
+            button.click(answer, [sound, threshold, own], [labels, timeline, spectrogram])
         # The code of older models has no streams.
         with gradio.Tab("Live", visible=hasattr(tag.model, "stream")):
             with gradio.Row():
@@ -138,7 +143,7 @@ def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
             events = gradio.Dataframe(headers=["start (s)", "end (s)", "label"], label="Events, the latest first")
             session = gradio.State(None)
             microphone.stream(
-                hear, [microphone, threshold, session], [live_labels, events, session],
+                hear, [microphone, threshold, own, session], [live_labels, events, session],
                 stream_every=LIVE_SECONDS, time_limit=None, concurrency_limit=None, show_progress="hidden",
             )  # fmt: skip
             # A new recording is a new stream.

@@ -13,8 +13,9 @@ from hub_cards import CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
 from modeling_fftp.events_fftp import table_seconds
 
-from .card_facts import BACKBONES, CURVES, describe_patches, read_results
+from .card_facts import BACKBONES, CURVES, RELIABILITY, describe_patches, read_results
 from .encoder_card import has_head, write_encoder_card
+from .reliability import plot_reliability
 from .training_curves import plot_training
 
 SPLITS = ("validation", "test")
@@ -50,6 +51,8 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
         plot_training(folder / "trainer_state.json", folder / CURVES)
         curves = CURVES
     facts = collect_facts(folder)
+    if facts["calibration"]:
+        plot_reliability(facts["calibration"]["measured"], folder / RELIABILITY)
     model_id = repo_id or folder.resolve().name
     card = ModelCard.from_template(
         build_metadata(facts, model_id, license),
@@ -95,6 +98,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "local_base": base if "/" not in base else None,
         "teacher": (recipe or {}).get("teacher"),
         "probe": probe,
+        "calibration": _find_calibration(folder),
         "recipe": None if recipe is None else json.dumps(recipe, indent=2),
         "data": read_results(folder, "data_results"),
         "train": read_results(folder, "train_results"),
@@ -140,6 +144,15 @@ def build_metadata(facts: dict[str, Any], name: str, license: str | None) -> Mod
 
 def _is_number(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
+
+
+def _find_calibration(folder: Path) -> dict[str, Any] | None:
+    """What the scores were calibrated by, and what that changed on the last split that has results."""
+    results = read_results(folder, "calibration_results")
+    for split in reversed(SPLITS):
+        if results and split in results:
+            return results | {"split": split, "measured": results[split], "picture": RELIABILITY}
+    return None
 
 
 def _find_extremes(folder: Path) -> dict[str, Any] | None:

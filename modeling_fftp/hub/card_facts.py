@@ -5,7 +5,7 @@ from pathlib import Path
 
 from modeling_fftp import FFTPConfig
 
-CURVES = "training.png"
+CURVES, RELIABILITY = "training.png", "reliability.png"
 BACKBONES = {"ast": "an Audio Spectrogram Transformer", "mamba": "a bidirectional Mamba (Audio Mamba)"}
 
 

@@ -32,7 +32,7 @@ def load_stream(
     hop_seconds: float | None = None,
     memory_seconds: float | None = None,
     time_stride: int | None = None,
-    threshold: float = 0.5,
+    threshold: float | None = None,
 ) -> FFTPStream:
     """A stream for a model that runs for hours: it forgets, by default in the time that it was trained to hear.
 

@@ -143,6 +143,13 @@ class DataArguments:
         metadata={"help": "CSV of index, id and display name, like AudioSet's; the labels are ids."},
     )
     exclude_labels: list[str] = field(default_factory=list, metadata={"help": "Classes whose clips are not used."})
+    none_labels: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Labels that stand for none of the classes, such as background; '' is an empty label. Every class "
+            "then has a score of its own, and all may be low."
+        },
+    )
     max_left_out: float = field(
         default=0.05,
         metadata={"help": "Largest share of undecodable or mislabelled clips to go on without."},
@@ -243,6 +250,16 @@ class FFTPTrainingArguments(TrainingArguments):
             "help": "With --time_strides: share of the loss that other strides take from the model's own answer at "
             "the densest. It costs one more forward pass at that stride."
         },
+    )
+    calibrate: bool = field(
+        default=True,
+        metadata={
+            "help": "After training choose on validation a temperature, and where a clip can have several labels a "
+            "threshold for each."
+        },
+    )
+    target_precision: float | None = field(
+        default=None, metadata={"help": "Thresholds that keep this precision; default: those of the highest F1."}
     )
     layer_decay: float | None = field(
         default=None,
@@ -406,6 +423,10 @@ def refuse_contradictions(
         )
     if model.patch_init is not None and model.model_name_or_path is None:
         raise SystemExit("train: --patch_init adapts a checkpoint; name it with --model_name_or_path")
+    if training.target_precision is not None and not 0 < training.target_precision <= 1:
+        raise SystemExit(f"train: --target_precision {training.target_precision} must lie in (0, 1]")
+    if training.target_precision is not None and not training.calibrate:
+        raise SystemExit("train: --target_precision chooses thresholds; drop it or --calibrate false")
     if training.freeze_backbone and model.model_name_or_path is None:
         raise SystemExit("train: --freeze_backbone keeps a checkpoint's weights; name it with --model_name_or_path")
     if training.layer_decay is not None and not 0 < training.layer_decay <= 1:

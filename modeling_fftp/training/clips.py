@@ -52,6 +52,7 @@ class ClipDecoder:
         sampling_rate: Wanted rate in Hz.
         is_multi_label: Whether targets are vectors over the classes.
         excluded: Classes, as the data writes them, whose clips are not wanted.
+        none_labels: What the data writes for none of the classes.
         folder: What relative paths start from.
         keeps_sound: Whether the sound is wanted, and not only what is found out about it.
         version: Of this package: what another one decoded is not taken from the cache.
@@ -64,6 +65,7 @@ class ClipDecoder:
     sampling_rate: int
     is_multi_label: bool = False
     excluded: Sequence[str] = ()
+    none_labels: Sequence[str] = ()
     folder: Path = Path()
     keeps_sound: bool = True
     version: str = getattr(modeling_fftp, "__version__", "")
@@ -111,7 +113,9 @@ class ClipDecoder:
         Raises:
             ValueError: No label, or an unknown one.
         """
-        written = self.label_kind.read(label)
+        is_empty = label is None or label == "" or label != label
+        written = [] if is_empty and "" in self.none_labels else self.label_kind.read(label)
+        written = [name for name in written if name not in self.none_labels]
         if not set(self.excluded).isdisjoint(written):
             return None
         unknown = [label for label in written if label not in self.positions]

@@ -89,12 +89,14 @@ def build_decoder(arguments: DataArguments, split: Dataset, config: FFTPConfig |
     if times and not kind.has_events:
         logger.warning("The columns %s are not read: each row is a whole clip", times)
     names = names or {label: label for label in kind.classes}
-    is_multi_label = kind.is_multi_label
+    for option, given in (("exclude_labels", arguments.exclude_labels), ("none_labels", arguments.none_labels)):
+        if unknown := [label for label in given if label and label not in names]:
+            raise ValueError(f"--{option} {unknown[0]!r} is not among the classes {[*names]}")
+    names = {label: name for label, name in names.items() if label not in arguments.none_labels}
+    # A clip with none is no case of one class per clip.
+    is_multi_label = kind.is_multi_label or bool(arguments.none_labels)
     if config is not None:
         names, is_multi_label = checkpoint_classes(names, config, is_multi_label)
-    unknown = [label for label in arguments.exclude_labels if label not in names]
-    if unknown:
-        raise ValueError(f"--exclude_labels {unknown[0]!r} is not among the classes {[*names]}")
     # An evaluation drops the clips of an excluded class, but the checkpoint still knows it.
     labels = {label: name for label, name in names.items() if config or label not in arguments.exclude_labels}
     if len(labels) < 2 and not is_multi_label:
@@ -107,6 +109,7 @@ def build_decoder(arguments: DataArguments, split: Dataset, config: FFTPConfig |
         SAMPLING_RATE,
         is_multi_label=is_multi_label,
         excluded=arguments.exclude_labels,
+        none_labels=arguments.none_labels,
         folder=base_folder(arguments.dataset_name, arguments.dataset_data_dir),
     )
 

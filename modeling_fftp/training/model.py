@@ -149,7 +149,9 @@ def load_checkpoint(
     source = arguments.model_name_or_path
     start = load_start(arguments, lambda most=None: training_sounds(clips, most), max_seconds)
     settings = {name: arguments.given[name] for name in ADJUSTABLE if name in arguments.given}
-    config = FFTPConfig.from_dict(start.model.config.to_dict(), **settings, **labels)
+    # Thresholds are those of scores before what is learned now.
+    thresholds = None if do_train else start.model.config.thresholds
+    config = FFTPConfig.from_dict(start.model.config.to_dict() | {"thresholds": thresholds}, **settings, **labels)
     refuse_foreign_stride(config)
     model = FFTPForAudioClassification(config)
     model.base_model.load_state_dict(start.model.base_model.state_dict())

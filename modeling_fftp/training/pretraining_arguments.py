@@ -58,6 +58,8 @@ UNUSED = (
     "freeze_backbone",
     "label_smoothing_factor",
     "stride_distillation",
+    "calibrate",
+    "target_precision",
     "eval_time_strides",
 )
 

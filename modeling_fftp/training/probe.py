@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from modeling_fftp.hub.efficiency import measure_efficiency
 from modeling_fftp.loss_fftp import classification_loss
 
 from .arguments import DataArguments, FFTPTrainingArguments, ModelArguments, refuse_unknown
+from .calibration import apply_calibration, fit_calibration, measure_calibration
 from .clips import clip_lengths
 from .data import MAX_SECONDS, Clips, describe_data, load_clips
 from .model import build_model
@@ -40,6 +41,9 @@ class ProbeArguments:
     output_dir: str | None = field(default=None, metadata={"help": "Folder to create."})
     batch_size: int = field(default=32, metadata={"help": "Clips at a time."})
     seed: int = field(default=42, metadata={"help": "Draws the clips that validate, where no split does."})
+    target_precision: float | None = field(
+        default=None, metadata={"help": "Thresholds that keep this precision; default: those of the highest F1."}
+    )
     hub_license: str | None = field(default=None, metadata={"help": "Licence of the weights, for the card."})
 
 
@@ -66,17 +70,24 @@ def probe(arguments: Sequence[str]) -> None:
     described["seconds_of_states"] = time.monotonic() - began
     best, described["linear"] = choose_linear(splits, model.config)
     described["neighbours"] = measure_neighbours(splits, clips, scorer)
+    states, labels = splits["validation"]
     set_head(model, best)
+    calibration = fit_calibration(best(states), labels, model.config, own.target_precision)
+    apply_calibration(model, calibration)
     model.save_pretrained(training.output_dir)
     extractor.save_pretrained(training.output_dir)
+    measured = {}
     for name in [name for name in ("validation", "test") if name in splits]:
         states, labels = splits[name]
-        results = scorer(EvalPrediction(best(states), labels))
+        logits = best(states) / calibration.temperature
+        measured[name] = measure_calibration(logits, labels, model.config, calibration)
+        results = scorer(EvalPrediction(logits, labels))
         metrics = {f"{name}_{key}": value for key, value in only_numbers(results).items()}
         write_results(training, f"{name}_results", metrics)
         write_per_class(training, name, results)
         print(describe(name, clips.metric, results[clips.metric], described["neighbours"][name]))
     write_results(training, "probe_results", described)
+    write_results(training, "calibration_results", asdict(calibration) | measured)
     write_results(training, "data_results", describe_data(data.dataset_name, clips))
     write_results(training, "efficiency_results", measure_efficiency(training.output_dir, seconds))
     write_card(training.output_dir, license=own.hub_license)

@@ -7,6 +7,7 @@ from pathlib import Path
 import evaluate
 from datasets import Dataset
 from transformers import EvalPrediction
+from transformers.trainer_utils import PredictionOutput
 
 from hub_cards import METRIC
 from modeling_fftp import FFTPForAudioClassification
@@ -32,8 +33,8 @@ def only_numbers(results: dict) -> dict[str, float]:
     return {name: value for name, value in results.items() if isinstance(value, float)}
 
 
-def evaluate_split(trainer: FFTPTrainer, clips: Dataset, name: str, scorer: Scorer, metric: str) -> None:
-    """Evaluate a split, and write its results and those of each class."""
+def evaluate_split(trainer: FFTPTrainer, clips: Dataset, name: str, scorer: Scorer, metric: str) -> PredictionOutput:
+    """Evaluate a split, and write its results and those of each class; gives logits, labels and metrics."""
     prediction = trainer.predict(clips, metric_key_prefix=name)
     trainer.log_metrics(name, prediction.metrics)
     trainer.save_metrics(name, prediction.metrics)
@@ -42,6 +43,7 @@ def evaluate_split(trainer: FFTPTrainer, clips: Dataset, name: str, scorer: Scor
         write_per_class(trainer.args, name, results)
         score = "not defined" if results[metric] is None else f"{results[metric]:.4f}"
         print(f"{name} {metric}: {score} on {len(clips)} clips, results in {trainer.args.output_dir}")
+    return prediction
 
 
 def write_per_class(training: FFTPTrainingArguments, name: str, results: dict) -> None:

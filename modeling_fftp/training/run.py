@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 from transformers import set_seed
@@ -24,6 +24,7 @@ from .arguments import (
     parse_arguments,
 )
 from .augmentation import build_collator, changes_sound
+from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
 from .clips import compute_features
 from .data import MAX_SECONDS, SAMPLING_RATE, Clips, describe_data, load_clips
 from .distillation import BATCH, Distillation, Teacher, add_answers
@@ -79,11 +80,15 @@ def run(arguments: Sequence[str]) -> None:
     scorer = build_scorer(clips.classes)
     trainer = build_trainer(model, extractor, collator, clips, scorer, training, teacher, distillation)
 
-    if training.do_train:
-        train(trainer, groups[:4], label_smoothing)
+    calibration = train(trainer, groups[:4], label_smoothing) if training.do_train else None
+    measured = {}
     for name in ("validation", "test"):
         if name in clips.splits:
-            evaluate_split(trainer, clips.splits[name], name, scorer, clips.metric)
+            prediction = evaluate_split(trainer, clips.splits[name], name, scorer, clips.metric)
+            if calibration is not None:
+                measured[name] = measure_calibration(*prediction[:2], model.config, calibration)
+    if measured:
+        write_results(training, "calibration_results", asdict(calibration) | measured)
     if training.do_train and trainer.is_world_process_zero():
         write_results(training, "recipe", recipe)
         write_results(training, "data_results", described)
@@ -204,12 +209,27 @@ def build_averaging(training: FFTPTrainingArguments) -> WeightAveraging | None:
     return None
 
 
-def train(trainer: FFTPTrainer, groups: Sequence, label_smoothing: float) -> None:
-    """Train, and leave the model, the extractor, all arguments and the results in the output folder."""
+def train(trainer: FFTPTrainer, groups: Sequence, label_smoothing: float) -> Calibration | None:
+    """Train, and leave the model, the extractor, all arguments and the results in the output folder.
+
+    Returns:
+        What the scores were calibrated by, if they were.
+    """
     training = trainer.args
     arguments = {key: value for group in groups for key, value in vars(group).items()} | training.to_dict()
     write_results(training, "arguments", arguments | {"label_smoothing_factor": label_smoothing})
     result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    calibration = calibrate(trainer) if training.calibrate and trainer.eval_dataset is not None else None
     trainer.save_model()
     trainer.save_state()
     trainer.save_metrics("train", result.metrics)
+    return calibration
+
+
+def calibrate(trainer: FFTPTrainer) -> Calibration:
+    """Choose a temperature and thresholds on the clips that validate, and let the model have them."""
+    prediction, model = trainer.predict(trainer.eval_dataset), trainer.model
+    wanted = trainer.args.target_precision
+    calibration = fit_calibration(prediction.predictions, prediction.label_ids, model.config, wanted)
+    apply_calibration(model, calibration)
+    return calibration

@@ -177,7 +177,7 @@ def test_segments_are_where_the_mean_over_windows_is_high():
     spans = torch.tensor([[0.0, 2.0], [1.0, 3.0], [2.0, 4.0], [2.5, 4.5]], dtype=torch.float64)
     scores = torch.tensor([[0.9, 0.0], [0.7, 0.0], [0.1, 0.6], [0.0, 0.6]])
     # Label 0 by the second: 0.9, 0.8, (0.7 + 0.1) / 2, ...; label 1 from 2 s on: 0.3, 0.4, 0.6, 0.6.
-    segments = find_segments(scores, spans, 0.5)
+    segments = find_segments(scores, spans, [0.5] * scores.shape[1])
     assert [segment[:3] for segment in segments] == [(0.0, 2.0, 0), (3.0, 4.5, 1)]
     assert [segment[3] for segment in segments] == pytest.approx([0.85, 0.6])
 
@@ -195,7 +195,7 @@ def test_short_gaps_are_closed_while_the_mean_stays_high(max_gap, expected):
     scores = torch.tensor([0.9, 0.2, 0.6, 0.3, 0.3, 0.9, 0.0, 0.0, 0.0, 0.6])
     # Half a second, as the pipeline makes it of samples.
     edges = torch.arange(11, dtype=torch.float64) * 7840 / RATE
-    segments = find_segments(scores[:, None], torch.stack((edges[:-1], edges[1:]), dim=1), 0.5, max_gap)
+    segments = find_segments(scores[:, None], torch.stack((edges[:-1], edges[1:]), dim=1), [0.5], max_gap)
     assert [segment[:2] for segment in segments] == [(edges[a], edges[b]) for a, b in expected]
     assert [segment[3] for segment in segments] == pytest.approx([scores[a:b].mean().item() for a, b in expected])
 

@@ -17,7 +17,7 @@ from modeling_fftp.stream_fftp import EventTracker
 
 
 def test_events_begin_at_the_threshold_and_end_below_it():
-    tracker, changes = EventTracker(["a", "b"], threshold=0.5), []
+    tracker, changes = EventTracker(["a", "b"], [0.5, 0.5]), []
     for second, values in enumerate([(0.1, 0.0), (0.6, 0.0), (0.9, 0.7), (0.45, 0.6), (0.39, 0.6), (0.2, 0.5)]):
         changes += tracker.update(second, torch.tensor(values))
     changes += tracker.finish(6.0)
