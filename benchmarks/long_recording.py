@@ -4,10 +4,12 @@
     python -m benchmarks.long_recording demo_output/model
 
 The recording is made of the demo's kinds of sound, each heard for 10 to 30 s in new clips one after another, and
-written as FLAC.
+written as FLAC. A kind that the model does not know is background. Where the model's folder says what its scores were
+calibrated by, false alarms are counted before and after.
 """
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
@@ -15,14 +17,19 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from transformers import pipeline
+from transformers import PreTrainedConfig, pipeline
 
 from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
 from benchmarks.timing import process_memory, time_call
 from demo.sounds import KINDS, SAMPLING_RATE, make_clip
+from modeling_fftp.audio_tagging_fftp import find_segments
+from modeling_fftp.loss_fftp import label_thresholds, probabilities
 
 # A recorder's rate, not the model's.
 RECORDED_RATE = 44100
+# Share of the sounds to find, and logits by which thresholds are lowered until they are found.
+RECALL = 0.95
+SHIFTS = [step / 4 for step in range(-32, 33)]
 
 
 def write_recording(path: Path, minutes: float, seed: int) -> list[tuple[float, float, str]]:
@@ -57,6 +64,55 @@ def share_found(events: list[tuple[float, float, str]], timeline: list[dict], to
     return found / len(events)
 
 
+def count_alarms(
+    events: list[tuple[float, float, str]], segments: list[tuple[float, float, int, float]], labels: list[str]
+) -> tuple[float, float]:
+    """Share of the sounds that an entry of their kind overlaps, and entries an hour that overlap none of theirs."""
+    entries = [(start, end, labels[index]) for start, end, index, _ in segments]
+
+    def overlaps(one: tuple[float, float, str], others: list[tuple[float, float, str]]) -> bool:
+        return any(one[2] == kind and one[0] < end and start < one[1] for start, end, kind in others)
+
+    known = [event for event in events if event[2] in labels]
+    hits = sum(overlaps(event, entries) for event in known)
+    false = sum(not overlaps(entry, events) for entry in entries)
+    return hits / len(known), false * 3600 / events[-1][1]
+
+
+def compare_calibration(
+    answer: dict, events: list[tuple[float, float, str]], config: PreTrainedConfig, temperature: float
+) -> dict:
+    """Recall and false alarms with the scores of the model and with those before its calibration.
+
+    "at_recall" has the false alarms where all thresholds are moved, by the same number of logits, to the highest at
+    which `RECALL` of the sounds are found.
+    """
+    labels = [config.id2label[index] for index in range(config.num_labels)]
+    spans = torch.tensor([[window["start"], window["end"]] for window in answer["windows"]], dtype=torch.float64)
+    scores = torch.tensor([window["scores"] for window in answer["windows"]], dtype=torch.float64).clamp(1e-12, 1)
+    is_multi_label = config.problem_type == "multi_label_classification"
+    logits = scores.logit(eps=1e-12) if is_multi_label else scores.log()
+    gap, results = spans.diff().max().item(), {}
+    for name, scale, own in (("before", temperature, None), ("after", 1.0, config.thresholds)):
+        scaled = probabilities(logits * scale, config)
+        thresholds = torch.tensor(label_thresholds(labels, own), dtype=torch.float64)
+
+        def count(shift: float, scores=scaled, thresholds=thresholds) -> tuple[float, float]:
+            moved = (thresholds.logit(eps=1e-6) - shift).sigmoid().tolist()
+            return count_alarms(events, find_segments(scores, spans, moved, gap), labels)
+
+        recall, alarms = count(0.0)
+        found = next((count(shift) for shift in SHIFTS if count(shift)[0] >= RECALL), (None, None))
+        results[name] = {"recall": recall, "false_alarms": alarms, "at_recall": found[1]}
+    return results
+
+
+def read_temperature(model: str) -> float | None:
+    """What the logits of a folder were calibrated by."""
+    path = Path(model, "calibration_results.json")
+    return json.loads(path.read_text(encoding="utf-8"))["temperature"] if path.exists() else None
+
+
 def measure(model: str, minutes: float, batch_size: int, seed: int) -> dict:
     """Tag a new recording once."""
     tag = pipeline("audio-tagging", model=model, trust_remote_code=True)
@@ -67,9 +123,12 @@ def measure(model: str, minutes: float, batch_size: int, seed: int) -> dict:
         tag(torch.zeros(SAMPLING_RATE))
         idle = process_memory("VmHWM")
         answers = []
-        seconds = time_call(lambda: answers.append(tag(path, batch_size=batch_size)))
+        seconds = time_call(lambda: answers.append(tag(path, batch_size=batch_size, return_windows=True)))
     (answer,) = answers
+    temperature = read_temperature(model)
     return {
+        "model": model,
+        "calibration": temperature and compare_calibration(answer, events, tag.model.config, temperature),
         "machine": describe_machine(),
         "minutes": answer["duration"] / 60,
         "window_seconds": window,
@@ -90,12 +149,23 @@ def render(results: dict) -> str:
         ["peak memory", f"{extra:.0f} MiB more than the idle process ({results['idle_mib']:.0f} MiB)"],
         ["sounds told within one window, start and end", f"{results['share_within_one_window']:.1%}"],
     ]
+    calibration = [
+        [name, f"{values['recall']:.1%}", f"{values['false_alarms']:.1f}",
+         "not reached" if values["at_recall"] is None else f"{values['at_recall']:.1f}"]
+        for name, values in (results["calibration"] or {}).items()
+    ]  # fmt: skip
+    header = ["calibration", "sounds found", "false alarms an hour", f"those where {RECALL:.0%} are found"]
     return f"""# A long recording through the pipeline audio-tagging
 
-`python -m benchmarks.long_recording demo_output/model` on {name_machine(results["machine"])}: the demo's model,
+`python -m benchmarks.long_recording {results["model"]}` on {name_machine(results["machine"])}: the demo's model,
 windows of {results["window_seconds"]:.1f} s that overlap by half, a stereo FLAC file at {RECORDED_RATE} Hz.
 
-{render_table(["", ""], rows)}"""
+{render_table(["", ""], rows)}
+
+A sound is found where an entry of its kind overlaps it; a false alarm overlaps none. Before: logits as they were
+trained, and 0.5 for every label; after: with the temperature and thresholds that training chose on validation.
+
+{render_table(header, calibration) if calibration else "The model was not calibrated."}"""
 
 
 def main() -> None:
