@@ -7,11 +7,13 @@ import torch
 from transformers import AutoModelForAudioClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .events_fftp import filter_lengths, join_steps, median_filter, token_spans
 from .loss_fftp import label_thresholds, probabilities
 from .window_pipeline_fftp import FFTPWindowPipeline
 
 # By name, since a folder's copy of the code has classes of its own.
 CLIP_CLASSIFIERS = ("FFTPForAudioClassification", "FFTPOnnxForAudioClassification")
+FRAME_CLASSIFIER = "FFTPForAudioFrameClassification"
 AGGREGATIONS = ("mean", "max")
 # Less than a sample, more than the rounding of seconds.
 ROUNDING_SECONDS = 1e-6
@@ -24,6 +26,8 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
         tag("recording.flac", batch_size=4)
 
     Windows slide over the recording; sound is read from disk as they need it, so an hour is never in memory at once.
+    A clip classifier has scores for each window, a frame classifier for each step in time, which every moment takes
+    from the window whose middle is nearest.
 
     A call takes what `read_blocks` takes, or a list of that, and these arguments:
 
@@ -38,30 +42,31 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
             `config.thresholds`, or else 0.5.
         max_gap_seconds: Longest gap that the timeline closes between two stretches of one label, where their mean
             score over the gap stays above the threshold; the default is the length of a window, as what is shorter
-            cannot be told from one weak window.
-        return_windows: Whether to return the scores of every window as well.
+            cannot be told from one weak window, and 0 for a frame classifier, whose config may hold a median filter.
+        return_windows: Whether to return the scores of every window, or step, as well.
         aggregation: How a recording's scores come from those of its windows, "mean" or "max"; the default is "max"
             where a clip can have several labels, and "mean" where it has one.
 
     Returns (one per recording):
         "labels": [{"label", "score"}, ...], highest first; "timeline": [{"start", "end", "label", "score"}, ...] in
         seconds, in order of start; "duration" in seconds; and on request "windows": [{"start", "end", "scores"}, ...],
-        scores in the order of the model's labels. A moment's score is the mean over the windows that
-        hold it, a timeline entry's the mean over its time.
+        scores in the order of the model's labels. A moment's score is the mean over the windows that hold it, or that
+        of its step; a timeline entry's the mean over its time.
     """
 
     task_name = "audio-tagging"
     arguments = (
         ("window_seconds", "hop_seconds"),
         ("time_stride",),
-        ("top_k", "threshold", "max_gap_seconds", "aggregation", "return_windows"),
+        ("top_k", "threshold", "max_gap_seconds", "aggregation", "return_windows", "time_stride"),
     )
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         name = type(self.bare_model).__name__
-        if name not in CLIP_CLASSIFIERS:
-            raise ValueError(f"audio-tagging needs a clip classifier; the model is a {name}")
+        self.is_framewise = name == FRAME_CLASSIFIER
+        if not self.is_framewise and name not in CLIP_CLASSIFIERS:
+            raise ValueError(f"audio-tagging needs a clip or frame classifier; the model is a {name}")
         if self.model.config.problem_type == "regression":
             raise ValueError("audio-tagging needs a classifier; this model's problem_type is 'regression'")
 
@@ -69,12 +74,27 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
         span, is_last = model_inputs.pop("span"), model_inputs.pop("is_last")
         # Models of an older package know no strides.
         stride = {} if time_stride is None else {"time_stride": time_stride}
-        logits = self.model(**model_inputs, **stride).logits.float()
-        return {
-            "scores": probabilities(logits, self.model.config),
-            "span": span,
-            "is_last": is_last,
-        }
+        scores = probabilities(self.model(**model_inputs, **stride).logits.float(), self.model.config)
+        if not self.is_framewise:
+            return {"scores": scores, "span": span, "is_last": is_last}
+        mask = model_inputs.get("attention_mask")
+        frames = torch.full_like(span[:, :1], model_inputs["input_values"].shape[1])
+        frames = frames if mask is None else mask.sum(dim=1, keepdim=True)
+        count = self.model.config.time_patches(frames, time_stride)
+        return {"scores": scores, "count": count, "span": span, "is_last": is_last}
+
+    def _read_scores(
+        self, model_outputs: list[dict[str, Any]], time_stride: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores of windows or steps, (windows, labels), and start and end of each in seconds, (windows, 2)."""
+        windows = self.spans(model_outputs)
+        if not self.is_framewise:
+            return torch.cat([output["scores"] for output in model_outputs]), windows
+        # Windows of one batch are padded to the longest.
+        scores = [output["scores"][0, : output["count"].item()] for output in model_outputs]
+        steps = [token_spans(self.model.config, len(rows), time_stride) for rows in scores]
+        kept, spans = join_steps(windows, steps)
+        return torch.cat([rows[index] for rows, index in zip(scores, kept, strict=True)]), spans
 
     def postprocess(
         self,
@@ -84,6 +104,7 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
         max_gap_seconds: float | None = None,
         aggregation: str | None = None,
         return_windows: bool = False,
+        time_stride: int | None = None,
     ) -> dict[str, Any]:
         """Labels and timeline from the scores of all windows."""
         config = self.model.config
@@ -94,12 +115,14 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k={top_k} must be at least 1, or None for all labels")
         top_k = config.num_labels if top_k is None else min(top_k, config.num_labels)
-        scores = torch.cat([output["scores"] for output in model_outputs])
-        spans = self.spans(model_outputs)
-        max_gap = spans.diff().max().item() if max_gap_seconds is None else max_gap_seconds
+        scores, spans = self._read_scores(model_outputs, time_stride)
+        max_gap = max_gap_seconds
+        if max_gap is None:
+            max_gap = 0.0 if self.is_framewise else spans.diff().max().item()
         names = [config.id2label[index] for index in range(config.num_labels)]
         # The config of an older package, which one may give beside a model, knows no thresholds.
         thresholds = label_thresholds(names, getattr(config, "thresholds", None), threshold)
+        smooth = median_filter(scores, filter_lengths(config, time_stride)) if self.is_framewise else scores
         whole = scores.mean(dim=0) if aggregation == "mean" else scores.amax(dim=0)
         best = whole.topk(top_k)
         windows = [
@@ -113,9 +136,9 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
             ],
             "timeline": [
                 {"start": start, "end": end, "label": names[index], "score": score}
-                for start, end, index, score in find_segments(scores, spans, thresholds, max_gap)
+                for start, end, index, score in find_segments(smooth, spans, thresholds, max_gap)
             ],
-            "duration": spans.max().item(),
+            "duration": model_outputs[-1]["span"][0, 1].item() / self.feature_extractor.sampling_rate,
             **({"windows": windows} if return_windows else {}),
         }
 

@@ -81,6 +81,7 @@ class FFTPConfig(PreTrainedConfig):
             distributions), "multi_label_classification" (binary cross entropy) or "regression".
         thresholds: Score from which a label counts as heard in timelines, by its name; of labels that are not there
             0.5. Training chooses them on validation.
+        median_filter_seconds: Frame classifiers: length of the median filter over the scores of a label, by its name.
 
     Raises:
         ValueError: Fields that do not fit each other or name something unknown.
@@ -129,6 +130,7 @@ class FFTPConfig(PreTrainedConfig):
     decoder_intermediate_size: int = 768
     problem_type: str | None = "single_label_classification"
     thresholds: dict[str, float] | None = None
+    median_filter_seconds: dict[str, float] | None = None
 
     def __post_init__(self, **kwargs):
         """Bring fields that may be written in several ways into the form that every reader of the config relies on."""
@@ -170,6 +172,9 @@ class FFTPConfig(PreTrainedConfig):
         for name, threshold in (self.thresholds or {}).items():
             if not 0 <= threshold <= 1:
                 raise ValueError(f"thresholds[{name!r}]={threshold} must lie in [0, 1], as scores do")
+        for name, seconds in (self.median_filter_seconds or {}).items():
+            if seconds < 0:
+                raise ValueError(f"median_filter_seconds[{name!r}]={seconds} must not be negative")
         self._validate_token_merge_layers()
         self._validate_class_tokens()
         if not 0 <= self.drop_path_rate < 1:

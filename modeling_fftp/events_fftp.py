@@ -110,3 +110,31 @@ def join_steps(windows: torch.Tensor, spans: Sequence[torch.Tensor]) -> tuple[li
     joined = torch.cat(joined)
     joined[:-1, 1] = joined[1:, 0]
     return kept, joined
+
+
+def filter_lengths(config: FFTPConfig, time_stride: int | None = None) -> list[int]:
+    """Steps that the median filter of each label spans, an odd number, by `config.median_filter_seconds`."""
+    step = config.resolve_time_stride(time_stride) * frame_seconds(config.sampling_rate)[1]
+    seconds = config.median_filter_seconds or {}
+    wanted = [seconds.get(config.id2label[index], 0.0) / step for index in range(config.num_labels)]
+    return [max(1, 2 * round((steps - 1) / 2) + 1) for steps in wanted]
+
+
+def median_filter(scores: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """Scores in which what is shorter than half a filter is gone, and gaps that short are closed.
+
+    Args:
+        scores: Of the steps of a recording, (steps, labels).
+        lengths: Steps of each label's filter, odd.
+
+    Returns:
+        Of each step and label the median over the steps around it, (steps, labels); beyond the ends stand the first
+        and the last.
+    """
+    filtered = scores.clone()
+    for length in {*lengths} - {1}:
+        chosen = [label for label, own in enumerate(lengths) if own == length]
+        columns = scores[:, chosen].T[None]
+        padded = torch.nn.functional.pad(columns, (length // 2, length // 2), mode="replicate")[0]
+        filtered[:, chosen] = padded.unfold(1, length, 1).median(dim=-1).values.T
+    return filtered

@@ -118,16 +118,19 @@ class FFTPPreTrainedModel(PreTrainedModel):
         """Save as transformers does; the folder opens by every Auto class whose head can use its weights."""
         module = FFTPModel.__module__.split(".")[-1]
         classes = {"AutoModel": FFTPModel, "AutoModelForAudioFrameClassification": FFTPForAudioFrameClassification}
-        self.config.custom_pipelines = {"audio-embedding": as_custom_pipeline(FFTPAudioEmbeddingPipeline, "AutoModel")}
+        # A frame classifier's clip-level state was never trained.
+        is_framewise = isinstance(self, FFTPForAudioFrameClassification)
+        head = f"AutoModelForAudio{'Frame' if is_framewise else ''}Classification"
+        if not is_framewise:
+            classes[head] = FFTPForAudioClassification
+        self.config.custom_pipelines = {
+            "audio-tagging": as_custom_pipeline(FFTPAudioTaggingPipeline, head),
+            "audio-embedding": as_custom_pipeline(FFTPAudioEmbeddingPipeline, "AutoModel"),
+        }
         # What a checkpoint of another head could be opened by is not what this one can.
         auto_map = dict(getattr(self.config, "auto_map", None) or {})
         for name in ("AutoModelForAudioClassification", "AutoModelForPreTraining"):
             auto_map.pop(name, None)
-        # A frame classifier's clip-level state was never trained.
-        if not isinstance(self, FFTPForAudioFrameClassification):
-            classes["AutoModelForAudioClassification"] = FFTPForAudioClassification
-            tagging = as_custom_pipeline(FFTPAudioTaggingPipeline, "AutoModelForAudioClassification")
-            self.config.custom_pipelines["audio-tagging"] = tagging
         self.config.auto_map = {name: f"{module}.{model.__name__}" for name, model in classes.items()} | auto_map
         return super().save_pretrained(*args, **kwargs)
 

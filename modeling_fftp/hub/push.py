@@ -22,7 +22,7 @@ REPLACED = ("*_fftp.py", "*.safetensors", "*.onnx*", "*.bin", "*.pt", "*.pth")
 INCIDENTAL = (
     "auto_map", "custom_pipelines", "dtype", "transformers_version", "use_cache", "_name_or_path",
     # How a model runs, not what it is.
-    "time_stride", "time_strides", "stretch_patches", "thresholds",
+    "time_stride", "time_strides", "stretch_patches", "thresholds", "median_filter_seconds",
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ ROW_GROUP = 100
 
 def load_embedder(model: str | Path) -> FFTPAudioEmbeddingPipeline:
     """The pipeline "audio-embedding" of any model of this package; raises as `load_pipeline`."""
-    return load_pipeline(FFTPAudioEmbeddingPipeline, FFTPModel, model)
+    return load_pipeline(FFTPAudioEmbeddingPipeline, [FFTPModel], model)
 
 
 def write_embeddings(

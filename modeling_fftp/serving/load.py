@@ -1,6 +1,7 @@
 """Pipelines for the command line, by the code of this package and none from the Hub."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,27 +13,28 @@ from modeling_fftp.window_pipeline_fftp import FFTPWindowPipeline
 
 
 def load_pipeline(
-    pipeline_class: type[FFTPWindowPipeline], model_class: type[FFTPPreTrainedModel], model: str | Path
+    pipeline_class: type[FFTPWindowPipeline], model_classes: Sequence[type[FFTPPreTrainedModel]], model: str | Path
 ) -> FFTPWindowPipeline:
     """The pipeline of a folder or Hub id.
 
     Args:
         pipeline_class: Which.
-        model_class: What it needs; what `FFTPModel` needs, every model has.
+        model_classes: What it takes; where that is `FFTPModel`, any model.
         model: Folder or Hub id.
 
     Raises:
         OSError: There is no such model.
-        ValueError: It is none of this package, or not of that class.
+        ValueError: It is none of this package, or not one of those.
     """
     try:
         config, _ = FFTPConfig.get_config_dict(model)
     except OSError as error:
         raise OSError(f"{model} is no folder with a model, and the Hub did not give one: {error}") from error
     architecture = (config.get("architectures") or [None])[0]
-    is_ours = config.get("model_type") == FFTPConfig.model_type
-    if not is_ours or (model_class is not FFTPModel and architecture != model_class.__name__):
-        expected = f"a model of type {FFTPConfig.model_type!r}" if model_class is FFTPModel else model_class.__name__
+    known = {one.__name__: one for one in model_classes}
+    model_class = known.get(architecture, FFTPModel if FFTPModel in model_classes else None)
+    if config.get("model_type") != FFTPConfig.model_type or model_class is None:
+        expected = f"a model of type {FFTPConfig.model_type!r}" if FFTPModel in model_classes else " or ".join(known)
         raise ValueError(f"{model} holds {architecture} of type {config.get('model_type')!r}; expected {expected}")
     return pipeline_class(
         model=model_class.from_pretrained(model),

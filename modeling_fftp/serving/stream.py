@@ -50,6 +50,8 @@ def load_stream(
         ValueError: It is no clip classifier of this package.
     """
     tagger = load_tagger(model)
+    if not hasattr(tagger.model, "stream"):
+        raise ValueError(f"{model} is a frame classifier; live sound needs a clip classifier")
     config = tagger.model.config
     if time_stride is not None:
         tagger.model.set_time_stride(time_stride)

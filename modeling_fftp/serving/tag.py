@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
 
 from .archive import CHUNK, Part, answer_archive, answer_recordings
@@ -25,9 +25,10 @@ def load_tagger(model: str | Path) -> FFTPAudioTaggingPipeline:
 
     Raises:
         OSError: There is no such model.
-        ValueError: It is no clip classifier of this package.
+        ValueError: It is no classifier of this package.
     """
-    return load_pipeline(FFTPAudioTaggingPipeline, FFTPForAudioClassification, model)
+    classes = (FFTPForAudioClassification, FFTPForAudioFrameClassification)
+    return load_pipeline(FFTPAudioTaggingPipeline, classes, model)
 
 
 def choose_format(form: str | None, as_json: bool, output: Path | None, rows: str) -> str:

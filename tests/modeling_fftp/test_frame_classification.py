@@ -171,13 +171,13 @@ def test_a_frame_head_on_a_clip_checkpoint_is_saved_as_a_frame_classifier(make_c
     assert {name for name in saved["auto_map"] if name.startswith("AutoModel")} == {
         "AutoModel", "AutoModelForAudioFrameClassification",
     }  # fmt: skip
-    assert [*saved["custom_pipelines"]] == ["audio-embedding"]
+    assert saved["custom_pipelines"]["audio-tagging"]["pt"] == ["AutoModelForAudioFrameClassification"]
     # And back: what was trained for clips is the base model alone.
     clips = FFTPForAudioClassification.from_pretrained(tmp_path / "frames")
     clips.save_pretrained(tmp_path / "again")
     saved = json.loads((tmp_path / "again" / "config.json").read_text())
     assert "AutoModelForAudioClassification" in saved["auto_map"]
-    assert "audio-tagging" in saved["custom_pipelines"]
+    assert saved["custom_pipelines"]["audio-tagging"]["pt"] == ["AutoModelForAudioClassification"]
 
 
 @pytest.mark.parametrize("kind", ["events", "indices"])

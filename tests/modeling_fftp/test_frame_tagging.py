@@ -1,0 +1,104 @@
+"""The pipeline "audio-tagging" with a frame classifier: events at the resolution of its steps, joined over windows."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from scipy.ndimage import median_filter as scipy_median_filter
+from transformers import pipeline
+from typer.testing import CliRunner
+
+from modeling_fftp import FFTPForAudioFrameClassification
+from modeling_fftp.cli import app
+from modeling_fftp.events_fftp import filter_lengths, median_filter
+from tests.support import BACKBONES
+
+RATE = 16000
+
+
+@pytest.fixture
+def build(make_config):
+    """A frame classifier whose scores vary, and whose position table is 1 s long."""
+
+    def make(**fields):
+        torch.manual_seed(0)
+        model = FFTPForAudioFrameClassification(
+            make_config(problem_type="multi_label_classification", **fields)
+        ).eval()
+        torch.nn.init.normal_(model.classifier.dense.weight, std=1.0)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_clip_s_events_are_where_its_steps_say(build, extractor, speech, backbone):
+    model = build(**BACKBONES[backbone] | {"token_merge_layers": None})
+    clip = speech[:RATE]
+    with torch.no_grad():
+        scores = model(**extractor(clip, sampling_rate=RATE, return_tensors="pt")).logits[0].sigmoid()
+    spans = model.token_spans(len(scores)).tolist()
+    tag = pipeline("audio-tagging", model=model, feature_extractor=extractor, device="cpu")
+    for answer in (
+        tag(clip, return_windows=True),
+        tag([clip, clip[: RATE // 2]], batch_size=2, return_windows=True)[0],
+    ):
+        np.testing.assert_allclose([row["scores"] for row in answer["windows"]], scores.numpy(), atol=1e-5)
+        for label in range(4):
+            is_on = np.zeros(len(spans), dtype=bool)
+            for entry in answer["timeline"]:
+                if entry["label"] == f"LABEL_{label}":
+                    starts, ends = ([round(span[side], 6) for span in spans] for side in (0, 1))
+                    first, last = starts.index(round(entry["start"], 6)), ends.index(round(entry["end"], 6))
+                    is_on[first : last + 1] = True
+            assert is_on.tolist() == (scores[:, label] >= 0.5).tolist()
+        best = {entry["label"]: entry["score"] for entry in answer["labels"]}
+        assert best["LABEL_0"] == pytest.approx(scores[:, 0].max().item(), abs=1e-5)
+
+
+def test_windows_are_joined_into_one_timeline(build, extractor, speech):
+    tag = pipeline("audio-tagging", model=build(), feature_extractor=extractor, device="cpu")
+    answer = tag(np.tile(speech, 2), return_windows=True)
+    rows = answer["windows"]
+    assert [row["end"] for row in rows[:-1]] == [row["start"] for row in rows[1:]]
+    assert answer["duration"] == 4.0
+    assert rows[0]["start"] == 0.0
+    for before, after in zip(answer["timeline"][:-1], answer["timeline"][1:], strict=True):
+        assert before["start"] <= after["start"]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 30])
+def test_the_median_filter_is_scipy_s(steps):
+    scores = torch.rand(steps, 3, generator=torch.Generator().manual_seed(0))
+    filtered = median_filter(scores, [1, 3, 7])
+    for label, length in enumerate((1, 3, 7)):
+        expected = scipy_median_filter(scores[:, label].numpy(), size=length, mode="nearest")
+        np.testing.assert_array_equal(filtered[:, label].numpy(), expected)
+
+
+def test_a_filter_is_as_long_at_every_stride(build, extractor, speech):
+    model = build()
+    model.config.median_filter_seconds = {"LABEL_0": 0.25, "LABEL_1": 0.15}
+    # Steps of 50 and of 20 ms; an odd number of them.
+    assert filter_lengths(model.config) == [5, 3, 1, 1]
+    assert filter_lengths(model.config, 2) == [13, 7, 1, 1]
+    tag = pipeline("audio-tagging", model=model, feature_extractor=extractor, device="cpu")
+    lengths = [entry["end"] - entry["start"] for entry in tag(speech)["timeline"] if entry["label"] == "LABEL_0"]
+    assert min(lengths, default=1.0) > 0.1
+    assert len(tag(speech, time_stride=10, return_windows=True)["windows"]) < 45
+
+
+def test_a_folder_is_tagged_by_the_command(build, extractor, speech, tmp_path):
+    model = build()
+    model.save_pretrained(tmp_path / "model")
+    extractor.save_pretrained(tmp_path / "model")
+    soundfile.write(tmp_path / "speech.wav", speech, RATE)
+    done = CliRunner().invoke(
+        app, ["tag", str(tmp_path / "speech.wav"), "--model", str(tmp_path / "model"), "--format", "csv"]
+    )
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("\n") > 4
+    tag = pipeline("audio-tagging", model=str(tmp_path / "model"), trust_remote_code=True)
+    assert len(tag(speech)["timeline"]) == done.stdout.count("\n") - 1
+    refused = CliRunner().invoke(app, ["listen", "-", "--model", str(tmp_path / "model")])
+    assert "is a frame classifier; live sound needs a clip classifier" in str(refused.exception)
