@@ -45,8 +45,8 @@ class SpecMaskDataCollator(TrainerCallback):
         num_labels: Length of the label vectors that mixup and smoothing make from indices.
         transforms: Changes to the spectrogram, in this order, before the masks.
         step_labels: Makes a batch of the labels of a frame classifier, `StepLabels(config)` or `EventLabels(config)`
-            of `modeling_fftp.training.step_labels`. Events move with the sound in crops and changes of speed; labels
-            per step cannot. Not with what mixes sound or moves spectrograms in time, nor with `defer_features`.
+            of `modeling_fftp.training.step_labels`. Events move with the sound in crops, changes of speed, mixup and
+            `TimeRoll`; labels per step cannot. Not with `Stretch` along time, nor with `defer_features`.
         time_strides: Strides of a model that learns several: every batch to train on draws one of them, which it holds
             as `time_stride`, and its masks lie on that grid.
         generator: Source of randomness; None is torch's default generator. No two batches draw alike, in whatever
@@ -76,18 +76,24 @@ class SpecMaskDataCollator(TrainerCallback):
         generator: torch.Generator | None = None,
         defer_features: bool = False,
     ):
-        if (mixup is not None or label_smoothing) and num_labels is None:
+        if ((mixup is not None and step_labels is None) or label_smoothing) and num_labels is None:
             raise ValueError("mixup and label smoothing make distributions over the labels; pass num_labels")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} must lie in [0, 1)")
-        moves = [transform for transform in transforms if getattr(transform, "moves_in_time", False)]
-        if step_labels is not None and any((mixup, label_smoothing, defer_features, moves)):
+        takes_events = getattr(step_labels, "takes_events", False)
+        moves = [
+            transform
+            for transform in transforms
+            if getattr(transform, "moves_in_time", False)
+            and not (takes_events and getattr(transform, "moves_events", False))
+        ]
+        if step_labels is not None and any((label_smoothing, defer_features, moves)):
             raise ValueError(
-                "step_labels goes without mixup, label_smoothing and defer_features, and without what moves "
-                f"spectrograms in time: {moves}"
+                "step_labels goes without label_smoothing and defer_features, and without what moves spectrograms in "
+                f"time, unless events can follow: {moves}"
             )
-        if step_labels is not None and any((speed, crop)) and not getattr(step_labels, "takes_events", False):
-            raise ValueError("labels per step cannot follow speed and crop; EventLabels can")
+        if step_labels is not None and any((speed, crop, mixup)) and not takes_events:
+            raise ValueError("labels per step cannot follow speed, crop and mixup; EventLabels can")
         if step_labels is not None and time_strides and not getattr(step_labels, "takes_events", False):
             raise ValueError("labels per step are those of one stride, not of time_strides; EventLabels knows all")
         self.feature_extractor = feature_extractor
@@ -138,7 +144,7 @@ class SpecMaskDataCollator(TrainerCallback):
         waveforms = [wave[:length] for wave, length in zip(sound, lengths, strict=True)]
         features = self.feature_extractor.extract_batch(waveforms)
         seed = None if seed is None else int(seed[0])
-        return self._change_features(features, seed, rest.get("time_stride")) | rest
+        return self._change_features(features, seed, rest.get("time_stride"))[0] | rest
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
         """Augment the batches of the training loader, which only `train()` uses."""
@@ -172,13 +178,13 @@ class SpecMaskDataCollator(TrainerCallback):
                     # For each clip, since accelerate may deal out the rows of a batch.
                     batch["feature_seed"] = torch.full((len(examples),), feature_seed, device="cpu")
             else:
-                batch = self._change_features(
-                    self.feature_extractor.extract_batch(waveforms), feature_seed, time_stride
-                )
+                batch = self.feature_extractor.extract_batch(waveforms)
+                batch, events = self._change_features(batch, feature_seed, time_stride, events)
         else:
             self._check_features(examples[0], is_training)
             features = [_real_frames(example) for example in examples]
-            batch = self._change_features(self.feature_extractor.pad_batch(features), feature_seed, time_stride)
+            batch = self.feature_extractor.pad_batch(features)
+            batch, events = self._change_features(batch, feature_seed, time_stride, events)
         if "teacher_logits" in examples[0]:
             if is_training and self._changes_sound():
                 raise ValueError(
@@ -194,9 +200,13 @@ class SpecMaskDataCollator(TrainerCallback):
         return batch if labels is None else {**batch, "labels": labels}
 
     def _change_features(
-        self, batch: dict[str, torch.Tensor], seed: int | None, time_stride: int | None = None
-    ) -> dict[str, torch.Tensor]:
-        """Spectrograms, changed and masked where there is a seed, and their mask if they have one."""
+        self,
+        batch: dict[str, torch.Tensor],
+        seed: int | None,
+        time_stride: int | None = None,
+        events: list[list[Event]] | None = None,
+    ) -> tuple[dict[str, torch.Tensor], list[list[Event]] | None]:
+        """Spectrograms, changed and masked where there is a seed, and their mask if they have one; and the events."""
         batch = dict(batch)
         if "attention_mask" in batch:
             batch["attention_mask"] = batch["attention_mask"].long()
@@ -206,9 +216,14 @@ class SpecMaskDataCollator(TrainerCallback):
             if time_stride is not None and hasattr(spec_mask, "at_stride"):
                 spec_mask = spec_mask.at_stride(time_stride)
             for transform in (*self.transforms, spec_mask):
-                if transform is not None:
-                    batch["input_values"] = transform(batch["input_values"], batch.get("attention_mask"), generator)
-        return batch
+                if transform is None:
+                    continue
+                given = batch["input_values"], batch.get("attention_mask"), generator
+                if events is not None and getattr(transform, "moves_in_time", False):
+                    batch["input_values"], events = transform.with_events(*given, events)
+                else:
+                    batch["input_values"] = transform(*given)
+        return batch, events
 
     def _change_sound(
         self,
@@ -226,7 +241,11 @@ class SpecMaskDataCollator(TrainerCallback):
                 waveforms = transform.apply(waveforms, parameters)
                 events = transform.move(events, parameters, self.feature_extractor.sampling_rate)
         if self.mixup is not None:
-            waveforms, labels = self.mixup(waveforms, labels, generator)
+            parameters = self.mixup.draw(len(waveforms), generator)
+            if events is not None:
+                seconds = [len(wave) / self.feature_extractor.sampling_rate for wave in waveforms]
+                events = self.mixup.move(events, seconds, *parameters)
+            waveforms, labels = self.mixup.apply(waveforms, labels, *parameters)
         if self.noise is not None:
             waveforms = self.noise(waveforms, generator)
         return waveforms, labels, events

@@ -28,6 +28,20 @@ def read_events(events: Iterable[Mapping[str, Any] | Sequence] | Mapping[str, Se
     return found
 
 
+def roll_events(events: Iterable[Event], shift: float, seconds: float) -> list[Event]:
+    """Events of a clip that was rolled along time around its own end; those that cross it are in two parts.
+
+    Args:
+        events: Of the clip before.
+        shift: By how much, in seconds; negative is towards the start.
+        seconds: Length of the clip.
+    """
+    turns = (-seconds, 0.0, seconds)
+    moved = [(onset + shift % seconds + turn, offset + shift % seconds + turn, label)
+             for onset, offset, label in events for turn in turns]  # fmt: skip
+    return crop_events(moved, 0.0, seconds)
+
+
 def crop_events(events: Iterable[Event], start: float, end: float) -> list[Event]:
     """The events of a stretch of the clip, in its own time; those that cross an edge are cut there.
 

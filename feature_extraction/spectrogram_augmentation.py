@@ -6,15 +6,20 @@ from typing import Any
 
 import torch
 
+from .events import Event, roll_events
 from .randomness import integers, uniform
 from .spec_mask import valid_frames
+
+SECONDS_PER_FRAME = 0.01
 
 
 class SpectrogramTransform:
     """Base of what changes normalised spectrograms (batch, frames, mel bins) without changing their length."""
 
-    # Whether sound stands elsewhere in time afterwards, so that labels per step would be wrong.
+    # Whether sound stands elsewhere in time afterwards, so that labels per step would be wrong, and whether events can
+    # follow it.
     moves_in_time = False
+    moves_events = False
 
     def draw(
         self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
@@ -26,6 +31,10 @@ class SpectrogramTransform:
         """The changed spectrograms."""
         raise NotImplementedError
 
+    def move(self, events: list[list[Event]], lengths: torch.Tensor, **parameters: torch.Tensor) -> list[list[Event]]:
+        """The events of each clip where the changed spectrogram has them, of what moves in time and can say so."""
+        raise NotImplementedError
+
     def __call__(
         self,
         input_values: torch.Tensor,
@@ -33,10 +42,23 @@ class SpectrogramTransform:
         generator: torch.Generator | None = None,
     ) -> torch.Tensor:
         """Draw and apply; what stands in padded frames stays as it is."""
+        return self.with_events(input_values, attention_mask, generator)[0]
+
+    def with_events(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        generator: torch.Generator | None,
+        events: list[list[Event]] | None = None,
+    ) -> tuple[torch.Tensor, list[list[Event]] | None]:
+        """The same, with the events of each clip where the changed spectrogram has them."""
         is_valid = valid_frames(input_values, attention_mask)
         lengths = is_valid.sum(dim=1)
-        changed = self.apply(input_values, lengths, **self.draw(input_values, lengths, generator))
-        return torch.where(is_valid[..., None], changed, input_values)
+        parameters = self.draw(input_values, lengths, generator)
+        changed = self.apply(input_values, lengths, **parameters)
+        if events is not None and self.moves_in_time:
+            events = self.move(events, lengths, **parameters)
+        return torch.where(is_valid[..., None], changed, input_values), events
 
 
 @dataclass
@@ -45,6 +67,7 @@ class TimeRoll(SpectrogramTransform):
 
     max_frames: int = 10
     moves_in_time = True
+    moves_events = True
 
     def draw(
         self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
@@ -57,6 +80,13 @@ class TimeRoll(SpectrogramTransform):
         frames = torch.arange(input_values.shape[1], device=input_values.device)
         source = (frames - shift.to(frames.device)[:, None]) % lengths[:, None]
         return input_values.gather(1, source[..., None].expand_as(input_values))
+
+    def move(self, events: list[list[Event]], lengths: torch.Tensor, shift: torch.Tensor) -> list[list[Event]]:
+        """Roll the events too."""
+        return [
+            roll_events(clip, frames * SECONDS_PER_FRAME, length * SECONDS_PER_FRAME)
+            for clip, frames, length in zip(events, shift.tolist(), lengths.tolist(), strict=True)
+        ]
 
 
 @dataclass

@@ -122,6 +122,22 @@ class Mixup:
         weight = weight[:, None]
         return mixed, weight * labels + (1.0 - weight) * labels[partner]
 
+    def move(
+        self, events: list[list[Event]], seconds: list[float], partner: torch.Tensor, weight: torch.Tensor
+    ) -> list[list[Event]]:
+        """Events of both clips, whatever their weights, as both are heard; the partner's as far as it is taken.
+
+        Args:
+            events: Of each clip.
+            seconds: Length of each clip.
+            partner: As for `apply`.
+            weight: As for `apply`.
+        """
+        return [
+            own if share == 1.0 else [*own, *crop_events(events[other], 0.0, length)]
+            for own, other, share, length in zip(events, partner.tolist(), weight.tolist(), seconds, strict=True)
+        ]
+
     def __call__(
         self, waveforms: list[torch.Tensor], labels: torch.Tensor | None, generator: torch.Generator | None = None
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:

@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from feature_extraction import FFTPFeatureExtractor
 from hub_cards import CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
+from modeling_fftp.audio_tagging_fftp import FRAME_CLASSIFIER
 from modeling_fftp.events_fftp import table_seconds
 
 from .card_facts import BACKBONES, CURVES, RELIABILITY, describe_patches, read_results
@@ -97,6 +98,8 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "base_model": base if "/" in base else None,
         "local_base": base if "/" not in base else None,
         "teacher": (recipe or {}).get("teacher"),
+        "is_framewise": FRAME_CLASSIFIER in (config.architectures or ()),
+        "events": {split: found for split in SPLITS if (found := read_results(folder, f"{split}_events"))},
         "probe": probe,
         "calibration": _find_calibration(folder),
         "recipe": None if recipe is None else json.dumps(recipe, indent=2),

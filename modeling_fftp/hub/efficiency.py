@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp.configuration_fftp import FFTPConfig
-from modeling_fftp.modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
 
 # Processors of one model name differ in these, and by a multiple in speed: torch's names for them.
 MATRIX_UNITS = {"AVX-512": "avx512_f", "bfloat16": "avx512_bf16", "VNNI": "avx512_vnni", "AMX": "amx_tile"}
@@ -69,7 +69,9 @@ def measure_efficiency(folder: str | Path, seconds: float, rounds: int = 9, time
     # Whatever it was trained with: these run on a CPU, and on the meta device that counts.
     settings = {"attn_implementation": "sdpa", "scan_implementation": "auto", "dtype": torch.float32}
     settings |= {} if time_stride is None else {"time_stride": time_stride}
-    model = FFTPForAudioClassification.from_pretrained(folder, **settings).eval()
+    is_framewise = FFTPForAudioFrameClassification.__name__ in (FFTPConfig.from_pretrained(folder).architectures or ())
+    model_class = FFTPForAudioFrameClassification if is_framewise else FFTPForAudioClassification
+    model = model_class.from_pretrained(folder, **settings).eval()
     extractor = FFTPFeatureExtractor.from_pretrained(folder)
     config, samples = model.config, round(seconds * extractor.sampling_rate)
     frames = num_frames(samples, extractor.sampling_rate)

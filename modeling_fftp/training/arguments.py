@@ -16,6 +16,7 @@ from hub_cards import list_recipes
 from .precision import gains_from_bfloat16
 from .sources import AUDIO_COLUMNS, LABEL_COLUMNS
 
+TASKS = ("clips", "frames")
 # The metric of the best checkpoint until the data says whether that is accuracy or mAP.
 TASK_METRIC = "score"
 
@@ -116,6 +117,10 @@ class DataArguments:
     )
     dataset_revision: str | None = field(
         default=None, metadata={"help": "Hub revision; refs/convert/parquet for data sets that are scripts."}
+    )
+    task: str = field(
+        default="clips",
+        metadata={"help": "clips: which sounds a clip has; frames: when each begins and ends, learned from events."},
     )
     audio_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {AUDIO_COLUMNS}."})
     label_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {LABEL_COLUMNS}."})
@@ -260,6 +265,12 @@ class FFTPTrainingArguments(TrainingArguments):
     )
     target_precision: float | None = field(
         default=None, metadata={"help": "Thresholds that keep this precision; default: those of the highest F1."}
+    )
+    onset_collar: float = field(
+        default=0.2, metadata={"help": "Frames: seconds by which a right event may begin early or late."}
+    )
+    offset_collar: float = field(
+        default=0.2, metadata={"help": "Frames: the same for its end, or a fifth of its length, if that is more."}
     )
     layer_decay: float | None = field(
         default=None,
@@ -442,10 +453,33 @@ def refuse_contradictions(
         raise SystemExit(
             f"train: --colored_noise_snr {augmentation.colored_noise_snr}: expected two ratios in dB, the lower first"
         )
+    refuse_contradictions_of_frames(data, augmentation, distillation, training)
     refuse_contradictions_of_teaching(data, distillation, training)
     refuse_contradictions_of_strides(model, distillation, training)
     if Path(training.output_dir, "model.safetensors").exists() and not training.resume_from_checkpoint:
         raise SystemExit(f"train: {training.output_dir} holds a model already; choose another --output_dir")
+
+
+def refuse_contradictions_of_frames(
+    data: DataArguments,
+    augmentation: AugmentationArguments,
+    distillation: DistillationArguments,
+    training: FFTPTrainingArguments,
+) -> None:
+    """Stop on a task that is unknown, and on what has no meaning, or no place, for steps in time."""
+    if data.task not in TASKS:
+        raise SystemExit(f"train: --task {data.task}: expected one of {', '.join(TASKS)}")
+    if data.task == "clips":
+        return
+    given = {
+        "streaming": data.streaming, "cache_features": data.cache_features,
+        "features_on_device": data.features_on_device, "stretch_time": augmentation.stretch_time,
+        "teacher": distillation.teacher, "label_smoothing_factor": training.label_smoothing_factor,
+        "class_balanced": training.class_balanced, "target_precision": training.target_precision,
+        "stride_distillation": training.stride_distillation, "eval_time_strides": training.eval_time_strides,
+    }  # fmt: skip
+    if unused := [name for name, value in given.items() if value]:
+        raise SystemExit(f"train: --{unused[0]} does not go with --task frames")
 
 
 def refuse_contradictions_of_teaching(

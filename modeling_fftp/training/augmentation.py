@@ -7,6 +7,7 @@ from modeling_fftp import FFTPConfig
 
 from .arguments import AugmentationArguments
 from .data import SAMPLING_RATE
+from .step_labels import EventLabels
 
 
 def build_collator(
@@ -16,6 +17,7 @@ def build_collator(
     max_seconds: float | None,
     label_smoothing: float,
     features_on_device: bool = False,
+    is_framewise: bool = False,
 ) -> SpecMaskDataCollator:
     """The training collator with what the recipe turns on; no crop without `max_seconds`."""
     transforms = [
@@ -41,6 +43,7 @@ def build_collator(
         noise=noise,
         label_smoothing=label_smoothing,
         num_labels=config.num_labels,
+        step_labels=EventLabels(config) if is_framewise else None,
         time_strides=config.time_strides,
         transforms=[transform for transform in transforms if transform],
         defer_features=features_on_device,

@@ -18,11 +18,12 @@ from datasets.fingerprint import Hasher
 
 import modeling_fftp
 from feature_extraction import FFTPFeatureExtractor
+from feature_extraction.events import read_events
 from modeling_fftp.audio_stream_fftp import read_audio, sound_format, sound_seconds
 
 from .folders import PROBLEM
 from .labels import LabelColumn
-from .strong_labels import count_events
+from .strong_labels import EVENT, EVENTS, count_events
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class ClipDecoder:
         excluded: Classes, as the data writes them, whose clips are not wanted.
         none_labels: What the data writes for none of the classes.
         folder: What relative paths start from.
+        keeps_events: Whether the events of a clip are wanted, and not only which classes it has.
         keeps_sound: Whether the sound is wanted, and not only what is found out about it.
         version: Of this package: what another one decoded is not taken from the cache.
     """
@@ -67,6 +69,7 @@ class ClipDecoder:
     excluded: Sequence[str] = ()
     none_labels: Sequence[str] = ()
     folder: Path = Path()
+    keeps_events: bool = False
     keeps_sound: bool = True
     version: str = getattr(modeling_fftp, "__version__", "")
 
@@ -78,6 +81,7 @@ class ClipDecoder:
         """Types of what a call gives."""
         labels = List(Value("float32")) if self.is_multi_label else Value("int64")
         sound = {"audio": List(Value("float32"))} if self.keeps_sound else {}
+        sound |= {EVENTS: List(EVENT)} if self.keeps_events else {}
         return Features(
             {**sound, "labels": labels, SOURCE: Value("string"), PROBLEM: Value("string"), FACTS: FACT_TYPES}
         )
@@ -90,6 +94,7 @@ class ClipDecoder:
         no_labels = np.zeros(len(self.labels), dtype=np.float32) if self.is_multi_label else -1
         result = {"labels": no_labels, SOURCE: name, PROBLEM: example.get(PROBLEM), FACTS: None}
         sound = {"audio": np.zeros(0, dtype=np.float32)} if self.keeps_sound else {}
+        sound |= {EVENTS: []} if self.keeps_events else {}
         if result[PROBLEM] is not None:
             return sound | result
         try:
@@ -105,6 +110,8 @@ class ClipDecoder:
         except ValueError as error:
             return sound | result | {PROBLEM: str(error)}
         result |= {"labels": labels, FACTS: facts}
+        if self.keeps_events:
+            result[EVENTS] = self.name_events(example[self.label_column])
         return result | ({"audio": waveform} if self.keeps_sound else {})
 
     def encode(self, label: Any) -> int | np.ndarray | None:
@@ -127,6 +134,12 @@ class ClipDecoder:
         target = np.zeros(len(self.labels), dtype=np.float32)
         target[positions] = 1.0
         return target
+
+    def name_events(self, events: Any) -> list[dict[str, Any]]:
+        """Events of known classes, by the classes' names."""
+        names = {**self.labels, **dict.fromkeys(self.none_labels)}
+        named = [(onset, offset, names[label]) for onset, offset, label in read_events(events)]
+        return [dict(zip(EVENT, event, strict=True)) for event in named if event[2] is not None]
 
 
 def locate(source: Any, folder: Path) -> Any:

@@ -20,6 +20,7 @@ from .held_out import hold_out_fraction, hold_out_group
 from .labels import read_class_names, read_labels
 from .sources import base_folder, find_column, load_splits
 from .splits import ROLES, find_splits
+from .strong_labels import EVENTS
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Clips:
         left_out: How many clips of each role cannot be used.
         lengths: Samples of every clip, by role; of streamed clips, of some.
         sample: Clips that stand for those to train on, where those are many.
+        is_framewise: Whether "labels" are events, and a model is to say when they are.
     """
 
     splits: dict[str, Dataset]
@@ -51,6 +53,7 @@ class Clips:
     left_out: dict[str, int]
     lengths: dict[str, list[int]]
     sample: Iterable[dict] | None = None
+    is_framewise: bool = False
 
     @property
     def longest_seconds(self) -> float:
@@ -93,6 +96,8 @@ def build_decoder(arguments: DataArguments, split: Dataset, config: FFTPConfig |
         if unknown := [label for label in given if label and label not in names]:
             raise ValueError(f"--{option} {unknown[0]!r} is not among the classes {[*names]}")
     names = {label: name for label, name in names.items() if label not in arguments.none_labels}
+    if arguments.task == "frames" and not kind.has_events:
+        raise ValueError(f"the labels in {label_column!r} have no times; --task frames learns from events")
     # A clip with none is no case of one class per clip.
     is_multi_label = kind.is_multi_label or bool(arguments.none_labels)
     if config is not None:
@@ -110,6 +115,7 @@ def build_decoder(arguments: DataArguments, split: Dataset, config: FFTPConfig |
         is_multi_label=is_multi_label,
         excluded=arguments.exclude_labels,
         none_labels=arguments.none_labels,
+        keeps_events=arguments.task == "frames",
         folder=base_folder(arguments.dataset_name, arguments.dataset_data_dir),
     )
 
@@ -155,9 +161,11 @@ def load_clips(arguments: DataArguments, training: FFTPTrainingArguments, config
         report(facts, arguments.dataset_name, training)
         refuse_unusable(facts, decoder.is_multi_label)
     clips = {role: split.remove_columns([SOURCE, FACTS]) for role, split in clips.items()}
+    if is_framewise := arguments.task == "frames":
+        clips = {role: split.remove_columns("labels").rename_column(EVENTS, "labels") for role, split in clips.items()}
     lengths = {role: clip_lengths(split) for role, split in clips.items()}
     counts = {role: len(split) for role, split in left_out.items() if split}
-    return Clips(clips, classes, decoder.is_multi_label, counts, lengths)
+    return Clips(clips, classes, decoder.is_multi_label, counts, lengths, is_framewise=is_framewise)
 
 
 def find_roles(

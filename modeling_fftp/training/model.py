@@ -7,7 +7,7 @@ import numpy as np
 
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.log_mel_fftp import num_frames
-from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.convert.convert import adapt, spectrograms_of
 from modeling_fftp.convert.converted import Converted
 from modeling_fftp.convert.from_vit import KINDS
@@ -34,7 +34,7 @@ FITTED_CLIPS = 1024
 
 def build_model(
     arguments: ModelArguments, clips: Clips, max_seconds: float, do_train: bool = True, freeze_backbone: bool = False
-) -> tuple[FFTPForAudioClassification, FFTPFeatureExtractor]:
+) -> tuple[FFTPPreTrainedModel, FFTPFeatureExtractor]:
     """A new model with an extractor that knows the training audio's statistics, or a checkpoint with its own.
 
     Args:
@@ -61,7 +61,7 @@ def build_model(
     config.max_length = max(config.patch_size[1], clip_frames(max_seconds))
     extractor = FFTPFeatureExtractor(config.num_mel_bins, SAMPLING_RATE, config.max_length)
     measure(extractor, training_sounds(clips))
-    return FFTPForAudioClassification(config), extractor
+    return model_class(clips)(config), extractor
 
 
 def refuse_foreign_stride(config: FFTPConfig) -> None:
@@ -108,8 +108,8 @@ def measure(extractor: FFTPFeatureExtractor, sounds: Iterable) -> None:
     logger.info("Training audio: mean %.4f, std %.4f (natural log of mel energies)", extractor.mean, extractor.std)
 
 
-def read_config(source: str) -> FFTPConfig:
-    """The config of a checkpoint to evaluate.
+def read_config(source: str, task: str) -> FFTPConfig:
+    """The config of a checkpoint to evaluate on clips or on frames.
 
     Raises:
         ValueError: It is that of another model.
@@ -118,8 +118,11 @@ def read_config(source: str) -> FFTPConfig:
     if kind != FFTPConfig.model_type:
         raise ValueError(f"{source} is of the kind {kind!r}; `fftp convert` makes an FFTP model of it, to evaluate")
     config = FFTPConfig.from_pretrained(source)
-    if FFTPForAudioClassification.__name__ not in (config.architectures or [FFTPForAudioClassification.__name__]):
-        raise ValueError(f"{source} holds {config.architectures[0]}, which has no head for clips, and none is trained")
+    expected = (FFTPForAudioFrameClassification if task == "frames" else FFTPForAudioClassification).__name__
+    if expected not in (config.architectures or [expected]):
+        raise ValueError(
+            f"{source} holds {config.architectures[0]}, which has no head for {task}, and none is trained"
+        )
     return config
 
 
@@ -144,18 +147,18 @@ def load_checkpoint(
     max_seconds: float,
     do_train: bool = True,
     freeze_backbone: bool = False,
-) -> tuple[FFTPForAudioClassification, FFTPFeatureExtractor]:
+) -> tuple[FFTPPreTrainedModel, FFTPFeatureExtractor]:
     """A checkpoint for these labels, with its extractor; its head starts anew where they are others."""
     source = arguments.model_name_or_path
     start = load_start(arguments, lambda most=None: training_sounds(clips, most), max_seconds)
     settings = {name: arguments.given[name] for name in ADJUSTABLE if name in arguments.given}
     # Thresholds are those of scores before what is learned now.
-    thresholds = None if do_train else start.model.config.thresholds
-    config = FFTPConfig.from_dict(start.model.config.to_dict() | {"thresholds": thresholds}, **settings, **labels)
+    anew = {"thresholds": None, "median_filter_seconds": None} if do_train else {}
+    config = FFTPConfig.from_dict(start.model.config.to_dict() | anew, **settings, **labels)
     refuse_foreign_stride(config)
-    model = FFTPForAudioClassification(config)
+    model = model_class(clips)(config)
     model.base_model.load_state_dict(start.model.base_model.state_dict())
-    if has_same_head(start.model, config):
+    if has_same_head(start.model, model):
         model.classifier.load_state_dict(start.model.classifier.state_dict())
     elif do_train:
         logger.info("%s has no head for these classes: it starts anew", source)
@@ -197,9 +200,14 @@ def load_start(arguments: ModelArguments, sounds: Callable[..., Iterable], max_s
     return start
 
 
-def has_same_head(model: FFTPPreTrainedModel, config: FFTPConfig) -> bool:
-    """Whether a model tells the classes of a config apart."""
-    return isinstance(model, FFTPForAudioClassification) and model.config.id2label == config.id2label
+def model_class(clips: Clips) -> type[FFTPPreTrainedModel]:
+    """What learns from clips: whole ones, or steps of them."""
+    return FFTPForAudioFrameClassification if clips.is_framewise else FFTPForAudioClassification
+
+
+def has_same_head(model: FFTPPreTrainedModel, other: FFTPPreTrainedModel) -> bool:
+    """Whether two models tell the same classes apart, of clips or of steps."""
+    return type(model) is type(other) and model.config.id2label == other.config.id2label
 
 
 def refuse_what_cannot_apply(arguments: ModelArguments, config: FFTPConfig) -> None:

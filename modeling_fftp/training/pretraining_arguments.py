@@ -60,6 +60,8 @@ UNUSED = (
     "stride_distillation",
     "calibrate",
     "target_precision",
+    "onset_collar",
+    "offset_collar",
     "eval_time_strides",
 )
 

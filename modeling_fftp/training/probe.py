@@ -118,6 +118,8 @@ def parse(
     for name, value in needed.items():
         if value is None:
             raise SystemExit(f"probe: {name} is missing: fftp probe DATA --model MODEL --output_dir FOLDER")
+    if data.task != "clips":
+        raise SystemExit("probe: --task frames is for training")
     for name in UNUSED:
         if getattr(data, name):
             raise SystemExit(f"probe: --{name} is for training")

@@ -9,9 +9,9 @@ from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
-from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.convert.sources import find_kind, refuse_missing
 from modeling_fftp.hub.efficiency import measure_efficiency
+from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
 
 from .arguments import (
     TASK_METRIC,
@@ -28,6 +28,7 @@ from .calibration import Calibration, apply_calibration, fit_calibration, measur
 from .clips import compute_features
 from .data import MAX_SECONDS, SAMPLING_RATE, Clips, describe_data, load_clips
 from .distillation import BATCH, Distillation, Teacher, add_answers
+from .frames import choose_postprocessing, evaluate_events, score_steps
 from .memory import keep_freed_memory
 from .model import build_model, read_config, training_sounds
 from .publishing import check_repository, find_repository, publish
@@ -76,16 +77,22 @@ def run(arguments: Sequence[str]) -> None:
     label_smoothing, training.label_smoothing_factor = training.label_smoothing_factor, 0.0
     # A teacher hears the sound that the collator leaves to the trainer.
     on_device = data_arguments.features_on_device or teacher is not None
-    collator = build_collator(augmentation, extractor, model.config, crop_seconds, label_smoothing, on_device)
+    is_framewise = clips.is_framewise
+    collator = build_collator(
+        augmentation, extractor, model.config, crop_seconds, label_smoothing, on_device, is_framewise
+    )
     scorer = build_scorer(clips.classes)
+    scorer = score_steps(scorer) if is_framewise else scorer
     trainer = build_trainer(model, extractor, collator, clips, scorer, training, teacher, distillation)
 
-    calibration = train(trainer, groups[:4], label_smoothing) if training.do_train else None
+    calibration = train(trainer, groups[:4], label_smoothing, is_framewise) if training.do_train else None
     measured = {}
     for name in ("validation", "test"):
         if name in clips.splits:
             prediction = evaluate_split(trainer, clips.splits[name], name, scorer, clips.metric)
-            if calibration is not None:
+            if is_framewise:
+                evaluate_events(trainer, clips.splits[name], name)
+            elif calibration is not None:
                 measured[name] = measure_calibration(*prediction[:2], model.config, calibration)
     if measured:
         write_results(training, "calibration_results", asdict(calibration) | measured)
@@ -94,7 +101,7 @@ def run(arguments: Sequence[str]) -> None:
         write_results(training, "data_results", described)
     seconds = min(clips.longest_seconds, MAX_SECONDS)
     strides = training.eval_time_strides or model.config.time_strides
-    if training.do_train and strides and "validation" in clips.splits:
+    if training.do_train and strides and "validation" in clips.splits and not is_framewise:
         measured = evaluate_strides(trainer, clips.splits["validation"], clips.metric, strides, seconds)
         write_results(training, "strides_results", measured)
     if training.do_train and trainer.is_world_process_zero():
@@ -121,7 +128,7 @@ def load_data(
         teacher = build_teacher(None)
         clips = load_unlabelled_clips(data, training, teacher)
     else:
-        config = None if training.do_train else read_config(model.model_name_or_path)
+        config = None if training.do_train else read_config(model.model_name_or_path, data.task)
         clips = (stream_clips if data.streaming else load_clips)(data, training, config)
         if not distillation.teacher or not training.do_train:
             return clips, None
@@ -173,7 +180,7 @@ def cache_features(
 
 
 def build_trainer(
-    model: FFTPForAudioClassification,
+    model: FFTPPreTrainedModel,
     extractor: FFTPFeatureExtractor,
     collator: SpecMaskDataCollator,
     clips: Clips,
@@ -209,7 +216,7 @@ def build_averaging(training: FFTPTrainingArguments) -> WeightAveraging | None:
     return None
 
 
-def train(trainer: FFTPTrainer, groups: Sequence, label_smoothing: float) -> Calibration | None:
+def train(trainer: FFTPTrainer, groups: Sequence, label_smoothing: float, is_framewise: bool) -> Calibration | None:
     """Train, and leave the model, the extractor, all arguments and the results in the output folder.
 
     Returns:
@@ -219,7 +226,9 @@ def train(trainer: FFTPTrainer, groups: Sequence, label_smoothing: float) -> Cal
     arguments = {key: value for group in groups for key, value in vars(group).items()} | training.to_dict()
     write_results(training, "arguments", arguments | {"label_smoothing_factor": label_smoothing})
     result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-    calibration = calibrate(trainer) if training.calibrate and trainer.eval_dataset is not None else None
+    calibration = None
+    if training.calibrate and trainer.eval_dataset is not None:
+        calibration = choose_postprocessing(trainer) if is_framewise else calibrate(trainer)
     trainer.save_model()
     trainer.save_state()
     trainer.save_metrics("train", result.metrics)

@@ -7,8 +7,9 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
 from feature_extraction import SpecMaskDataCollator
-from feature_extraction.events import crop_events, read_events
-from feature_extraction.waveform_augmentation import RandomCrop, SpeedPerturb
+from feature_extraction.events import crop_events, read_events, roll_events
+from feature_extraction.spectrogram_augmentation import TimeRoll
+from feature_extraction.waveform_augmentation import Mixup, RandomCrop, SpeedPerturb
 from modeling_fftp.training.inspect import inspect
 from modeling_fftp.training.labels import read_labels
 from modeling_fftp.training.sources import load_splits
@@ -20,10 +21,10 @@ EVENTS = [(0.5, 0.9, "LABEL_0"), (1.6, 1.9, "LABEL_1"), (2.4, 3.2, "LABEL_0")]
 BLOCK = 80
 
 
-def make_recording(seconds=4.0):
+def make_recording(events=EVENTS, seconds=4.0):
     """Silence, with noise where the events are."""
     sound = np.zeros(int(seconds * RATE), np.float32)
-    for onset, offset, _ in EVENTS:
+    for onset, offset, _ in events:
         place = slice(round(onset * RATE), round(offset * RATE))
         sound[place] = np.random.default_rng(0).uniform(-0.5, 0.5, place.stop - place.start)
     return sound
@@ -84,8 +85,36 @@ def test_a_collator_labels_the_steps_that_are_heard(make_config, extractor):
         # Steps at the edges may go either way.
         assert (is_loud != is_labelled).sum() <= 2 * len(EVENTS)
         assert is_labelled.sum() > 10
-    with pytest.raises(ValueError, match="labels per step cannot follow speed and crop; EventLabels can"):
+    with pytest.raises(ValueError, match="labels per step cannot follow speed, crop and mixup; EventLabels can"):
         SpecMaskDataCollator(extractor, step_labels=StepLabels(config), crop=RandomCrop(100))
+
+
+def test_events_follow_what_rolls_and_what_mixes(make_config, extractor):
+    config = make_config(problem_type="multi_label_classification")
+    # Each clip has one loud stretch, at another time.
+    places = [(0.2, 0.6), (1.0, 1.3), (2.0, 2.5), (2.6, 3.0)]
+    clips = [{"audio": make_recording([(*place, 0)], 3.0), "labels": [(*place, 0)]} for place in places]
+    for setting, most in (({"transforms": [TimeRoll(120)]}, 1), ({"mixup": Mixup(probability=1.0)}, 2)):
+        collator = SpecMaskDataCollator(
+            extractor, step_labels=EventLabels(config), generator=torch.Generator().manual_seed(1), **setting
+        )
+        batch = collator.augment(clips)
+        changed = 0
+        for values, labels, clip in zip(
+            batch["input_values"], batch["labels"], collator(clips)["labels"], strict=True
+        ):
+            frames = values.mean(dim=1)
+            steps = frames[config.patch_size[1] // 2 :: config.time_stride][: len(labels)]
+            is_loud, is_labelled = steps > frames.mean(), labels[:, 0] == 1
+            assert (is_loud != is_labelled).sum() <= 4 * most
+            changed += not torch.equal(labels, clip)
+        assert changed >= 2
+
+
+def test_an_event_that_rolls_over_the_end_is_in_two_parts():
+    assert roll_events([(0.5, 0.9, "a")], 0.25, 1.0) == [(0.0, pytest.approx(0.15), "a"), (0.75, 1.0, "a")]
+    assert roll_events([(0.5, 0.9, "a")], -0.5, 1.0) == [(0.0, pytest.approx(0.4), "a")]
+    assert roll_events([(0.0, 1.0, "a")], 0.0, 1.0) == [(0.0, 1.0, "a")]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,133 @@
+"""How well events are found: F1 with collars, and the polyphonic sound detection score (PSDS)."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from feature_extraction.events import Event
+
+logger = logging.getLogger(__name__)
+
+# Of PSDS, as in DCASE 2021 to 2023, task 4 (Bilen et al. 2020): tolerance criteria and weights of both scenarios.
+SCENARIOS = {
+    "psds1": {"dtc_threshold": 0.7, "gtc_threshold": 0.7, "cttc_threshold": None, "alpha_ct": 0.0, "alpha_st": 1.0},
+    "psds2": {"dtc_threshold": 0.1, "gtc_threshold": 0.1, "cttc_threshold": 0.3, "alpha_ct": 0.5, "alpha_st": 1.0},
+}
+MAX_FALSE_ALARMS = 100.0
+# Less than a sample, more than the rounding of seconds.
+ROUNDING_SECONDS = 1e-6
+
+
+@dataclass(frozen=True)
+class Collars:
+    """How near an event must be to be right.
+
+    Args:
+        onset: Seconds.
+        offset: Seconds, or if that is more:
+        offset_share: of the length of the true event.
+    """
+
+    onset: float = 0.2
+    offset: float = 0.2
+    offset_share: float = 0.2
+
+
+@dataclass
+class Recording:
+    """What a model says of a recording, and what is true.
+
+    Args:
+        scores: Of each step and label, (steps, labels).
+        spans: Start and end of each step in seconds, (steps, 2).
+        events: That there are, labels by name.
+        seconds: Length.
+    """
+
+    scores: torch.Tensor
+    spans: torch.Tensor
+    events: list[Event]
+    seconds: float
+
+
+def count_hits(true: np.ndarray, found: np.ndarray, collars: Collars) -> int:
+    """Most pairs of a true and a found event of one label, (events, 2) each, in seconds, that are near enough."""
+    if not len(true) or not len(found):
+        return 0
+    distance = np.abs(true[:, None] - found[None])
+    most = np.maximum(collars.offset, collars.offset_share * (true[:, 1] - true[:, 0]))[:, None]
+    is_near = (distance[..., 0] <= collars.onset + ROUNDING_SECONDS) & (distance[..., 1] <= most + ROUNDING_SECONDS)
+    return int((maximum_bipartite_matching(csr_array(is_near)) >= 0).sum())
+
+
+def times_of(events: Sequence[Event], label: str) -> np.ndarray:
+    """Onset and offset of the events of a label, (events, 2)."""
+    return np.array([event[:2] for event in events if event[2] == label], dtype=float).reshape(-1, 2)
+
+
+def event_f1(
+    true: Sequence[Sequence[Event]], found: Sequence[Sequence[Event]], labels: Sequence[str], collars: Collars
+) -> dict[str, float | dict[str, float | None] | None]:
+    """F1 of the events of recordings.
+
+    Returns:
+        "event_f1_micro", over all events; "event_f1_macro", the mean over the labels that have any; and "per_class".
+    """
+    counts = np.zeros((len(labels), 3), dtype=int)
+    for one, other in zip(true, found, strict=True):
+        for row, label in zip(counts, labels, strict=True):
+            pair = times_of(one, label), times_of(other, label)
+            row += (count_hits(*pair, collars), *map(len, pair))
+    per_class = {
+        label: 2 * hits / (real + said) if real else None
+        for label, (hits, real, said) in zip(labels, counts.tolist(), strict=True)
+    }
+    known = [value for value in per_class.values() if value is not None]
+    hits, real, said = counts.sum(axis=0).tolist()
+    return {
+        "event_f1_micro": 2 * hits / (real + said) if real else None,
+        "event_f1_macro": float(np.mean(known)) if known else None,
+        "per_class": per_class,
+    }
+
+
+class WritableFrame(pd.DataFrame):
+    """A table whose arrays may be written to: sed_scores_eval 0.0.4 asks for that, and pandas 3 gives others."""
+
+    @property
+    def _constructor(self) -> type["WritableFrame"]:
+        return WritableFrame
+
+    def to_numpy(self, *args, **kwargs) -> np.ndarray:
+        """A copy."""
+        return super().to_numpy(*args, **kwargs).copy()
+
+
+def psds(recordings: Sequence[Recording], labels: Sequence[str]) -> dict[str, float]:
+    """PSDS of both scenarios by sed_scores_eval, over all thresholds; empty where that is not installed."""
+    try:
+        # Here, since it brings half a second of imports and a warning about one of them.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            from sed_scores_eval.base_modules.scores import create_score_dataframe
+            from sed_scores_eval.intersection_based import psds as measure_psds
+    except ImportError as error:
+        logger.info("PSDS is not measured: pip install 'fftp[events]' (%s)", error)
+        return {}
+    names = [f"{index:06d}" for index in range(len(recordings))]
+    scores = {}
+    for name, recording in zip(names, recordings, strict=True):
+        edges = np.append(recording.spans[:, 0].numpy(), recording.spans[-1, 1].item())
+        scores[name] = WritableFrame(create_score_dataframe(recording.scores.double().numpy(), edges, [*labels]))
+    truth = {name: [*recording.events] for name, recording in zip(names, recordings, strict=True)}
+    seconds = {name: recording.seconds for name, recording in zip(names, recordings, strict=True)}
+    return {
+        name: float(measure_psds(scores, truth, seconds, max_efpr=MAX_FALSE_ALARMS, **settings)[0])
+        for name, settings in SCENARIOS.items()
+    }

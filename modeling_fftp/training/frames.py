@@ -1,0 +1,96 @@
+"""What a training on events has besides: scores of steps, events made of them, and how good these are."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import EvalPrediction, PreTrainedModel
+
+from feature_extraction import FFTPFeatureExtractor
+from feature_extraction.events import read_events
+from modeling_fftp import FFTPConfig
+from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
+from modeling_fftp.modeling_fftp import IGNORED
+
+from .event_metrics import Collars, Recording, event_f1, psds
+from .event_postprocessing import find_events, fit_postprocessing
+from .results import write_results
+from .trainer import FFTPTrainer
+
+
+def score_steps(score: Callable[[EvalPrediction], dict]) -> Callable[[EvalPrediction], dict]:
+    """What scores clips, (clips, labels), for real steps of padded clips, (clips, steps, labels)."""
+
+    def score_real(prediction: EvalPrediction) -> dict:
+        # Logits go on to where the batch was padded to.
+        count = min(prediction.predictions.shape[1], prediction.label_ids.shape[1])
+        logits, labels = prediction.predictions[:, :count], prediction.label_ids[:, :count]
+        is_real = labels[..., 0] != IGNORED
+        return score(EvalPrediction(logits[is_real], labels[is_real]))
+
+    return score_real
+
+
+def hear(
+    model: PreTrainedModel, extractor: FFTPFeatureExtractor, clips: Dataset, device: torch.device
+) -> list[Recording]:
+    """Scores of the steps of clips, as the pipeline that serves them has them: in windows.
+
+    Args:
+        model: A frame classifier.
+        extractor: Its feature extractor.
+        clips: "audio" at the extractor's rate, and "labels", events by name.
+        device: To compute on.
+    """
+    pipeline = FFTPAudioTaggingPipeline(model=model.eval(), feature_extractor=extractor, device=device)
+    recordings = []
+    for clip in clips:
+        answer = pipeline(np.asarray(clip["audio"], dtype=np.float32), return_windows=True)
+        rows = answer["windows"]
+        scores = torch.tensor([row["scores"] for row in rows])
+        spans = torch.tensor([[row["start"], row["end"]] for row in rows], dtype=torch.float64)
+        recordings.append(Recording(scores, spans, read_events(clip["labels"]), answer["duration"]))
+    return recordings
+
+
+def choose_postprocessing(trainer: FFTPTrainer) -> None:
+    """Choose thresholds and median filters on the clips that validate, and let the config hold them."""
+    config = trainer.model.config
+    recordings = hear(trainer.model, trainer.processing_class, trainer.eval_dataset, trainer.args.device)
+    config.thresholds, config.median_filter_seconds = fit_postprocessing(recordings, config, collars_of(trainer))
+
+
+def evaluate_events(trainer: FFTPTrainer, clips: Dataset, name: str) -> None:
+    """Measure the events of a split, and add them to its results."""
+    collars = collars_of(trainer)
+    recordings = hear(trainer.model, trainer.processing_class, clips, trainer.args.device)
+    results = measure_events(recordings, trainer.model.config, collars)
+    per_class = results.pop("per_class")
+    trainer.save_metrics(
+        name, read_metrics(trainer, name) | {f"{name}_{key}": value for key, value in results.items()}
+    )
+    write_results(trainer.args, f"{name}_events", {"collars": asdict(collars), **results, "per_class": per_class})
+    if trainer.is_world_process_zero():
+        shown = ", ".join(f"{key} {value:.4f}" for key, value in results.items() if value is not None)
+        print(f"{name} {shown}; collars of {collars.onset:g} and {collars.offset:g} s")
+
+
+def read_metrics(trainer: FFTPTrainer, name: str) -> dict:
+    """What `save_metrics` wrote of a split."""
+    return json.loads(Path(trainer.args.output_dir, f"{name}_results.json").read_text(encoding="utf-8"))
+
+
+def collars_of(trainer: FFTPTrainer) -> Collars:
+    """As the arguments say."""
+    return Collars(trainer.args.onset_collar, trainer.args.offset_collar)
+
+
+def measure_events(recordings: list[Recording], config: FFTPConfig, collars: Collars) -> dict:
+    """Event F1 with the thresholds and filters of a config, and PSDS over all thresholds."""
+    labels = [config.id2label[index] for index in range(config.num_labels)]
+    found = [find_events(recording, config) for recording in recordings]
+    return event_f1([recording.events for recording in recordings], found, labels, collars) | psds(recordings, labels)

@@ -1,0 +1,123 @@
+"""`--task frames`: from tables of events to a folder that finds them, measured as it serves."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from transformers import AutoModelForAudioFrameClassification, pipeline
+
+from modeling_fftp import FFTPConfig
+from modeling_fftp.training.event_metrics import Collars, event_f1
+from modeling_fftp.training.run import run
+from tests.support import run_training
+
+RATE = 16000
+PITCHES = {"low": 300, "high": 3000}
+
+
+def make_recording(rng, seconds):
+    """Beeps in faint noise, and when each sounds."""
+    sound, events, time = 0.01 * rng.normal(size=int(seconds * RATE)), [], rng.uniform(0.1, 0.4)
+    while (end := time + rng.uniform(0.3, 0.6)) < seconds:
+        label = rng.choice([*PITCHES])
+        place = np.arange(round(time * RATE), round(end * RATE))
+        sound[place] += 0.3 * np.sin(2 * np.pi * PITCHES[label] * place / RATE)
+        events.append((round(time, 4), round(end, 4), str(label)))
+        time = end + rng.uniform(0.3, 0.8)
+    return sound.astype(np.float32), events
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """A folder of recordings with a table of events; the last has none."""
+    folder, rng = tmp_path_factory.mktemp("events"), np.random.default_rng(0)
+    rows = []
+    for index in range(24):
+        split = "validation" if index % 4 == 3 else "train"
+        sound, events = make_recording(rng, rng.uniform(2.0, 5.0))
+        soundfile.write(folder / f"{index}.wav", sound, RATE)
+        rows += [(f"{index}.wav", *event, split) for event in events]
+    soundfile.write(folder / "silence.wav", 0.01 * rng.normal(size=2 * RATE), RATE)
+    rows.append(("silence.wav", "", "", "", "train"))
+    with (folder / "events.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("filename", "onset", "offset", "event_label", "split"), *rows])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def framewise(recordings, tmp_path_factory):
+    """Folder of a run that tells when two beeps sound."""
+    output = tmp_path_factory.mktemp("framewise")
+    words = ["--task", "frames", "--dataset_name", recordings / "events.csv", "--max_seconds", 2]
+    words += ["--num_train_epochs", 20, "--learning_rate", "3e-3", "--per_device_train_batch_size", 4]
+    run_training(output, *words)
+    return output
+
+
+def read(folder, name):
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_the_folder_finds_events_as_it_was_measured(framewise, recordings):
+    measured = read(framewise, "validation_events")
+    assert measured["event_f1_macro"] > 0.9
+    assert measured["psds1"] > 0.5
+    assert read(framewise, "validation_results")["validation_event_f1_macro"] == measured["event_f1_macro"]
+    tag = pipeline("audio-tagging", model=str(framewise), trust_remote_code=True)
+    true, found = [], []
+    for index in range(3, 24, 4):
+        with (recordings / "events.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["filename"] == f"{index}.wav"]
+        true.append([(float(row["onset"]), float(row["offset"]), row["event_label"]) for row in rows])
+        timeline = tag(recordings / f"{index}.wav")["timeline"]
+        found.append([(entry["start"], entry["end"], entry["label"]) for entry in timeline])
+    again = event_f1(true, found, ["high", "low"], Collars())
+    assert again["event_f1_macro"] == pytest.approx(measured["event_f1_macro"], abs=1e-9)
+
+
+def test_what_the_folder_holds(framewise):
+    config = FFTPConfig.from_pretrained(framewise)
+    assert config.architectures == ["FFTPForAudioFrameClassification"]
+    assert {*config.thresholds} == {*config.median_filter_seconds} == {"high", "low"}
+    assert config.problem_type == "multi_label_classification"
+    model = AutoModelForAudioFrameClassification.from_pretrained(framewise, trust_remote_code=True)
+    assert type(model).__name__ == "FFTPForAudioFrameClassification"
+    card = (framewise / "README.md").read_text(encoding="utf-8")
+    assert "says when each of 2 kinds of sound begins and ends" in card
+    assert "within 0.2 s and 0.2 s, or for the end 20 % of its length" in card
+    assert 'pipeline("audio-classification"' not in card
+    assert read(framewise, "recipe")["task"] == "frames"
+    assert read(framewise, "efficiency_results")["tokens"] > 10
+
+
+def test_a_folder_is_evaluated_again_and_with_other_collars(framewise, recordings, tmp_path, capsys):
+    words = ["--task", "frames", "--dataset_name", recordings / "events.csv", "--model_name_or_path", framewise]
+    run([*map(str, words), "--do_train", "false", "--output_dir", str(tmp_path / "same")])
+    assert read(tmp_path / "same", "validation_events") == read(framewise, "validation_events")
+    run([*map(str, words), "--do_train", "false", "--output_dir", str(tmp_path / "strict"), "--onset_collar", "0.001"])
+    assert read(tmp_path / "strict", "validation_events")["event_f1_macro"] < 0.5
+    assert "collars of 0.001 and 0.2 s" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="holds FFTPForAudioFrameClassification, which has no head for clips"):
+        run([*map(str, words[2:]), "--do_train", "false", "--output_dir", str(tmp_path / "clips")])
+
+
+def test_a_frame_classifier_starts_from_a_clip_classifier(trained, recordings, tmp_path):
+    words = ["--task", "frames", "--dataset_name", recordings / "events.csv", "--model_name_or_path", trained]
+    run([*map(str, words), "--num_train_epochs", "1", "--output_dir", str(tmp_path), "--disable_tqdm", "true"])
+    assert FFTPConfig.from_pretrained(tmp_path).architectures == ["FFTPForAudioFrameClassification"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--task", "words"], "--task words: expected one of clips, frames"),
+        (["--task", "frames", "--stretch_time", "0.1"], "--stretch_time does not go with --task frames"),
+        (["--task", "frames", "--teacher", "x"], "--teacher does not go with --task frames"),
+        (["--task", "frames"], "have no times; --task frames learns from events"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(clip_folder, tmp_path, words, message):
+    with pytest.raises((SystemExit, ValueError), match=message):
+        run_training(tmp_path, "--dataset_name", clip_folder, *words)
