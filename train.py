@@ -14,7 +14,7 @@ The whole run is one screen, `run` in modeling_fftp/training/run.py. Its steps, 
     build_collator    augmentation.py   what the recipe turns on
     build_trainer     run.py            transformers' Trainer, and what it lacks
     train             run.py            leaves model, extractor, arguments and results in the output folder
-    evaluate_split    results.py        results of a split, and of each class
+    evaluate_splits   run.py            results of every split, of each class, and of the calibration
     publish           publishing.py     the card, and the push where that is wanted
 """
 

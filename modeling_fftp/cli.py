@@ -232,6 +232,39 @@ def embed(
 
 
 @app.command()
+def explain(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A recording.")],
+    model: Annotated[str, typer.Option("--model", help="Folder or Hub id of a clip classifier.")],
+    label: Annotated[str | None, typer.Option("--label", help="Default: the one with the highest score.")] = None,
+    start: Annotated[
+        float, typer.Option("--start", help="Second from which on as much is explained as the model hears at once.")
+    ] = 0.0,
+    method: Annotated[
+        str, typer.Option("--method", help="gradient (times input), or rollout (of an AST's attention).")
+    ] = "gradient",
+    output: Annotated[Path | None, typer.Option("--output", help="Picture to write: PNG, SVG or PDF.")] = None,
+) -> None:
+    """Say which moments of a recording spoke for a label."""
+    from transformers.utils import logging
+
+    from modeling_fftp import FFTPForAudioClassification
+    from modeling_fftp.serving import explain as explaining
+    from modeling_fftp.serving.tag import load_tagger
+
+    logging.disable_progress_bar()
+    with errors_in_one_line():
+        tagger = load_tagger(model)
+        if not isinstance(tagger.model, FFTPForAudioClassification):
+            raise ValueError(f"{model} is a frame classifier, whose events `fftp tag` lists")
+        if method == "rollout":
+            tagger.model.set_attn_implementation("eager")
+        explanation = explaining.explain_recording(file, tagger.model, tagger.feature_extractor, label, start, method)
+        print(explaining.describe(explanation))
+        if output is not None:
+            explaining.draw(explanation, tagger.feature_extractor.sampling_rate).savefig(output, dpi=120)
+
+
+@app.command()
 def listen(
     model: Annotated[str, typer.Option("--model", help="Folder or Hub id.")],
     source: Annotated[

@@ -24,6 +24,7 @@ from .cache_fftp import FFTPCache
 from .configuration_fftp import FFTPConfig
 from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings
 from .events_fftp import Event, events_to_labels, token_spans
+from .explain_fftp import explain
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTPStateSpace
 from .loss_fftp import classification_loss
@@ -329,6 +330,30 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+    def explain(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        label: int | None = None,
+        method: str = "gradient",
+    ) -> torch.Tensor:
+        """Which cells of spectrograms spoke for a label, positive where they did.
+
+        Args:
+            input_values: (batch, frames, mel bins).
+            attention_mask: (batch, frames).
+            label: Index; None is the best of each clip.
+            method: "gradient", integrated gradients from the clip's steady background, for any backbone; or "rollout",
+                the attention of an AST, which knows no labels.
+
+        Returns:
+            (batch, frames, mel bins).
+
+        Raises:
+            ValueError: An unknown method, or one that does not fit the model.
+        """
+        return explain(self, input_values, attention_mask, label, method)
 
     def stream(self, feature_extractor: SequenceFeatureExtractor, **options) -> FFTPStream:
         """Classify sound that does not end, from now on; see `FFTPStream`, which takes the options."""

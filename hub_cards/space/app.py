@@ -22,18 +22,22 @@ LIVE_SECONDS = 0.25
 MOST_EVENTS = 50
 
 
-def draw_patches(path: str, tag: Pipeline) -> Figure:
-    """The spectrogram of the recording's start, as far as the model's position table goes, under the patch grid."""
+def draw_start(path: str, tag: Pipeline) -> Figure:
+    """The recording's start, as far as the model's position table goes: under the patch grid, and what spoke in it."""
     config, extractor = tag.model.config, tag.feature_extractor
     with soundfile.SoundFile(path) as file:
         samples = file.read(int(config.max_length * SECONDS_PER_FRAME * file.samplerate), always_2d=True)
         sound = soxr.resample(samples.mean(axis=1), file.samplerate, extractor.sampling_rate)
-    features = extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="np")["input_values"][0]
-    frames, bins = features.shape
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    axis = figure.subplots()
+    features = extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="pt").to(tag.model.device)
+    values = features["input_values"][0].cpu().numpy()
+    frames, bins = values.shape
+    # Frame classifiers, and the code of older models, explain nothing.
+    explains = hasattr(tag.model, "explain")
+    figure = Figure(figsize=(9, 6 if explains else 3), layout="constrained")
+    axis, *others = figure.subplots(2 if explains else 1, 1, sharex=True, squeeze=False)[:, 0]
     seconds = frames * SECONDS_PER_FRAME
-    axis.imshow(features.T, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, bins))
+    extent = (0, seconds, 0, bins)
+    axis.imshow(values.T, origin="lower", aspect="auto", cmap="magma", extent=extent)
     height, across, down = config.patch_size[0], config.time_stride, config.frequency_stride
     # The code of older models knows no patches that stretch.
     width = config.patch_frames() if hasattr(config, "patch_frames") else config.patch_size[1]
@@ -42,6 +46,12 @@ def draw_patches(path: str, tag: Pipeline) -> Figure:
             corner, size = (start * SECONDS_PER_FRAME, row), (width * SECONDS_PER_FRAME, height)
             axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor="white", linewidth=0.6, alpha=0.6))
     axis.set(xlabel="time (s)", ylabel="mel bin", title=f"The first {seconds:.1f} s, and the patches of the model")
+    for other in others:
+        best = tag.model.config.id2label[tag.model(**features).logits.argmax().item()]
+        relevance = tag.model.explain(**features)[0].cpu().numpy()
+        most = np.quantile(np.abs(relevance), 0.999)
+        other.imshow(relevance.T, origin="lower", aspect="auto", cmap="RdBu_r", extent=extent, vmin=-most, vmax=most)
+        other.set(xlabel="time (s)", ylabel="mel bin", title=f"What in it spoke for {best} (red) and against (blue)")
     return figure
 
 
@@ -103,7 +113,7 @@ def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
             [round(item["start"], 2), round(item["end"], 2), item["label"], round(item["score"], 3)]
             for item in tagged["timeline"]
         ]
-        return {item["label"]: item["score"] for item in tagged["labels"]}, rows, draw_patches(path, tag)
+        return {item["label"]: item["score"] for item in tagged["labels"]}, rows, draw_start(path, tag)
 
     def hear(
         chunk: tuple[int, np.ndarray] | None, threshold: float, takes_own: bool, session: LiveSession | None

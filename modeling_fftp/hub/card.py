@@ -14,7 +14,7 @@ from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import FRAME_CLASSIFIER
 from modeling_fftp.events_fftp import table_seconds
 
-from .card_facts import BACKBONES, CURVES, RELIABILITY, describe_patches, read_results
+from .card_facts import BACKBONES, CURVES, EXPLANATION, RELIABILITY, describe_patches, read_results
 from .encoder_card import has_head, write_encoder_card
 from .reliability import plot_reliability
 from .training_curves import plot_training
@@ -109,6 +109,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "metric_names": {name: text for name, text in METRIC_NAMES.items() if name in shown},
         "selected_on": "validation" if selects and "validation" in evaluations else None,
         "extremes": _find_extremes(folder),
+        "explanation": EXPLANATION if (folder / EXPLANATION).exists() else None,
         "efficiency": read_results(folder, "efficiency_results"),
         "strides": read_results(folder, "strides_results"),
         "task_metric": "map" if config.problem_type == "multi_label_classification" else "accuracy",

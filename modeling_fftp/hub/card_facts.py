@@ -5,7 +5,7 @@ from pathlib import Path
 
 from modeling_fftp import FFTPConfig
 
-CURVES, RELIABILITY = "training.png", "reliability.png"
+CURVES, RELIABILITY, EXPLANATION = "training.png", "reliability.png", "explanation.png"
 BACKBONES = {"ast": "an Audio Spectrogram Transformer", "mamba": "a bidirectional Mamba (Audio Mamba)"}
 
 

@@ -3,15 +3,19 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
 from modeling_fftp.convert.sources import find_kind, refuse_missing
+from modeling_fftp.hub.card_facts import EXPLANATION
 from modeling_fftp.hub.efficiency import measure_efficiency
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
+from modeling_fftp.serving.explain import save_explanation
 
 from .arguments import (
     TASK_METRIC,
@@ -30,7 +34,7 @@ from .data import MAX_SECONDS, SAMPLING_RATE, Clips, describe_data, load_clips
 from .distillation import BATCH, Distillation, Teacher, add_answers
 from .frames import choose_postprocessing, evaluate_events, score_steps
 from .memory import keep_freed_memory
-from .model import build_model, read_config, training_sounds
+from .model import build_model, read_config, spread, training_sounds
 from .publishing import check_repository, find_repository, publish
 from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
 from .streaming import stream_clips
@@ -39,6 +43,9 @@ from .trainer import FFTPTrainer
 from .weight_averaging import WeightAveraging
 
 logger = logging.getLogger(__name__)
+
+# Clips of which the longest is explained on the card.
+EXPLAINED = 20
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -69,6 +76,7 @@ def run(arguments: Sequence[str]) -> None:
         with training.main_process_first(desc="answers"):
             clips.splits["train"] = add_answers(clips.splits["train"], teacher)
         teacher = crop_seconds = None
+    validating = clips.splits.get("validation")
     if data_arguments.cache_features:
         clips = cache_features(clips, extractor, augmentation, max_seconds, training)
         crop_seconds = None
@@ -86,27 +94,37 @@ def run(arguments: Sequence[str]) -> None:
     trainer = build_trainer(model, extractor, collator, clips, scorer, training, teacher, distillation)
 
     calibration = train(trainer, groups[:4], label_smoothing, is_framewise) if training.do_train else None
-    measured = {}
-    for name in ("validation", "test"):
-        if name in clips.splits:
-            prediction = evaluate_split(trainer, clips.splits[name], name, scorer, clips.metric)
-            if is_framewise:
-                evaluate_events(trainer, clips.splits[name], name)
-            elif calibration is not None:
-                measured[name] = measure_calibration(*prediction[:2], model.config, calibration)
-    if measured:
-        write_results(training, "calibration_results", asdict(calibration) | measured)
-    if training.do_train and trainer.is_world_process_zero():
+    evaluate_splits(trainer, clips, scorer, calibration)
+    if not training.do_train:
+        return
+    if trainer.is_world_process_zero():
         write_results(training, "recipe", recipe)
         write_results(training, "data_results", described)
     seconds = min(clips.longest_seconds, MAX_SECONDS)
     strides = training.eval_time_strides or model.config.time_strides
-    if training.do_train and strides and "validation" in clips.splits and not is_framewise:
+    if strides and "validation" in clips.splits and not is_framewise:
         measured = evaluate_strides(trainer, clips.splits["validation"], clips.metric, strides, seconds)
         write_results(training, "strides_results", measured)
-    if training.do_train and trainer.is_world_process_zero():
+    if trainer.is_world_process_zero():
         write_results(training, "efficiency_results", measure_efficiency(training.output_dir, seconds))
+        if validating is not None and not is_framewise:
+            longest = max((validating[index]["audio"] for index in spread(len(validating), EXPLAINED)), key=len)
+            save_explanation(training.output_dir, np.asarray(longest), Path(training.output_dir, EXPLANATION))
         publish(training)
+
+
+def evaluate_splits(trainer: FFTPTrainer, clips: Clips, scorer: Scorer, calibration: Calibration | None) -> None:
+    """Evaluate every split but that which trains, and write what a calibration changed."""
+    measured = {}
+    for name in ("validation", "test"):
+        if name in clips.splits:
+            prediction = evaluate_split(trainer, clips.splits[name], name, scorer, clips.metric)
+            if clips.is_framewise:
+                evaluate_events(trainer, clips.splits[name], name)
+            elif calibration is not None:
+                measured[name] = measure_calibration(*prediction[:2], trainer.model.config, calibration)
+    if measured:
+        write_results(trainer.args, "calibration_results", asdict(calibration) | measured)
 
 
 def load_data(

@@ -105,7 +105,17 @@ def test_values_that_would_break_a_table(bare_folder):
 
 def test_a_trained_folder_has_a_card_whose_snippet_runs(trained, clip_folder, tmp_path):
     card = (trained / "README.md").read_text(encoding="utf-8")
-    sections = ["Use", "Intended use and limits", "Data", "Training", "Evaluation", "Scores", "Efficiency", "Citation"]
+    sections = [
+        "Use",
+        "Intended use and limits",
+        "Data",
+        "Training",
+        "Evaluation",
+        "Scores",
+        "What it listens to",
+        "Efficiency",
+        "Citation",
+    ]
     assert re.findall(r"^## (.*)$", card, re.MULTILINE) == sections
     assert (trained / "training.png").read_bytes().startswith(b"\x89PNG")
     assert str(trained.parent) not in card

@@ -1,0 +1,144 @@
+"""Which moments and frequencies of a sound spoke for a label."""
+
+import torch
+from torch import nn
+
+from .configuration_fftp import FFTPConfig
+
+METHODS = ("gradient", "rollout")
+# Places on the way from the background to the sound.
+PATH_STEPS = 32
+
+
+def steady_background(input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Clips without what comes and goes: of each mel bin the median over real frames, (batch, frames, mel bins)."""
+    if attention_mask is not None:
+        real = input_values.masked_fill(attention_mask[..., None] == 0, torch.nan)
+        median = real.nanmedian(dim=1, keepdim=True).values
+        return torch.where(attention_mask[..., None] != 0, median, input_values)
+    return input_values.median(dim=1, keepdim=True).values.expand_as(input_values)
+
+
+def log_odds(logits: torch.Tensor, label: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
+    """Of each clip, (batch,): for its label (batch, 1), against the others where a clip has one of them."""
+    own = logits.gather(1, label)[:, 0]
+    if config.problem_type == "multi_label_classification":
+        return own
+    return own - logits.scatter(1, label, -torch.inf).logsumexp(dim=1)
+
+
+def gradient_times_input(
+    model: nn.Module, input_values: torch.Tensor, attention_mask: torch.Tensor | None, label: int | None
+) -> torch.Tensor:
+    """What each cell adds to the log-odds of a label by standing out from the steady background.
+
+    The gradient is the mean over the way from that background to the sound, so that what is certain already still has
+    one, and the cells add up to what the sound changes.
+
+    Source: Sundararajan et al. 2017, "Axiomatic attribution for deep networks" (integrated gradients).
+
+    Args:
+        model: A clip classifier, of any backbone.
+        input_values: (batch, frames, mel bins).
+        attention_mask: (batch, frames).
+        label: Index; None is the best of each clip.
+
+    Returns:
+        (batch, frames, mel bins), positive where it spoke for the label.
+    """
+    with torch.no_grad():
+        best = model(input_values, attention_mask=attention_mask).logits.argmax(dim=1, keepdim=True)
+    chosen = best if label is None else torch.full_like(best, label)
+    background = steady_background(input_values, attention_mask)
+    change, total = input_values - background, torch.zeros_like(input_values)
+    for step in range(PATH_STEPS):
+        # Closer together near the background, where layer normalisation bends the way most.
+        place, length = ((step + 0.5) / PATH_STEPS) ** 2, (2 * step + 1) / PATH_STEPS**2
+        with torch.enable_grad():
+            values = (background + place * change).requires_grad_()
+            logits = model(values, attention_mask=attention_mask).logits
+            odds = log_odds(logits, chosen, model.config)
+            total += length * torch.autograd.grad(odds.sum(), values)[0]
+    return total * change
+
+
+def attention_rollout(
+    model: nn.Module, input_values: torch.Tensor, attention_mask: torch.Tensor | None
+) -> torch.Tensor:
+    """How much of each patch reaches the pooled state through the attention of all layers, whatever the label.
+
+    Source: Abnar and Zuidema 2020, "Quantifying attention flow in transformers".
+
+    Args:
+        model: A clip classifier with backbone "ast", eager attention and no merging of tokens.
+        input_values: (batch, frames, mel bins).
+        attention_mask: (batch, frames).
+
+    Returns:
+        (batch, frames, mel bins); the shares of all patches, each spread over its cells, sum to at most 1.
+
+    Raises:
+        ValueError: A model that has no such attention.
+    """
+    config = model.config
+    if config.backbone != "ast" or config.token_merge_layers or config._attn_implementation != "eager":
+        raise ValueError(
+            "rollout needs backbone='ast', attn_implementation='eager' and no token_merge_layers, not "
+            f"{config.backbone!r}, {config._attn_implementation!r} and {config.token_merge_layers}; gradient takes all"
+        )
+    with torch.no_grad():
+        outputs = model(input_values, attention_mask=attention_mask, output_attentions=True, pooled_only=False)
+    mixed = None
+    for attention in outputs.attentions:
+        # Half of a state is its own, by the residual connection.
+        step = attention.float().mean(dim=1).lerp(torch.eye(attention.shape[-1], device=attention.device), 0.5)
+        mixed = step if mixed is None else step @ mixed
+    first = config.count_class_tokens()
+    if config.pooling == "cls":
+        pooled = mixed[:, :first].mean(dim=1)
+    else:
+        # The states of real patches alone are pooled.
+        count = (mixed.shape[1] - first) // config.frequency_patches
+        places = torch.arange(count, device=mixed.device)
+        frames = torch.full((len(mixed), 1), input_values.shape[1], device=mixed.device)
+        frames = frames if attention_mask is None else attention_mask.sum(dim=1, keepdim=True)
+        is_real = (places < config.time_patches(frames)).repeat(1, config.frequency_patches)[..., None]
+        pooled = (mixed[:, first:] * is_real).sum(dim=1) / is_real.sum(dim=1)
+    return spread_over_cells(pooled[:, first:], config, input_values.shape[1])
+
+
+def spread_over_cells(patches: torch.Tensor, config: FFTPConfig, num_frames: int) -> torch.Tensor:
+    """Shares of patches (batch, patches) to shares of the cells that they see, (batch, frames, mel bins)."""
+    height, width = config.patch_size[0], config.patch_frames()
+    rows = config.frequency_patches
+    steps = patches.shape[1] // rows
+    size = (rows - 1) * config.frequency_stride + height, (steps - 1) * config.time_stride + width
+    columns = (patches / (height * width))[:, None].expand(-1, height * width, -1)
+    stride = (config.frequency_stride, config.time_stride)
+    cells = nn.functional.fold(columns, size, (height, width), stride=stride)[:, 0].transpose(1, 2)
+    whole = cells.new_zeros(len(cells), num_frames, config.num_mel_bins)
+    frames = min(num_frames, size[1])
+    whole[:, :frames, : size[0]] = cells[:, :frames]
+    return whole
+
+
+def explain(
+    model: nn.Module,
+    input_values: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    label: int | None = None,
+    method: str = "gradient",
+) -> torch.Tensor:
+    """Relevance of each cell, (batch, frames, mel bins), by `gradient_times_input` or `attention_rollout`.
+
+    Raises:
+        ValueError: An unknown method, or a model that it does not fit.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} is unknown; expected one of {', '.join(METHODS)}")
+    if method == "gradient":
+        return gradient_times_input(model, input_values, attention_mask, label)
+    return attention_rollout(model, input_values, attention_mask)
+
+
+__all__ = ["explain", "steady_background"]

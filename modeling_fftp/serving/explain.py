@@ -1,0 +1,144 @@
+"""The command `fftp explain`: which moments of a recording spoke for a label, in words and as a picture."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from feature_extraction import FFTPFeatureExtractor
+from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.audio_stream_fftp import read_audio
+from modeling_fftp.events_fftp import frame_seconds, table_seconds
+from modeling_fftp.explain_fftp import steady_background
+from modeling_fftp.loss_fftp import probabilities
+
+# A moment speaks for a label where its relevance is above this share of the highest.
+RELEVANT = 0.5
+
+
+class Explanation(NamedTuple):
+    """Why a model gives a label its score.
+
+    Args:
+        label: Name.
+        score: In [0, 1].
+        background_score: That of the sound's steady background alone, which no moment speaks for.
+        start: Of the explained stretch in its recording, in seconds.
+        spectrogram: Normalised, (frames, mel bins).
+        relevance: Of each cell, (frames, mel bins).
+        course: Relevance of each frame, averaged over as many as a patch spans, (frames,).
+        moments: Start and end in seconds of the stretches that spoke most for the label.
+    """
+
+    label: str
+    score: float
+    background_score: float
+    start: float
+    spectrogram: np.ndarray
+    relevance: np.ndarray
+    course: np.ndarray
+    moments: list[tuple[float, float]]
+
+
+def explain_recording(
+    source: Any,
+    model: FFTPForAudioClassification,
+    extractor: FFTPFeatureExtractor,
+    label: str | None = None,
+    start: float = 0.0,
+    method: str = "gradient",
+) -> Explanation:
+    """Explain a stretch of a recording, as long as the model's position table or to the recording's end.
+
+    Args:
+        source: As `read_audio` takes it.
+        model: A clip classifier in evaluation mode.
+        extractor: Its feature extractor.
+        label: Which; default: the best.
+        start: Of the stretch, in seconds.
+        method: As for `FFTPForAudioClassification.explain`.
+
+    Raises:
+        ValueError: Sound that cannot be read or ends before the stretch, an unknown label, or a method that does not
+            fit the model.
+    """
+    config, rate = model.config, extractor.sampling_rate
+    if label is not None and label not in config.label2id:
+        raise ValueError(f"no label {label!r}; the model has {[*config.label2id]}")
+    sound = read_audio(source, rate)
+    begin = round(start * rate)
+    if not 0 <= begin < len(sound):
+        raise ValueError(f"start={start:g} s lies outside the recording, which is {len(sound) / rate:.2f} s long")
+    sound = sound[begin : begin + round(table_seconds(config) * rate)]
+    features = extractor(sound, sampling_rate=rate, return_tensors="pt").to(model.device)
+    background = steady_background(features["input_values"])
+    with torch.no_grad():
+        scores = probabilities(model(**features).logits.float(), config)[0]
+        without = probabilities(model(background).logits.float(), config)[0]
+    index = scores.argmax().item() if label is None else config.label2id[label]
+    relevance = model.explain(**features, label=index, method=method)[0].cpu().numpy()
+    width = config.patch_frames()
+    course = np.convolve(relevance.sum(axis=1), np.full(width, 1 / width), mode="same")[: len(relevance)]
+    return Explanation(
+        label=config.id2label[index],
+        score=scores[index].item(),
+        background_score=without[index].item(),
+        start=start,
+        spectrogram=features["input_values"][0].cpu().numpy(),
+        relevance=relevance,
+        course=course,
+        moments=find_moments(course, start, rate),
+    )
+
+
+def find_moments(course: np.ndarray, start: float, sampling_rate: int) -> list[tuple[float, float]]:
+    """Stretches, in seconds, in which the relevance of frames (frames,) is above `RELEVANT` of the highest."""
+    if course.max() <= 0:
+        return []
+    edges = np.flatnonzero(np.diff((course >= RELEVANT * course.max()).astype(int), prepend=0, append=0))
+    length, shift = frame_seconds(sampling_rate)
+    return [
+        (start + first * shift, start + (last - 1) * shift + length)
+        for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+    ]
+
+
+def describe(explanation: Explanation) -> str:
+    """Label, scores and moments in a line."""
+    moments = ", ".join(f"{first:.2f} to {last:.2f} s" for first, last in explanation.moments)
+    rest = f"steady background alone {explanation.background_score:.3f}"
+    return f"{explanation.label} {explanation.score:.3f}, {rest}; {moments or 'nothing'} spoke for it"
+
+
+def save_explanation(folder: str | Path, sound: np.ndarray, path: Path) -> None:
+    """A picture of why the model in a folder gives a clip, at its rate, the label that it does."""
+    model = FFTPForAudioClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    extractor = FFTPFeatureExtractor.from_pretrained(folder)
+    figure = draw(explain_recording(sound, model, extractor), extractor.sampling_rate)
+    part = path.with_suffix(".part.png")
+    figure.savefig(part, dpi=100)
+    part.replace(path)
+
+
+def draw(explanation: Explanation, sampling_rate: int) -> Figure:
+    """The spectrogram, the relevance of its cells, and that of its moments, one above the other."""
+    frames, bins = explanation.spectrogram.shape
+    shift = frame_seconds(sampling_rate)[1]
+    end = explanation.start + frames * shift
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    sound, cells, course = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1))
+    extent = (explanation.start, end, 0, bins)
+    sound.imshow(explanation.spectrogram.T, origin="lower", aspect="auto", cmap="magma", extent=extent)
+    sound.set(title=f"{explanation.label} {explanation.score:.3f}", ylabel="mel bin")
+    # A few cells far from the others would leave the rest pale.
+    most = np.quantile(np.abs(explanation.relevance), 0.999)
+    cells.imshow(
+        explanation.relevance.T, origin="lower", aspect="auto", cmap="RdBu_r", extent=extent, vmin=-most, vmax=most
+    )
+    cells.set(title="spoke for the label (red) and against it (blue)", ylabel="mel bin")
+    course.plot(explanation.start + shift * np.arange(frames), explanation.course)
+    course.axhline(0, color="0.7", linewidth=1)
+    course.set(xlabel="seconds", ylabel="relevance")
+    return figure

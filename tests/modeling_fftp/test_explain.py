@@ -1,0 +1,144 @@
+"""Explanations point to where made sounds are, add up to what they explain, and come as words and pictures."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner
+
+from feature_extraction import FFTPFeatureExtractor
+from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.cli import app
+from modeling_fftp.explain_fftp import spread_over_cells, steady_background
+from modeling_fftp.serving.explain import explain_recording
+from tests.support import BACKBONES, GEOMETRIES, run_training
+
+RATE = 16000
+# Without the third a model would need to know one of the others alone.
+PITCHES = {"low": 300, "high": 3000, "neither": 0}
+
+
+def build(config):
+    torch.manual_seed(0)
+    model = FFTPForAudioClassification(config).eval()
+    torch.nn.init.normal_(model.classifier.dense.weight, std=1.0)
+    return model
+
+
+def make_beep(pitch, start, seed=0):
+    """One second of faint noise with a beep of 0.2 s."""
+    time = np.arange(RATE) / RATE
+    sound = 0.01 * np.random.default_rng(seed).normal(size=RATE)
+    return sound + 0.3 * np.sin(2 * np.pi * pitch * time) * ((time >= start) & (time < start + 0.2))
+
+
+@pytest.fixture(scope="module")
+def placed(tmp_path_factory):
+    """Folder of a run on beeps of two pitches, each somewhere in its clip, and on clips without."""
+    folder, rng = tmp_path_factory.mktemp("beeps"), np.random.default_rng(0)
+    for split, count in (("train", 32), ("validation", 8)):
+        for label, pitch in PITCHES.items():
+            (folder / split / label).mkdir(parents=True)
+            for index in range(count):
+                sound = make_beep(pitch * rng.uniform(0.9, 1.1), rng.uniform(0.0, 0.8), seed=index)
+                soundfile.write(folder / split / label / f"{index}.wav", sound, RATE)
+    words = ["--num_train_epochs", 40, "--learning_rate", "2e-3", "--mixup_probability", 0, "--spec_mask_budget", 0]
+    run_training(folder / "model", "--dataset_name", folder, *words)
+    return folder / "model"
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_cells_add_up_to_what_the_sound_changes(make_config, batch, backbone, geometry):
+    model = build(make_config(**BACKBONES[backbone] | GEOMETRIES[geometry]))
+    relevance = model.explain(**batch, label=2)
+    assert relevance.shape == batch["input_values"].shape
+    with torch.no_grad():
+        odds, without = (model(values, batch["attention_mask"]).logits.softmax(dim=1)[:, 2].logit() for values in (
+            batch["input_values"], steady_background(**batch),
+        ))  # fmt: skip
+    torch.testing.assert_close(relevance.sum(dim=(1, 2)), odds - without, atol=0.02, rtol=0.05)
+    # Padding speaks for nothing.
+    assert not relevance[batch["attention_mask"] == 0].any()
+    best = model(**batch).logits.argmax(dim=1)[0].item()
+    torch.testing.assert_close(model.explain(**batch)[0], model.explain(**batch, label=best)[0])
+
+
+@pytest.mark.parametrize("start", [0.1, 0.6])
+@pytest.mark.parametrize("label", ["low", "high"])
+def test_relevance_is_where_the_sound_is(placed, label, start):
+    model = FFTPForAudioClassification.from_pretrained(placed).eval()
+    extractor = FFTPFeatureExtractor.from_pretrained(placed)
+    explanation = explain_recording(make_beep(PITCHES[label], start, seed=99), model, extractor, label)
+    assert explanation.score > 0.8 > 0.5 > explanation.background_score
+    relevance = explanation.relevance.clip(min=0)
+    frames = slice(round(100 * start) - 2, round(100 * start) + 22)
+    assert relevance[frames].sum() > 0.6 * relevance.sum()
+    assert all(start - 0.1 <= first < last <= start + 0.3 for first, last in explanation.moments)
+    # And at its pitch, whose mel bins are the loudest there.
+    loudest = explanation.spectrogram[frames].mean(axis=0).argsort()[-20:]
+    assert relevance[frames][:, loudest].sum() > 0.3 * relevance[frames].sum()
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_rollout_shares_out_what_the_pooled_state_takes(make_config, batch, pooling, geometry):
+    model = build(make_config(pooling=pooling, **GEOMETRIES[geometry]))
+    model.set_attn_implementation("eager")
+    shares = model.explain(**batch, method="rollout")
+    assert shares.shape == batch["input_values"].shape
+    assert (shares >= 0).all()
+    whole = shares.sum(dim=(1, 2))
+    assert (whole <= 1 + 1e-5).all()
+    if pooling == "mean":
+        torch.testing.assert_close(whole, torch.ones(3))
+    # A clip alone has the same shares as padded beside others.
+    alone = model.explain(batch["input_values"][:1, :61], method="rollout")
+    torch.testing.assert_close(shares[0, :61], alone[0], atol=1e-6, rtol=1e-4)
+
+
+def test_patches_share_their_cells(make_config):
+    config = make_config(patch_size=16, frequency_stride=16, time_stride=10)
+    patches = torch.rand(2, 8 * 9)
+    cells = spread_over_cells(patches, config, 103)
+    torch.testing.assert_close(cells.sum(dim=(1, 2)), patches.sum(dim=1))
+    # Frames 10 to 15 are those of the first two patches of each row.
+    expected = (patches.view(2, 8, 9)[:, :, 0] + patches.view(2, 8, 9)[:, :, 1]) / 256
+    torch.testing.assert_close(cells[:, 12, ::16], expected)
+    assert not cells[:, 96:].any()
+
+
+def test_what_does_not_fit_is_refused(make_config, batch):
+    for fields in ({"backbone": "mamba"}, {"num_hidden_layers": 3, "token_merge_layers": (1,)}, {}):
+        with pytest.raises(ValueError, match=r"rollout needs backbone='ast', attn_implementation='eager'"):
+            build(make_config(**fields)).explain(**batch, method="rollout")
+    with pytest.raises(ValueError, match="method='magic' is unknown; expected one of gradient, rollout"):
+        build(make_config()).explain(**batch, method="magic")
+
+
+def test_the_command_says_and_draws(placed, tmp_path):
+    path, picture = tmp_path / "beep.wav", tmp_path / "why.png"
+    soundfile.write(path, np.concatenate((np.zeros(8000), make_beep(3000, 0.5))), RATE)
+
+    def run(*words):
+        return CliRunner().invoke(app, ["explain", str(path), "--model", str(placed), *map(str, words)])
+
+    done = run("--label", "high", "--start", 0.5, "--output", picture)
+    assert done.exit_code == 0, done.output
+    label, moments = done.stdout.split("; ")
+    assert label.startswith("high ")
+    # In the time of the recording.
+    first = float(moments.split(" to ")[0])
+    assert 0.9 < first < 1.25
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert run("--method", "rollout").exit_code == 0
+    for words, message in (
+        (["--label", "cat"], "no label 'cat'; the model has"),
+        (["--start", 9], "start=9 s lies outside the recording, which is 1.50 s long"),
+    ):
+        assert message in str(run(*words).exception)
+
+
+def test_the_card_has_a_picture(placed):
+    assert (placed / "explanation.png").read_bytes().startswith(b"\x89PNG")
+    assert "![What spoke for an answer](explanation.png)" in (placed / "README.md").read_text(encoding="utf-8")
