@@ -65,7 +65,9 @@ def choose_postprocessing(trainer: FFTPTrainer) -> None:
 
 
 def evaluate_events(trainer: FFTPTrainer, clips: Dataset, name: str) -> None:
-    """Measure the events of a split, and add them to its results."""
+    """Measure the events of a split, and add them to its results; the first process does."""
+    if not trainer.is_world_process_zero():
+        return
     collars = collars_of(trainer)
     recordings = hear(trainer.model, trainer.processing_class, clips, trainer.args.device)
     results = measure_events(recordings, trainer.model.config, collars)
@@ -74,9 +76,8 @@ def evaluate_events(trainer: FFTPTrainer, clips: Dataset, name: str) -> None:
         name, read_metrics(trainer, name) | {f"{name}_{key}": value for key, value in results.items()}
     )
     write_results(trainer.args, f"{name}_events", {"collars": asdict(collars), **results, "per_class": per_class})
-    if trainer.is_world_process_zero():
-        shown = ", ".join(f"{key} {value:.4f}" for key, value in results.items() if value is not None)
-        print(f"{name} {shown}; collars of {collars.onset:g} and {collars.offset:g} s")
+    shown = ", ".join(f"{key} {value:.4f}" for key, value in results.items() if value is not None)
+    print(f"{name} {shown}; collars of {collars.onset:g} and {collars.offset:g} s")
 
 
 def read_metrics(trainer: FFTPTrainer, name: str) -> dict:

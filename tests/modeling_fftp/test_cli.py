@@ -160,7 +160,7 @@ def test_options_may_be_spelt_with_hyphens(fftp, trained):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fftp-ast-tiny", "--dataset_name", "x"], "or a name such as fftp-ast-tiny-speech-commands-ar"),
+        (["fftp-ast-tiny-speech", "--dataset_name", "x"], "or a name such as fftp-ast-tiny-speech-commands-ar"),
         (["zzz", "--dataset_name", "x"], "or a name such as fftp-"),
         (["no.json", "--dataset_name", "x"], "no.json is not a file"),
         (["--output_dir", "x", "fftp-ast-tiny-speech-commands-ar"], "must come first"),
