@@ -220,7 +220,8 @@ class SpecMaskDataCollator(TrainerCallback):
                     continue
                 given = batch["input_values"], batch.get("attention_mask"), generator
                 if events is not None and getattr(transform, "moves_in_time", False):
-                    batch["input_values"], events = transform.with_events(*given, events)
+                    rate = self.feature_extractor.sampling_rate
+                    batch["input_values"], events = transform.with_events(*given, events, rate * 10 // 1000 / rate)
                 else:
                     batch["input_values"] = transform(*given)
         return batch, events

@@ -10,8 +10,6 @@ from .events import Event, roll_events
 from .randomness import integers, uniform
 from .spec_mask import valid_frames
 
-SECONDS_PER_FRAME = 0.01
-
 
 class SpectrogramTransform:
     """Base of what changes normalised spectrograms (batch, frames, mel bins) without changing their length."""
@@ -31,7 +29,9 @@ class SpectrogramTransform:
         """The changed spectrograms."""
         raise NotImplementedError
 
-    def move(self, events: list[list[Event]], lengths: torch.Tensor, **parameters: torch.Tensor) -> list[list[Event]]:
+    def move(
+        self, events: list[list[Event]], lengths: torch.Tensor, frame_shift: float, **parameters: torch.Tensor
+    ) -> list[list[Event]]:
         """The events of each clip where the changed spectrogram has them, of what moves in time and can say so."""
         raise NotImplementedError
 
@@ -50,14 +50,15 @@ class SpectrogramTransform:
         attention_mask: torch.Tensor | None,
         generator: torch.Generator | None,
         events: list[list[Event]] | None = None,
+        frame_shift: float = 0.01,
     ) -> tuple[torch.Tensor, list[list[Event]] | None]:
-        """The same, with the events of each clip where the changed spectrogram has them."""
+        """The same, with the events of each clip where the changed spectrogram has them; a frame takes so long."""
         is_valid = valid_frames(input_values, attention_mask)
         lengths = is_valid.sum(dim=1)
         parameters = self.draw(input_values, lengths, generator)
         changed = self.apply(input_values, lengths, **parameters)
         if events is not None and self.moves_in_time:
-            events = self.move(events, lengths, **parameters)
+            events = self.move(events, lengths, frame_shift, **parameters)
         return torch.where(is_valid[..., None], changed, input_values), events
 
 
@@ -81,10 +82,12 @@ class TimeRoll(SpectrogramTransform):
         source = (frames - shift.to(frames.device)[:, None]) % lengths[:, None]
         return input_values.gather(1, source[..., None].expand_as(input_values))
 
-    def move(self, events: list[list[Event]], lengths: torch.Tensor, shift: torch.Tensor) -> list[list[Event]]:
+    def move(
+        self, events: list[list[Event]], lengths: torch.Tensor, frame_shift: float, shift: torch.Tensor
+    ) -> list[list[Event]]:
         """Roll the events too."""
         return [
-            roll_events(clip, frames * SECONDS_PER_FRAME, length * SECONDS_PER_FRAME)
+            roll_events(clip, frames * frame_shift, length * frame_shift)
             for clip, frames, length in zip(events, shift.tolist(), lengths.tolist(), strict=True)
         ]
 

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .audio_tagging_fftp import FRAME_CLASSIFIER
 from .events_fftp import join_steps, token_spans
 from .window_pipeline_fftp import FFTPWindowPipeline
 
@@ -32,6 +33,8 @@ class FFTPAudioEmbeddingPipeline(FFTPWindowPipeline):
     It takes classifiers, whose head it leaves out, and encoders that were pretrained without labels. A call takes what
     `read_blocks` takes, or a list of that, and these arguments:
 
+    Of frame classifiers, whose pooled state was never trained, the mean of the steps stands for it.
+
     Args:
         per: "recording", the mean over its windows; "window", the pooled state of each; or "step", the state of each
             step in time, which every moment takes from the window whose middle is nearest.
@@ -57,18 +60,26 @@ class FFTPAudioEmbeddingPipeline(FFTPWindowPipeline):
                 f"audio-embedding needs the states of an FFTP model; the model is a {type(self.bare_model).__name__}"
             )
 
+        heads = (type(self.bare_model).__name__, *(self.bare_model.config.architectures or ()))
+        self.pools_steps = FRAME_CLASSIFIER in heads
+
     def _forward(
         self, model_inputs: dict[str, Any], per: str = "recording", time_stride: int | None = None
     ) -> dict[str, Any]:
         check_unit(per)
         span, is_last = model_inputs.pop("span"), model_inputs.pop("is_last")
         encoder = self.bare_model.base_model
-        output = encoder(**model_inputs, pooled_only=per != "step", time_stride=time_stride)
-        if per == "step":
+        needs_steps = per == "step" or self.pools_steps
+        output = encoder(**model_inputs, pooled_only=not needs_steps, time_stride=time_stride)
+        if needs_steps:
             mask = model_inputs.get("attention_mask")
             states, count = encoder.embeddings.gather_steps(output.last_hidden_state, mask, time_stride)
         else:
             states = output.pooler_output[:, None]
+        if per != "step":
+            if needs_steps:
+                is_real = torch.arange(states.shape[1], device=states.device) < count
+                states = (states * is_real[..., None]).sum(dim=1, keepdim=True) / count[..., None]
             count = torch.ones_like(span[:, :1])
         return {"states": states.float(), "count": count, "span": span, "is_last": is_last}
 

@@ -125,10 +125,10 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
         smooth = median_filter(scores, filter_lengths(config, time_stride)) if self.is_framewise else scores
         whole = scores.mean(dim=0) if aggregation == "mean" else scores.amax(dim=0)
         best = whole.topk(top_k)
-        windows = [
-            {"start": start, "end": end, "scores": row}
-            for (start, end), row in zip(spans.tolist(), scores.tolist(), strict=True)
-        ]
+        windows = {}
+        if return_windows:
+            rows = zip(spans.tolist(), scores.tolist(), strict=True)
+            windows["windows"] = [{"start": start, "end": end, "scores": row} for (start, end), row in rows]
         return {
             "labels": [
                 {"label": names[index], "score": score}
@@ -139,7 +139,7 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
                 for start, end, index, score in find_segments(smooth, spans, thresholds, max_gap)
             ],
             "duration": model_outputs[-1]["span"][0, 1].item() / self.feature_extractor.sampling_rate,
-            **({"windows": windows} if return_windows else {}),
+            **windows,
         }
 
 

@@ -129,8 +129,8 @@ class FFTPConfig(PreTrainedConfig):
     decoder_num_attention_heads: int = 3
     decoder_intermediate_size: int = 768
     problem_type: str | None = "single_label_classification"
-    thresholds: dict[str, float] | None = None
-    median_filter_seconds: dict[str, float] | None = None
+    thresholds: dict[str, float | int] | None = None
+    median_filter_seconds: dict[str, float | int] | None = None
 
     def __post_init__(self, **kwargs):
         """Bring fields that may be written in several ways into the form that every reader of the config relies on."""
@@ -170,8 +170,8 @@ class FFTPConfig(PreTrainedConfig):
         if list(strides) != sorted({*strides}) or min(strides, default=1) < 1:
             raise ValueError(f"time_strides={strides} must be frames in ascending order, each at least 1")
         for name, threshold in (self.thresholds or {}).items():
-            if not 0 <= threshold <= 1:
-                raise ValueError(f"thresholds[{name!r}]={threshold} must lie in [0, 1], as scores do")
+            if not 0 < threshold <= 1:
+                raise ValueError(f"thresholds[{name!r}]={threshold} must lie in (0, 1], as scores do")
         for name, seconds in (self.median_filter_seconds or {}).items():
             if seconds < 0:
                 raise ValueError(f"median_filter_seconds[{name!r}]={seconds} must not be negative")

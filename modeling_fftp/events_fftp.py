@@ -115,7 +115,8 @@ def join_steps(windows: torch.Tensor, spans: Sequence[torch.Tensor]) -> tuple[li
 def filter_lengths(config: FFTPConfig, time_stride: int | None = None) -> list[int]:
     """Steps that the median filter of each label spans, an odd number, by `config.median_filter_seconds`."""
     step = config.resolve_time_stride(time_stride) * frame_seconds(config.sampling_rate)[1]
-    seconds = config.median_filter_seconds or {}
+    # The config of an older package, which one may give beside a model, knows no filters.
+    seconds = getattr(config, "median_filter_seconds", None) or {}
     wanted = [seconds.get(config.id2label[index], 0.0) / step for index in range(config.num_labels)]
     return [max(1, 2 * round((steps - 1) / 2) + 1) for steps in wanted]
 

@@ -22,7 +22,7 @@ def steady_background(input_values: torch.Tensor, attention_mask: torch.Tensor |
 def log_odds(logits: torch.Tensor, label: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
     """Of each clip, (batch,): for its label (batch, 1), against the others where a clip has one of them."""
     own = logits.gather(1, label)[:, 0]
-    if config.problem_type == "multi_label_classification":
+    if config.problem_type != "single_label_classification":
         return own
     return own - logits.scatter(1, label, -torch.inf).logsumexp(dim=1)
 
@@ -129,16 +129,22 @@ def explain(
     label: int | None = None,
     method: str = "gradient",
 ) -> torch.Tensor:
-    """Relevance of each cell, (batch, frames, mel bins), by `gradient_times_input` or `attention_rollout`.
+    """Relevance of each cell, (batch, frames, mel bins), float32, by `gradient_times_input` or `attention_rollout`.
 
     Raises:
-        ValueError: An unknown method, or a model that it does not fit.
+        ValueError: An unknown method or label, or a model that the method does not fit.
     """
     if method not in METHODS:
         raise ValueError(f"method={method!r} is unknown; expected one of {', '.join(METHODS)}")
-    if method == "gradient":
-        return gradient_times_input(model, input_values, attention_mask, label)
-    return attention_rollout(model, input_values, attention_mask)
+    if label is not None and label not in range(model.config.num_labels):
+        raise ValueError(f"label={label!r} must be an index below {model.config.num_labels}, the labels of the model")
+    # What was made in inference mode knows no gradients; a clone does.
+    with torch.inference_mode(False):
+        input_values = input_values.detach().to(model.dtype, copy=True)
+        attention_mask = None if attention_mask is None else attention_mask.clone()
+        if method == "gradient":
+            return gradient_times_input(model, input_values, attention_mask, label).float()
+        return attention_rollout(model, input_values, attention_mask)
 
 
 __all__ = ["explain", "steady_background"]

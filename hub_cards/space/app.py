@@ -30,6 +30,7 @@ def draw_start(path: str, tag: Pipeline) -> Figure:
         sound = soxr.resample(samples.mean(axis=1), file.samplerate, extractor.sampling_rate)
     features = extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="pt").to(tag.model.device)
     values = features["input_values"][0].cpu().numpy()
+    features["input_values"] = features["input_values"].to(tag.model.dtype)
     frames, bins = values.shape
     # Frame classifiers, and the code of older models, explain nothing.
     explains = hasattr(tag.model, "explain")

@@ -225,6 +225,7 @@ def answer_archive(
     part: Part = Part(),
     resume: bool = False,
     settings: dict[str, Any] | None = None,
+    chunk: int = CHUNK,
     **options: Any,
 ) -> int:
     """Answer for a part of an archive, and write the output if it is the last.
@@ -238,6 +239,7 @@ def answer_archive(
         part: Which recordings are meant.
         resume: Whether to go on where a run stopped.
         settings: What the answers depend on besides the options.
+        chunk: Recordings between two writes to the disk.
         **options: Of the pipeline.
 
     Returns:
@@ -263,7 +265,7 @@ def answer_archive(
     left = [file for file in part.of(recordings) if file not in done]
     with tqdm(total=len(left), unit="file", disable=None) as bar:
         seconds, began = 0.0, time.monotonic()
-        for records in answer_recordings(pipeline, left, as_record, **options):
+        for records in answer_recordings(pipeline, left, as_record, chunk, **options):
             journal.append(*records)
             seconds += sum(record.get("duration", 0.0) for record in records)
             hours, minutes = seconds / 3600, (time.monotonic() - began) / 60

@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ from pyarrow import parquet
 from modeling_fftp.audio_embedding_fftp import FFTPAudioEmbeddingPipeline, check_unit
 from modeling_fftp.modeling_fftp import FFTPModel
 
-from .archive import Part, answer_archive
+from .archive import CHUNK, Part, answer_archive
 from .load import load_pipeline
 from .tables import Answers, keep_readable, write_whole
 
-# Recordings whose vectors are one row group: so many are in memory at once.
-ROW_GROUP = 100
+# Rows of parquet that are written at once, and recordings that are embedded before they are.
+ROW_GROUP = 10_000
+STEP_CHUNK = 1
 
 
 def load_embedder(model: str | Path) -> FFTPAudioEmbeddingPipeline:
@@ -58,9 +58,10 @@ def write_embeddings(
         raise ValueError(f"--output {output}: expected a file whose name ends in .parquet")
     # In the pipeline it would be an error of each recording.
     check_unit(options["per"])
+    chunk = STEP_CHUNK if options["per"] == "step" else CHUNK
     write = partial(write_vectors, size=embedder.model.config.hidden_size)
     return answer_archive(
-        embedder, recordings, as_record, output, write, part.of_process(), resume, settings, **options
+        embedder, recordings, as_record, output, write, part.of_process(), resume, settings, chunk, **options
     )
 
 
@@ -76,9 +77,15 @@ def write_vectors(records: Answers, path: Path, size: int) -> None:
     schema = pa.schema({"file": pa.string(), **times, "embedding": pa.list_(pa.float32(), size)})
 
     def write(unfinished: Path) -> None:
-        readable = keep_readable(records, path)
+        tables, rows = [], 0
         with parquet.ParquetWriter(unfinished, schema) as writer:
-            while tables := [as_table(record, schema) for record in islice(readable, ROW_GROUP)]:
+            for record in keep_readable(records, path):
+                tables.append(as_table(record, schema))
+                rows += len(tables[-1])
+                if rows >= ROW_GROUP:
+                    writer.write_table(pa.concat_tables(tables), row_group_size=ROW_GROUP)
+                    tables, rows = [], 0
+            if tables:
                 writer.write_table(pa.concat_tables(tables))
 
     write_whole(path, write)

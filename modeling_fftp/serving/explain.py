@@ -23,6 +23,7 @@ class Explanation(NamedTuple):
 
     Args:
         label: Name.
+        method: "gradient", or "rollout", which knows no label.
         score: In [0, 1].
         background_score: That of the sound's steady background alone, which no moment speaks for.
         start: Of the explained stretch in its recording, in seconds.
@@ -33,6 +34,7 @@ class Explanation(NamedTuple):
     """
 
     label: str
+    method: str
     score: float
     background_score: float
     start: float
@@ -65,6 +67,8 @@ def explain_recording(
             fit the model.
     """
     config, rate = model.config, extractor.sampling_rate
+    if label is not None and method == "rollout":
+        raise ValueError(f"rollout shows attention, whatever the label; drop the label {label!r}, or use gradient")
     if label is not None and label not in config.label2id:
         raise ValueError(f"no label {label!r}; the model has {[*config.label2id]}")
     sound = read_audio(source, rate)
@@ -73,20 +77,23 @@ def explain_recording(
         raise ValueError(f"start={start:g} s lies outside the recording, which is {len(sound) / rate:.2f} s long")
     sound = sound[begin : begin + round(table_seconds(config) * rate)]
     features = extractor(sound, sampling_rate=rate, return_tensors="pt").to(model.device)
-    background = steady_background(features["input_values"])
+    features["input_values"] = features["input_values"].to(model.dtype)
+    background = {**features, "input_values": steady_background(**features)}
     with torch.no_grad():
-        scores = probabilities(model(**features).logits.float(), config)[0]
-        without = probabilities(model(background).logits.float(), config)[0]
+        scores, without = (probabilities(model(**one).logits.float(), config)[0] for one in (features, background))
     index = scores.argmax().item() if label is None else config.label2id[label]
-    relevance = model.explain(**features, label=index, method=method)[0].cpu().numpy()
+    # An extractor may pad.
+    frames = int(features["attention_mask"].sum()) if "attention_mask" in features else None
+    relevance = model.explain(**features, label=index, method=method)[0, :frames].cpu().numpy()
     width = config.patch_frames()
     course = np.convolve(relevance.sum(axis=1), np.full(width, 1 / width), mode="same")[: len(relevance)]
     return Explanation(
         label=config.id2label[index],
+        method=method,
         score=scores[index].item(),
         background_score=without[index].item(),
         start=start,
-        spectrogram=features["input_values"][0].cpu().numpy(),
+        spectrogram=features["input_values"][0, :frames].float().cpu().numpy(),
         relevance=relevance,
         course=course,
         moments=find_moments(course, start, rate),
@@ -108,13 +115,18 @@ def find_moments(course: np.ndarray, start: float, sampling_rate: int) -> list[t
 def describe(explanation: Explanation) -> str:
     """Label, scores and moments in a line."""
     moments = ", ".join(f"{first:.2f} to {last:.2f} s" for first, last in explanation.moments)
+    answer = f"{explanation.label} {explanation.score:.3f}"
+    if explanation.method == "rollout":
+        return f"{answer}; attention went to {moments}"
     rest = f"steady background alone {explanation.background_score:.3f}"
-    return f"{explanation.label} {explanation.score:.3f}, {rest}; {moments or 'nothing'} spoke for it"
+    return f"{answer}, {rest}; {moments or 'nothing'} spoke for it"
 
 
 def save_explanation(folder: str | Path, sound: np.ndarray, path: Path) -> None:
     """A picture of why the model in a folder gives a clip, at its rate, the label that it does."""
-    model = FFTPForAudioClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    # Whatever it was trained with: this runs on a CPU.
+    settings = {"attn_implementation": "sdpa", "scan_implementation": "auto", "dtype": torch.float32}
+    model = FFTPForAudioClassification.from_pretrained(folder, **settings).eval()
     extractor = FFTPFeatureExtractor.from_pretrained(folder)
     figure = draw(explain_recording(sound, model, extractor), extractor.sampling_rate)
     part = path.with_suffix(".part.png")
@@ -137,7 +149,11 @@ def draw(explanation: Explanation, sampling_rate: int) -> Figure:
     cells.imshow(
         explanation.relevance.T, origin="lower", aspect="auto", cmap="RdBu_r", extent=extent, vmin=-most, vmax=most
     )
-    cells.set(title="spoke for the label (red) and against it (blue)", ylabel="mel bin")
+    is_rollout = explanation.method == "rollout"
+    cells.set(
+        title="where attention went" if is_rollout else "spoke for the label (red) and against it (blue)",
+        ylabel="mel bin",
+    )
     course.plot(explanation.start + shift * np.arange(frames), explanation.course)
     course.axhline(0, color="0.7", linewidth=1)
     course.set(xlabel="seconds", ylabel="relevance")

@@ -426,6 +426,8 @@ def refuse_contradictions(
         )
     if data.cache_features and data.features_on_device:
         raise SystemExit("train: --cache_features leaves nothing to compute on the device; drop one of the two")
+    if both := {*data.exclude_labels} & {*data.none_labels}:
+        raise SystemExit(f"train: --exclude_labels and --none_labels both name {both.pop()!r}; expected one of them")
     if data.max_train_samples is not None and data.max_train_samples < 1:
         raise SystemExit(f"train: --max_train_samples {data.max_train_samples} must be at least 1")
     if data.streaming and (data.cache_features or training.class_balanced):
@@ -434,8 +436,7 @@ def refuse_contradictions(
         )
     if model.patch_init is not None and model.model_name_or_path is None:
         raise SystemExit("train: --patch_init adapts a checkpoint; name it with --model_name_or_path")
-    if training.target_precision is not None and not 0 < training.target_precision <= 1:
-        raise SystemExit(f"train: --target_precision {training.target_precision} must lie in (0, 1]")
+    refuse_precision(training.target_precision)
     if training.target_precision is not None and not training.calibrate:
         raise SystemExit("train: --target_precision chooses thresholds; drop it or --calibrate false")
     if training.freeze_backbone and model.model_name_or_path is None:
@@ -469,7 +470,13 @@ def refuse_contradictions_of_frames(
     """Stop on a task that is unknown, and on what has no meaning, or no place, for steps in time."""
     if data.task not in TASKS:
         raise SystemExit(f"train: --task {data.task}: expected one of {', '.join(TASKS)}")
+    collars = {name: getattr(training, name) for name in ("onset_collar", "offset_collar")}
+    for name, seconds in collars.items():
+        if seconds < 0:
+            raise SystemExit(f"train: --{name} {seconds} must not be negative")
     if data.task == "clips":
+        if given := [name for name in changed_arguments(training) if name in collars]:
+            raise SystemExit(f"train: --{given[0]} is about events; add --task frames")
         return
     given = {
         "streaming": data.streaming, "cache_features": data.cache_features,
@@ -522,6 +529,12 @@ def refuse_contradictions_of_strides(
         raise SystemExit("train: --stride_distillation teaches other strides; name them with --time_strides")
     if share and distillation.teacher is not None:
         raise SystemExit("train: --stride_distillation and --teacher are two teachers; drop one of the two")
+
+
+def refuse_precision(target: float | None, command: str = "train") -> None:
+    """Stop on a share that is none."""
+    if target is not None and not 0 < target <= 1:
+        raise SystemExit(f"{command}: --target_precision {target} must lie in (0, 1]")
 
 
 def changed_arguments(group: Any) -> list[str]:

@@ -53,14 +53,18 @@ def fit_calibration(
         return Calibration(temperature)
     scores = probabilities(logits / temperature, config).numpy()
     targets = one_hot(labels.long(), scores.shape[1]).numpy() if labels.ndim == 1 else labels.numpy()
-    thresholds, silent = {}, []
-    for index, name in config.id2label.items():
-        if targets[:, index].any():
-            thresholds[name] = fit_threshold(scores[:, index], targets[:, index], target_precision)
-            silent += [name] if thresholds[name] == SILENT else []
-    if silent:
-        logger.warning("No threshold keeps a precision of %g for %s: silent", target_precision, ", ".join(silent))
-    return Calibration(temperature, thresholds)
+    found = {
+        name: fit_threshold(scores[:, index], targets[:, index], target_precision)
+        for index, name in config.id2label.items()
+        if targets[:, index].any()
+    }
+    for problem, chosen in (
+        ("silent, since no threshold is precise enough", SILENT),
+        (f"left at {DEFAULT_THRESHOLD}", None),
+    ):
+        if names := [name for name, threshold in found.items() if threshold == chosen]:
+            logger.warning("Thresholds: %s: %s", problem, ", ".join(names))
+    return Calibration(temperature, {name: threshold for name, threshold in found.items() if threshold is not None})
 
 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor, config: FFTPConfig) -> float:
@@ -90,7 +94,7 @@ def smooth_multiple(labels: torch.Tensor) -> torch.Tensor:
     return torch.where(labels > 0.5, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
 
-def fit_threshold(scores: np.ndarray, targets: np.ndarray, target_precision: float | None = None) -> float:
+def fit_threshold(scores: np.ndarray, targets: np.ndarray, target_precision: float | None = None) -> float | None:
     """The score from which clips count as positive.
 
     Args:
@@ -99,7 +103,8 @@ def fit_threshold(scores: np.ndarray, targets: np.ndarray, target_precision: flo
         target_precision: Precision to keep, with the highest recall; None maximises F1.
 
     Returns:
-        Half-way from the lowest score that counts to the next one below; `SILENT` where no score is precise enough.
+        Half-way from the lowest score that counts to the next one below; `SILENT` where no score is precise enough;
+        None where the best is to count all clips, which says nothing of other sound.
     """
     precision, recall, candidates = precision_recall_curve(targets, scores)
     precision, recall = precision[:-1], recall[:-1]
@@ -109,8 +114,7 @@ def fit_threshold(scores: np.ndarray, targets: np.ndarray, target_precision: flo
         return SILENT
     else:
         best = enough[0]
-    below = candidates[best - 1] if best else 0.0
-    return float((candidates[best] + below) / 2)
+    return float((candidates[best] + candidates[best - 1]) / 2) if best else None
 
 
 def apply_calibration(model: FFTPForAudioClassification, calibration: Calibration) -> None:
@@ -167,9 +171,11 @@ def measure_scores(scores: np.ndarray, labels: np.ndarray, thresholds: list[floa
         if here.any()
     ]
     error = sum(abs(row["score"] - row["right"]) * row["count"] for row in bins) / len(believed)
-    known = targets.any(axis=0)
     answers = (scores >= np.array(thresholds)).astype(int)
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        targets[:, known], answers[:, known], average="macro", zero_division=0.0
-    )
-    return {"ece": error, "bins": bins, "precision": float(precision), "recall": float(recall), "f1": float(f1)}
+    per_class = [
+        precision_recall_fscore_support(target, answer, average="binary", zero_division=0.0)[:3]
+        for target, answer in zip(targets.T, answers.T, strict=True)
+        if target.any()
+    ]
+    means = np.mean(per_class, axis=0).tolist()
+    return {"ece": error, "bins": bins, **dict(zip(("precision", "recall", "f1"), means, strict=True))}

@@ -111,7 +111,10 @@ class WritableFrame(pd.DataFrame):
 
 
 def psds(recordings: Sequence[Recording], labels: Sequence[str]) -> dict[str, float]:
-    """PSDS of both scenarios by sed_scores_eval, over all thresholds; empty where that is not installed."""
+    """PSDS of both scenarios by sed_scores_eval, over all thresholds and over the labels that have events.
+
+    Empty where that is not installed, or there are no events. Events of one label that meet or overlap are one.
+    """
     try:
         # Here, since it brings half a second of imports and a warning about one of them.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
@@ -120,14 +123,39 @@ def psds(recordings: Sequence[Recording], labels: Sequence[str]) -> dict[str, fl
     except ImportError as error:
         logger.info("PSDS is not measured: pip install 'fftp[events]' (%s)", error)
         return {}
-    names = [f"{index:06d}" for index in range(len(recordings))]
-    scores = {}
-    for name, recording in zip(names, recordings, strict=True):
+    known = [
+        index for index, label in enumerate(labels) if any(len(times_of(one.events, label)) for one in recordings)
+    ]
+    if not known:
+        return {}
+    # Plain names: it cannot take all that a label, or a file, may be called.
+    columns = {labels[index]: f"label_{index:06d}" for index in known}
+    scores, truth, seconds = {}, {}, {}
+    for number, recording in enumerate(recordings):
+        name = f"recording_{number:06d}"
         edges = np.append(recording.spans[:, 0].numpy(), recording.spans[-1, 1].item())
-        scores[name] = WritableFrame(create_score_dataframe(recording.scores.double().numpy(), edges, [*labels]))
-    truth = {name: [*recording.events] for name, recording in zip(names, recordings, strict=True)}
-    seconds = {name: recording.seconds for name, recording in zip(names, recordings, strict=True)}
+        values = recording.scores[:, known].double().numpy()
+        scores[name] = WritableFrame(create_score_dataframe(values, edges, [*columns.values()]))
+        truth[name] = [
+            (onset, offset, column)
+            for label, column in columns.items()
+            for onset, offset in join_times(times_of(recording.events, label))
+        ]
+        seconds[name] = recording.seconds
+    # One label has no others to be taken for.
+    alone = {"cttc_threshold": None, "alpha_ct": 0.0} if len(known) == 1 else {}
     return {
-        name: float(measure_psds(scores, truth, seconds, max_efpr=MAX_FALSE_ALARMS, **settings)[0])
+        name: float(measure_psds(scores, truth, seconds, max_efpr=MAX_FALSE_ALARMS, **settings | alone)[0])
         for name, settings in SCENARIOS.items()
     }
+
+
+def join_times(times: np.ndarray) -> list[list[float]]:
+    """Events (events, 2) in order, of which those that meet or overlap are one."""
+    joined: list[list[float]] = []
+    for onset, offset in sorted(times.tolist()):
+        if joined and onset <= joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], offset)
+        else:
+            joined.append([onset, offset])
+    return joined

@@ -1,9 +1,7 @@
 """What a training on events has besides: scores of steps, events made of them, and how good these are."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -58,31 +56,26 @@ def hear(
 
 
 def choose_postprocessing(trainer: FFTPTrainer) -> None:
-    """Choose thresholds and median filters on the clips that validate, and let the config hold them."""
+    """Choose thresholds and median filters on the clips that validate, for the config; the first process does."""
+    if not trainer.is_world_process_zero():
+        return
     config = trainer.model.config
     recordings = hear(trainer.model, trainer.processing_class, trainer.eval_dataset, trainer.args.device)
     config.thresholds, config.median_filter_seconds = fit_postprocessing(recordings, config, collars_of(trainer))
 
 
-def evaluate_events(trainer: FFTPTrainer, clips: Dataset, name: str) -> None:
-    """Measure the events of a split, and add them to its results; the first process does."""
+def evaluate_events(trainer: FFTPTrainer, clips: Dataset, name: str, metrics: dict[str, float]) -> None:
+    """Measure the events of a split, and save them with its other metrics; the first process does."""
     if not trainer.is_world_process_zero():
         return
     collars = collars_of(trainer)
     recordings = hear(trainer.model, trainer.processing_class, clips, trainer.args.device)
     results = measure_events(recordings, trainer.model.config, collars)
     per_class = results.pop("per_class")
-    trainer.save_metrics(
-        name, read_metrics(trainer, name) | {f"{name}_{key}": value for key, value in results.items()}
-    )
+    trainer.save_metrics(name, metrics | {f"{name}_{key}": value for key, value in results.items()})
     write_results(trainer.args, f"{name}_events", {"collars": asdict(collars), **results, "per_class": per_class})
     shown = ", ".join(f"{key} {value:.4f}" for key, value in results.items() if value is not None)
     print(f"{name} {shown}; collars of {collars.onset:g} and {collars.offset:g} s")
-
-
-def read_metrics(trainer: FFTPTrainer, name: str) -> dict:
-    """What `save_metrics` wrote of a split."""
-    return json.loads(Path(trainer.args.output_dir, f"{name}_results.json").read_text(encoding="utf-8"))
 
 
 def collars_of(trainer: FFTPTrainer) -> Collars:

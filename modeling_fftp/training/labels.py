@@ -58,9 +58,14 @@ class LabelColumn:
         values = label if isinstance(label, list) else split(label, self.separator)
         if not (values or self.is_multi_label):
             raise ValueError("no label")
-        return [self._write(value) for value in values]
+        return [self.write(value) for value in values]
 
-    def _write(self, value: Any) -> str:
+    def write(self, value: Any) -> str:
+        """A class as it is written.
+
+        Raises:
+            ValueError: It is none.
+        """
         if value is None or (self.index_names is not None and value < 0):
             raise ValueError("no label")
         return write(value) if self.index_names is None else self.index_names[value]

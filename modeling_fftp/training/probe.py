@@ -13,11 +13,13 @@ from transformers import EvalPrediction, HfArgumentParser
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.audio_tagging_fftp import FRAME_CLASSIFIER
+from modeling_fftp.convert.sources import find_kind
 from modeling_fftp.hub.card import write_card
 from modeling_fftp.hub.efficiency import measure_efficiency
 from modeling_fftp.loss_fftp import classification_loss
 
-from .arguments import DataArguments, FFTPTrainingArguments, ModelArguments, refuse_unknown
+from .arguments import DataArguments, FFTPTrainingArguments, ModelArguments, refuse_precision, refuse_unknown
 from .calibration import apply_calibration, fit_calibration, measure_calibration
 from .clips import clip_lengths
 from .data import MAX_SECONDS, Clips, describe_data, load_clips
@@ -29,7 +31,7 @@ from .run import begin
 logger = logging.getLogger(__name__)
 
 # What only training does with data.
-UNUSED = ("streaming", "cache_features", "features_on_device")
+UNUSED = ("streaming", "cache_features", "features_on_device", "max_seconds")
 # States and labels of a split.
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -63,6 +65,7 @@ def probe(arguments: Sequence[str]) -> None:
     scorer = build_scorer(clips.classes)
     seconds = min(clips.longest_seconds, MAX_SECONDS)
     model, extractor = build_model(model_arguments, clips, seconds)
+    refuse_untrained_state(model_arguments.model_name_or_path)
     began = time.monotonic()
     splits = find_states(model.to(training.device).eval(), extractor, clips, own.batch_size)
     source = model_arguments.model_name_or_path
@@ -120,12 +123,25 @@ def parse(
             raise SystemExit(f"probe: {name} is missing: fftp probe DATA --model MODEL --output_dir FOLDER")
     if data.task != "clips":
         raise SystemExit("probe: --task frames is for training")
+    refuse_precision(own.target_precision, "probe")
     for name in UNUSED:
         if getattr(data, name):
             raise SystemExit(f"probe: --{name} is for training")
     if Path(own.output_dir, "model.safetensors").exists():
         raise SystemExit(f"probe: {own.output_dir} holds a model already; choose another --output_dir")
     return model, data, own, FFTPTrainingArguments(own.output_dir, seed=own.seed, report_to="none")
+
+
+def refuse_untrained_state(source: str) -> None:
+    """Refuse a frame classifier, whose state of a whole clip was never trained.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if find_kind(source) == FFTPConfig.model_type and FRAME_CLASSIFIER in (
+        FFTPConfig.from_pretrained(source).architectures or ()
+    ):
+        raise ValueError(f"{source} is a frame classifier, whose state of a whole clip was never trained")
 
 
 def find_states(

@@ -46,7 +46,12 @@ def fit_linear(states: np.ndarray, labels: np.ndarray, num_classes: int) -> dict
 
     Returns:
         A probe for each of `REGULARISATIONS`, the strongest first.
+
+    Raises:
+        ValueError: Nothing to tell apart.
     """
+    if (labels == labels[0]).all():
+        raise ValueError("all training clips have the same labels; expected clips with and without each class")
     scaler = StandardScaler().fit(states)
     path = _softmax_path if labels.ndim == 1 else _sigmoid_path
     probes = {}

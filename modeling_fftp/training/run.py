@@ -77,6 +77,8 @@ def run(arguments: Sequence[str]) -> None:
             clips.splits["train"] = add_answers(clips.splits["train"], teacher)
         teacher = crop_seconds = None
     validating = clips.splits.get("validation")
+    # Of streamed clips those that are known to be sound.
+    validating = getattr(validating, "sample", validating)
     if data_arguments.cache_features:
         clips = cache_features(clips, extractor, augmentation, max_seconds, training)
         crop_seconds = None
@@ -120,7 +122,7 @@ def evaluate_splits(trainer: FFTPTrainer, clips: Clips, scorer: Scorer, calibrat
         if name in clips.splits:
             prediction = evaluate_split(trainer, clips.splits[name], name, scorer, clips.metric)
             if clips.is_framewise:
-                evaluate_events(trainer, clips.splits[name], name)
+                evaluate_events(trainer, clips.splits[name], name, prediction.metrics)
             elif calibration is not None:
                 measured[name] = measure_calibration(*prediction[:2], trainer.model.config, calibration)
     if measured:

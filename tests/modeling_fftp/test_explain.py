@@ -131,12 +131,48 @@ def test_the_command_says_and_draws(placed, tmp_path):
     first = float(moments.split(" to ")[0])
     assert 0.9 < first < 1.25
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert run("--method", "rollout").exit_code == 0
+    done = run("--method", "rollout")
+    assert "; attention went to 0." in done.stdout
+    assert "spoke" not in done.stdout
     for words, message in (
         (["--label", "cat"], "no label 'cat'; the model has"),
+        (["--label", "low", "--method", "rollout"], "rollout shows attention, whatever the label"),
         (["--start", 9], "start=9 s lies outside the recording, which is 1.50 s long"),
     ):
         assert message in str(run(*words).exception)
+
+
+def test_other_types_and_extractors_that_pad(placed):
+    sound = make_beep(300, 0.6)
+    model = FFTPForAudioClassification.from_pretrained(placed).eval()
+    extractor = FFTPFeatureExtractor.from_pretrained(placed)
+    expected = explain_recording(sound, model, extractor)
+    extractor.padding, extractor.max_length = "max_length", 300
+    padded = explain_recording(sound, model, extractor)
+    assert padded.background_score == pytest.approx(expected.background_score, abs=1e-5)
+    np.testing.assert_allclose(padded.relevance, expected.relevance, atol=1e-4)
+    half = explain_recording(sound, model.to(torch.bfloat16), FFTPFeatureExtractor.from_pretrained(placed))
+    assert half.relevance.dtype == np.float32
+    assert half.label == expected.label
+    model.float()
+    with torch.inference_mode():
+        features = FFTPFeatureExtractor.from_pretrained(placed)(sound, sampling_rate=RATE, return_tensors="pt")
+        assert model.explain(**features).isfinite().all()
+
+
+@pytest.mark.parametrize("label", [-1, 3, "low"])
+def test_an_unknown_label_is_refused(placed, label):
+    with pytest.raises(ValueError, match="must be an index below 3, the labels of the model"):
+        FFTPForAudioClassification.from_pretrained(placed).explain(torch.zeros(1, 50, 128), label=label)
+
+
+def test_an_output_of_a_regression_is_explained_alone(make_config, batch):
+    model = build(make_config(problem_type="regression"))
+    with torch.no_grad():
+        values, without = (model(one, batch["attention_mask"]).logits[:, 1] for one in (
+            batch["input_values"], steady_background(**batch),
+        ))  # fmt: skip
+    torch.testing.assert_close(model.explain(**batch, label=1).sum(dim=(1, 2)), values - without, atol=0.02, rtol=0.05)
 
 
 def test_the_card_has_a_picture(placed):

@@ -56,9 +56,10 @@ def test_thresholds_are_the_best_of_all(seed):
     targets[0] = 1
     scores = np.round(np.clip(rng.normal(0.3 + 0.3 * targets, 0.15), 0.01, 0.99), 2)
     every = [-1.0, *scores, 2.0]
-    chosen = fit_threshold(scores, targets)
+    # What says nothing of other sound is no threshold.
+    chosen = fit_threshold(scores, targets) or -1.0
     assert f1_score(targets, scores >= chosen) == max(f1_score(targets, scores >= other) for other in every)
-    chosen = fit_threshold(scores, targets, target_precision=0.7)
+    chosen = fit_threshold(scores, targets, target_precision=0.7) or -1.0
     precise = [
         recall_score(targets, scores >= other)
         for other in every
@@ -82,6 +83,24 @@ def test_the_calibration_error_is_that_of_a_few_scores():
     assert measured["ece"] == pytest.approx((2 * abs(0.9 - 0.5) + 2 * abs(0.6 - 1.0)) / 4)
     assert [(row["count"], row["right"]) for row in measured["bins"]] == [(2, 1.0), (2, 0.5)]
     assert measured["recall"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_means_are_those_of_the_label_that_is_there():
+    """One column is two classes to scikit-learn."""
+    scores = np.array([[0.9], [0.8], [0.2], [0.6]])
+    measured = measure_scores(scores, np.array([[1.0], [0.0], [0.0], [1.0]]), [0.5])
+    assert (measured["precision"], measured["recall"]) == (pytest.approx(2 / 3), 1.0)
+    both = np.hstack((scores, np.full((4, 1), 0.9)))
+    measured = measure_scores(both, np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1.0, 0.0]]), [0.5, 0.5])
+    assert measured["f1"] == pytest.approx(0.8)
+
+
+def test_a_label_that_tells_nothing_is_not_always_heard():
+    assert fit_threshold(np.array([0.1, 0.3, 0.2]), np.array([1, 0, 1])) is None
+    logits = np.array([[5.0, 0.1], [-5.0, 0.3], [5.0, 0.2], [-5.0, 0.1]], dtype=np.float32)
+    labels = np.array([[1, 1], [0, 0], [1, 0], [0, 1]], dtype=np.float32)
+    config = FFTPConfig(num_labels=2, problem_type=MULTI)
+    assert [*fit_calibration(logits, labels, config).thresholds] == ["LABEL_0"]
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +157,7 @@ def test_every_server_takes_a_label_s_own_threshold(none_of_these, speech):
     tag = pipeline("audio-tagging", model=model, feature_extractor=extractor)
     scores = {entry["label"]: entry["score"] for entry in tag(speech, top_k=None)["labels"]}
     label = max(scores, key=scores.get)
-    for threshold, is_heard in ((0.0, True), (1.0, False)):
+    for threshold, is_heard in ((1e-9, True), (1.0, False)):
         model.config.thresholds = {label: threshold}
         assert (label in {entry["label"] for entry in tag(speech)["timeline"]}) == is_heard
         changes = [change for answer in model.stream(extractor).push(speech) for change in answer.changes]
@@ -171,5 +190,5 @@ def test_what_makes_no_sense_is_refused(clip_folder, tmp_path, words, message):
 
 
 def test_a_threshold_is_a_score():
-    with pytest.raises(StrictDataclassError, match=r"thresholds\['a'\]=2.0 must lie in \[0, 1\]"):
+    with pytest.raises(StrictDataclassError, match=r"thresholds\['a'\]=2.0 must lie in \(0, 1\]"):
         FFTPConfig(thresholds={"a": 2.0})

@@ -85,6 +85,20 @@ def test_psds_knows_perfect_from_random():
     assert 0.0 <= values["psds1"] < 0.5 < values["psds2"]
 
 
+@pytest.mark.parametrize("name", ["onset", "a\\b", "ä, b"])
+def test_psds_of_what_sed_scores_eval_does_not_take(name):
+    (recording,) = make_recordings(count=1)
+    labels = [name, "never", "alone"]
+    # Events that meet, overlap or come twice, a label without any, and names of its own columns.
+    recording.events = [(0.2, 0.6, name), (0.6, 0.9, name), (0.5, 0.7, name), (2.0, 2.4, "alone"), (2.0, 2.4, "alone")]
+    assert {*psds([recording], labels)} == {"psds1", "psds2"}
+    recording.events = [(0.2, 0.6, name)]
+    one = Recording(recording.scores[:, :1], recording.spans, recording.events, recording.seconds)
+    assert psds([recording], labels) == psds([one], [name])
+    recording.events = []
+    assert psds([recording], labels) == {}
+
+
 def test_every_event_counts_once():
     true = np.array([[0.0, 1.0], [0.1, 1.1]])
     assert count_hits(true, np.array([[0.05, 1.05]]), Collars()) == 1

@@ -6,10 +6,14 @@ import json
 import numpy as np
 import pytest
 import soundfile
+from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import AutoModelForAudioFrameClassification, pipeline
 
 from modeling_fftp import FFTPConfig
+from modeling_fftp.training.clips import ClipDecoder
 from modeling_fftp.training.event_metrics import Collars, event_f1
+from modeling_fftp.training.labels import read_labels
+from modeling_fftp.training.probe import probe
 from modeling_fftp.training.run import run
 from tests.support import run_training
 
@@ -103,6 +107,23 @@ def test_a_folder_is_evaluated_again_and_with_other_collars(framewise, recording
         run([*map(str, words[2:]), "--do_train", "false", "--output_dir", str(tmp_path / "clips")])
 
 
+@pytest.mark.parametrize("kind", ["class label", "index"])
+def test_events_name_their_classes_in_any_way(kind):
+    label = ClassLabel(names=["low", "high"]) if kind == "class label" else Value("int64")
+    events = [[{"onset": 0.1, "offset": 0.5, "label": 1}], [{"onset": 0.0, "offset": 0.2, "label": 0}]]
+    features = Features({"events": List({"onset": Value("float64"), "offset": Value("float64"), "label": label})})
+    column = read_labels(Dataset.from_dict({"events": events}, features=features), "events")
+    names = {name: name for name in column.classes}
+    decoder = ClipDecoder("audio", "events", column, names, RATE, is_multi_label=True, keeps_events=True)
+    expected = "high" if kind == "class label" else "1"
+    assert decoder.name_events(events[0]) == [{"onset": 0.1, "offset": 0.5, "label": expected}]
+
+
+def test_a_frame_classifier_is_no_model_to_probe(framewise, clip_folder, tmp_path):
+    with pytest.raises(ValueError, match="is a frame classifier, whose state of a whole clip was never trained"):
+        probe([str(clip_folder), "--model", str(framewise), "--output_dir", str(tmp_path)])
+
+
 def test_a_frame_classifier_starts_from_a_clip_classifier(trained, recordings, tmp_path):
     words = ["--task", "frames", "--dataset_name", recordings / "events.csv", "--model_name_or_path", trained]
     run([*map(str, words), "--num_train_epochs", "1", "--output_dir", str(tmp_path), "--disable_tqdm", "true"])
@@ -115,6 +136,9 @@ def test_a_frame_classifier_starts_from_a_clip_classifier(trained, recordings, t
         (["--task", "words"], "--task words: expected one of clips, frames"),
         (["--task", "frames", "--stretch_time", "0.1"], "--stretch_time does not go with --task frames"),
         (["--task", "frames", "--teacher", "x"], "--teacher does not go with --task frames"),
+        (["--onset_collar", "0.1"], "--onset_collar is about events; add --task frames"),
+        (["--task", "frames", "--onset_collar", "-1"], "--onset_collar -1.0 must not be negative"),
+        (["--exclude_labels", "low", "--none_labels", "low"], "both name 'low'"),
         (["--task", "frames"], "have no times; --task frames learns from events"),
     ],
 )

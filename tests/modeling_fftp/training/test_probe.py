@@ -83,6 +83,12 @@ def test_logits_are_those_of_scikit_learn(num_classes):
     assert (logits[:, -1] == NEVER).all()
 
 
+@pytest.mark.parametrize("labels", [np.zeros(5, dtype=int), np.ones((5, 2))])
+def test_clips_that_are_all_alike_are_refused(labels):
+    with pytest.raises(ValueError, match="all training clips have the same labels"):
+        fit_linear(np.random.default_rng(0).normal(size=(5, 3)), labels, 2)
+
+
 def test_neighbours_are_the_closest_by_cosine():
     states = np.array([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.2]], dtype=np.float32)
     scores = neighbour_scores(states, np.array([0, 0, 1, 1]), 2, np.array([[9.0, 0.0]], dtype=np.float32))
@@ -97,6 +103,8 @@ def test_neighbours_are_the_closest_by_cosine():
         (["DATA", "--model", "M"], "--output_dir is missing"),
         (["DATA", "--model", "M", "--output_dir", "O", "--streaming", "true"], "--streaming is for training"),
         (["DATA", "--learning_rate", "1"], "unknown argument 'learning_rate'"),
+        (["DATA", "--model", "M", "--output_dir", "O", "--max_seconds", "1"], "--max_seconds is for training"),
+        (["DATA", "--model", "M", "--output_dir", "O", "--target_precision", "90"], r"90.0 must lie in \(0, 1\]"),
     ],
 )
 def test_what_makes_no_sense_is_refused(words, message):
