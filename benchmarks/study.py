@@ -174,6 +174,8 @@ class Study:
             "train_seconds": trained["train_runtime"],
             "arguments": arguments,
         }
+        if "also" in task:
+            results["also"] = {metric: validated[f"validation_{metric}"] for metric in task["also"]}
         if strides:
             results["strides"] = {str(row["time_stride"]): row[task["metric"]] for row in strides}
         if starts := self.start_arguments(run):

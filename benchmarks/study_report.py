@@ -128,6 +128,12 @@ def summarise(grid: dict, study: dict, arm: str, results: list[dict], steps: lis
         "tokens": config.num_patches,
         "multiply_adds": multiply_adds(config, task["frames"]),
         "values": [seed_value(runs[seed]) for seed in study["seeds"] if seed in runs],
+        "also": {
+            title: [
+                statistics.mean(run["also"][metric] for run in runs[seed]) for seed in study["seeds"] if seed in runs
+            ]
+            for metric, title in task.get("also", {}).items()
+        },
         "milliseconds": next(
             (step["milliseconds"] for step in steps if (step["task"], step["arm"]) == (study["task"], arm)), None
         ),
@@ -188,13 +194,19 @@ def render_arms(rows: list[dict]) -> str:
     """Markdown."""
     cells = []
     for row in rows:
-        result = "not measured"
-        if row["values"]:
-            mean, deviation = spread(row["values"])
-            result = f"{100 * mean:.2f} %" + (f" +- {100 * deviation:.2f}" if len(row["values"]) > 1 else "")
         costs = [str(row["tokens"]), f"{row['multiply_adds'] / 1e6:.1f} M"]
-        cells.append([row["arm"], *costs, str(len(row["values"])), result, show(row["milliseconds"], ".2f", " ms")])
-    return render_table(["arm", "patches", "multiply-adds", "seeds", "result", "training step"], cells)
+        results = [describe_values(values) for values in (row["values"], *row["also"].values())]
+        cells.append([row["arm"], *costs, str(len(row["values"])), *results, show(row["milliseconds"], ".2f", " ms")])
+    header = ["arm", "patches", "multiply-adds", "seeds", "result", *rows[0]["also"], "training step"]
+    return render_table(header, cells)
+
+
+def describe_values(values: list[float]) -> str:
+    """Mean and standard deviation in percent."""
+    if not values:
+        return "not measured"
+    mean, deviation = spread(values)
+    return f"{100 * mean:.2f} %" + (f" +- {100 * deviation:.2f}" if len(values) > 1 else "")
 
 
 def plot(rows: list[dict], metric: str, path: Path) -> None:

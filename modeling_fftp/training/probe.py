@@ -20,7 +20,7 @@ from modeling_fftp.hub.efficiency import measure_efficiency
 from modeling_fftp.loss_fftp import classification_loss
 
 from .arguments import DataArguments, FFTPTrainingArguments, ModelArguments, refuse_precision, refuse_unknown
-from .calibration import apply_calibration, fit_calibration, measure_calibration
+from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
 from .clips import clip_lengths
 from .data import MAX_SECONDS, Clips, describe_data, load_clips
 from .model import build_model
@@ -61,14 +61,14 @@ def probe(arguments: Sequence[str]) -> None:
     """
     model_arguments, data, own, training = parse(arguments)
     begin(training)
+    source = model_arguments.model_name_or_path
+    refuse_untrained_state(source)
     clips = load_clips(data, training)
     scorer = build_scorer(clips.classes)
     seconds = min(clips.longest_seconds, MAX_SECONDS)
     model, extractor = build_model(model_arguments, clips, seconds)
-    refuse_untrained_state(model_arguments.model_name_or_path)
     began = time.monotonic()
     splits = find_states(model.to(training.device).eval(), extractor, clips, own.batch_size)
-    source = model_arguments.model_name_or_path
     described = {"model": Path(source).resolve().name if Path(source).exists() else source, "metric": clips.metric}
     described["seconds_of_states"] = time.monotonic() - began
     best, described["linear"] = choose_linear(splits, model.config)
@@ -79,21 +79,34 @@ def probe(arguments: Sequence[str]) -> None:
     apply_calibration(model, calibration)
     model.save_pretrained(training.output_dir)
     extractor.save_pretrained(training.output_dir)
-    measured = {}
-    for name in [name for name in ("validation", "test") if name in splits]:
-        states, labels = splits[name]
-        logits = best(states) / calibration.temperature
-        measured[name] = measure_calibration(logits, labels, model.config, calibration)
-        results = scorer(EvalPrediction(logits, labels))
-        metrics = {f"{name}_{key}": value for key, value in only_numbers(results).items()}
-        write_results(training, f"{name}_results", metrics)
-        write_per_class(training, name, results)
-        print(describe(name, clips.metric, results[clips.metric], described["neighbours"][name]))
-    write_results(training, "probe_results", described)
-    write_results(training, "calibration_results", asdict(calibration) | measured)
+    logits = {name: best(states) / calibration.temperature for name, (states, _) in splits.items()}
+    report(logits, splits, model.config, calibration, scorer, training, described)
     write_results(training, "data_results", describe_data(data.dataset_name, clips))
     write_results(training, "efficiency_results", measure_efficiency(training.output_dir, seconds))
     write_card(training.output_dir, license=own.hub_license)
+
+
+def report(
+    logits: dict[str, np.ndarray],
+    splits: dict[str, Split],
+    config: FFTPConfig,
+    calibration: Calibration,
+    scorer: Scorer,
+    training: FFTPTrainingArguments,
+    described: dict,
+) -> None:
+    """Write the results of the splits that are evaluated, as `fftp train` does, and what is special to a probe."""
+    measured, metric = {}, described["metric"]
+    for name in [name for name in ("validation", "test") if name in splits]:
+        labels = splits[name][1]
+        measured[name] = measure_calibration(logits[name], labels, config, calibration)
+        results = scorer(EvalPrediction(logits[name], labels))
+        metrics = {f"{name}_{key}": value for key, value in only_numbers(results).items()}
+        write_results(training, f"{name}_results", metrics)
+        write_per_class(training, name, results)
+        print(describe(name, metric, results[metric], described["neighbours"][name]))
+    write_results(training, "probe_results", described)
+    write_results(training, "calibration_results", asdict(calibration) | measured)
 
 
 def parse(

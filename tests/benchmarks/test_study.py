@@ -8,7 +8,7 @@ from benchmarks import study_report, study_search, study_starts, study_time
 from benchmarks.study import Study, run_name
 from modeling_fftp.training.arguments import ARGUMENTS
 
-GRIDS = ("study", "weights", "strides")
+GRIDS = ("study", "weights", "strides", "events")
 GRID = Study.load("study").grid
 
 
@@ -68,6 +68,10 @@ def test_a_run_is_kept_reported_and_not_repeated(small_study, clip_folder, tmp_p
     report = (tmp_path / "small.md").read_text(encoding="utf-8")
     assert f"{100 * result['value']:.2f} % | 1.25 ms |" in report
     assert (tmp_path / "small-1.png").stat().st_size > 5000
+    small_study.grid["tasks"]["sounds"]["also"] = {"map": "mAP"}
+    study_report.write_report("small", small_study.grid, [result | {"also": {"map": 0.25}}], [])
+    assert "| result | mAP | training step |" in (report := (tmp_path / "small.md").read_text(encoding="utf-8"))
+    assert f"| {100 * result['value']:.2f} % | 25.00 % |" in report
     small_study.grid["defaults"]["num_hidden_layers"] = 2
     assert not small_study.results()
 
