@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from datasets import Dataset
 from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
@@ -109,10 +110,15 @@ def run(arguments: Sequence[str]) -> None:
         write_results(training, "strides_results", measured)
     if trainer.is_world_process_zero():
         write_results(training, "efficiency_results", measure_efficiency(training.output_dir, seconds))
-        if validating is not None and not is_framewise:
-            longest = max((validating[index]["audio"] for index in spread(len(validating), EXPLAINED)), key=len)
-            save_explanation(training.output_dir, np.asarray(longest), Path(training.output_dir, EXPLANATION))
+        if validating and not is_framewise:
+            explain_longest(validating, training.output_dir)
         publish(training)
+
+
+def explain_longest(clips: Dataset, folder: str) -> None:
+    """Save a picture of what spoke in the longest of some clips, for the card."""
+    longest = max((clips[index]["audio"] for index in spread(len(clips), EXPLAINED)), key=len)
+    save_explanation(folder, np.asarray(longest), Path(folder, EXPLANATION))
 
 
 def evaluate_splits(trainer: FFTPTrainer, clips: Clips, scorer: Scorer, calibration: Calibration | None) -> None:
