@@ -23,7 +23,8 @@ of one clip on one thread, median of one run in which all strides took turns.
 
 STARTS = """## What starts and teachers cost
 
-Minutes on one thread, beside another run on the second core, and not part of the training times above.
+Minutes on one thread, beside another run on the second core, and not part of the training times above: the median, as
+some were interrupted.
 """
 
 SEARCHES = """## Learning rates that were tried
@@ -100,7 +101,7 @@ def render_starts(grid: dict, results: list[dict]) -> str:
             found[run["task"], name][start["train_runtime"]] = start
     rows = []
     for (task, name), starts in found.items():
-        minutes = statistics.mean(start["train_runtime"] for start in starts.values()) / 60
+        minutes = statistics.median(start["train_runtime"] for start in starts.values()) / 60
         accuracies = [start["validation_accuracy"] for start in starts.values() if "validation_accuracy" in start]
         accuracy = f"{100 * statistics.mean(accuracies):.2f} %" if accuracies else ""
         rows.append([name, task, grid["starts"][name]["command"], str(len(starts)), f"{minutes:.1f}", accuracy])
