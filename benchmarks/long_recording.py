@@ -23,7 +23,7 @@ from benchmarks.report import describe_machine, name_machine, render_table, run_
 from benchmarks.timing import process_memory, time_call
 from demo.sounds import KINDS, SAMPLING_RATE, make_clip
 from modeling_fftp.audio_tagging_fftp import find_segments
-from modeling_fftp.loss_fftp import label_thresholds, probabilities
+from modeling_fftp.loss_fftp import label_names, label_thresholds, probabilities
 
 # A recorder's rate, not the model's.
 RECORDED_RATE = 44100
@@ -87,7 +87,7 @@ def compare_calibration(
     "at_recall" has the false alarms where all thresholds are moved, by the same number of logits, to the highest at
     which `RECALL` of the sounds are found.
     """
-    labels = [config.id2label[index] for index in range(config.num_labels)]
+    labels = label_names(config)
     spans = torch.tensor([[window["start"], window["end"]] for window in answer["windows"]], dtype=torch.float64)
     scores = torch.tensor([window["scores"] for window in answer["windows"]], dtype=torch.float64).clamp(1e-12, 1)
     is_multi_label = config.problem_type == "multi_label_classification"

@@ -8,7 +8,7 @@ from transformers import AutoModelForAudioClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .events_fftp import filter_lengths, join_steps, median_filter, token_spans
-from .loss_fftp import label_thresholds, probabilities
+from .loss_fftp import label_names, label_thresholds, probabilities
 from .window_pipeline_fftp import FFTPWindowPipeline
 
 # By name, since a folder's copy of the code has classes of its own.
@@ -119,7 +119,7 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
         max_gap = max_gap_seconds
         if max_gap is None:
             max_gap = 0.0 if self.is_framewise else spans.diff().max().item()
-        names = [config.id2label[index] for index in range(config.num_labels)]
+        names = label_names(config)
         # The config of an older package, which one may give beside a model, knows no thresholds.
         thresholds = label_thresholds(names, getattr(config, "thresholds", None), threshold)
         smooth = median_filter(scores, filter_lengths(config, time_stride)) if self.is_framewise else scores

@@ -261,7 +261,8 @@ def explain(
         explanation = explaining.explain_recording(file, tagger.model, tagger.feature_extractor, label, start, method)
         print(explaining.describe(explanation))
         if output is not None:
-            explaining.draw(explanation, tagger.feature_extractor.sampling_rate).savefig(output, dpi=120)
+            figure = explaining.draw(explanation, tagger.feature_extractor.sampling_rate)
+            explaining.save_figure(figure, output)
 
 
 @app.command()

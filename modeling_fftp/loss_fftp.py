@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 from .configuration_fftp import FFTPConfig
 
@@ -16,6 +17,11 @@ DEFAULT_THRESHOLD = 0.5
 def probabilities(logits: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
     """Scores of logits (..., labels), in [0, 1]; where a clip has one label they sum to 1."""
     return logits.sigmoid() if config.problem_type == "multi_label_classification" else logits.softmax(dim=-1)
+
+
+def label_names(config: PreTrainedConfig) -> list[str]:
+    """Labels in the order of the logits, of a config of any package."""
+    return [config.id2label[index] for index in range(config.num_labels)]
 
 
 def label_thresholds(

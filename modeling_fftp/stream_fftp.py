@@ -12,7 +12,7 @@ from transformers import SequenceFeatureExtractor
 from .cache_fftp import FFTPCache, find_obstacle
 from .configuration_fftp import FFTPConfig
 from .events_fftp import frame_seconds
-from .loss_fftp import label_thresholds, probabilities
+from .loss_fftp import label_names, label_thresholds, probabilities
 
 # An event goes on until its score falls below this share of the threshold, so that it does not flicker.
 RELEASE = 0.8
@@ -179,7 +179,7 @@ class FFTPStream:
             self.cache = FFTPCache(config, 1, model.device, model.dtype, half_life)
         else:
             self.window_frames = self._window_frames(memory_frames)
-        labels = [config.id2label[index] for index in range(config.num_labels)]
+        labels = label_names(config)
         self.tracker = EventTracker(labels, label_thresholds(labels, config.thresholds, threshold))
         self.num_samples = 0
         self._begin()

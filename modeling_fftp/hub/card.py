@@ -13,6 +13,7 @@ from hub_cards import CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import FRAME_CLASSIFIER
 from modeling_fftp.events_fftp import table_seconds
+from modeling_fftp.loss_fftp import label_names
 
 from .card_facts import BACKBONES, CURVES, EXPLANATION, RELIABILITY, describe_patches, read_results
 from .encoder_card import has_head, write_encoder_card
@@ -89,7 +90,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
     selects = recipe is not None and recipe.get("load_best_model_at_end", True)
     return {
         "config": config,
-        "labels": [config.id2label[index] for index in range(config.num_labels)],
+        "labels": label_names(config),
         "is_multi_label": config.problem_type == "multi_label_classification",
         "backbone": BACKBONES[config.backbone],
         "patches": describe_patches(config),

@@ -26,4 +26,6 @@ def plot_reliability(measured: dict, path: Path) -> None:
         axis.scatter(*points, sizes, color=line.get_color(), marker=marker, label=label)
     axis.set(xlabel="score", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02))
     figure.legend(title="expected calibration error", loc="outside lower center", ncols=3)
-    figure.savefig(path, dpi=120)
+    part = path.with_suffix(".part.png")
+    figure.savefig(part, dpi=120)
+    part.replace(path)

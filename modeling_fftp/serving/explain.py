@@ -105,9 +105,10 @@ def find_moments(course: np.ndarray, start: float, sampling_rate: int) -> list[t
     if course.max() <= 0:
         return []
     edges = np.flatnonzero(np.diff((course >= RELEVANT * course.max()).astype(int), prepend=0, append=0))
-    length, shift = frame_seconds(sampling_rate)
+    # To where the next frame begins, so that two moments never overlap.
+    _, shift = frame_seconds(sampling_rate)
     return [
-        (start + first * shift, start + (last - 1) * shift + length)
+        (start + first * shift, start + last * shift)
         for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
     ]
 
@@ -128,8 +129,12 @@ def save_explanation(folder: str | Path, sound: np.ndarray, path: Path) -> None:
     settings = {"attn_implementation": "sdpa", "scan_implementation": "auto", "dtype": torch.float32}
     model = FFTPForAudioClassification.from_pretrained(folder, **settings).eval()
     extractor = FFTPFeatureExtractor.from_pretrained(folder)
-    figure = draw(explain_recording(sound, model, extractor), extractor.sampling_rate)
-    part = path.with_suffix(".part.png")
+    save_figure(draw(explain_recording(sound, model, extractor), extractor.sampling_rate), path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture under another name, which it loses when it is complete; the suffix says in what form."""
+    part = path.with_suffix(f".part{path.suffix}")
     figure.savefig(part, dpi=100)
     part.replace(path)
 

@@ -25,6 +25,7 @@ from torch.export import Dim
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import modeling_fftp
 from modeling_fftp.configuration_fftp import FFTPConfig
+from modeling_fftp.loss_fftp import label_names
 
 from .onnx_model import hash_weights
 
@@ -143,7 +144,7 @@ def export(
     )
     onnxscript.optimizer.optimize(program.model, input_size_limit=FOLDED_SIZE, output_size_limit=FOLDED_SIZE)
     metadata = {
-        "labels": json.dumps([config.id2label[index] for index in range(config.num_labels)], ensure_ascii=False),
+        "labels": json.dumps(label_names(config), ensure_ascii=False),
         "problem_type": config.problem_type,
         "token_merge_layers": json.dumps(config.token_merge_layers),
         "time_stride": str(config.time_stride),

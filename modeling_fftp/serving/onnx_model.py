@@ -22,6 +22,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import cached_file
 
 from modeling_fftp.configuration_fftp import FFTPConfig
+from modeling_fftp.loss_fftp import label_names
 
 
 def hash_weights(folder: str | Path) -> str | None:
@@ -66,7 +67,7 @@ class FFTPOnnxForAudioClassification(nn.Module):
         self.config = copy.deepcopy(config)
         self.config.time_stride = int(self.metadata.get("time_stride", config.time_stride))
         labels = json.loads(self.metadata.get("labels", "[]"))
-        expected = [config.id2label[index] for index in range(config.num_labels)]
+        expected = label_names(config)
         outputs = self.session.get_outputs()[0].shape
         if labels != expected or len(outputs) != 2:
             raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
+from modeling_fftp.loss_fftp import label_names
 
 from .archive import CHUNK, Part, answer_archive, answer_recordings
 from .budget import choose_time_stride, real_time_factors
@@ -82,7 +83,7 @@ def print_answers(
     """
     failed, table = 0, csv.writer(sys.stdout)
     if form == "csv":
-        table.writerow(schema_of(rows, labels_of(tagger)).names)
+        table.writerow(schema_of(rows, label_names(tagger.model.config)).names)
     # A person reads along; a program gets more at a time, which is faster.
     for answers in answer_recordings(tagger, recordings, round_numbers, 1 if form == "text" else CHUNK, **options):
         for answer in answers:
@@ -124,7 +125,7 @@ def write_answers(
         FileExistsError, ValueError: As `answer_archive`.
     """
     write = find_writer(
-        settings["format"], settings["rows"], labels_of(tagger), tagger.feature_extractor.sampling_rate
+        settings["format"], settings["rows"], label_names(tagger.model.config), tagger.feature_extractor.sampling_rate
     )
     return answer_archive(
         tagger, recordings, round_numbers, output, write, part.of_process(), resume, settings, **options
@@ -138,12 +139,6 @@ def round_numbers(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: round_numbers(item) for name, item in value.items()}
     return [round_numbers(item) for item in value] if isinstance(value, list) else value
-
-
-def labels_of(tagger: FFTPAudioTaggingPipeline) -> list[str]:
-    """Labels in the order of the scores."""
-    config = tagger.model.config
-    return [config.id2label[index] for index in range(config.num_labels)]
 
 
 def render_table(answer: dict[str, Any]) -> str:

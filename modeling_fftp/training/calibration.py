@@ -10,7 +10,13 @@ from sklearn.metrics import precision_recall_curve, precision_recall_fscore_supp
 from torch.nn.functional import one_hot
 
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
-from modeling_fftp.loss_fftp import DEFAULT_THRESHOLD, classification_loss, label_thresholds, probabilities
+from modeling_fftp.loss_fftp import (
+    DEFAULT_THRESHOLD,
+    classification_loss,
+    label_names,
+    label_thresholds,
+    probabilities,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +143,7 @@ def measure_calibration(logits: np.ndarray, labels: np.ndarray, config: FFTPConf
     logits = torch.from_numpy(logits).float()
     after = probabilities(logits, config).numpy()
     before = probabilities(logits * calibration.temperature, config).numpy()
-    names = [config.id2label[index] for index in range(config.num_labels)]
+    names = label_names(config)
     thresholds = label_thresholds(names, calibration.thresholds)
     return {
         "before": measure_scores(before, labels, [DEFAULT_THRESHOLD] * len(names)),

@@ -12,6 +12,7 @@ from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError
 
 from modeling_fftp import FFTPConfig
+from modeling_fftp.loss_fftp import label_names
 
 from .arguments import DataArguments, FFTPTrainingArguments
 from .clips import FACTS, SOURCE, ClipDecoder, announce_cache, clip_lengths, decode_dataset, report_left_out
@@ -126,7 +127,7 @@ def checkpoint_classes(names: dict[str, str], config: FFTPConfig, is_multi_label
     Raises:
         ValueError: The data has a class that the checkpoint does not know, or several per clip where it gives one.
     """
-    known = [config.id2label[index] for index in range(config.num_labels)]
+    known = label_names(config)
     unknown = [name for name in names.values() if name not in known]
     if unknown:
         raise ValueError(f"the data has the class {unknown[0]!r}; the checkpoint tells apart {known}")

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClas
 
 from modeling_fftp.convert.pretrained import load_pretrained
 from modeling_fftp.convert.sources import refuse_missing
+from modeling_fftp.loss_fftp import label_names
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Teacher:
     ):
         refuse_missing(source)
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        known = [config.id2label[index] for index in range(config.num_labels)]
+        known = label_names(config)
         self.classes = [*(known if classes is None else classes)]
         self.order = find_order(source, known, self.classes)
         self.problem_type = config.problem_type

@@ -8,7 +8,7 @@ import torch
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import find_segments
 from modeling_fftp.events_fftp import filter_lengths, frame_seconds, median_filter
-from modeling_fftp.loss_fftp import label_thresholds
+from modeling_fftp.loss_fftp import label_names, label_thresholds
 
 from .event_metrics import Collars, Recording, count_hits, times_of
 
@@ -67,7 +67,7 @@ def find_stretches(scores: torch.Tensor, spans: torch.Tensor, threshold: float) 
 
 def find_events(recording: Recording, config: FFTPConfig) -> list[tuple[float, float, str]]:
     """Events of a recording, as the pipeline "audio-tagging" finds them."""
-    names = [config.id2label[index] for index in range(config.num_labels)]
+    names = label_names(config)
     scores = median_filter(recording.scores, filter_lengths(config))
     segments = find_segments(scores, recording.spans, label_thresholds(names, config.thresholds))
     return [(start, end, names[index]) for start, end, index, _ in segments]

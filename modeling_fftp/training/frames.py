@@ -12,6 +12,7 @@ from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.events import read_events
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
+from modeling_fftp.loss_fftp import label_names
 from modeling_fftp.modeling_fftp import IGNORED
 
 from .event_metrics import Collars, Recording, event_f1, psds
@@ -85,6 +86,6 @@ def collars_of(trainer: FFTPTrainer) -> Collars:
 
 def measure_events(recordings: list[Recording], config: FFTPConfig, collars: Collars) -> dict:
     """Event F1 with the thresholds and filters of a config, and PSDS over all thresholds."""
-    labels = [config.id2label[index] for index in range(config.num_labels)]
+    labels = label_names(config)
     found = [find_events(recording, config) for recording in recordings]
     return event_f1([recording.events for recording in recordings], found, labels, collars) | psds(recordings, labels)
