@@ -10,8 +10,6 @@ import os
 import sys
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
@@ -19,6 +17,7 @@ from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.training.arguments import DataArguments, FFTPTrainingArguments
 from modeling_fftp.training.streaming import stream_clips
 from modeling_fftp.training.trainer import FFTPTrainer
+from tests.support import leave_group
 
 
 def main(folder: Path, data: str, workers: int) -> None:
@@ -44,7 +43,7 @@ def main(folder: Path, data: str, workers: int) -> None:
     assert trainer._get_train_sampler().streams == 2 * max(1, workers)
     trainer.train()
     (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(seen))
-    torch.distributed.destroy_process_group()
+    leave_group()
 
 
 if __name__ == "__main__":

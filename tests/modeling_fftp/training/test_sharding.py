@@ -4,8 +4,6 @@ accelerate turns FSDP on for GPUs alone, so this uses what it calls, torch's `fu
 accelerate's automatic wrapping takes from the model.
 """
 
-import os
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from modeling_fftp import FFTPForAudioClassification
+from tests.support import leave_group
 
 
 def step(model, input_values, labels):
@@ -35,10 +34,7 @@ def train_shard(rank, folder, model, input_values, labels):
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if rank == 0:
         save_file(weights, folder / "weights.safetensors")
-    distributed.barrier()
-    # A tensor that one of gloo's threads drops during the interpreter's shutdown aborts the process, so it skips that
-    # shutdown (https://github.com/pytorch/pytorch/issues/190489).
-    os._exit(0)
+    leave_group()
 
 
 @pytest.mark.parametrize("backbone", ["ast", "mamba"])

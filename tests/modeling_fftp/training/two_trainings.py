@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from transformers import TrainingArguments, set_seed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
@@ -19,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from feature_extraction import FFTPFeatureExtractor, SpecAugment, SpecMaskDataCollator
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.training.trainer import FFTPTrainer
+from tests.support import leave_group
 
 NUM_CLIPS, EPOCHS, NUM_FRAMES = 16, 2, 60
 
@@ -59,7 +59,7 @@ def main(folder: Path, workers: int) -> None:
         FFTPTrainer(model, arguments, data_collator=collator, train_dataset=clips).train()
         log.append({"seen": model.seen, "masked": model.masked})
     (folder / f"{rank}.json").write_text(json.dumps(log))
-    torch.distributed.destroy_process_group()
+    leave_group()
 
 
 if __name__ == "__main__":
