@@ -14,6 +14,7 @@ from .window_pipeline_fftp import FFTPWindowPipeline
 # By name, since a folder's copy of the code has classes of its own.
 CLIP_CLASSIFIERS = ("FFTPForAudioClassification", "FFTPOnnxForAudioClassification")
 FRAME_CLASSIFIER = "FFTPForAudioFrameClassification"
+FRAME_CLASSIFIERS = (FRAME_CLASSIFIER, "FFTPOnnxForAudioFrameClassification")
 AGGREGATIONS = ("mean", "max")
 # Less than a sample, more than the rounding of seconds.
 ROUNDING_SECONDS = 1e-6
@@ -64,7 +65,7 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         name = type(self.bare_model).__name__
-        self.is_framewise = name == FRAME_CLASSIFIER
+        self.is_framewise = name in FRAME_CLASSIFIERS
         if not self.is_framewise and name not in CLIP_CLASSIFIERS:
             raise ValueError(f"audio-tagging needs a clip or frame classifier; the model is a {name}")
         if self.model.config.problem_type == "regression":

@@ -1,4 +1,4 @@
-"""Clip classifiers from ONNX files, in the place of torch models in transformers' pipelines.
+"""Classifiers from ONNX files, in the place of torch models in transformers' pipelines.
 
     fftp export FOLDER --int8
 
@@ -13,12 +13,13 @@ import copy
 import hashlib
 import json
 from pathlib import Path
+from typing import Self
 
 import onnxruntime
 import torch
 from torch import nn
-from transformers import AutoModelForAudioClassification
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers import AutoModelForAudioClassification, AutoModelForAudioFrameClassification
+from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput, TokenClassifierOutput
 from transformers.utils import cached_file
 
 from modeling_fftp.configuration_fftp import FFTPConfig
@@ -35,8 +36,8 @@ def hash_weights(folder: str | Path) -> str | None:
     return digest.hexdigest() if paths else None
 
 
-class FFTPOnnxForAudioClassification(nn.Module):
-    """What `FFTPForAudioClassification` is to a pipeline, computed by onnxruntime on the CPU; no training.
+class FFTPOnnxModel(nn.Module):
+    """What a classifier of torch is to a pipeline, computed by onnxruntime on the CPU; no training.
 
     onnxruntime has threads of its own. `torch.set_num_threads(1)`, once the model is open, keeps those of torch, which
     computes the features, from competing with them.
@@ -47,7 +48,7 @@ class FFTPOnnxForAudioClassification(nn.Module):
         num_threads: Threads of onnxruntime; default: as many as torch has now.
 
     Raises:
-        ValueError: The file is no clip classifier, or has other labels than the config.
+        ValueError: The file is a classifier of another kind, or has other labels than the config.
     """
 
     # What pipelines ask of a model.
@@ -55,6 +56,10 @@ class FFTPOnnxForAudioClassification(nn.Module):
     dtype = torch.float32
     main_input_name = "input_values"
     input_modalities = ("audio",)
+    # What the kinds differ in.
+    kind: str
+    num_dimensions: int
+    output_class: type[ModelOutput]
 
     def __init__(self, path: str | Path, config: FFTPConfig, num_threads: int | None = None):
         super().__init__()
@@ -69,17 +74,17 @@ class FFTPOnnxForAudioClassification(nn.Module):
         labels = json.loads(self.metadata.get("labels", "[]"))
         expected = label_names(config)
         outputs = self.session.get_outputs()[0].shape
-        if labels != expected or len(outputs) != 2:
+        if labels != expected or len(outputs) != self.num_dimensions:
             raise ValueError(
                 f"{path} has {len(labels)} labels, {labels[:3]}..., and logits of {len(outputs)} dimensions; "
-                f"config.json has {len(expected)} labels, {expected[:3]}..., and a clip classifier 2 dimensions: "
-                "export again"
+                f"config.json has {len(expected)} labels, {expected[:3]}..., and a {self.kind} classifier "
+                f"{self.num_dimensions} dimensions: export again"
             )
 
     @classmethod
     def from_pretrained(
         cls, folder: str | Path, file_name: str = "model.onnx", num_threads: int | None = None, **hub_options
-    ) -> "FFTPOnnxForAudioClassification":
+    ) -> Self:
         """Open the file of a folder, or of a repository on the Hub.
 
         Args:
@@ -111,8 +116,8 @@ class FFTPOnnxForAudioClassification(nn.Module):
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         time_stride: int | None = None,
-    ) -> SequenceClassifierOutput:
-        """Classify a batch of clips.
+    ) -> ModelOutput:
+        """Classify a batch of clips, or their steps.
 
         Args:
             input_values: Normalised log-mel spectrograms, (batch, frames, mel bins).
@@ -120,7 +125,7 @@ class FFTPOnnxForAudioClassification(nn.Module):
             time_stride: That of the file, which has no other.
 
         Returns:
-            `logits` (batch, labels).
+            `logits`, (batch, labels), or (batch, steps, labels) of a frame classifier.
 
         Raises:
             ValueError: Another time stride.
@@ -137,11 +142,24 @@ class FFTPOnnxForAudioClassification(nn.Module):
             "attention_mask": attention_mask.long().cpu().numpy(),
         }
         (logits,) = self.session.run(None, feed)
-        return SequenceClassifierOutput(logits=torch.from_numpy(logits))
+        return self.output_class(logits=torch.from_numpy(logits))
+
+
+class FFTPOnnxForAudioClassification(FFTPOnnxModel):
+    """`FFTPForAudioClassification` by onnxruntime."""
+
+    kind, num_dimensions, output_class = "clip", 2, SequenceClassifierOutput
+
+
+class FFTPOnnxForAudioFrameClassification(FFTPOnnxModel):
+    """`FFTPForAudioFrameClassification` by onnxruntime."""
+
+    kind, num_dimensions, output_class = "frame", 3, TokenClassifierOutput
 
 
 class FFTPOnnxConfig(FFTPConfig):
-    """Registers the class, since pipelines log an error about models that no Auto class knows; not used otherwise."""
+    """Registers the classes, since pipelines log an error about models that no Auto class knows; has no other use."""
 
 
 AutoModelForAudioClassification.register(FFTPOnnxConfig, FFTPOnnxForAudioClassification)
+AutoModelForAudioFrameClassification.register(FFTPOnnxConfig, FFTPOnnxForAudioFrameClassification)

@@ -9,11 +9,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from transformers import AutoModelForAudioClassification, pipeline
+from transformers import AutoModelForAudioClassification, AutoModelForAudioFrameClassification, pipeline
 
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPModel
 from modeling_fftp.serving.export import default_file_name, export
-from modeling_fftp.serving.onnx_model import FFTPOnnxForAudioClassification
+from modeling_fftp.serving.onnx_model import FFTPOnnxForAudioClassification, FFTPOnnxForAudioFrameClassification
 from tests.support import BACKBONES, GEOMETRIES, needs_compiler
 
 SHAPES = [(1, 100), (3, 250), (2, 37), (1, 8), (2, 3)]
@@ -140,6 +140,29 @@ def test_pipelines_run_onnx_files(make_config, extractor, tmp_path, speech, capl
     assert isinstance(AutoModelForAudioClassification.from_config(make_config()), FFTPForAudioClassification)
     assert onnx_model(features.bfloat16()).logits.dtype == torch.float32
     torch.testing.assert_close(onnx_model(features).logits, model(features).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_audio_tagging_runs_files_of_frame_classifiers(make_config, extractor, tmp_path, speech, caplog):
+    config = make_config(problem_type="multi_label_classification", thresholds={"LABEL_1": 0.4})
+    model = save(FFTPForAudioFrameClassification, config, extractor, tmp_path)
+    export(tmp_path)
+    onnx_model = FFTPOnnxForAudioFrameClassification.from_pretrained(tmp_path)
+    # Longer than a window, and shorter: what a batch pads.
+    clips = [{"raw": clip, "sampling_rate": 16000} for clip in (speech, speech[:7000])]
+    answers = [
+        pipeline("audio-tagging", model=each, feature_extractor=extractor, device="cpu")(
+            clips, batch_size=2, window_seconds=0.6, return_windows=True
+        )
+        for each in (model, onnx_model)
+    ]
+    assert "not supported" not in caplog.text
+    for expected, given in zip(*answers, strict=True):
+        assert len(given["windows"]) == len(expected["windows"])
+        for one, other in zip(expected["windows"], given["windows"], strict=True):
+            assert other["scores"] == pytest.approx(one["scores"], abs=1e-5)
+            assert (other["start"], other["end"]) == (one["start"], one["end"])
+    assert answers[0][0]["timeline"]
+    assert isinstance(AutoModelForAudioFrameClassification.from_config(config), FFTPForAudioFrameClassification)
 
 
 def test_a_file_of_another_model_is_refused(make_config, extractor, tmp_path):
