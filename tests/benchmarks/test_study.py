@@ -5,10 +5,10 @@ from dataclasses import fields
 import pytest
 
 from benchmarks import study_report, study_search, study_starts, study_time
-from benchmarks.study import Study, run_name
+from benchmarks.study import GRIDS, Study, run_name
 from modeling_fftp.training.arguments import ARGUMENTS
 
-GRIDS = ("study", "weights", "strides", "events")
+NAMES = sorted(path.stem for path in GRIDS.glob("*.json"))
 GRID = Study.load("study").grid
 
 
@@ -35,7 +35,7 @@ def small_study(clip_folder, tmp_path, monkeypatch):
     return Study(grid, tmp_path / "small.jsonl")
 
 
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_run_of_a_grid_has_a_name_and_valid_arguments(name):
     study = Study.load(name)
     runs = study.list_runs() + study.list_searches()
@@ -147,7 +147,7 @@ def test_an_arm_may_start_from_pretrained_weights_and_be_taught(small_study, cli
         small_study.train(other, clip_folder.parent, tmp_path)
 
 
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_report_says_what_the_kept_results_say(tmp_path, monkeypatch, name):
     kept = (study_report.RESULTS / f"{name}.md").read_text(encoding="utf-8")
     study = Study.load(name)
@@ -210,7 +210,7 @@ def test_a_claim_is_judged_over_the_seeds_that_both_arms_have(small_study, diffe
     assert judged["verdict"] == verdict
 
 
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_claims_name_arms_and_tasks_of_a_grid(name):
     grid = Study.load(name).grid
     for claim in grid["claims"]:
