@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks import (
+    archive,
     attention,
     compare,
     data_memory,
@@ -34,7 +35,7 @@ from tests.support import needs_compiler
 
 MODEL = "FFTP-AST, stride 5"
 BENCHMARKS = {
-    "attention": attention.render, "data_memory": data_memory.render,
+    "archive": archive.render, "attention": attention.render, "data_memory": data_memory.render,
     "efficiency": efficiency_report.render,
     "features": features.render,
     "growth": growth.render, "inference": inference.render, "live": live.render,
