@@ -16,29 +16,15 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import soundfile
 
 from benchmarks.long_recording import write_recording
 from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
 from benchmarks.timing import time_call
-from demo.sounds import KINDS, SAMPLING_RATE, make_clip
+from demo.sounds import KINDS, write_sounds
 from modeling_fftp.serving.archive import Journal, Part
 
 ROUNDS = 3
-
-
-def write_clips(folder: Path, count: int, seed: int) -> float:
-    """Write short files, a folder for each kind of sound; return their hours."""
-    rng, samples, kinds = np.random.default_rng(seed), 0, [*KINDS]
-    for number in range(count):
-        kind = kinds[number % len(kinds)]
-        clip = make_clip(kind, rng)
-        path = folder / kind / f"{number}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, 0.3 * clip / np.abs(clip).max(), SAMPLING_RATE)
-        samples += len(clip)
-    return samples / SAMPLING_RATE / 3600
 
 
 def tag_command(model: str, archive: Path, table: Path) -> list[str]:
@@ -73,7 +59,9 @@ def measure(model: str, count: int, minutes: float, seed: int) -> dict:
         scratch = Path(scratch)
         clips, long = scratch / "clips", scratch / "long"
         long.mkdir()
-        hours = {"short": write_clips(clips, count, seed)}
+        write_sounds(clips, {"all": count // len(KINDS)}, seed)
+        paths = [*clips.rglob("*.wav")]
+        hours = {"short": sum(soundfile.info(path).duration for path in paths) / 3600}
         hours["long"] = write_recording(long / "recording.flac", minutes, seed)[-1][1] / 3600
         times = {"short": [], "long": []}
         for number in range(ROUNDS):
@@ -81,13 +69,13 @@ def measure(model: str, count: int, minutes: float, seed: int) -> dict:
                 table = scratch / f"{name}{number}.csv"
                 times[name].append(time_call(lambda archive=archive, table=table: tag(model, archive, table)))
         broken = scratch / "broken.csv"
-        finished = kill_half_way(model, clips, broken, count)
+        finished = kill_half_way(model, clips, broken, len(paths))
         tag(model, clips, broken, "--resume")
         is_same = broken.read_bytes() == (scratch / "short0.csv").read_bytes()
     return {
         "model": model,
         "machine": describe_machine(),
-        "files": count,
+        "files": len(paths),
         "hours": hours,
         "seconds": {name: statistics.median(values) for name, values in times.items()},
         "rounds": ROUNDS,
