@@ -11,17 +11,14 @@ import pytest
 from tests.support import ROOT
 
 SCRIPT = Path(__file__).with_name("two_trainings.py")
+EXCHANGES = Path(__file__).with_name("many_exchanges.py")
 NUM_CLIPS, EPOCHS = 16, 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_two_processes_see_every_clip_once_an_epoch(tmp_path, workers):
     """Also in a second training: whatever one process draws more than the other must not deal out other clips."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(SCRIPT), str(tmp_path), str(workers)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stderr
+    launch(SCRIPT, tmp_path, workers)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     share = NUM_CLIPS // 2
     for training in range(2):
@@ -36,3 +33,15 @@ def test_two_processes_see_every_clip_once_an_epoch(tmp_path, workers):
     for process in (first, second):
         assert process[0] == process[1]
     assert [clip["seen"] for clip in first] != [clip["seen"] for clip in second]
+
+
+def test_a_process_that_ends_right_after_an_exchange_is_not_aborted():
+    for _ in range(3):
+        launch(EXCHANGES)
+
+
+def launch(script: Path, *words: object) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *map(str, words)], capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
