@@ -12,9 +12,11 @@ from modeling_fftp.loss_fftp import label_names, label_thresholds
 
 from .event_metrics import Collars, Recording, count_hits, times_of
 
-# Lengths of the median filter in steps, and thresholds, evenly in logits, of which recordings choose.
+# Lengths of the median filter in steps, and how many thresholds, of which recordings choose.
 FILTER_STEPS = (1, 3, 5, 7, 11, 15, 21)
-THRESHOLDS = torch.linspace(-4, 4, 33, dtype=torch.float64).sigmoid().tolist()
+NUM_THRESHOLDS = 65
+# Logits of the lowest and the highest threshold at most.
+MAX_LOGIT = 6.0
 
 
 def fit_postprocessing(
@@ -30,16 +32,26 @@ def fit_postprocessing(
         true = [times_of(recording.events, label) for recording in recordings]
         if not any(map(len, true)):
             continue
+        candidates = spread_thresholds(torch.cat([recording.scores[:, index] for recording in recordings]))
         best = -1.0
         for length in FILTER_STEPS:
             filtered = [median_filter(recording.scores[:, [index]], [length])[:, 0] for recording in recordings]
-            values = [_f1(true, filtered, recordings, threshold, collars) for threshold in THRESHOLDS]
+            values = [_f1(true, filtered, recordings, threshold, collars) for threshold in candidates]
             if max(values) > best:
                 best = max(values)
                 places = np.flatnonzero(np.array(values) == best)
-                thresholds[label] = THRESHOLDS[places[len(places) // 2]]
+                thresholds[label] = candidates[places[len(places) // 2]]
                 seconds[label] = length * step if length > 1 else 0.0
     return thresholds, seconds
+
+
+def spread_thresholds(scores: torch.Tensor) -> list[float]:
+    """Thresholds from the lowest to the highest score of a label, evenly in logits.
+
+    They follow the scores, since those of a label that is learned without times can lie within a hundredth.
+    """
+    low, high = scores.double().logit().clamp(-MAX_LOGIT, MAX_LOGIT).aminmax()
+    return torch.linspace(low, high, NUM_THRESHOLDS, dtype=torch.float64).sigmoid().tolist()
 
 
 def _f1(
