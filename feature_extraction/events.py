@@ -1,13 +1,25 @@
-"""Sound events of a clip, (onset, offset, label) with times in seconds, and how they move with its sound."""
+"""Sound events of a clip, (onset, offset, label) with times in seconds, and how they move with its sound.
 
+An event whose times nobody knows has NaN for both: it sounds somewhere in its clip.
+"""
+
+import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Event = tuple[float, float, Any]
 
 
+def has_times(event: Event) -> bool:
+    """Whether it is known when an event sounds."""
+    return not math.isnan(event[0])
+
+
 def read_events(events: Iterable[Mapping[str, Any] | Sequence] | Mapping[str, Sequence]) -> list[Event]:
     """Events of any form: (onset, offset, label), objects with these keys, or an object of lists.
+
+    Where both times are None or NaN nobody knows them.
 
     Raises:
         ValueError: Something else, or an event that does not end after it starts.
@@ -22,13 +34,18 @@ def read_events(events: Iterable[Mapping[str, Any] | Sequence] | Mapping[str, Se
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"event {event!r}: expected onset and offset in seconds, and label") from error
-        if onset is None or offset is None or label is None or not 0 <= onset < offset:
-            raise ValueError(f"event {(onset, offset, label)}: expected 0 <= onset < offset, in seconds, and a label")
+        onset, offset = (math.nan if time is None else time for time in (onset, offset))
+        is_unknown = math.isnan(onset) and math.isnan(offset)
+        if label is None or not (is_unknown or 0 <= onset < offset):
+            raise ValueError(
+                f"event {(onset, offset, label)}: expected 0 <= onset < offset, in seconds, or neither of them, and a "
+                "label"
+            )
         found.append((float(onset), float(offset), label))
     return found
 
 
-def roll_events(events: Iterable[Event], shift: float, seconds: float) -> list[Event]:
+def roll_events(events: Sequence[Event], shift: float, seconds: float) -> list[Event]:
     """Events of a clip that was rolled along time around its own end; those that cross it are in two parts.
 
     Args:
@@ -38,17 +55,20 @@ def roll_events(events: Iterable[Event], shift: float, seconds: float) -> list[E
     """
     turns = (-seconds, 0.0, seconds)
     moved = [(onset + shift % seconds + turn, offset + shift % seconds + turn, label)
-             for onset, offset, label in events for turn in turns]  # fmt: skip
-    return crop_events(moved, 0.0, seconds)
+             for onset, offset, label in filter(has_times, events) for turn in turns]  # fmt: skip
+    return [*crop_events(moved, 0.0, seconds), *itertools.filterfalse(has_times, events)]
 
 
 def crop_events(events: Iterable[Event], start: float, end: float) -> list[Event]:
     """The events of a stretch of the clip, in its own time; those that cross an edge are cut there.
+
+    Those without times stay, since nobody knows better.
 
     Args:
         events: Of the whole clip.
         start: Of the stretch, in seconds.
         end: Of the stretch, in seconds.
     """
+    # `max` and `min` return NaN where it comes first.
     cut = ((max(onset, start) - start, min(offset, end) - start, label) for onset, offset, label in events)
-    return [(onset, offset, label) for onset, offset, label in cut if onset < offset]
+    return [event for event in cut if not has_times(event) or event[0] < event[1]]

@@ -1,5 +1,6 @@
 """Sound events in seconds, and the tokens that they fall on."""
 
+import math
 import operator
 from collections.abc import Sequence
 
@@ -7,8 +8,10 @@ import torch
 
 from .configuration_fftp import FFTPConfig
 
-# Onset and offset in seconds, and the label's index or name.
-Event = tuple[float, float, int | str]
+# Onset and offset in seconds, both None or NaN where nobody knows them, and the label's index or name.
+Event = tuple[float | None, float | None, int | str]
+# Target of the steps of which one or more hold a label.
+SOMEWHERE = -1.0
 
 
 def frame_seconds(sampling_rate: int) -> tuple[float, float]:
@@ -55,7 +58,8 @@ def events_to_labels(
 ) -> torch.Tensor:
     """Targets per token from the events of each clip.
 
-    An event marks the tokens whose span it fills by half, or that hold half of it.
+    An event marks the tokens whose span it fills by half, or that hold half of it. Without times it marks all tokens
+    of its clip that no other event of its label does, as `SOMEWHERE`.
 
     Args:
         config: Says what spans and labels the tokens have.
@@ -64,7 +68,7 @@ def events_to_labels(
         time_stride: Frames between patches; None is the model's.
 
     Returns:
-        0 and 1, (batch, most tokens, labels), float32.
+        0, 1 and `SOMEWHERE`, (batch, most tokens, labels), float32.
 
     Raises:
         ValueError: Events of more or fewer clips than there are, an unknown label, or an event that does not end
@@ -81,6 +85,9 @@ def events_to_labels(
                 raise ValueError(
                     f"event {(onset, offset, label)}: no such label; expected one of {[*config.label2id]}"
                 )
+            if all(time is None or math.isnan(time) for time in (onset, offset)):
+                row[:count, index] = row[:count, index].where(row[:count, index] == 1.0, SOMEWHERE)
+                continue
             if not onset < offset:
                 raise ValueError(f"event {(onset, offset, label)}: the offset must come after the onset, in seconds")
             overlap = end.clamp(max=offset) - start.clamp(min=onset)

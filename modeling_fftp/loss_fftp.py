@@ -7,11 +7,14 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from .configuration_fftp import FFTPConfig
+from .events_fftp import SOMEWHERE
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 # How far the sum of a distribution may be from 1: what float16 rounds in a few hundred labels.
 ROUNDING = 1e-2
 DEFAULT_THRESHOLD = 0.5
+# Nearer to 0 or 1 no score comes whose logit is needed.
+TINY = 1e-7
 
 
 def probabilities(logits: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
@@ -79,6 +82,29 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
         _refuse_other_than_shares(labels)
         return nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
     return nn.functional.mse_loss(logits, labels.float())
+
+
+def pool_somewhere(
+    labels: torch.Tensor, logits: torch.Tensor, is_real: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Steps that hold a label somewhere are told by the clip's pooled score that it is there.
+
+    The pool is the mean of the scores, weighted by themselves (linear softmax, Wang et al. 2019), so that a clip's
+    best steps learn to hold the label, and its others not to.
+
+    Args:
+        labels: Targets (batch, steps, labels), with `SOMEWHERE`.
+        logits: (batch, steps, labels).
+        is_real: Steps that are not padding, (batch, steps).
+
+    Returns:
+        Labels with 1, and logits with those of the pooled scores, where labels were `SOMEWHERE`.
+    """
+    scores = logits.float().sigmoid() * is_real[..., None]
+    pooled = scores.square().sum(dim=1, keepdim=True) / scores.sum(dim=1, keepdim=True).clamp(min=TINY)
+    is_somewhere = labels == SOMEWHERE
+    logits = torch.where(is_somewhere, pooled.logit(eps=TINY), logits.float())
+    return labels.float().masked_fill(is_somewhere, 1.0), logits
 
 
 def _has_values(labels: torch.Tensor) -> bool:

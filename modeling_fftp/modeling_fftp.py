@@ -27,7 +27,7 @@ from .events_fftp import Event, events_to_labels, token_spans
 from .explain_fftp import explain
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTPStateSpace
-from .loss_fftp import classification_loss
+from .loss_fftp import classification_loss, pool_somewhere
 from .stream_fftp import FFTPStream, check_rate
 from .token_merging_fftp import merge_neighbours, restore_tokens
 
@@ -393,7 +393,8 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
                 Padding never changes the result.
             labels: Indices (batch, steps), -100 where there is none, or targets (batch, steps, labels), in the form
                 that `classification_loss` takes; or for "multi_label_classification" the events of each clip, (onset,
-                offset, label) in seconds. Labels of padded steps count for nothing, and may be missing.
+                offset, label) in seconds, with None for times that nobody knows, or targets as `events_to_labels`
+                makes them. Labels of padded steps count for nothing, and may be missing.
             time_stride: Frames between patches in this call; None is the model's.
             **kwargs: Passed to the base model.
 
@@ -440,7 +441,10 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
                 f"labels has shape {tuple(labels.shape)}; expected {tuple(logits.shape[:2])}, (batch, steps), first"
             )
         is_real = torch.arange(logits.shape[1], device=logits.device) < num_steps.to(logits.device)
-        logits, labels = logits[is_real], labels.to(logits.device)[is_real]
+        labels = labels.to(logits.device)
+        if labels.ndim == 3 and self.config.problem_type == "multi_label_classification":
+            labels, logits = pool_somewhere(labels, logits, is_real)
+        logits, labels = logits[is_real], labels[is_real]
         if labels.ndim == 1 and (labels == IGNORED).all():
             # The mean over no step at all would be NaN, and end the training.
             return 0.0 * logits.sum()

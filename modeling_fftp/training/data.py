@@ -21,7 +21,7 @@ from .held_out import hold_out_fraction, hold_out_group
 from .labels import read_class_names, read_labels
 from .sources import base_folder, find_column, load_splits
 from .splits import ROLES, find_splits
-from .strong_labels import EVENTS
+from .strong_labels import EVENTS, keep_measurable
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +157,8 @@ def load_clips(arguments: DataArguments, training: FFTPTrainingArguments, config
         if arguments.max_train_samples and "train" in clips:
             shuffled = clips["train"].shuffle(seed=training.seed)
             clips["train"] = shuffled.select(range(min(arguments.max_train_samples, len(shuffled))))
+        if arguments.task == "frames":
+            clips = {role: split if role == "train" else keep_measurable(split, role) for role, split in clips.items()}
         classes = [*decoder.labels.values()]
         facts = {name: find_split_facts(split, classes, left_out.get(name, [])) for name, split in clips.items()}
         report(facts, arguments.dataset_name, training)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset, List, Value
 
-from feature_extraction.events import Event, crop_events, read_events
+from feature_extraction.events import Event, crop_events, has_times, read_events
 from modeling_fftp.audio_stream_fftp import sliding_windows
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,8 @@ def group_events(table: Dataset, path_column: str) -> Dataset:
 
     Args:
         table: A column of paths, "onset" and "offset" in seconds, and "event_label", "label" or "class"; a row with a
-            path alone is a clip without events. Of the other columns those stay that say one thing of each clip.
+            path alone is a clip without events, one without times an event that sounds somewhere. Of the other columns
+            those stay that say one thing of each clip.
         path_column: Column of paths.
 
     Returns:
@@ -86,6 +87,20 @@ def count_events(events: Any, seconds: float) -> int:
         if event[1] > seconds + TOLERANCE_SECONDS:
             raise ValueError(f"event {event} ends after its clip, which is {seconds:.2f} s long")
     return len(found)
+
+
+def keep_measurable(clips: Dataset, role: str) -> Dataset:
+    """The clips whose events all have times, which others cannot be measured by.
+
+    Raises:
+        ValueError: No clip is left.
+    """
+    kept = [row for row, events in enumerate(clips[EVENTS]) if all(map(has_times, read_events(events)))]
+    if not kept:
+        raise ValueError(f"{role}: all clips have events without times; expected some whose events have them")
+    if len(kept) < len(clips):
+        logger.info("%s: %d clips are not used, since some event has no times", role, len(clips) - len(kept))
+    return clips.select(kept)
 
 
 def cut_windows(

@@ -13,7 +13,7 @@ from feature_extraction import SpecMask, SpecMaskDataCollator
 from feature_extraction.log_mel_fftp import hop_length, log_mel_spectrogram, window_length
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.audio_stream_fftp import read_audio
-from modeling_fftp.events_fftp import events_to_labels, frame_seconds, token_spans
+from modeling_fftp.events_fftp import SOMEWHERE, events_to_labels, frame_seconds, token_spans
 from modeling_fftp.training.step_labels import EventLabels, StepLabels
 from tests.support import BACKBONES, GEOMETRIES
 
@@ -112,6 +112,34 @@ def test_spans_meet_and_events_mark_what_they_fill(make_config):
     assert labels[0, :, 1].tolist() == [0, 1, 1, 0]
     assert labels[0, :, 2].tolist() == [0, 0, 0, 1]
     assert labels[1, :, 0].tolist() == [1, 1, 0, 0]
+
+
+def test_a_label_that_sounds_somewhere_is_learned_by_the_pooled_score(make_config):
+    config = make_config(problem_type="multi_label_classification")
+    clips = [[(None, None, 1), (0.09, 0.19, 1), (0.20, 0.21, 2)], [(float("nan"), float("nan"), "LABEL_0")]]
+    targets = events_to_labels(config, clips, [4, 2])
+    assert targets[0, :, 1].tolist() == [SOMEWHERE, 1, 1, SOMEWHERE]
+    assert targets[1, :, 0].tolist() == [SOMEWHERE, SOMEWHERE, 0, 0]
+    assert torch.equal(events_to_labels(config, [clip[::-1] for clip in clips], [4, 2]), targets)
+
+    model = build(config)
+    features = torch.randn(2, 64, 128)
+    mask = torch.ones(2, 64, dtype=torch.long)
+    mask[1, 40:] = 0
+    counts = [config.time_patches(64), config.time_patches(40)]
+    output = model(features, attention_mask=mask, labels=[[(None, None, 3)], [(0.1, 0.2, 0), (None, None, 1)]])
+    cells = []
+    for logits, count, (somewhere, known) in zip(
+        output.logits, counts, [(3, torch.zeros(counts[0], 4)), (1, None)], strict=True
+    ):
+        known = events_to_labels(config, [[(0.1, 0.2, 0)]], [count])[0] if known is None else known
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(logits[:count], known, reduction="none")
+        scores = logits[:count, somewhere].sigmoid()
+        losses[:, somewhere] = -(scores.square().sum() / scores.sum()).log()
+        cells.append(losses)
+    torch.testing.assert_close(output.loss, torch.cat(cells).mean())
+    output.loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000])

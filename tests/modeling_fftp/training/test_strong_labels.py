@@ -7,14 +7,14 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
 from feature_extraction import SpecMaskDataCollator
-from feature_extraction.events import crop_events, read_events, roll_events
+from feature_extraction.events import crop_events, has_times, read_events, roll_events
 from feature_extraction.spectrogram_augmentation import TimeRoll
 from feature_extraction.waveform_augmentation import Mixup, RandomCrop, SpeedPerturb
 from modeling_fftp.training.inspect import inspect
 from modeling_fftp.training.labels import read_labels
 from modeling_fftp.training.sources import load_splits
 from modeling_fftp.training.step_labels import EventLabels, StepLabels
-from modeling_fftp.training.strong_labels import cut_windows
+from modeling_fftp.training.strong_labels import cut_windows, keep_measurable
 
 RATE = 16000
 EVENTS = [(0.5, 0.9, "LABEL_0"), (1.6, 1.9, "LABEL_1"), (2.4, 3.2, "LABEL_0")]
@@ -130,6 +130,25 @@ def test_forms_of_events(events):
     assert read_events(events) == [(0.5, 0.9, "a"), (1.0, 2.0, "b")]
 
 
+@pytest.mark.parametrize("event", [(None, None, "a"), {"onset": float("nan"), "offset": None, "label": "a"}])
+def test_an_event_without_times_stays_with_its_clip(event):
+    clip = read_events([event, (0.5, 0.9, "b")])
+    crop, speed, mixup = RandomCrop(RATE), SpeedPerturb(), Mixup(probability=1.0)
+    everything = torch.tensor([1, 0]), torch.tensor([0.5, 1.0])
+    for moved in (
+        crop_events(clip, 1.0, 2.0),
+        roll_events(clip, 0.7, 1.0)[::-1],
+        crop.move([clip], [RATE], RATE)[0],
+        speed.move([clip], [1.1], RATE)[0],
+        mixup.move([[], clip], [0.3, 1.0], *everything)[0],
+        next(cut_windows(make_recording(), clip, 0.4, 0.4, RATE))["labels"],
+    ):
+        first = moved[0]
+        assert not has_times(first)
+        assert first[2] == "a"
+        assert all(map(has_times, moved[1:]))
+
+
 @pytest.mark.parametrize(
     "event",
     [(0.5, 0.5, "a"), (-1, 0.5, "a"), (0.5, None, "a"), (0.5, 1.0, None), (0.5, float("nan"), "a"), 3, {"onset": 1}],
@@ -165,6 +184,17 @@ def test_tables_of_events(tmp_path):
     soundfile.write(tmp_path / "audio" / "a.wav", make_recording()[: int(1.7 * RATE)], RATE)
     report = inspect([str(tmp_path / "strong.tsv"), "--dataset_data_dir", "audio"])
     assert "left out, since event (1.6, 1.9, 'dog') ends after its clip, which is 1.70 s long: audio/a.wav" in report
+
+
+def test_rows_without_times_are_events_that_sound_somewhere(tmp_path):
+    (tmp_path / "weak.tsv").write_text(TSV + "b.wav\t\t\tdog\nb.wav\t0.5\t0.9\tNone\n")
+    split = load_splits(str(tmp_path / "weak.tsv"))["train"]
+    events = read_events(split[1]["events"])
+    assert [has_times(event) for event in events] == [False, True]
+    assert [label for *_, label in events] == ["dog", "None"]
+    assert keep_measurable(split, "validation")["filename"][:] == ["a.wav"]
+    with pytest.raises(ValueError, match="validation: all clips have events without times"):
+        keep_measurable(split.select([1]), "validation")
 
 
 @pytest.mark.parametrize(
