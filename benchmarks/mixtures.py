@@ -42,7 +42,7 @@ def make_mixtures(source: Path, folder: Path, seed: int = 0) -> None:
             mixture = np.zeros(length, dtype=np.float32)
             for index, gain in zip(chosen, gains, strict=True):
                 mixture[: len(sounds[index])] += gain * sounds[index]
-            rows["audio"].append(_as_flac(mixture / max(1.0, np.abs(mixture).max())))
+            rows["audio"].append(as_flac(mixture / max(1.0, np.abs(mixture).max())))
             rows["labels"].append(sorted(int(label) for label in classes))
             rows["fold"].append(int(fold))
     # What an undecoded audio column holds; `Audio` itself would need torchcodec to write it.
@@ -51,7 +51,7 @@ def make_mixtures(source: Path, folder: Path, seed: int = 0) -> None:
     Dataset.from_dict(rows, features=features).to_parquet(folder / "train.parquet")
 
 
-def _as_flac(waveform: np.ndarray) -> dict:
+def as_flac(waveform: np.ndarray) -> dict:
     """An undecoded entry of an audio column."""
     file = BytesIO()
     soundfile.write(file, waveform, SAMPLING_RATE, format="FLAC")

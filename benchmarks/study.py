@@ -25,6 +25,7 @@ import torch
 
 from benchmarks.mixtures import make_mixtures
 from benchmarks.report import RESULTS, describe_machine, write_text
+from benchmarks.soundscapes import make_soundscapes
 from benchmarks.study_report import write_report
 from benchmarks.study_search import choose_rate, rates_to_try
 from benchmarks.study_starts import (
@@ -44,8 +45,9 @@ from benchmarks.study_time import measure_steps, measure_strides
 GRIDS = Path(__file__).parent
 # Runs end side by side.
 WRITING = threading.Lock()
-# Made once; git leaves `runs` out.
-MIXTURES = ROOT / "runs" / "esc10_mixtures"
+# Data sets that are made of others, once; git leaves `runs` out.
+MADE = {"esc10_mixtures": (make_mixtures, "esc10"), "esc50_soundscapes": (make_soundscapes, "esc50")}
+MADE_FOLDER = ROOT / "runs"
 
 
 @dataclass
@@ -158,7 +160,7 @@ class Study:
     def train(self, run: dict, data: Path, weights: Path | None = None) -> None:
         """Train one run and keep its results."""
         task, arguments = self.grid["tasks"][run["task"]], self.arguments(run)
-        source = MIXTURES if task["data"] == MIXTURES.name else data / task["data"]
+        source = (MADE_FOLDER if task["data"] in MADE else data) / task["data"]
         resolved = resolve(self.grid, run, arguments, data, weights)
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder, slug(run_name(run)))
@@ -218,8 +220,10 @@ class Study:
 
     def train_all(self, runs: list[dict], data: Path, weights: Path | None, workers: int) -> None:
         """Train runs side by side."""
-        if any(self.grid["tasks"][run["task"]]["data"] == MIXTURES.name for run in runs):
-            make_mixtures(data / "esc10", MIXTURES)
+        for name in {self.grid["tasks"][run["task"]]["data"] for run in runs} & MADE.keys():
+            make, source = MADE[name]
+            if not (MADE_FOLDER / name / "train.parquet").exists():
+                make(data / source, MADE_FOLDER / name)
         with ThreadPoolExecutor(workers) as pool:
             # list() raises what a run raised.
             list(pool.map(lambda run: self.train(run, data, weights), runs))
