@@ -142,11 +142,15 @@ def test_pipelines_run_onnx_files(make_config, extractor, tmp_path, speech, capl
     torch.testing.assert_close(onnx_model(features).logits, model(features).logits, atol=1e-4, rtol=1e-4)
 
 
-def test_audio_tagging_runs_files_of_frame_classifiers(make_config, extractor, tmp_path, speech, caplog):
-    config = make_config(problem_type="multi_label_classification", thresholds={"LABEL_1": 0.4})
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(("int8", "tolerance"), [(False, 1e-5), (True, 0.03)])
+def test_audio_tagging_runs_files_of_frame_classifiers(
+    make_config, extractor, tmp_path, speech, caplog, backbone, int8, tolerance
+):
+    config = make_config(**BACKBONES[backbone], problem_type="multi_label_classification", thresholds={"LABEL_1": 0.4})
     model = save(FFTPForAudioFrameClassification, config, extractor, tmp_path)
-    export(tmp_path)
-    onnx_model = FFTPOnnxForAudioFrameClassification.from_pretrained(tmp_path)
+    path = export(tmp_path, int8=int8)
+    onnx_model = FFTPOnnxForAudioFrameClassification.from_pretrained(tmp_path, path.name)
     # Longer than a window, and shorter: what a batch pads.
     clips = [{"raw": clip, "sampling_rate": 16000} for clip in (speech, speech[:7000])]
     answers = [
@@ -159,7 +163,7 @@ def test_audio_tagging_runs_files_of_frame_classifiers(make_config, extractor, t
     for expected, given in zip(*answers, strict=True):
         assert len(given["windows"]) == len(expected["windows"])
         for one, other in zip(expected["windows"], given["windows"], strict=True):
-            assert other["scores"] == pytest.approx(one["scores"], abs=1e-5)
+            assert other["scores"] == pytest.approx(one["scores"], abs=tolerance)
             assert (other["start"], other["end"]) == (one["start"], one["end"])
     assert answers[0][0]["timeline"]
     assert isinstance(AutoModelForAudioFrameClassification.from_config(config), FFTPForAudioFrameClassification)
