@@ -5,10 +5,10 @@ from math import ceil
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-BACKBONES = ("ast", "mamba")
+BACKBONES = ("ast", "mamba", "convnext")
 MAMBA_VARIANTS = ("fo-fo", "fo-bi", "bi-bi")
 POOLINGS = ("cls", "mean")
-MOST_CLASS_TOKENS = {"ast": 2, "mamba": 1}
+MOST_CLASS_TOKENS = {"ast": 2, "mamba": 1, "convnext": 0}
 POSITIVE_FIELDS = (
     *("sampling_rate", "num_mel_bins", "max_length", "frequency_stride", "time_stride", "position_stride"),
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
@@ -24,11 +24,12 @@ class FFTPConfig(PreTrainedConfig):
     The defaults are FFTP-AST-base at 199 tokens on 10 s of sound. Square patches, the baseline of every comparison,
     are the same class with other numbers: `patch_size=16, frequency_stride=10, time_stride=10, max_length=1024`.
 
-    Source: Makineni, Geng, Tian 2025 (arXiv 2508.21243) for the patches; Gong et al. 2021 (AST) and Erol et al. 2024
-    (AuM) for the backbones.
+    Source: Makineni, Geng, Tian 2025 (arXiv 2508.21243) for the patches; Gong et al. 2021 (AST), Erol et al. 2024
+    (AuM) and Liu et al. 2022 (ConvNeXt) for the backbones.
 
     Args:
-        backbone: "ast" (bidirectional transformer) or "mamba" (bidirectional state space model).
+        backbone: "ast" (bidirectional transformer), "mamba" (bidirectional state space model) or "convnext" (isotropic
+            ConvNeXt: depthwise convolutions over the grid of patches).
         mamba_variant: Directions of the Mamba backbone: "fo-fo", "fo-bi" or "bi-bi" (Erol et al. 2024, figure 2).
         sampling_rate: Rate of the sound in Hz, that of the feature extractor; says when each frame is.
         num_mel_bins: Height of the spectrogram in mel bins.
@@ -48,10 +49,10 @@ class FFTPConfig(PreTrainedConfig):
         hidden_size: Width of the backbone.
         num_hidden_layers: Number of blocks.
         num_attention_heads: Attention heads of the AST backbone.
-        intermediate_size: Width of the AST backbone's feed-forward layers.
-        token_merge_layers: AST: layers, counted from 1, after each of which every two patch tokens that follow each
-            other in time become one, which halves what later layers cost. It adds no weights, so it can be set for a
-            trained model too. None: no tokens are merged.
+        intermediate_size: Width of the feed-forward layers of AST and ConvNeXt.
+        token_merge_layers: AST and ConvNeXt: layers, counted from 1, after each of which every two patch tokens that
+            follow each other in time become one, which halves what later layers cost. It adds no weights, so it can be
+            set for a trained model too. None: no tokens are merged.
         hidden_act: Activation of the feed-forward layers.
         hidden_dropout_prob: Dropout on embeddings and on the outputs of attention and feed-forward layers.
         attention_probs_dropout_prob: Dropout on attention weights.
@@ -67,8 +68,10 @@ class FFTPConfig(PreTrainedConfig):
         time_step_max: Mamba: largest initial time step.
         time_step_floor: Mamba: lower bound on the initial time step.
         scan_implementation: Mamba: `implementation` of `selective_scan`.
+        layer_scale_init_value: ConvNeXt: initial factor on what a block adds. Isotropic ones have none, so it is 1;
+            the others of Liu et al. have 1e-6, with which training is slower.
         pooling: "cls" takes the class token (AST: the mean of class and distillation token), "mean" averages the patch
-            tokens.
+            tokens. None: "mean" for ConvNeXt, which has no class token, else "cls".
         num_class_tokens: Class tokens. AST: up to 2, of which the second is the distillation token; Mamba: up to 1.
             None: as many as there can be with pooling "cls", none with "mean". Weights from elsewhere may have one, or
             have class tokens that attend and are left out of the mean.
@@ -121,7 +124,8 @@ class FFTPConfig(PreTrainedConfig):
     time_step_max: float = 0.1
     time_step_floor: float = 1e-4
     scan_implementation: str = "auto"
-    pooling: str = "cls"
+    layer_scale_init_value: float | int = 1.0
+    pooling: str | None = None
     num_class_tokens: int | None = None
     mask_ratio: float | int = 0.75
     decoder_hidden_size: int = 192
@@ -141,6 +145,8 @@ class FFTPConfig(PreTrainedConfig):
         if self.position_stride is None:
             # Here, so that another stride that is set later leaves the table as it is.
             self.position_stride = self.time_stride
+        if self.pooling is None:
+            self.pooling = "mean" if self.backbone == "convnext" else "cls"
         if self.time_step_rank == "auto":
             self.time_step_rank = ceil(self.hidden_size / 16)
         super().__post_init__(**kwargs)
@@ -185,8 +191,8 @@ class FFTPConfig(PreTrainedConfig):
     def _validate_token_merge_layers(self):
         # `from_pretrained(..., token_merge_layers=None)` sets it on a finished config.
         layers = self.token_merge_layers or ()
-        if layers and self.backbone != "ast":
-            raise ValueError(f"token_merge_layers={layers} needs backbone='ast', not {self.backbone!r}")
+        if layers and self.backbone == "mamba":
+            raise ValueError(f"token_merge_layers={layers} needs backbone='ast' or 'convnext', not 'mamba'")
         # After the last layer there is nothing left to save.
         possible = range(1, self.num_hidden_layers)
         if list(layers) != sorted({*layers}) or not {*layers} <= {*possible}:
@@ -197,6 +203,8 @@ class FFTPConfig(PreTrainedConfig):
 
     def _validate_class_tokens(self):
         least, most = int(self.pooling == "cls"), MOST_CLASS_TOKENS[self.backbone]
+        if least > most:
+            raise ValueError(f"pooling='cls' needs a class token, and backbone={self.backbone!r} has none; use 'mean'")
         if not least <= self.count_class_tokens() <= most:
             raise ValueError(
                 f"num_class_tokens={self.num_class_tokens} must lie between {least} and {most} with "

@@ -1,4 +1,4 @@
-"""Stochastic depth, which both backbones use."""
+"""Stochastic depth, which all backbones use."""
 
 import torch
 from torch import nn

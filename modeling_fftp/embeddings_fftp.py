@@ -137,13 +137,15 @@ class FFTPEmbeddings(nn.Module):
 
     The AST backbone has its class tokens in front, as a rule a class and a distillation token. The Mamba backbone has
     one class token in the middle of the real tokens (Erol et al. 2024, section 3.2), and real tokens come before
-    padding, so that a scan in either direction meets them as it would without padding.
+    padding, so that a scan in either direction meets them as it would without padding. The ConvNeXt backbone has none.
     """
 
     def __init__(self, config: FFTPConfig):
         super().__init__()
         self.config = config
         self.is_sequential = config.backbone == "mamba"
+        # Patches that pretraining hides keep their place, since convolutions know tokens by that.
+        self.keeps_grid = config.backbone == "convnext"
         self.patch_embeddings = FFTPPatchEmbeddings(config)
         uses_positions = config.use_absolute_position_embeddings
         self.position_embeddings = FFTPPositionEmbeddings(config) if uses_positions else None
@@ -165,7 +167,8 @@ class FFTPEmbeddings(nn.Module):
         Args:
             input_values: (batch, frames, mel bins).
             attention_mask: (batch, frames), 1 at real frames, padding on the right.
-            bool_masked_pos: (batch, patches), true at patches that become no tokens.
+            bool_masked_pos: (batch, patches), true at patches that become no tokens, or for ConvNeXt tokens that are
+                not real.
             time_stride: Frames between patches; None is the model's.
 
         Returns:
@@ -261,13 +264,15 @@ class FFTPEmbeddings(nn.Module):
     def _leave_out(
         self, tokens: torch.Tensor, token_mask: torch.Tensor | None, bool_masked_pos: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The tokens that pretraining shows, and which of them are real."""
+        """The tokens that pretraining shows, and which of them are real; where the grid stays, it is seen in part."""
         if bool_masked_pos.shape != tokens.shape[:2]:
             raise ValueError(
                 f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}; expected {tuple(tokens.shape[:2])}, "
                 "(batch, patches)"
             )
         is_real = torch.ones_like(bool_masked_pos) if token_mask is None else token_mask
+        if self.keeps_grid:
+            return tokens, is_real & ~bool_masked_pos
         places, is_visible = visible_first(bool_masked_pos, is_real)
         return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[-1])), is_visible
 

@@ -26,6 +26,7 @@ from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEm
 from .events_fftp import Event, events_to_labels, token_spans
 from .explain_fftp import explain
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
+from .layers_convnext_fftp import FFTPConvNextLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTPStateSpace
 from .loss_fftp import classification_loss, pool_somewhere
 from .stream_fftp import FFTPStream, check_rate
@@ -33,6 +34,12 @@ from .token_merging_fftp import merge_neighbours, restore_tokens
 
 # Index of a step without a label, as in `cross_entropy`.
 IGNORED = -100
+# What each backbone is made of.
+LAYERS = {
+    "ast": (FFTPTransformerLayer, nn.LayerNorm),
+    "mamba": (FFTPMambaLayer, FFTPRMSNorm),
+    "convnext": (FFTPConvNextLayer, nn.LayerNorm),
+}
 
 
 def as_custom_pipeline(pipeline: type[Pipeline], auto_class: str) -> dict[str, Any]:
@@ -50,14 +57,16 @@ class FFTPPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The loss is a mean over clips; Trainer averages it over accumulated batches.
     accepts_loss_kwargs = False
-    _no_split_modules = ["FFTPEmbeddings", "FFTPTransformerLayer", "FFTPMambaLayer", "FFTPDecoder"]  # noqa: RUF012
+    _no_split_modules = [  # noqa: RUF012
+        *("FFTPEmbeddings", "FFTPTransformerLayer", "FFTPMambaLayer", "FFTPConvNextLayer", "FFTPDecoder"),
+    ]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {  # noqa: RUF012
-        "hidden_states": [FFTPTransformerLayer, FFTPMambaLayer],
+        "hidden_states": [FFTPTransformerLayer, FFTPMambaLayer, FFTPConvNextLayer],
         "attentions": FFTPAttention,
     }
     # What another head learned has no place here.
@@ -138,7 +147,7 @@ class FFTPPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, (FFTPMambaMixer, FFTPStateSpace)):
+        if isinstance(module, (FFTPMambaMixer, FFTPStateSpace, FFTPConvNextLayer)):
             module.initialise(self.config)
         elif isinstance(module, FFTPEmbeddings):
             for name in ("cls_token", "distillation_token"):
@@ -155,9 +164,7 @@ class FFTPModel(FFTPPreTrainedModel):
         super().__init__(config)
         # `from_pretrained` sets its keywords on a finished config.
         config.validate()
-        layer, norm = (
-            (FFTPMambaLayer, FFTPRMSNorm) if config.backbone == "mamba" else (FFTPTransformerLayer, nn.LayerNorm)
-        )
+        layer, norm = LAYERS[config.backbone]
         self.embeddings = FFTPEmbeddings(config)
         self.layers = nn.ModuleList([layer(config, index) for index in range(config.num_hidden_layers)])
         self.layernorm = norm(config.hidden_size, eps=config.layer_norm_eps)
@@ -186,7 +193,7 @@ class FFTPModel(FFTPPreTrainedModel):
             pooled_only: Whether nothing but `pooler_output` is wanted. `last_hidden_state` may then hold the class
                 tokens alone, which saves most of the last layer.
             bool_masked_pos: (batch, patches), true at patches that are left out, as in pretraining; the states of the
-                others follow in their order. Not with merging of tokens.
+                others follow in their order, but for ConvNeXt, where all keep their place. Not with merging of tokens.
             time_stride: Frames between patches in this call; None is the model's.
             cache_params: What a causal model keeps of the sound before this, which it goes on from and changes. The
                 frames begin where the next patch does, so pieces overlap by what patches do; `pooler_output` is the
@@ -230,7 +237,7 @@ class FFTPModel(FFTPPreTrainedModel):
 
     def _layer_mask(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor | None:
         """The mask over tokens in the form that the layers of the backbone take."""
-        if self.config.backbone == "mamba":
+        if self.config.backbone != "ast":
             # As for attention: a mask without padding is none, where its values may decide.
             has_values = token_mask is not None and not (token_mask.is_meta or is_tracing(token_mask))
             return None if has_values and token_mask.all() else token_mask

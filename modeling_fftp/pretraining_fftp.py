@@ -106,8 +106,9 @@ class FFTPDecoder(nn.Module):
 class FFTPForPreTraining(FFTPPreTrainedModel):
     """A masked autoencoder: the encoder sees a part of the patches, a light decoder predicts the others.
 
-    Both backbones allow it: a transformer attends to the patches that it sees, a Mamba scans them one after another,
-    each with its position. Merging of tokens does not, for lack of neighbours.
+    All backbones allow it: a transformer attends to the patches that it sees, a Mamba scans them one after another,
+    each with its position, and a ConvNeXt sees zeros where a patch is hidden, before every convolution (Woo et al.
+    2023, ConvNeXt V2, section 3.1), which saves no time. Merging of tokens does not, for lack of neighbours.
 
     Trainer's `evaluate` computes the loss with `TrainingArguments(label_names=["bool_masked_pos"])` where batches hold
     that, as those of `modeling_fftp.training.masked_patches` do.
@@ -194,6 +195,8 @@ class FFTPForPreTraining(FFTPPreTrainedModel):
         )
         places, is_visible = visible_first(bool_masked_pos, is_real)
         states = embeddings.take_patches(outputs.last_hidden_state, is_visible.sum(dim=1, keepdim=True))
+        if embeddings.keeps_grid:
+            states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
         logits = self.decoder(states, places, is_visible, valid_patches, is_real, self.config.time_stride)
         return FFTPForPreTrainingOutput(
             loss=self._loss(logits, input_values, bool_masked_pos, is_real),

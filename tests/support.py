@@ -39,6 +39,15 @@ BACKBONES = {
     "fo-fo": {"backbone": "mamba", "mamba_variant": "fo-fo"},
     "fo-bi": {"backbone": "mamba", "mamba_variant": "fo-bi"},
     "bi-bi": {"backbone": "mamba", "mamba_variant": "bi-bi"},
+    "convnext": {"backbone": "convnext"},
+}
+
+# Every backbone with every way of pooling that it has.
+POOLED = {
+    f"{name}-{pooling}": fields | {"pooling": pooling}
+    for name, fields in BACKBONES.items()
+    for pooling in ("cls", "mean")
+    if (name, pooling) != ("convnext", "cls")
 }
 
 

@@ -44,7 +44,7 @@ def test_no_file_but_those_beside_the_package_has_the_suffix():
     assert {path.parent.as_posix() for path in SHIPPED} == {"feature_extraction", "modeling_fftp"}
 
 
-@pytest.mark.parametrize("backbone", ["ast", "fo-bi"])
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi", "convnext"])
 @pytest.mark.parametrize("model_class", [*MODELS, FFTPForPreTraining])
 def test_a_model_is_saved_with_every_file_that_has_the_suffix(model_class, backbone, make_config, tmp_path):
     model_class(make_config(**BACKBONES[backbone])).save_pretrained(tmp_path)

@@ -16,6 +16,8 @@ PATCH_INITS = ("random", "resize", "pi_resize", "least_squares")
 DEFAULT_PATCH_INIT = "pi_resize"
 # Modules that belong to a geometry.
 ADAPTED = ("patch_embeddings.", "position_embeddings.")
+# Weights of a ConvNeXt whose shape follows the rows of the grid.
+FILTERS = ".depthwise_conv.weight"
 GEOMETRY = ("patch_size", "frequency_stride", "time_stride")
 
 
@@ -73,8 +75,10 @@ def change_patches(
     if patch_init is not None and patch_init not in PATCH_INITS:
         raise ValueError(f"patch_init={patch_init!r} is unknown; expected one of {', '.join(PATCH_INITS)}")
     changed = type(model)(config).to(model.dtype)
+    present = changed.state_dict()
     kept = {name: tensor for name, tensor in model.state_dict().items() if not any(part in name for part in ADAPTED)}
-    changed.load_state_dict(changed.state_dict() | kept)
+    filters = {name: fit_rows(kept[name], present[name].shape[2]) for name in kept if name.endswith(FILTERS)}
+    changed.load_state_dict(present | kept | filters)
     old, new = model.base_model.embeddings, changed.base_model.embeddings
     with torch.no_grad():
         if config.use_absolute_position_embeddings:
@@ -90,6 +94,23 @@ def change_patches(
             else:
                 adapt_projection(*projections, patch_init, config.initializer_range, generator)
     return changed.eval()
+
+
+def fit_rows(filters: torch.Tensor, height: int) -> torch.Tensor:
+    """Filters over a grid of one row of patches for one of several, or the other way round.
+
+    One row gets what a filter gives in the middle of rows that are all alike; several get it in the row that they look
+    from.
+
+    Args:
+        filters: (channels, 1, rows, steps).
+        height: Rows of the new filters.
+    """
+    if height == filters.shape[2]:
+        return filters
+    if height == 1:
+        return filters.sum(dim=2, keepdim=True)
+    return nn.functional.pad(filters, (0, 0, height // 2, height // 2))
 
 
 def fit_projection(

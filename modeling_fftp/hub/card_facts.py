@@ -6,7 +6,11 @@ from pathlib import Path
 from modeling_fftp import FFTPConfig
 
 CURVES, RELIABILITY, EXPLANATION = "training.png", "reliability.png", "explanation.png"
-BACKBONES = {"ast": "an Audio Spectrogram Transformer", "mamba": "a bidirectional Mamba (Audio Mamba)"}
+BACKBONES = {
+    "ast": "an Audio Spectrogram Transformer",
+    "mamba": "a bidirectional Mamba (Audio Mamba)",
+    "convnext": "an isotropic ConvNeXt",
+}
 
 
 def read_results(folder: Path, name: str) -> dict | None:

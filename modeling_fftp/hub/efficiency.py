@@ -35,12 +35,13 @@ def count_flops(config: FFTPConfig, frames: int, whole: bool = False) -> dict[st
 
 
 def multiply_adds(config: FFTPConfig, frames: int) -> int:
-    """Multiply-adds of the linear layers for one clip of so many frames, as the paper counts; attention is left out.
+    """Multiply-adds of linear layers and convolutions for one clip of so many frames; attention is left out.
 
-    The patch embedding is a linear layer over patches; every layer counts over every token.
+    So the paper counts. The patch embedding is a linear layer over patches; every layer counts over every token. The
+    convolutions of a Mamba are left out with its scan.
     """
     flops = count_flops(config, frames, whole=True)
-    return sum(flops.get(name, 0) for name in ("aten.addmm", "aten.mm")) // 2
+    return sum(flops.get(name, 0) for name in ("aten.addmm", "aten.mm", "aten.convolution")) // 2
 
 
 def describe_machine() -> dict[str, str | int]:

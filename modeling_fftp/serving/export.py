@@ -60,7 +60,7 @@ class Exportable(torch.nn.Module):
 
 
 def quantize(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model whose linear layers, the patch embedding too, multiply integers; attention stays float32.
+    """Write a model whose linear layers, the patch embedding too, multiply integers; all else stays float32.
 
     Weights become int8, one scale per output channel, and their inputs uint8, with one scale for each call and layer.
     So with int8 a clip's logits depend, within the rounding, on what else is in its batch, padding included. Weights

@@ -39,13 +39,13 @@ class ModelArguments:
             "least_squares (fitted to the training clips); default: what docs/start.md recommends."
         },
     )
-    backbone: str | None = field(default=None, metadata={"help": "ast (default) or mamba."})
+    backbone: str | None = field(default=None, metadata={"help": "ast (default), mamba or convnext."})
     mamba_variant: str | None = field(default=None, metadata={"help": "fo-fo, fo-bi (default) or bi-bi."})
     hidden_size: int | None = field(default=None, metadata={"help": "Width; default: 768."})
     num_hidden_layers: int | None = field(default=None, metadata={"help": "Blocks; default: 12."})
     num_attention_heads: int | None = field(default=None, metadata={"help": "AST: heads; default: 12."})
     intermediate_size: int | None = field(
-        default=None, metadata={"help": "AST: width of the feed-forward layers; default: 3072."}
+        default=None, metadata={"help": "AST, ConvNeXt: width of the feed-forward layers; default: 3072."}
     )
     patch_size: list[int] | None = field(
         default=None, metadata={"help": "Mel bins and frames, or one number for squares; default: 128 10."}
@@ -71,15 +71,18 @@ class ModelArguments:
         metadata={"help": "At strides wider than a patch, see all frames more coarsely, instead of skipping some."},
     )
     token_merge_layers: list[int] | None = field(
-        default=None, metadata={"help": "AST: layers after which neighbouring tokens merge; default: none."}
+        default=None, metadata={"help": "AST, ConvNeXt: layers after which neighbouring tokens merge; default: none."}
     )
-    pooling: str | None = field(default=None, metadata={"help": "cls (default) or mean."})
-    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "AST: default: 0."})
+    pooling: str | None = field(default=None, metadata={"help": "cls (default) or mean (ConvNeXt's)."})
+    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "AST, ConvNeXt: default: 0."})
     attention_probs_dropout_prob: float | None = field(default=None, metadata={"help": "AST: default: 0."})
     drop_path_rate: float | None = field(
         default=None, metadata={"help": "Stochastic depth of the last block; default: 0."}
     )
     layer_norm_eps: float | None = field(default=None, metadata={"help": "Default: 1e-12."})
+    layer_scale_init_value: float | None = field(
+        default=None, metadata={"help": "ConvNeXt: initial factor on what a block adds; default: 1."}
+    )
     state_size: int | None = field(default=None, metadata={"help": "Mamba: states per channel; default: 16."})
     expand: int | None = field(default=None, metadata={"help": "Mamba: inner width in hidden sizes; default: 2."})
     attn_implementation: str | None = field(

@@ -45,7 +45,7 @@ class FFTPModelTester:
         self.num_hidden_layers, self.num_attention_heads = config.num_hidden_layers, config.num_attention_heads
         # Of attention masks, and of hidden states.
         self.seq_length = config.max_length
-        self.encoder_seq_length = self.key_length = config.num_patches + (2 if config.backbone == "ast" else 1)
+        self.encoder_seq_length = self.key_length = config.num_patches + config.count_class_tokens()
         # Of patches that are left out.
         self.num_masks, self.mask_length = 0, config.num_patches
         self.is_training = True
@@ -107,6 +107,13 @@ class MambaTest(CommonTests, unittest.TestCase):
     """The Mamba backbone. It has no attention."""
 
     fields = {"backbone": "mamba", "layer_norm_eps": 1e-5}  # noqa: RUF012
+    has_attentions = False
+
+
+class ConvNextTest(CommonTests, unittest.TestCase):
+    """The ConvNeXt backbone. It has no attention."""
+
+    fields = {"backbone": "convnext", "layer_norm_eps": 1e-6}  # noqa: RUF012
     has_attentions = False
 
 

@@ -15,7 +15,7 @@ from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassific
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.events_fftp import SOMEWHERE, events_to_labels, frame_seconds, token_spans
 from modeling_fftp.training.step_labels import EventLabels, StepLabels
-from tests.support import BACKBONES, GEOMETRIES
+from tests.support import BACKBONES, GEOMETRIES, POOLED
 
 RATE = 16000
 
@@ -29,11 +29,10 @@ def build(config):
     return model
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("pooled", POOLED)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_steps_are_the_patches_in_time_order(make_config, geometry, backbone, pooling):
-    config = make_config(pooling=pooling, **GEOMETRIES[geometry], **BACKBONES[backbone])
+def test_steps_are_the_patches_in_time_order(make_config, geometry, pooled):
+    config = make_config(**GEOMETRIES[geometry], **POOLED[pooled])
     embeddings = build(config).fftp.embeddings
     mask = torch.ones(3, 100, dtype=torch.long)
     mask[0, 61:] = 0

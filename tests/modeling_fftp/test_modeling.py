@@ -23,7 +23,7 @@ from modeling_fftp.layers_ast_fftp import (
     short_attention_forward,
 )
 from modeling_fftp.training.trainer import FFTPTrainer
-from tests.support import BACKBONES, GEOMETRIES, needs_cpp_compiler
+from tests.support import BACKBONES, GEOMETRIES, POOLED, needs_cpp_compiler
 
 
 def build(config, attention="sdpa"):
@@ -39,19 +39,20 @@ def build(config, attention="sdpa"):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "settings"),
+    ("pooled", "settings"),
     [
-        ("ast", {"attention": "eager"}),
-        ("ast", {"attention": "sdpa"}),
-        ("merging", {"attention": "eager"}),
-        ("merging", {"attention": "sdpa"}),
-        *((name, {"scan": scan}) for name in ("fo-fo", "fo-bi", "bi-bi") for scan in ("auto", "torch")),
+        (name, settings)
+        for name, fields in POOLED.items()
+        for settings in {
+            "ast": [{"attention": "eager"}, {"attention": "sdpa"}],
+            "mamba": [{"scan": "auto"}, {"scan": "torch"}],
+            "convnext": [{}],
+        }[fields.get("backbone", "ast")]
     ],
 )
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_batch_gives_each_clip_the_logits_it_gets_alone(make_config, extractor, backbone, settings, pooling, geometry):
-    config = make_config(pooling=pooling, **GEOMETRIES[geometry], **BACKBONES[backbone])
+def test_batch_gives_each_clip_the_logits_it_gets_alone(make_config, extractor, pooled, settings, geometry):
+    config = make_config(**GEOMETRIES[geometry], **POOLED[pooled])
     config.scan_implementation = settings.get("scan", "auto")
     model = build(config, settings.get("attention", "sdpa"))
     rng = np.random.default_rng(0)
@@ -224,11 +225,10 @@ def test_short_attention_compiles_to_one_graph(make_config):
     torch.testing.assert_close(losses[1], losses[0])
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooled", POOLED)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_every_parameter_gets_a_gradient(make_config, pooling, geometry, backbone):
-    config = make_config(pooling=pooling, max_length=100, **GEOMETRIES[geometry], **BACKBONES[backbone])
+def test_every_parameter_gets_a_gradient(make_config, geometry, pooled):
+    config = make_config(max_length=100, **GEOMETRIES[geometry], **POOLED[pooled])
     model = FFTPForAudioClassification(config)
     labels = torch.tensor([0, 3])
     model(torch.randn(2, 100, 128), labels=labels).loss.backward()
@@ -266,7 +266,7 @@ def test_drop_path_drops_whole_branches_in_training_only(make_config):
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.1)
 
 
-@pytest.mark.parametrize("backbone", ["ast", "fo-bi"])
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi", "convnext"])
 @pytest.mark.parametrize(
     "setting", ["hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", None], ids=str
 )
@@ -562,7 +562,9 @@ def test_same_seed_same_numbers(make_config, backbone):
 
 
 @needs_cpp_compiler
-@pytest.mark.parametrize(("backbone", "frozen_weights"), [("ast", False), ("merging", True), ("fo-bi", False)])
+@pytest.mark.parametrize(
+    ("backbone", "frozen_weights"), [("ast", False), ("merging", True), ("fo-bi", False), ("convnext", False)]
+)
 def test_compiles_to_one_graph(make_config, backbone, frozen_weights):
     model = build(make_config(**{"num_hidden_layers": 1} | BACKBONES[backbone]))
     compiled = torch.compile(model, fullgraph=True)
@@ -575,7 +577,7 @@ def test_compiles_to_one_graph(make_config, backbone, frozen_weights):
             torch.testing.assert_close(compiled(features, mask).logits, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("backbone", ["ast", "merging", "fo-bi", "bi-bi"])
+@pytest.mark.parametrize("backbone", ["ast", "merging", "fo-bi", "bi-bi", "convnext"])
 def test_exports(make_config, backbone):
     model = build(make_config(**{"num_hidden_layers": 1} | BACKBONES[backbone]))
     features, mask = torch.randn(2, 60, 128), torch.ones(2, 60, dtype=torch.long)

@@ -91,7 +91,9 @@ def test_hidden_patches_are_predicted_as_the_encoder_alone_sees_the_others(build
     with torch.no_grad():
         base = model.fftp
         seen = base(clip, bool_masked_pos=mask)
-        assert seen.last_hidden_state.shape[1] == 3 + base.embeddings.num_class_tokens
+        # Convolutions know a patch by its place, so the others keep theirs.
+        expected = 10 if base.embeddings.keeps_grid else 3 + base.embeddings.num_class_tokens
+        assert seen.last_hidden_state.shape[1] == expected
         hidden_changed = clip.clone()
         hidden_changed[:, 40:70] = 5.0
         assert base(hidden_changed, bool_masked_pos=mask).pooler_output.equal(seen.pooler_output)
@@ -134,7 +136,9 @@ def test_targets_are_normalised_patch_by_patch(make_config):
     torch.testing.assert_close((patches * deviation + mean)[0, 3].view(128, 10), clip[0, 30:40].T)
 
 
-@pytest.mark.parametrize("fields", [{}, {"backbone": "mamba"}], ids=["ast", "mamba"])
+@pytest.mark.parametrize(
+    "fields", [{}, {"backbone": "mamba"}, BACKBONES["convnext"]], ids=["ast", "mamba", "convnext"]
+)
 def test_it_learns_to_continue_what_repeats(build, fields):
     model = build(time_stride=10, **fields).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -180,7 +184,9 @@ def test_what_cannot_be_hidden_is_refused(build, make_config):
     assert not outputs.mask.any()
 
 
-@pytest.mark.parametrize("fields", [{}, {"backbone": "mamba"}], ids=["ast", "mamba"])
+@pytest.mark.parametrize(
+    "fields", [{}, {"backbone": "mamba"}, BACKBONES["convnext"]], ids=["ast", "mamba", "convnext"]
+)
 def test_the_folder_opens_as_pretraining_encoder_and_classifier(build, fields, tmp_path):
     model = build(**fields)
     model.save_pretrained(tmp_path / "pretrained")

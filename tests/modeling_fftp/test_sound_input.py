@@ -33,7 +33,7 @@ def extract(extractor, sound, mask):
 
 
 @pytest.mark.parametrize("model_class", [FFTPModel, FFTPForAudioClassification, FFTPForAudioFrameClassification])
-@pytest.mark.parametrize("backbone", ["ast", "mamba"])
+@pytest.mark.parametrize("backbone", ["ast", "mamba", "convnext"])
 def test_sound_gives_what_its_features_give(make_config, extractor, sound, model_class, backbone):
     # Not the defaults, so that a model which guesses them is found out.
     extractor.mean, extractor.std, extractor.return_attention_mask, extractor.padding = -3.0, 5.0, False, False

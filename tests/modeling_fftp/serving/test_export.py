@@ -49,8 +49,8 @@ def compare(model, path):
 @pytest.mark.parametrize(
     ("geometry", "backbone"),
     [
-        *(("full-frequency", backbone) for backbone in ("ast", "bi-bi")),
-        *(("square", backbone) for backbone in ("ast", "fo-bi", "merging")),
+        *(("full-frequency", backbone) for backbone in ("ast", "bi-bi", "convnext")),
+        *(("square", backbone) for backbone in ("ast", "fo-bi", "merging", "convnext")),
     ],
 )
 def test_logits_equal_torch_at_other_lengths_and_batch_sizes(make_config, extractor, tmp_path, geometry, backbone):
@@ -65,15 +65,16 @@ def test_logits_equal_torch_at_other_lengths_and_batch_sizes(make_config, extrac
     onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
 
 
-@pytest.mark.parametrize("backbone", ["ast", "fo-bi"])
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi", "convnext"])
 def test_int8_weights_give_nearly_the_same_logits(make_config, extractor, tmp_path, generator, backbone):
     model = save(FFTPForAudioClassification, make_config(**BACKBONES[backbone]), extractor, tmp_path)
     small = export(tmp_path, int8=True)
     assert small.name == "model_int8.onnx"
     weights = [item for item in onnx.load(small).graph.initializer if item.data_type == onnx.TensorProto.INT8]
-    # The patch embedding is a convolution in torch.
+    # The patch embedding is a convolution in torch; those of one channel each stay as they are.
     kinds = torch.nn.Linear, torch.nn.Conv2d
-    linear = sum(module.weight.numel() for module in model.modules() if isinstance(module, kinds))
+    multiplied = [each for each in model.modules() if isinstance(each, kinds) and getattr(each, "groups", 1) == 1]
+    linear = sum(module.weight.numel() for module in multiplied)
     assert sum(math.prod(item.dims) for item in weights if len(item.dims) > 1) == linear
     onnx.checker.check_model(small, full_check=True)
     session = onnxruntime.InferenceSession(small)
@@ -99,7 +100,7 @@ def test_tokens_merge_in_the_file_alone(make_config, extractor, tmp_path):
     assert default_file_name(int8=True, is_merged=True) == "model_int8_merged.onnx"
 
 
-@pytest.mark.parametrize("backbone", ["ast", "fo-bi"])
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi", "convnext"])
 def test_a_file_has_the_stride_that_was_asked_for(make_config, extractor, tmp_path, speech, backbone):
     save(FFTPForAudioClassification, make_config(**BACKBONES[backbone]), extractor, tmp_path)
     path = export(tmp_path, time_stride=10)
@@ -199,14 +200,14 @@ def test_a_file_of_other_weights_is_refused(make_config, extractor, tmp_path):
     FFTPOnnxForAudioClassification.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("backbone", ["ast", "fo-bi", "merging"])
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi", "merging", "convnext"])
 def test_frame_classifiers_keep_their_steps(make_config, extractor, tmp_path, backbone):
     config = make_config(problem_type="multi_label_classification", **BACKBONES[backbone])
     model = save(FFTPForAudioFrameClassification, config, extractor, tmp_path)
     compare(model, export(tmp_path, tmp_path / "frames.onnx"))
 
 
-@pytest.mark.parametrize("backbone", ["ast", "fo-bi", "bi-bi"])
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi", "bi-bi", "convnext"])
 def test_exporter_of_transformers(make_config, tmp_path, backbone):
     exporters = pytest.importorskip("transformers.exporters.exporter_onnx", reason="needs transformers' exporters")
     torch.manual_seed(0)
