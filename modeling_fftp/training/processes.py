@@ -1,22 +1,31 @@
-"""The end of a process of several."""
+"""What gloo's threads need of a process of several."""
 
 import atexit
+import os
 import time
+from functools import cache
 
 from torch import distributed
 
-# Long enough for a thread that waits for the interpreter, on a busy machine too.
-MOMENT = 0.5
+# Seconds, long enough for a thread that waits for the interpreter; the end comes once, on a busy machine too.
+BEFORE_FORK, BEFORE_END = 0.005, 0.5
 
 
-def end_in_order() -> None:
-    """Let gloo's threads drop what the last exchange left to them before the interpreter shuts down.
+def let_exchanges_end() -> None:
+    """From now on let gloo's threads drop what an exchange left to them before workers are forked, and at the end.
 
-    A tensor that Python made is dropped under the interpreter's lock. A thread that asks for the lock during the
-    shutdown aborts the process (https://github.com/pytorch/pytorch/issues/190489): the work is done and saved, but the
-    launcher reports a failure. Destroying the group is no way out: a DDP model that frees it holds the lock, and each
-    waits for the other for ever.
+    A tensor that Python made is dropped under the interpreter's lock, after the exchange that it was part of. A thread
+    that asks for the lock during the shutdown aborts the process (https://github.com/pytorch/pytorch/issues/190489):
+    the work is done and saved, but the launcher reports a failure. Destroying the group is no way out: a DDP model
+    that frees it holds the lock, and each waits for the other for ever. While Python 3.11 forks, a thread that asks
+    for the lock may leave the child a mutex that nobody unlocks, so that a worker of a loader hangs.
     """
     if distributed.is_available() and distributed.is_initialized():
-        # Sleeping releases the lock, which is all that the threads wait for.
-        atexit.register(time.sleep, MOMENT)
+        _release_lock()
+
+
+@cache
+def _release_lock() -> None:
+    """Once in a process; sleeping releases the lock, which is all that the threads wait for."""
+    atexit.register(time.sleep, BEFORE_END)
+    os.register_at_fork(before=lambda: time.sleep(BEFORE_FORK))

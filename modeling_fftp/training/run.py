@@ -36,7 +36,6 @@ from .distillation import BATCH, Distillation, Teacher, add_answers
 from .frames import choose_postprocessing, evaluate_events, score_steps
 from .memory import keep_freed_memory
 from .model import build_model, read_config, spread, training_sounds
-from .processes import end_in_order
 from .publishing import check_repository, find_repository, publish
 from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
 from .streaming import stream_clips
@@ -168,7 +167,6 @@ def load_data(
 def begin(training: FFTPTrainingArguments) -> None:
     """Set up the process, say what will run, and find the repository to push to."""
     keep_freed_memory()
-    end_in_order()
     if training.disable_tqdm:
         disable_progress_bar()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

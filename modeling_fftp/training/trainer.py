@@ -20,6 +20,7 @@ from .class_balanced_sampler import ClassBalancedSampler
 from .clips import clip_lengths
 from .distillation import Distillation, Teacher
 from .layer_decay import split_by_depth
+from .processes import let_exchanges_end
 from .streaming import StreamedClips
 from .weight_averaging import WeightAveraging
 
@@ -65,6 +66,7 @@ class FFTPTrainer(Trainer):
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
+        let_exchanges_end()
         if class_balanced and not has_length(self.train_dataset):
             raise ValueError("class_balanced draws clips by their number; an iterable data set has none")
         if self.args.label_smoothing_factor and getattr(self.data_collator, "mixup", None) is not None:
