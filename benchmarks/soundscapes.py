@@ -94,8 +94,8 @@ def compose(
     level = 10 ** (BACKGROUND_LEVEL / 20)
     sound = bed * (level / max(np.sqrt(np.square(bed).mean()), 1e-6))
     found = []
-    for _ in range(rng.integers(1, MOST_EVENTS + 1)):
-        label = LABELS[rng.integers(len(LABELS))]
+    # No two of one label, which a frame classifier could not tell apart where they overlap.
+    for label in rng.choice(LABELS, size=rng.integers(1, MOST_EVENTS + 1), replace=False).tolist():
         part = events[label][rng.integers(len(events[label]))]
         gain = level * 10 ** (rng.uniform(*SNR_RANGE) / 20) / np.sqrt(np.square(part).mean())
         start = rng.integers(len(sound) - len(part))

@@ -222,8 +222,7 @@ class Study:
         """Train runs side by side."""
         for name in {self.grid["tasks"][run["task"]]["data"] for run in runs} & MADE.keys():
             make, source = MADE[name]
-            if not (MADE_FOLDER / name / "train.parquet").exists():
-                make(data / source, MADE_FOLDER / name)
+            make(data / source, MADE_FOLDER / name)
         with ThreadPoolExecutor(workers) as pool:
             # list() raises what a run raised.
             list(pool.map(lambda run: self.train(run, data, weights), runs))

@@ -57,7 +57,8 @@ class FFTPConfig(PreTrainedConfig):
         hidden_dropout_prob: Dropout on embeddings and on the outputs of attention and feed-forward layers.
         attention_probs_dropout_prob: Dropout on attention weights.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
-        layer_norm_eps: Epsilon of the normalisation layers.
+        layer_norm_eps: Epsilon of the normalisation layers. None: 1e-12 as in AST, or 1e-6 for ConvNeXt, whose norms
+            can see the zeros of masked patches.
         initializer_range: Standard deviation of the initial weights.
         qkv_bias: Whether the query, key and value projections have a bias.
         state_size: Mamba: size of the state per channel.
@@ -68,8 +69,8 @@ class FFTPConfig(PreTrainedConfig):
         time_step_max: Mamba: largest initial time step.
         time_step_floor: Mamba: lower bound on the initial time step.
         scan_implementation: Mamba: `implementation` of `selective_scan`.
-        layer_scale_init_value: ConvNeXt: initial factor on what a block adds. Isotropic ones have none, so it is 1;
-            the others of Liu et al. have 1e-6, with which training is slower.
+        layer_scale_init_value: ConvNeXt: initial factor on what a block adds; 1e-6 in the networks of Liu et al. that
+            narrow by stages, and none, which is 1, in their isotropic ones.
         pooling: "cls" takes the class token (AST: the mean of class and distillation token), "mean" averages the patch
             tokens. None: "mean" for ConvNeXt, which has no class token, else "cls".
         num_class_tokens: Class tokens. AST: up to 2, of which the second is the distillation token; Mamba: up to 1.
@@ -113,7 +114,7 @@ class FFTPConfig(PreTrainedConfig):
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.0
     drop_path_rate: float | int = 0.0
-    layer_norm_eps: float = 1e-12
+    layer_norm_eps: float | None = None
     initializer_range: float = 0.02
     qkv_bias: bool = True
     state_size: int = 16
@@ -147,6 +148,8 @@ class FFTPConfig(PreTrainedConfig):
             self.position_stride = self.time_stride
         if self.pooling is None:
             self.pooling = "mean" if self.backbone == "convnext" else "cls"
+        if self.layer_norm_eps is None:
+            self.layer_norm_eps = 1e-6 if self.backbone == "convnext" else 1e-12
         if self.time_step_rank == "auto":
             self.time_step_rank = ceil(self.hidden_size / 16)
         super().__post_init__(**kwargs)

@@ -10,7 +10,7 @@ from .configuration_fftp import FFTPConfig
 
 # Onset and offset in seconds, both None or NaN where nobody knows them, and the label's index or name.
 Event = tuple[float | None, float | None, int | str]
-# Target of the steps of which one or more hold a label.
+# Target of steps in a clip that holds the label at a time that nobody knows.
 SOMEWHERE = -1.0
 
 
@@ -85,7 +85,8 @@ def events_to_labels(
                 raise ValueError(
                     f"event {(onset, offset, label)}: no such label; expected one of {[*config.label2id]}"
                 )
-            if all(time is None or math.isnan(time) for time in (onset, offset)):
+            onset, offset = (math.nan if time is None else time for time in (onset, offset))
+            if math.isnan(onset) and math.isnan(offset):
                 row[:count, index] = row[:count, index].where(row[:count, index] == 1.0, SOMEWHERE)
                 continue
             if not onset < offset:

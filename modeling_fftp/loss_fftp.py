@@ -13,7 +13,7 @@ PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "r
 # How far the sum of a distribution may be from 1: what float16 rounds in a few hundred labels.
 ROUNDING = 1e-2
 DEFAULT_THRESHOLD = 0.5
-# Nearer to 0 or 1 no score comes whose logit is needed.
+# Nearer to 1 no score comes whose logit is needed.
 TINY = 1e-7
 
 
@@ -100,11 +100,15 @@ def pool_somewhere(
     Returns:
         Labels with 1, and logits with those of the pooled scores, where labels were `SOMEWHERE`.
     """
-    scores = logits.float().sigmoid() * is_real[..., None]
-    pooled = scores.square().sum(dim=1, keepdim=True) / scores.sum(dim=1, keepdim=True).clamp(min=TINY)
+    if labels.shape != logits.shape:
+        # What `classification_loss` refuses.
+        return labels, logits
+    # In logarithms, so that a label of which no step is sure can still be learned.
+    log_scores = nn.functional.logsigmoid(logits.float().masked_fill(~is_real[..., None], float("-inf")))
+    log_pooled = (2 * log_scores).logsumexp(dim=1, keepdim=True) - log_scores.logsumexp(dim=1, keepdim=True)
+    pooled_logits = log_pooled - (-log_pooled.expm1()).clamp(min=TINY).log()
     is_somewhere = labels == SOMEWHERE
-    logits = torch.where(is_somewhere, pooled.logit(eps=TINY), logits.float())
-    return labels.float().masked_fill(is_somewhere, 1.0), logits
+    return labels.float().masked_fill(is_somewhere, 1.0), torch.where(is_somewhere, pooled_logits, logits.float())
 
 
 def _has_values(labels: torch.Tensor) -> bool:

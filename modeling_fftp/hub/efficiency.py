@@ -37,8 +37,8 @@ def count_flops(config: FFTPConfig, frames: int, whole: bool = False) -> dict[st
 def multiply_adds(config: FFTPConfig, frames: int) -> int:
     """Multiply-adds of linear layers and convolutions for one clip of so many frames; attention is left out.
 
-    So the paper counts. The patch embedding is a linear layer over patches; every layer counts over every token. The
-    convolutions of a Mamba are left out with its scan.
+    So the paper counts linear layers. The patch embedding is one over patches; every layer counts over every token.
+    The convolutions of a Mamba are left out with its scan.
     """
     flops = count_flops(config, frames, whole=True)
     return sum(flops.get(name, 0) for name in ("aten.addmm", "aten.mm", "aten.convolution")) // 2

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -21,7 +21,7 @@ from .held_out import hold_out_fraction, hold_out_group
 from .labels import read_class_names, read_labels
 from .sources import base_folder, find_column, load_splits
 from .splits import ROLES, find_splits
-from .strong_labels import EVENTS, keep_measurable
+from .strong_labels import EVENTS, keep_measurable, split_measurable
 
 logger = logging.getLogger(__name__)
 
@@ -287,7 +287,10 @@ def hold_out(clips: dict[str, Dataset], arguments: DataArguments, seed: int) -> 
     elif "validation" in clips or "train" not in clips:
         return clips
     else:
-        train, validation = hold_out_fraction(clips["train"], arguments.validation_fraction, seed)
+        drawable, others = split_measurable(clips["train"]) if arguments.task == "frames" else (clips["train"], None)
+        train, validation = hold_out_fraction(drawable, arguments.validation_fraction, seed)
+        # What has no times trains, whatever is drawn.
+        train = concatenate_datasets([train, others]) if others else train
         logger.warning(
             "No split %r: %d of %d clips, drawn with seed %d, validate. Clips of one speaker or recording may be on "
             "both sides; --validation_column keeps groups together.",

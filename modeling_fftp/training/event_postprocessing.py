@@ -24,7 +24,8 @@ def fit_postprocessing(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """The threshold and the seconds of the filter with the highest event F1 of each label that has events.
 
-    Of equal ones the shortest filter counts, and then the middle of the thresholds.
+    Of equal ones the shortest filter counts, and then the middle of the thresholds. A label of which no event is found
+    has none, which stands for `DEFAULT_THRESHOLD`.
     """
     step = config.time_stride * frame_seconds(config.sampling_rate)[1]
     thresholds, seconds = {}, {}
@@ -33,7 +34,7 @@ def fit_postprocessing(
         if not any(map(len, true)):
             continue
         candidates = spread_thresholds(torch.cat([recording.scores[:, index] for recording in recordings]))
-        best = -1.0
+        best = 0.0
         for length in FILTER_STEPS:
             filtered = [median_filter(recording.scores[:, [index]], [length])[:, 0] for recording in recordings]
             values = [_f1(true, filtered, recordings, threshold, collars) for threshold in candidates]

@@ -12,6 +12,7 @@ from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.events import read_events
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
+from modeling_fftp.events_fftp import SOMEWHERE
 from modeling_fftp.loss_fftp import label_names
 from modeling_fftp.modeling_fftp import IGNORED
 
@@ -29,6 +30,8 @@ def score_steps(score: Callable[[EvalPrediction], dict]) -> Callable[[EvalPredic
         count = min(prediction.predictions.shape[1], prediction.label_ids.shape[1])
         logits, labels = prediction.predictions[:, :count], prediction.label_ids[:, :count]
         is_real = labels[..., 0] != IGNORED
+        if (labels[is_real] == SOMEWHERE).any():
+            raise ValueError("an event has no times; measure on clips whose events have them")
         return score(EvalPrediction(logits[is_real], labels[is_real]))
 
     return score_real

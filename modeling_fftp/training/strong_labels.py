@@ -89,18 +89,31 @@ def count_events(events: Any, seconds: float) -> int:
     return len(found)
 
 
-def keep_measurable(clips: Dataset, role: str) -> Dataset:
-    """The clips whose events all have times, which others cannot be measured by.
+def split_measurable(clips: Dataset) -> tuple[Dataset, Dataset]:
+    """The clips whose events all have times, which a model can be measured by, and the others.
 
     Raises:
-        ValueError: No clip is left.
+        ValueError: All have events without times.
     """
-    kept = [row for row, events in enumerate(clips[EVENTS]) if all(map(has_times, read_events(events)))]
-    if not kept:
-        raise ValueError(f"{role}: all clips have events without times; expected some whose events have them")
-    if len(kept) < len(clips):
-        logger.info("%s: %d clips are not used, since some event has no times", role, len(clips) - len(kept))
-    return clips.select(kept)
+    has_all = np.array([all(map(has_times, read_events(events))) for events in clips[EVENTS]], dtype=bool)
+    if not has_all.any():
+        raise ValueError("all clips have events without times; expected some to measure by whose events have them")
+    return clips.select(np.flatnonzero(has_all)), clips.select(np.flatnonzero(~has_all))
+
+
+def keep_measurable(clips: Dataset, role: str) -> Dataset:
+    """The clips of a split that a model can be measured by.
+
+    Raises:
+        ValueError: There is none.
+    """
+    try:
+        kept, others = split_measurable(clips)
+    except ValueError as error:
+        raise ValueError(f"{role}: {error}") from error
+    if others:
+        logger.info("%s: %d clips are not used, since some event has no times", role, len(others))
+    return kept
 
 
 def cut_windows(

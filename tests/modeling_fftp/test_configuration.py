@@ -47,7 +47,7 @@ def test_json_round_trip_is_exact(tmp_path, overrides):
 @pytest.mark.parametrize(
     ("fields", "numbers"),
     [
-        ({"backbone": "cnn"}, ["cnn", "ast", "mamba"]),
+        ({"backbone": "cnn"}, ["cnn", "ast", "mamba", "convnext"]),
         ({"pooling": "max"}, ["max", "cls", "mean"]),
         ({"mamba_variant": "bi"}, ["'bi'", "fo-bi"]),
         ({"hidden_size": 100, "num_attention_heads": 12}, ["100", "12"]),

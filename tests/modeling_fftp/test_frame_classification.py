@@ -14,6 +14,7 @@ from feature_extraction.log_mel_fftp import hop_length, log_mel_spectrogram, win
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.events_fftp import SOMEWHERE, events_to_labels, frame_seconds, token_spans
+from modeling_fftp.loss_fftp import pool_somewhere
 from modeling_fftp.training.step_labels import EventLabels, StepLabels
 from tests.support import BACKBONES, GEOMETRIES, POOLED
 
@@ -93,7 +94,15 @@ def test_wrong_labels_are_named(make_config):
     with pytest.raises(ValueError, match="events of 2 clips; expected those of 1"):
         build(config)(features, labels=[[], []])
     assert events_to_labels(config, [[(0.0, 1.0, np.int64(1))]], [5])[0, 0].tolist() == [0, 1, 0, 0]
-    for event, message in (((0.0, 1.0, "whale"), "no such label.*LABEL_0"), ((1.0, 0.5, 0), "after the onset")):
+    for labels in (torch.zeros(1, 11, 3), torch.zeros(1, 11, 1)):
+        with pytest.raises(ValueError, match=r"labels has shape .*; multi_label_classification with logits"):
+            build(config)(features, labels=labels)
+    for event, message in (
+        ((0.0, 1.0, "whale"), "no such label.*LABEL_0"),
+        ((1.0, 0.5, 0), "after the onset"),
+        ((None, 1.0, 0), "after the onset"),
+        ((0.5, None, 0), "after the onset"),
+    ):
         with pytest.raises(ValueError, match=message):
             events_to_labels(config, [[event]], [5])
 
@@ -139,6 +148,15 @@ def test_a_label_that_sounds_somewhere_is_learned_by_the_pooled_score(make_confi
     torch.testing.assert_close(output.loss, torch.cat(cells).mean())
     output.loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+def test_what_no_step_is_sure_of_is_still_learned_and_padding_is_not():
+    logits = torch.full((1, 5, 1), -30.0, requires_grad=True)
+    padded = torch.cat((logits, torch.full((1, 2, 1), float("nan"))), dim=1)
+    is_real = torch.arange(7)[None] < 5
+    labels, pooled = pool_somewhere(torch.full((1, 7, 1), SOMEWHERE), padded, is_real)
+    torch.nn.functional.binary_cross_entropy_with_logits(pooled[is_real], labels[is_real]).backward()
+    assert (logits.grad < -0.1).all()
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000])

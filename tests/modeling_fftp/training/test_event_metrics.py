@@ -138,3 +138,15 @@ def test_chosen_thresholds_and_filters_are_better_than_none(config):
             config.thresholds[label] = other
             assert measure()[label] <= after[label] + 0.02
         config.thresholds[label] = chosen
+
+
+def test_a_label_that_is_never_found_right_keeps_the_default_threshold(config):
+    """The middle of thresholds that are all of no use would be heard all the time."""
+    recordings = make_recordings()
+    for recording in recordings:
+        recording.scores[:, 0] = torch.linspace(0.001, 0.011, len(recording.scores))
+        recording.events = [event for event in recording.events if event[2] != "a"] + [(0.5, 0.6, "a")]
+    thresholds, seconds = fit_postprocessing(recordings, config, Collars(0.01, 0.01, 0.0))
+    assert "a" not in thresholds.keys() | seconds.keys()
+    config.thresholds, config.median_filter_seconds = thresholds, seconds
+    assert all(label != "a" for recording in recordings for *_, label in find_events(recording, config))

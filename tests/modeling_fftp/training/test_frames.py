@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import ClassLabel, Dataset, Features, List, Value
-from transformers import AutoModelForAudioFrameClassification, pipeline
+from transformers import AutoModelForAudioFrameClassification, EvalPrediction, pipeline
 
 from modeling_fftp import FFTPConfig
+from modeling_fftp.events_fftp import SOMEWHERE
 from modeling_fftp.training.clips import ClipDecoder
 from modeling_fftp.training.event_metrics import Collars, event_f1
+from modeling_fftp.training.frames import score_steps
 from modeling_fftp.training.labels import read_labels
 from modeling_fftp.training.probe import probe
 from modeling_fftp.training.run import run
@@ -100,6 +102,14 @@ def test_beeps_are_found_by_what_only_knows_which_ones_a_clip_has(tmp_path, capl
         run_training(tmp_path / "out", *words)
     assert "validation: 1 clips are not used, since some event has no times" in caplog.text
     assert read(tmp_path / "out", "validation_events")["event_f1_macro"] > 0.9
+
+
+def test_steps_are_not_scored_by_events_without_times():
+    score = score_steps(lambda prediction: {"steps": len(prediction.label_ids)})
+    targets = np.array([[[0.0, 1.0], [1.0, 0.0], [-100.0, -100.0]]])
+    assert score(EvalPrediction(np.zeros((1, 3, 2)), targets)) == {"steps": 2}
+    with pytest.raises(ValueError, match="an event has no times"):
+        score(EvalPrediction(np.zeros((1, 3, 2)), np.where(targets == 1.0, SOMEWHERE, targets)))
 
 
 def test_what_the_folder_holds(framewise):

@@ -37,7 +37,7 @@ def train_shard(rank, folder, model, input_values, labels):
     leave_group()
 
 
-@pytest.mark.parametrize("backbone", ["ast", "mamba"])
+@pytest.mark.parametrize("backbone", ["ast", "mamba", "convnext"])
 def test_sharded_blocks_train_as_whole_ones(make_config, tmp_path, backbone):
     torch.manual_seed(0)
     model = FFTPForAudioClassification(make_config(backbone=backbone))

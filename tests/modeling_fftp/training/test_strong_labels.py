@@ -10,6 +10,8 @@ from feature_extraction import SpecMaskDataCollator
 from feature_extraction.events import crop_events, has_times, read_events, roll_events
 from feature_extraction.spectrogram_augmentation import TimeRoll
 from feature_extraction.waveform_augmentation import Mixup, RandomCrop, SpeedPerturb
+from modeling_fftp.training.arguments import DataArguments
+from modeling_fftp.training.data import hold_out
 from modeling_fftp.training.inspect import inspect
 from modeling_fftp.training.labels import read_labels
 from modeling_fftp.training.sources import load_splits
@@ -195,6 +197,17 @@ def test_rows_without_times_are_events_that_sound_somewhere(tmp_path):
     assert keep_measurable(split, "validation")["filename"][:] == ["a.wav"]
     with pytest.raises(ValueError, match="validation: all clips have events without times"):
         keep_measurable(split.select([1]), "validation")
+
+
+def test_clips_that_validate_are_drawn_from_those_with_times():
+    events = [
+        [{"onset": None if row % 6 else 0.5, "offset": None if row % 6 else 0.9, "label": "dog"}] for row in range(60)
+    ]
+    clips = Dataset.from_dict({"events": events, "labels": [[1.0, 0.0]] * 60, "row": [*range(60)]})
+    held_out = hold_out({"train": clips}, DataArguments(task="frames", validation_fraction=0.3), seed=0)
+    assert len(held_out["validation"]) == 3
+    assert all(row % 6 == 0 for row in held_out["validation"]["row"])
+    assert sorted([*held_out["train"]["row"], *held_out["validation"]["row"]]) == [*range(60)]
 
 
 @pytest.mark.parametrize(
