@@ -45,10 +45,14 @@ def make_mixtures(source: Path, folder: Path, seed: int = 0) -> None:
             rows["audio"].append(as_flac(mixture / max(1.0, np.abs(mixture).max())))
             rows["labels"].append(sorted(int(label) for label in classes))
             rows["fold"].append(int(fold))
+    write_clips(rows, {"labels": List(ClassLabel(names=names)), "fold": Value("int64")}, folder)
+
+
+def write_clips(rows: dict[str, list], features: dict, folder: Path) -> None:
+    """Write a split of clips in Hub layout: "audio", as `as_flac` makes it, and columns of these features."""
     # What an undecoded audio column holds; `Audio` itself would need torchcodec to write it.
     audio = {"bytes": Value("binary"), "path": Value("string")}
-    features = Features({"audio": audio, "labels": List(ClassLabel(names=names)), "fold": Value("int64")})
-    Dataset.from_dict(rows, features=features).to_parquet(folder / "train.parquet")
+    Dataset.from_dict(rows, features=Features({"audio": audio, **features})).to_parquet(folder / "train.parquet")
 
 
 def as_flac(waveform: np.ndarray) -> dict:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-from datasets import Audio, Dataset, Features, List, Value, load_dataset
+from datasets import Audio, List, Value, load_dataset
 
-from benchmarks.mixtures import SAMPLING_RATE, as_flac
+from benchmarks.mixtures import SAMPLING_RATE, as_flac, write_clips
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.training.strong_labels import EVENT
 
@@ -55,9 +55,7 @@ def make_soundscapes(source: Path, folder: Path, seed: int = 0) -> None:
             rows["audio"].append(as_flac(sound))
             rows["events"].append(found)
             rows["fold"].append(int(fold))
-    audio = {"bytes": Value("binary"), "path": Value("string")}
-    features = Features({"audio": audio, "events": List(EVENT), "fold": Value("int64")})
-    Dataset.from_dict(rows, features=features).to_parquet(folder / "train.parquet")
+    write_clips(rows, {"events": List(EVENT), "fold": Value("int64")}, folder)
 
 
 def find_sounds(clip: np.ndarray) -> list[np.ndarray]:

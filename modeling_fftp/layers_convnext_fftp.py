@@ -47,7 +47,10 @@ class FFTPConvNextLayer(GradientCheckpointingLayer):
             seen = seen.masked_fill(~token_mask[..., None], 0.0)
         # Tokens are channels last already: these transpositions are views.
         grid = seen.transpose(1, 2).unflatten(2, (self.num_rows, -1))
-        convolved = self.depthwise_conv(grid).flatten(2).transpose(1, 2)
+        is_compiling = torch.compiler.is_dynamo_compiling()
+        # torch 2.13's inductor fails on the strides of the gradients of such views where lengths are dynamic.
+        convolved = self.depthwise_conv(grid.contiguous() if is_compiling else grid)
+        convolved = (convolved.contiguous() if is_compiling else convolved).flatten(2).transpose(1, 2)
         transformed = self.layer_scale_parameter * self.mlp(self.layernorm(convolved))
         return hidden_states + self.drop_path(self.dropout(transformed))
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, LargeList, List, Value
 
+from feature_extraction.events import read_events
+
 from .strong_labels import EVENT
 from .tables import read_text
 
@@ -54,7 +56,7 @@ class LabelColumn:
                 raise ValueError(f"label {label} is no vector of 0 and 1 for the {len(self.index_names)} classes")
             return [name for name, value in zip(self.index_names, label, strict=True) if value]
         if self.has_events:
-            label = sorted({event["label"] for event in label})
+            label = sorted({name for *_, name in read_events(label)})
         values = label if isinstance(label, list) else split(label, self.separator)
         if not (values or self.is_multi_label):
             raise ValueError("no label")
@@ -88,6 +90,8 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
     inner = feature.feature if is_list else feature
     has_events = is_list and isinstance(inner, dict) and {*EVENT} <= {*inner}
     if has_events:
+        if separator is not None:
+            raise ValueError("--label_separator is for labels of clips; give each event a row with one label")
         inner = inner["label"]
     if isinstance(inner, ClassLabel):
         return LabelColumn([*inner.names], is_list, [*inner.names], has_events=has_events)
@@ -112,7 +116,8 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
     # Numbers by their size, also where text holds them.
     classes.sort(key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
     refuse_lookalikes(classes)
-    _hint_at_lists(classes, column)
+    if not has_events:
+        _hint_at_lists(classes, column)
     return LabelColumn(classes, is_list or separator is not None, separator=separator, has_events=has_events)
 
 

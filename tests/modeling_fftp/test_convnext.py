@@ -10,7 +10,7 @@ from modeling_fftp import FFTPForAudioClassification, FFTPForPreTraining, FFTPMo
 from modeling_fftp.convert.patch_geometry import change_geometry, change_patches
 from modeling_fftp.hub.efficiency import multiply_adds
 from modeling_fftp.layers_convnext_fftp import FFTPConvNextLayer
-from tests.support import GEOMETRIES
+from tests.support import GEOMETRIES, needs_cpp_compiler
 
 # transformers' names of the same weights.
 NAMES = {
@@ -115,6 +115,21 @@ def test_filters_follow_the_rows_of_the_grid(make_convnext):
     filters = again.fftp.layers[0].depthwise_conv.weight
     torch.testing.assert_close(filters.sum(dim=2, keepdim=True), layers[1].depthwise_conv.weight)
     assert (filters[:, :, 3] == layers[1].depthwise_conv.weight[:, :, 0]).all()
+
+
+@needs_cpp_compiler
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_it_trains_compiled_at_any_length(make_convnext, geometry):
+    model = randomised(FFTPForAudioClassification(make_convnext(num_hidden_layers=1, **GEOMETRIES[geometry]))).train()
+    torch.compiler.reset()
+    compiled, filters = torch.compile(model), model.fftp.layers[0].depthwise_conv.weight
+    for frames in (60, 100, 45):
+        features, gradients = torch.randn(2, frames, 128), []
+        for run in (model, compiled):
+            model.zero_grad()
+            run(features, labels=torch.tensor([0, 1])).loss.backward()
+            gradients.append(filters.grad.clone())
+        torch.testing.assert_close(*gradients)
 
 
 def test_filters_count_as_multiply_adds(make_convnext):

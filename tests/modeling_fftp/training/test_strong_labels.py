@@ -245,3 +245,14 @@ def test_columns_of_clips_stay_and_names_of_classes_too(tmp_path, caplog):
     Dataset.from_dict(events, features=Features(kinds)).to_parquet(tmp_path / "strong.parquet")
     split = load_splits(str(tmp_path / "strong.parquet"))["train"]
     assert read_labels(split, "events").classes == ["dog"]
+
+
+def test_labels_of_events_that_are_none_or_several_are_named():
+    events = [[{"onset": 0.5, "offset": 0.9, "label": label} for label in labels] for labels in (["a,b"], ["a", None])]
+    clips = Dataset.from_dict({"events": events})
+    kind = read_labels(clips, "events")
+    assert kind.classes == ["a", "a,b"]
+    with pytest.raises(ValueError, match=r"event \(0\.5, 0\.9, None\): expected .*a label"):
+        kind.read(clips[1]["events"])
+    with pytest.raises(ValueError, match="give each event a row with one label"):
+        read_labels(clips, "events", ",")
