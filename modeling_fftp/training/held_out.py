@@ -29,9 +29,11 @@ def hold_out_fraction(dataset: Dataset, fraction: float, seed: int) -> tuple[Dat
     At least as many clips as there are classes are held out; a class of one clip only trains.
 
     Raises:
-        ValueError: No class has two clips.
+        ValueError: No class has two clips, or there is one clip alone.
     """
     labels = np.asarray(dataset["labels"])
+    if len(labels) < 2:
+        raise ValueError(f"{len(labels)} clip to draw from; expected two, one to train on and one to validate")
     clips, wanted, strata = np.arange(len(labels)), fraction, None
     if labels.ndim == 1:
         classes, counts = np.unique(labels, return_counts=True)

@@ -208,6 +208,8 @@ def test_clips_that_validate_are_drawn_from_those_with_times():
     assert len(held_out["validation"]) == 3
     assert all(row % 6 == 0 for row in held_out["validation"]["row"])
     assert sorted([*held_out["train"]["row"], *held_out["validation"]["row"]]) == [*range(60)]
+    with pytest.raises(ValueError, match="1 clip to draw from; expected two"):
+        hold_out({"train": clips.select(range(6))}, DataArguments(task="frames"), seed=0)
 
 
 @pytest.mark.parametrize(
