@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Event = tuple[float, float, Any]
+KEYS = ("onset", "offset", "label")
 
 
 def has_times(event: Event) -> bool:
@@ -17,21 +18,21 @@ def has_times(event: Event) -> bool:
 
 
 def read_events(events: Iterable[Mapping[str, Any] | Sequence] | Mapping[str, Sequence]) -> list[Event]:
-    """Events of any form: (onset, offset, label), objects with these keys, or an object of lists.
+    """Events of any form: (onset, offset, label), objects with these keys or a label alone, or an object of lists.
 
-    Where both times are None or NaN nobody knows them.
+    Where both times are None or NaN, or left out, nobody knows them.
 
     Raises:
         ValueError: Something else, or an event that does not end after it starts.
     """
     if isinstance(events, Mapping):
-        events = zip(*(events.get(name, ()) for name in ("onset", "offset", "label")), strict=True)
+        events = zip(*(events.get(key, ()) for key in KEYS), strict=True)
     found = []
     for event in events:
         try:
-            onset, offset, label = (
-                (event["onset"], event["offset"], event["label"]) if isinstance(event, Mapping) else event
-            )
+            if isinstance(event, Mapping):
+                event = (None, None, event["label"]) if event.keys() == {"label"} else [event[key] for key in KEYS]
+            onset, offset, label = event
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"event {event!r}: expected onset and offset in seconds, and label") from error
         onset, offset = (math.nan if time is None else time for time in (onset, offset))

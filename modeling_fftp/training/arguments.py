@@ -182,6 +182,15 @@ class DataArguments:
     )
     num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
 
+    def __post_init__(self):
+        """Stop on a task that is unknown.
+
+        Raises:
+            SystemExit: It is.
+        """
+        if self.task not in TASKS:
+            raise SystemExit(f"fftp: --task {self.task}: expected one of {', '.join(TASKS)}")
+
 
 @dataclass
 class AugmentationArguments:
@@ -470,9 +479,7 @@ def refuse_contradictions_of_frames(
     distillation: DistillationArguments,
     training: FFTPTrainingArguments,
 ) -> None:
-    """Stop on a task that is unknown, and on what has no meaning, or no place, for steps in time."""
-    if data.task not in TASKS:
-        raise SystemExit(f"train: --task {data.task}: expected one of {', '.join(TASKS)}")
+    """Stop on what has no meaning, or no place, for steps in time."""
     collars = {name: getattr(training, name) for name in ("onset_collar", "offset_collar")}
     for name, seconds in collars.items():
         if seconds < 0:

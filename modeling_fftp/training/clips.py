@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 SOURCE, FACTS, EXCLUDED = "__source__", "__facts__", "excluded"
 FACT_TYPES = {
     "seconds": Value("float64"), "rate": Value("int64"), "channels": Value("int64"), "peak": Value("float32"),
-    "clipped": Value("float32"), "digest": Value("string"), "events": Value("int64"),
+    "clipped": Value("float32"), "digest": Value("string"), "events": Value("int64"), "untimed": Value("int64"),
 }  # fmt: skip
 # A sample this loud is at the end of the range.
 FULL_SCALE = 0.999
@@ -106,7 +106,7 @@ class ClipDecoder:
             waveform = read_audio(source, self.sampling_rate)
             facts = find_facts(source, waveform, self.sampling_rate)
             if self.label_kind.has_events:
-                facts["events"] = count_events(example[self.label_column], facts["seconds"])
+                facts |= count_events(example[self.label_column], facts["seconds"])
         except ValueError as error:
             return sound | result | {PROBLEM: str(error)}
         result |= {"labels": labels, FACTS: facts}
@@ -170,6 +170,7 @@ def find_facts(source: Any, waveform: np.ndarray, sampling_rate: int) -> dict[st
         "clipped": np.mean(loudness >= FULL_SCALE),
         "digest": hashlib.blake2b(waveform.tobytes(), digest_size=16).hexdigest(),
         "events": 0,
+        "untimed": 0,
     }
 
 

@@ -98,7 +98,10 @@ def build_decoder(arguments: DataArguments, split: Dataset, config: FFTPConfig |
             raise ValueError(f"--{option} {unknown[0]!r} is not among the classes {[*names]}")
     names = {label: name for label, name in names.items() if label not in arguments.none_labels}
     if arguments.task == "frames" and not kind.has_events:
-        raise ValueError(f"the labels in {label_column!r} have no times; --task frames learns from events")
+        raise ValueError(
+            f"the labels in {label_column!r} have no times; --task frames learns from events, a list of onset, offset "
+            "and label for each clip, or a table with a row for each"
+        )
     # A clip with none is no case of one class per clip.
     is_multi_label = kind.is_multi_label or bool(arguments.none_labels)
     if config is not None:

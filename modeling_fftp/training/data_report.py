@@ -113,6 +113,7 @@ def _describe_clips(splits: dict[str, SplitFacts]) -> str:
         "clips looked at": lambda split: len(split.clips),
         "hours": lambda split: f"{sum(split.values('seconds')) / 3600:.2f}",
         "events": lambda split: sum(split.values("events")),
+        "events without times": lambda split: sum(split.values("untimed")),
         "seconds: shortest, median, longest": lambda split: _spread(split.values("seconds")),
         "rates in Hz": lambda split: _tally(split.values("rate")),
         "channels": lambda split: _tally(split.values("channels")),
@@ -123,8 +124,9 @@ def _describe_clips(splits: dict[str, SplitFacts]) -> str:
     rows = {name: [str(function(split)) for split in splits.values()] for name, function in describe.items()}
     # A sample says nothing of the length of all.
     del rows["hours" if any(split.total for split in splits.values()) else "clips looked at"]
-    if not any(any(split.values("events")) for split in splits.values()):
-        del rows["events"]
+    for name, fact in (("events", "events"), ("events without times", "untimed")):
+        if not any(any(split.values(fact)) for split in splits.values()):
+            del rows[name]
     return _table(["", *splits], rows)
 
 

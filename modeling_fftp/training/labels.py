@@ -88,19 +88,22 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
     feature = dataset.features[column]
     is_list = isinstance(feature, (List, LargeList))
     inner = feature.feature if is_list else feature
-    has_events = is_list and isinstance(inner, dict) and {*EVENT} <= {*inner}
+    has_events = _are_events(feature)
     if has_events:
         if separator is not None:
             raise ValueError("--label_separator is for labels of clips; give each event a row with one label")
-        inner = inner["label"]
+        inner, is_list = inner["label"] if is_list else inner["label"].feature, True
     if isinstance(inner, ClassLabel):
         return LabelColumn([*inner.names], is_list, [*inner.names], has_events=has_events)
     if not isinstance(inner, Value) or not inner.dtype.startswith(KINDS):
         raise ValueError(f"the labels in {column!r} are {feature}; expected names, indices, or lists of either")
     labels = dataset[column][:]
     if has_events:
-        labels = [None if events is None else [event["label"] for event in events] for events in labels]
-    if is_list and not has_events and _are_vectors(labels, column):
+        labels = [
+            events["label"] if isinstance(events, dict) else events and [event["label"] for event in events]
+            for events in labels
+        ]
+    elif is_list and _are_vectors(labels, column):
         length = len(next(label for label in labels if label is not None))
         names = [*names] or [f"label_{index}" for index in range(length)]
         if len(names) != length:
@@ -119,6 +122,14 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
     if not has_events:
         _hint_at_lists(classes, column)
     return LabelColumn(classes, is_list or separator is not None, separator=separator, has_events=has_events)
+
+
+def _are_events(feature: Any) -> bool:
+    """Whether a column holds lists of events, or objects of lists; a label alone is one without times."""
+    if isinstance(feature, dict):
+        return {*EVENT} <= {*feature} and all(isinstance(feature[name], (List, LargeList)) for name in EVENT)
+    inner = feature.feature if isinstance(feature, (List, LargeList)) else None
+    return isinstance(inner, dict) and ({*EVENT} <= {*inner} or {*inner} == {"label"})
 
 
 def write(value: Any) -> str:

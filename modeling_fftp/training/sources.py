@@ -13,15 +13,16 @@ from pyarrow import parquet
 
 from modeling_fftp.sound_file_fftp import is_sound, walk
 
+from .event_tables import CLIP_NAMES, group_events, has_event_rows
 from .folders import METADATA, divide, load_audio_folder
 from .splits import role_in
-from .strong_labels import EVENTS, group_events, has_event_rows
+from .strong_labels import EVENTS
 from .tables import is_table, read_table
 
 logger = logging.getLogger(__name__)
 
 AUDIO_COLUMNS = ("audio", "path", "file", "file_name", "filename", "wav")
-LABEL_COLUMNS = ("label", "labels", "class", "category", EVENTS)
+LABEL_COLUMNS = (*CLIP_NAMES, EVENTS)
 SPLIT_COLUMN = "split"
 # What `save_to_disk` leaves: of several splits, and of one.
 SAVED = ("dataset_dict.json", "state.json")
@@ -57,7 +58,7 @@ def _load(source: str, config_name: str | None, data_dir: str | None, revision: 
     if path.is_file():
         if not is_table(path):
             raise ValueError(f"{path} is no table of paths and labels; expected .csv, .tsv, .json, .jsonl or .parquet")
-        return _divide_by_column(_read(path))
+        return _divide_by_column(_join([read_table(path)]))
     if not path.is_dir():
         refuse_paths(source)
         return load_dataset(source, config_name, data_dir=data_dir, revision=revision)
@@ -99,19 +100,49 @@ def _divide_by_column(table: Dataset) -> DatasetDict:
     return divide(table, table[column][:] if column is not None else [None])
 
 
-def _read(path: Path) -> Dataset:
-    """A table with one row per clip."""
-    table = read_table(path)
-    paths = next((name for name in AUDIO_COLUMNS if name in table.column_names), None)
-    return table if paths is None or not has_event_rows(table.column_names) else group_events(table, paths)
+def _join(tables: Sequence[Dataset], has_events: bool | None = None) -> Dataset:
+    """One table with one row per clip.
+
+    Args:
+        tables: Several where they are of events, or stand beside such.
+        has_events: Whether labels are events; default: whether a table has a row for each.
+    """
+    paths = [next((name for name in AUDIO_COLUMNS if name in table.column_names), None) for table in tables]
+    if has_events is None:
+        has_events = any(has_event_rows(table.column_names) for table in tables)
+    return group_events(tables, paths) if has_events and None not in paths else tables[0]
 
 
 def _load_tables(folder: Path, tables: list[Path]) -> DatasetDict | None:
-    """The tables of a folder, one per split; None where it holds none that list sound, but sound in folders."""
+    """The tables of a folder by splits; None where it holds none that list sound, but sound in folders."""
+    listing = _find_listing(folder, tables)
+    if not listing:
+        return None
+    has_events = any(has_event_rows(table.column_names) for table in listing.values())
+    roles = {path: role_in(path.stem) for path in listing}
+    by_role: dict[str | None, list[Dataset]] = {}
+    for path, table in listing.items():
+        by_role.setdefault(roles[path], []).append(table)
+    is_several = any(len(found) > 1 for found in by_role.values()) and not has_events
+    if is_several or (None in by_role and len(by_role) > 1):
+        raise ValueError(
+            f"{folder} holds the tables {[path.name for path in listing]}; expected one, or one per split with train, "
+            "validation or test in its name. Of events a split may have several, such as strong and weak labels"
+        )
+    splits = {role: _join(found, has_events) for role, found in by_role.items()}
+    return _divide_by_column(splits[None]) if None in splits else DatasetDict(splits)
+
+
+def _find_listing(folder: Path, tables: list[Path]) -> dict[Path, Dataset]:
+    """The tables of a folder that list sound with labels.
+
+    Raises:
+        ValueError: There are tables alone, and none lists any.
+    """
     listing, others = {}, {}
     for path in tables:
         try:
-            table = _read(path)
+            table = read_table(path)
         except ValueError as error:
             others[path.name] = str(error)
             continue
@@ -126,16 +157,7 @@ def _load_tables(folder: Path, tables: list[Path]) -> DatasetDict | None:
         )
     if others:
         logger.warning("%s: tables that list no sound with labels are passed over: %s", folder, ", ".join(others))
-    roles = {path: role_in(path.stem) for path in listing}
-    if len(listing) == 1:
-        ((path, table),) = listing.items()
-        return DatasetDict({roles[path]: table}) if roles[path] else _divide_by_column(table)
-    if None in roles.values() or len({*roles.values()}) < len(roles):
-        raise ValueError(
-            f"{folder} holds the tables {[path.name for path in listing]}; expected one, or one per split with train, "
-            "validation or test in its name"
-        )
-    return DatasetDict({roles[path]: table for path, table in listing.items()}) if listing else None
+    return listing
 
 
 def _check_audio(name: str, feature: Any) -> None:

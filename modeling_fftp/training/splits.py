@@ -37,7 +37,7 @@ def find_splits(present: Iterable[str], wanted: dict[str, str]) -> dict[str, str
         For each role that has a split. What has none is named in the log.
 
     Raises:
-        ValueError: Several splits could have one role.
+        ValueError: Several splits could have one role, or there is none of a name that is not that of a role.
     """
     present = [*present]
     found: dict[str, str] = {}
@@ -45,6 +45,8 @@ def find_splits(present: Iterable[str], wanted: dict[str, str]) -> dict[str, str
         candidates = [name] if name in present else []
         if name == role and not candidates:
             candidates = [other for other in present if role_of(other) == role and other not in wanted.values()]
+        if name != role and not candidates:
+            raise ValueError(f"no split {name!r} for {role}; the data has {present}")
         if len(candidates) > 1:
             raise ValueError(f"the splits {candidates} could all be for {role}; name one by --{role}_split_name")
         if candidates:

@@ -76,6 +76,8 @@ def test_splits_are_found_by_the_name_that_is_asked_for(caplog):
     }  # fmt: skip
     with pytest.raises(ValueError, match=r"'val', 'dev'\] could all be for validation; .*--validation_split_name"):
         find_splits(["train", "val", "dev"], WANTED)
+    with pytest.raises(ValueError, match=r"no split 'vall' for validation; the data has \['train', 'val'\]"):
+        find_splits(["train", "val"], WANTED | {"validation": "vall"})
 
 
 def test_a_class_with_the_name_of_a_split(make_folder):

@@ -182,7 +182,13 @@ def test_tables_of_events(tmp_path):
     report = inspect([str(tmp_path / "strong.tsv"), "--dataset_data_dir", "audio"])
     assert "| clips | 2 |" in report
     assert "| events | 2 |" in report
+    assert "without times" not in report
     assert "| None | 1 |" in report
+    (tmp_path / "weak.tsv").write_text(TSV + "b.wav\t\t\tdog\n")
+    report = inspect([str(tmp_path / "weak.tsv"), "--dataset_data_dir", "audio", "--task", "frames"])
+    assert "| events without times | 1 |" in report
+    with pytest.raises(SystemExit, match="--task frame: expected one of clips, frames"):
+        inspect([str(tmp_path / "weak.tsv"), "--task", "frame"])
     soundfile.write(tmp_path / "audio" / "a.wav", make_recording()[: int(1.7 * RATE)], RATE)
     report = inspect([str(tmp_path / "strong.tsv"), "--dataset_data_dir", "audio"])
     assert "left out, since event (1.6, 1.9, 'dog') ends after its clip, which is 1.70 s long: audio/a.wav" in report
@@ -192,11 +198,48 @@ def test_rows_without_times_are_events_that_sound_somewhere(tmp_path):
     (tmp_path / "weak.tsv").write_text(TSV + "b.wav\t\t\tdog\nb.wav\t0.5\t0.9\tNone\n")
     split = load_splits(str(tmp_path / "weak.tsv"))["train"]
     events = read_events(split[1]["events"])
-    assert [has_times(event) for event in events] == [False, True]
-    assert [label for *_, label in events] == ["dog", "None"]
+    assert [has_times(event) for event in events] == [True, False]
+    assert [label for *_, label in events] == ["None", "dog"]
     assert keep_measurable(split, "validation")["filename"][:] == ["a.wav"]
-    with pytest.raises(ValueError, match="validation: all clips have events without times"):
+    with pytest.raises(ValueError, match="validation: no clip has events that all have times"):
         keep_measurable(split.select([1]), "validation")
+    (tmp_path / "weak.tsv").write_text(TSV + "a.wav\t\t\tcat\n")
+    with pytest.raises(ValueError, match="no clip has events that all have times"):
+        # A clip without events says nothing of what a model finds.
+        keep_measurable(load_splits(str(tmp_path / "weak.tsv"))["train"], "validation")
+
+
+def test_weak_and_strong_tables_make_one_split(tmp_path):
+    """As DCASE has them: a table of events, and one of clips with several labels between commas."""
+    (tmp_path / "strong.tsv").write_text(TSV)
+    (tmp_path / "weak.tsv").write_text("file\tevent_labels\na.wav\tdog,cat\nc.wav\tcat, dog\nd.wav\t\n")
+    (split,) = load_splits(str(tmp_path)).values()
+    events = dict(zip(split["filename"], map(read_events, split["events"]), strict=True))
+    assert [*events] == ["a.wav", "b.wav", "c.wav", "d.wav"]
+    # What has times somewhere needs no mention without.
+    assert [label for *_, label in events["a.wav"]] == ["None", "dog", "cat"]
+    assert [has_times(event) for event in events["a.wav"]] == [True, True, False]
+    assert [label for *_, label in events["c.wav"]] == ["cat", "dog"]
+    assert not any(map(has_times, events["c.wav"]))
+    assert events["b.wav"] == events["d.wav"] == []
+    (tmp_path / "strong.tsv").rename(tmp_path / "train_strong.tsv")
+    (tmp_path / "weak.tsv").rename(tmp_path / "train_weak.tsv")
+    (tmp_path / "validation.tsv").write_text(TSV)
+    splits = load_splits(str(tmp_path))
+    assert {role: len(split) for role, split in splits.items()} == {"train": 4, "validation": 2}
+    (tmp_path / "more.tsv").write_text(TSV)
+    with pytest.raises(ValueError, match="expected one, or one per split with train, validation or test in its name"):
+        load_splits(str(tmp_path))
+
+
+@pytest.mark.parametrize("absent", ["NaN", "NA", "nan"])
+def test_rows_without_an_event_as_pandas_and_r_write_them(tmp_path, absent):
+    rows = f"b.wav\t{absent}\t{absent}\t{absent}\nc.wav\t{absent}\t{absent}\tdog\n"
+    (tmp_path / "strong.tsv").write_text(TSV + rows)
+    split = load_splits(str(tmp_path / "strong.tsv"))["train"]
+    assert read_labels(split, "events").classes == ["None", "dog"]
+    assert split["events"][1] == []
+    assert [has_times(event) for event in read_events(split["events"][2])] == [False]
 
 
 def test_clips_that_validate_are_drawn_from_those_with_times():
@@ -222,9 +265,25 @@ def test_rows_that_are_no_events_are_named(tmp_path, row, message):
         load_splits(str(tmp_path / "strong.tsv"))
 
 
-def test_columns_of_events_keep_their_classes():
-    events = [[{"onset": 0.1, "offset": 0.2, "label": 3}], []]
-    assert read_labels(Dataset.from_dict({"events": events}), "events").classes == ["3"]
+@pytest.mark.parametrize(
+    "events",
+    [
+        [[{"onset": 0.1, "offset": 0.2, "label": 3}], []],
+        [{"onset": [0.1], "offset": [0.2], "label": [3]}, {"onset": [], "offset": [], "label": []}],
+        [[{"label": 3}], []],
+    ],
+    ids=["objects", "object of lists", "labels alone"],
+)
+def test_columns_of_events_keep_their_classes(events):
+    kind = read_labels(Dataset.from_dict({"events": events}), "events")
+    assert (kind.classes, kind.has_events, kind.is_multi_label) == (["3"], True, True)
+    assert [kind.read(clip) for clip in events] == [["3"], []]
+
+
+def test_objects_with_other_times_are_no_events_without():
+    events = Dataset.from_dict({"events": [[{"start": 0.1, "end": 0.2, "label": "dog"}]]})
+    with pytest.raises(ValueError, match="expected names, indices, or lists of either"):
+        read_labels(events, "events")
 
 
 def test_recorded_song(shared_dataset):
