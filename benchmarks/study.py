@@ -27,7 +27,7 @@ from benchmarks.mixtures import make_mixtures
 from benchmarks.report import RESULTS, describe_machine, write_text
 from benchmarks.soundscapes import make_soundscapes
 from benchmarks.study_report import write_report
-from benchmarks.study_search import choose_rate, rates_to_try
+from benchmarks.study_search import Search, choose_epochs, choose_rate, epochs_to_try, rates_to_try
 from benchmarks.study_starts import (
     PLAIN,
     ROOT,
@@ -82,52 +82,83 @@ class Study:
         return sorted(runs.values(), key=lambda run: run["seed"])
 
     def list_searches(self) -> list[dict]:
-        """Every training that helps to choose a learning rate, as far as results tell which are needed."""
-        return [
-            self.search_run(task, arm, rate)
-            for task, arm in self.searched_pairs()
-            for rate in rates_to_try(self.learning_rates, self.searched_values(task, arm))
-        ]
+        """Every training that helps to choose how arms are trained, as far as results tell which are needed."""
+        return [run for pair in self.searched_pairs() for run in self.searches_of(*pair)]
+
+    def searches_of(self, task: str, arm: str) -> list[dict]:
+        """The same for one arm: first its learning rate, then, where the grid asks for it, its epochs."""
+        search = self.search(task, arm)
+        rate = choose_rate(self.learning_rates, search.rates)
+        runs = [self.search_run(task, arm, rate) for rate in rates_to_try(self.learning_rates, search.rates)]
+        if rate is not None:
+            counts = epochs_to_try(self.epochs_of(task), search.epochs, self.grid["search"].get("gain", 0.0))
+            runs += [self.search_run(task, arm, rate, count) for count in counts[1:]]
+        return runs
 
     def searched_pairs(self) -> list[tuple[str, str]]:
-        """Tasks and arms whose learning rates are searched."""
+        """Tasks and arms whose training is searched for."""
         runs = self.list_runs() if "search" in self.grid else []
         return [*dict.fromkeys((self.searched_task(run["task"]), run["arm"]) for run in runs)]
+
+    def epochs_of(self, task: str) -> list[int]:
+        """Numbers of epochs that a search may try; none where the task says how many."""
+        return self.grid["search"].get("epochs_of_task", {}).get(task, [])
 
     @property
     def learning_rates(self) -> list[float]:
         """Those that a search may try."""
         return self.grid["search"]["learning_rates"]
 
-    def search_run(self, task: str, arm: str, rate: float) -> dict:
-        """The training that tries a learning rate."""
+    def search_run(self, task: str, arm: str, rate: float, epochs: int | None = None) -> dict:
+        """The training that tries a learning rate, with the fewest epochs unless it tries more."""
         search = self.grid["search"]
-        return {
+        run = {
             "task": task, "arm": arm, "seed": search["seed"], "fold": search["fold_of_task"].get(task), "rate": rate,
         }  # fmt: skip
+        counts = self.epochs_of(task)
+        return run | {"epochs": epochs or counts[0]} if counts else run
 
-    def searched_values(self, task: str, arm: str) -> dict[float, float]:
-        """What was measured with each learning rate."""
-        results = {rate: self.result(self.search_run(task, arm, rate)) for rate in self.learning_rates}
-        return {rate: result["value"] for rate, result in results.items() if result}
+    def search(self, task: str, arm: str) -> Search:
+        """What was measured so far to choose how an arm is trained."""
+        rates = {rate: self.value(self.search_run(task, arm, rate)) for rate in self.learning_rates}
+        search = Search({rate: value for rate, value in rates.items() if value is not None})
+        rate = choose_rate(self.learning_rates, search.rates)
+        if rate is not None:
+            epochs = {count: self.value(self.search_run(task, arm, rate, count)) for count in self.epochs_of(task)}
+            search.epochs = {count: value for count, value in epochs.items() if value is not None}
+        return search
+
+    def value(self, run: dict) -> float | None:
+        """The result of a run, if there is one."""
+        result = self.result(run)
+        return None if result is None else result["value"]
 
     def arguments(self, run: dict) -> dict | None:
-        """Arguments of `fftp train` beside data and folders; None where the learning rate is not chosen yet."""
+        """Arguments of `fftp train` beside data and folders; None where it is not known yet how to train."""
         task = self.grid["tasks"][run["task"]]
         arguments = self.grid["defaults"] | task["arguments"] | self.grid["arms"][run["arm"]]
         arguments |= task.get("overrides", {}).get(run["arm"], {}) | {"seed": run["seed"]}
-        if "search" in self.grid:
-            rate = run.get("rate") or self.choose_rate(run["task"], run["arm"])
-            return None if rate is None else arguments | {"learning_rate": rate}
-        return arguments
+        if "search" not in self.grid:
+            return arguments
+        chosen = self.choose(run["task"], run["arm"]) if "rate" not in run else (run["rate"], run.get("epochs"))
+        if chosen is None:
+            return None
+        rate, epochs = chosen
+        return arguments | {"learning_rate": rate} | ({"num_train_epochs": epochs} if epochs else {})
 
     def searched_task(self, task: str) -> str:
         """The task whose search chooses the learning rates of a task: its own, or that of a like one."""
         return self.grid["tasks"][task].get("learning_rate_of", task)
 
-    def choose_rate(self, task: str, arm: str) -> float | None:
-        """The best learning rate of an arm on a task; None where the search is not complete."""
-        return choose_rate(self.learning_rates, self.searched_values(self.searched_task(task), arm))
+    def choose(self, task: str, arm: str) -> tuple[float, int | None] | None:
+        """Learning rate of an arm on a task, and its epochs where the grid searches them; None while that goes on."""
+        task = self.searched_task(task)
+        search, counts = self.search(task, arm), self.epochs_of(task)
+        rate = choose_rate(self.learning_rates, search.rates)
+        if rate is None or not counts:
+            return None if rate is None else (rate, None)
+        epochs = choose_epochs(counts, search.epochs, self.grid["search"]["gain"])
+        return None if epochs is None else (rate, epochs)
 
     def read(self) -> list[dict]:
         """What was measured: results of runs, which have a seed, and times of training steps."""
@@ -153,9 +184,10 @@ class Study:
         """What was measured of the runs that are reported."""
         return [result for run in self.list_runs() if (result := self.result(run))]
 
-    def searches(self) -> dict[tuple[str, str], dict[float, float]]:
-        """What was measured with each learning rate, by task and arm."""
-        return {pair: values for pair in self.searched_pairs() if (values := self.searched_values(*pair))}
+    def searches(self) -> dict[tuple[str, str], Search]:
+        """What was measured to choose how arms are trained, by task and arm."""
+        found = {pair: self.search(*pair) for pair in self.searched_pairs()}
+        return {pair: search for pair, search in found.items() if search.rates}
 
     def train(self, run: dict, data: Path, weights: Path | None = None) -> None:
         """Train one run and keep its results."""
@@ -230,8 +262,8 @@ class Study:
 
 def run_name(run: dict) -> str:
     """Name of a run."""
-    fold, rate = (f"fold {run['fold']}" if run["fold"] else None), (f"rate {run['rate']}" if "rate" in run else None)
-    return slug(run["task"], run["arm"], fold, f"seed {run['seed']}", rate)
+    parts = [f"{name} {run[name]}" for name in ("fold", "seed", "rate", "epochs") if run.get(name) is not None]
+    return slug(run["task"], run["arm"], *parts)
 
 
 def identify(record: dict) -> tuple[str, str]:

@@ -2,20 +2,20 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib import pyplot, ticker
-from scipy import stats
 
 from benchmarks.report import COLORS, RESULTS, render_table, save_figure, show, write_text
-from benchmarks.study_search import choose_rate
-from benchmarks.study_strides import plot_strides, render_strides, value_at
+from benchmarks.study_claims import explain_claims, render_claims, runs_by_seed, seed_value, spread
+from benchmarks.study_search import Search, choose_epochs, choose_rate
+from benchmarks.study_strides import plot_strides, render_strides
 from benchmarks.study_time import build_config
 from modeling_fftp.hub.efficiency import multiply_adds
 
-# By task and arm: results by learning rate.
-Searches = Mapping[tuple[str, str], Mapping[float, float]]
+# By task and arm.
+Searches = Mapping[tuple[str, str], Search]
 
 STRIDES = """Each of these models at each of the strides, whatever it was trained for: mean over the seeds. The time is
 of one clip on one thread, median of one run in which all strides took turns.
@@ -33,11 +33,10 @@ With one seed that is not reported above. A search begins with the two in the mi
 until the result gets worse; the best, in bold, was taken.
 """
 
-CLAIMS = """
-Differences between two arms with the same seed, in points; the mean over seeds and the half-width of its 95 %
-confidence interval (Student's t). A claim holds where the whole interval is above 0, the opposite where it is below;
-what is neither, or was measured with fewer than three seeds, is undecided. Nothing is corrected for the number of
-claims.
+LENGTHS = """## Epochs that were tried
+
+With the same seed and the best learning rate, each number twice the one before, until the result was not better by
+{gain:.1%}; the number before that, in bold, was taken, or the largest.
 """
 
 
@@ -51,7 +50,7 @@ def write_report(
         grid: What was asked.
         results: Of the runs that are reported.
         steps: Times of training steps.
-        searches: Results with each learning rate, by task and arm.
+        searches: Results of what helped to choose how each arm is trained, by task and arm.
     """
     rows_by_study = [
         [summarise(grid, study, arm, results, steps) for arm in study["arms"]] for study in grid["studies"]
@@ -75,7 +74,7 @@ def render(
     steps: list[dict],
 ) -> str:
     """Markdown."""
-    parts = ["\n".join(grid["header"]), f"## {grid['question']}\n{CLAIMS}", render_claims(grid, results)]
+    parts = ["\n".join(grid["header"]), f"## {grid['question']}\n{explain_claims(grid)}", render_claims(grid, results)]
     for number, (study, rows) in enumerate(zip(grid["studies"], rows_by_study, strict=True), start=1):
         task = grid["tasks"][study["task"]]
         parts.append(f"## {study['title']} ({task['data']}, {task['metric']})\n\n{render_arms(rows)}")
@@ -89,6 +88,8 @@ def render(
         parts.append(f"{STARTS}\n{render_starts(grid, results)}")
     if "search" in grid:
         parts.append(f"{SEARCHES}\n{render_searches(grid, searches)}")
+        if "gain" in grid["search"]:
+            parts.append(f"{LENGTHS.format(**grid['search'])}\n{render_lengths(grid, searches)}")
     return "\n".join(parts)
 
 
@@ -112,11 +113,26 @@ def render_searches(grid: dict, searches: Searches) -> str:
     """Markdown: results with every learning rate, the best of a complete search in bold."""
     rates = grid["search"]["learning_rates"]
     rows = []
-    for (task, arm), values in searches.items():
-        best = choose_rate(rates, values)
-        cells = {rate: f"**{value:.2%}**" if rate == best else f"{value:.2%}" for rate, value in values.items()}
-        rows.append([arm, task, *(cells.get(rate, "").replace("%", " %") for rate in rates)])
+    for (task, arm), search in searches.items():
+        rows.append([arm, task, *_mark(rates, search.rates, choose_rate(rates, search.rates))])
     return render_table(["arm", "task", *(f"{rate:g}" for rate in rates)], rows)
+
+
+def render_lengths(grid: dict, searches: Searches) -> str:
+    """Markdown: results with every number of epochs, what was taken in bold."""
+    of_task, gain = grid["search"]["epochs_of_task"], grid["search"]["gain"]
+    counts = sorted({count for counts in of_task.values() for count in counts})
+    rows = []
+    for (task, arm), search in searches.items():
+        if search.epochs:
+            rows.append([arm, task, *_mark(counts, search.epochs, choose_epochs(of_task[task], search.epochs, gain))])
+    return render_table(["arm", "task", *map(str, counts)], rows)
+
+
+def _mark(keys: Sequence[float], values: Mapping[float, float], best: float | None) -> list[str]:
+    """Cells of a search, what was chosen in bold."""
+    cells = {key: f"{100 * value:.2f} %" for key, value in values.items()}
+    return [f"**{cells[key]}**" if key == best else cells.get(key, "") for key in keys]
 
 
 def summarise(grid: dict, study: dict, arm: str, results: list[dict], steps: list[dict]) -> dict:
@@ -139,56 +155,6 @@ def summarise(grid: dict, study: dict, arm: str, results: list[dict], steps: lis
             (step["milliseconds"] for step in steps if (step["task"], step["arm"]) == (study["task"], arm)), None
         ),
     }
-
-
-def runs_by_seed(grid: dict, task: str, arm: str, results: list[dict]) -> dict[int, list[dict]]:
-    """The runs of an arm, of each seed that has all its folds."""
-    by_seed = defaultdict(list)
-    for run in results:
-        if (run["task"], run["arm"]) == (task, arm):
-            by_seed[run["seed"]].append(run)
-    folds = 1 if "fold_of_seed" in grid["tasks"][task] else len(grid["tasks"][task].get("folds", [None]))
-    return {seed: runs for seed, runs in by_seed.items() if len(runs) == folds}
-
-
-def seed_value(runs: list[dict], stride: int | None = None) -> float:
-    """Mean over the folds, at the model's own stride or at another."""
-    return statistics.mean(value_at(run, stride) for run in runs)
-
-
-def judge(grid: dict, claim: dict, results: list[dict]) -> dict:
-    """Differences over the seeds that both arms have, and what they say of a claim."""
-    arms = [runs_by_seed(grid, claim["task"], claim[side], results) for side in ("better", "than")]
-    seeds = sorted(arms[0].keys() & arms[1].keys())
-    better, than = ([seed_value(arm[seed], claim.get("stride")) for seed in seeds] for arm in arms)
-    differences = [one - other for one, other in zip(better, than, strict=True)]
-    if len(seeds) < 2:
-        return {"differences": differences, "half_width": None, "verdict": "undecided" if seeds else "not measured"}
-    mean, deviation = spread(differences)
-    half_width = stats.t.ppf(0.975, len(seeds) - 1) * deviation / len(seeds) ** 0.5
-    verdict = "holds" if mean > half_width else "the opposite" if mean < -half_width else "undecided"
-    if len(seeds) < 3:
-        verdict = "undecided"
-    return {"differences": differences, "half_width": half_width, "verdict": verdict}
-
-
-def render_claims(grid: dict, results: list[dict]) -> str:
-    """Markdown."""
-    rows = []
-    for claim in grid["claims"]:
-        judged = judge(grid, claim, results)
-        difference = ""
-        if judged["differences"]:
-            difference = f"{100 * statistics.mean(judged['differences']):+.2f}"
-        if judged["half_width"] is not None:
-            difference += f" +- {100 * judged['half_width']:.2f}"
-        rows.append([claim["claim"], claim["task"], difference, str(len(judged["differences"])), judged["verdict"]])
-    return render_table(["claim", "task", "difference", "seeds", "verdict"], rows)
-
-
-def spread(values: list[float]) -> tuple[float, float]:
-    """Mean and standard deviation; that of one value is 0."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def render_arms(rows: list[dict]) -> str:

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from benchmarks import study_report, study_search, study_starts, study_time
+from benchmarks import study_claims, study_report, study_search, study_starts, study_time
 from benchmarks.study import GRIDS, Study, run_name
 from modeling_fftp.training.arguments import ARGUMENTS
 
@@ -109,11 +109,60 @@ def test_a_search_goes_on_from_the_better_rate_until_it_gets_worse(values, tried
     assert study_search.choose_rate(rates, values) == best
 
 
+@pytest.mark.parametrize(
+    ("values", "tried", "best"),
+    [
+        ({}, [1], None),
+        ({1: 0.5}, [1, 2], None),
+        ({1: 0.5, 2: 0.504}, [1, 2], 1),
+        ({1: 0.5, 2: 0.6}, [1, 2, 4], None),
+        ({1: 0.5, 2: 0.6, 4: 0.55}, [1, 2, 4], 2),
+        # The most that the grid allows.
+        ({1: 0.5, 2: 0.6, 4: 0.7}, [1, 2, 4], 4),
+    ],
+)
+def test_a_search_trains_longer_until_that_brings_too_little(values, tried, best):
+    assert study_search.epochs_to_try([1, 2, 4], values, 0.005) == tried
+    assert study_search.choose_epochs([1, 2, 4], values, 0.005) == best
+
+
+def test_each_arm_is_trained_to_its_end(small_study):
+    small_study.grid["search"] = {
+        "seed": 9, "learning_rates": [1e-3], "fold_of_task": {},
+        "gain": 0.005, "epochs_of_task": {"sounds": [1, 2, 4]},
+    }  # fmt: skip
+    (run, _) = small_study.list_runs()
+    for value in (0.5, 0.6, 0.6):
+        assert small_study.arguments(run) is None
+        last = [search for search in small_study.list_searches() if search["arm"] == "stride 5"][-1]
+        small_study.keep(last | {"value": value, "arguments": small_study.arguments(last)})
+    assert small_study.arguments(run)["num_train_epochs"] == 2
+    table = study_report.render_lengths(small_study.grid, small_study.searches())
+    assert "| stride 5 | sounds | 50.00 % | **60.00 %** | 60.00 % |" in table
+
+
+def test_claims_of_one_family_are_corrected_for_their_number(small_study):
+    grid = small_study.grid
+    runs = [
+        {"task": "sounds", "arm": arm, "seed": seed, "value": value}
+        for seed, more in enumerate([0.1, 0.11, 0.13])
+        for arm, value in (("stride 1", 0.5 + more), ("stride 5", 0.5))
+    ]
+    (alone,) = study_claims.judge(grid, runs)
+    grid["claims"] = [grid["claims"][0] | {"family": "strides"}] * 3
+    together = study_claims.judge(grid, runs)
+    assert [found["p"] for found in together] == pytest.approx([3 * alone["p"]] * 3)
+    assert alone["verdict"] == together[0]["verdict"] == "holds"
+    assert "| strides | Stride 1 is better | sounds | +11.33 +- " in study_claims.render_claims(grid, runs)
+    assert study_claims.correct([0.02, 0.01, 0.04]) == pytest.approx([0.04, 0.03, 0.04])
+    assert study_claims.correct([0.9, 0.5]) == [1.0, 1.0]
+
+
 def test_all_of_a_task_is_trained_once(small_study, clip_folder):
     small_study.grid["search"] = {"seed": 9, "learning_rates": [1e-4, 1e-3], "fold_of_task": {}}
     small_study.run_task("sounds", clip_folder.parent, None, workers=2)
     assert len(small_study.results()) == 2
-    assert all(len(values) == 2 for values in small_study.searches().values())
+    assert all(len(search.rates) == 2 for search in small_study.searches().values())
     assert not small_study.missing(small_study.list_runs() + small_study.list_searches(), "sounds")
 
 
@@ -205,7 +254,7 @@ def test_a_claim_is_judged_over_the_seeds_that_both_arms_have(small_study, diffe
     for seed, difference in enumerate(differences):
         for arm, value in (("stride 1", 0.5 + seed / 10 + difference), ("stride 5", 0.5 + seed / 10)):
             runs.append({"task": "sounds", "arm": arm, "seed": seed, "value": value})
-    judged = study_report.judge(small_grid, small_grid["claims"][0], runs)
+    (judged,) = study_claims.judge(small_grid, runs)
     assert judged["differences"] == pytest.approx(differences)
     assert judged["verdict"] == verdict
 
