@@ -213,6 +213,9 @@ class AugmentationArguments:
     noise: float = field(default=0.1, metadata={"help": "Largest amplitude of uniform noise, normalised log units."})
     spec_mask_budget: float = field(default=0.2, metadata={"help": "Masked cells, or their share below 1."})
     spec_mask_full_share: float = 0.7
+    spec_mask_time_stride: int | None = field(
+        default=None, metadata={"help": "Frames between places where masks may start; default: those of the patches."}
+    )
     spec_augment_bins: int = field(default=0, metadata={"help": "Highest frequency mask of SpecAugment, in mel bins."})
     spec_augment_frames: int = field(default=0, metadata={"help": "Widest time mask of SpecAugment, in frames."})
 
@@ -468,7 +471,7 @@ def refuse_contradictions(
         )
     refuse_contradictions_of_frames(data, augmentation, distillation, training)
     refuse_contradictions_of_teaching(data, distillation, training)
-    refuse_contradictions_of_strides(model, distillation, training)
+    refuse_contradictions_of_strides(model, augmentation, distillation, training)
     if Path(training.output_dir, "model.safetensors").exists() and not training.resume_from_checkpoint:
         raise SystemExit(f"train: {training.output_dir} holds a model already; choose another --output_dir")
 
@@ -522,12 +525,22 @@ def refuse_contradictions_of_teaching(
 
 
 def refuse_contradictions_of_strides(
-    model: ModelArguments, distillation: DistillationArguments, training: FFTPTrainingArguments
+    model: ModelArguments,
+    augmentation: AugmentationArguments,
+    distillation: DistillationArguments,
+    training: FFTPTrainingArguments,
 ) -> None:
     """Stop on strides that make no sense, or a densest one that has nobody to teach."""
     for name, strides in (("time_strides", model.time_strides), ("eval_time_strides", training.eval_time_strides)):
         if min(strides or [1]) < 1:
             raise SystemExit(f"train: --{name} {strides}: expected frames, each at least 1")
+    if augmentation.spec_mask_time_stride is not None:
+        if augmentation.spec_mask_time_stride < 1:
+            raise SystemExit(
+                f"train: --spec_mask_time_stride {augmentation.spec_mask_time_stride}: expected at least 1"
+            )
+        if model.time_strides:
+            raise SystemExit("train: with --time_strides masks follow each batch's; drop --spec_mask_time_stride")
     if training.eval_time_strides and not training.do_train:
         raise SystemExit(
             "train: --eval_time_strides measures what a training leaves; --do_train false evaluates at --time_stride"

@@ -14,7 +14,8 @@ from tests.support import run_training
 EVERYTHING = AugmentationArguments(
     mixup_probability=0.3, mixup_alpha=7.0, speed=0.12, colored_noise=0.4, colored_noise_snr=[5.0, 25.0],
     roll_frames=8, stretch_time=0.11, stretch_frequency=0.13, gain=0.21, filter_augment=0.22, noise=0.09,
-    spec_mask_budget=0.15, spec_mask_full_share=0.6, spec_augment_bins=33, spec_augment_frames=44,
+    spec_mask_budget=0.15, spec_mask_full_share=0.6, spec_mask_time_stride=1, spec_augment_bins=33,
+    spec_augment_frames=44,
 )  # fmt: skip
 NOTHING = AugmentationArguments(mixup_probability=0, roll_frames=0, noise=0, spec_mask_budget=0)
 
@@ -35,6 +36,7 @@ def test_everything_that_is_turned_on_has_its_numbers(make_config):
         SpecAugment(33, 44),
     )  # fmt: skip
     assert (collator.spec_mask.budget, collator.spec_mask.full_share) == (round(0.15 * 100 * 128), 0.6)
+    assert (collator.spec_mask.time_stride, collator.spec_mask.patch_frames) == (1, config.patch_size[1])
 
 
 def test_nothing_that_is_turned_off_is_there(make_config):

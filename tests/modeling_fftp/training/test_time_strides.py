@@ -211,6 +211,8 @@ def test_resuming_draws_the_strides_of_an_unbroken_run(clip_folder, tmp_path):
             "measures what a training leaves",
         ),
         (["--stride_distillation", "1", "--time_strides", "2", "5"], "must lie in"),
+        (["--spec_mask_time_stride", "1", "--time_strides", "2", "5"], "masks follow each batch's"),
+        (["--spec_mask_time_stride", "0"], "--spec_mask_time_stride 0: expected at least 1"),
         (["--stride_distillation", "0.5", "--time_strides", "2", "5", "--teacher", "t"], "two teachers"),
     ],
 )
