@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 OLDEST := $(shell sed -n 's/.*transformers>=\([0-9.]*\).*/\1/p' setup.cfg)
 
-.PHONY: help demo test conformance compatibility lint format bench
+.PHONY: help demo test conformance compatibility lint format bench gpu
 
 help:
 	@echo "make demo    make sounds, train on them, tag a recording (about a minute on 2 cores once installed)"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint    check style and formatting"
 	@echo "make format  fix what can be fixed of it"
 	@echo "make bench   measure for hours, on a quiet machine, and write benchmarks/results"
+	@echo "make gpu     check and measure on a GPU for half an hour; DATA=FOLDER names the folder that holds esc50"
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -58,3 +59,6 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.scan
 	$(BIN)/python -m benchmarks.attention
+
+gpu: $(INSTALLED)
+	$(BIN)/python -m benchmarks.gpu $(if $(DATA),--data $(DATA))

@@ -1,0 +1,146 @@
+"""What a GPU does with this package: right first, then fast, then training, then the paper at its size.
+
+    python -m benchmarks.gpu --data FOLDER         # all cases that have no result yet, in order of worth
+    python -m benchmarks.gpu --only right fast     # some parts
+    python -m benchmarks.gpu --retry               # those again that failed
+    python -m benchmarks.gpu --report              # report what there is
+    python -m benchmarks.gpu --device cpu --tiny --output FOLDER   # a rehearsal
+
+A part runs in a process of its own and has a time limit. Results are kept case by case in `gpu.jsonl`, so that another
+day goes on; a case that fails, or takes its process down, leaves that as its result. FOLDER holds the data set esc50.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks import gpu_checks, gpu_paper, gpu_speed, gpu_training
+from benchmarks.gpu_report import render
+from benchmarks.gpu_setting import Setting
+from benchmarks.report import RESULTS, write_text
+
+PARTS = {"right": gpu_checks, "fast": gpu_speed, "training": gpu_training, "paper": gpu_paper}
+# Seconds; all of them together fit into half an hour.
+LIMITS = {"right": 240, "fast": 570, "training": 150, "paper": 570}
+# How a process says that its device can do no more.
+BROKEN = 3
+
+
+class Records:
+    """Results of cases, in a file of JSON lines."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def read(self) -> list[dict]:
+        """All of them."""
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def keep(self, record: dict) -> None:
+        """Add a record, in place of that of the same case on the same device."""
+        others = [kept for kept in self.read() if identify(kept) != identify(record)]
+        write_text(self.path, "".join(json.dumps(kept) + "\n" for kept in [*others, record]))
+
+    def missing(self, part: str, device: str, cases: dict, retries: bool) -> list[str]:
+        """Cases that have no result, or that failed and are tried again."""
+        done = {
+            record["case"]
+            for record in self.read()
+            if (record["part"], record["device"]) == (part, device) and not (retries and "failed" in record)
+        }
+        return [case for case in cases if case not in done]
+
+
+def identify(record: dict) -> tuple[str, str, str]:
+    """What a record is of."""
+    return record["part"], record["case"], record["device"]
+
+
+def run_part(part: str, setting: Setting, records: Records, retries: bool) -> None:
+    """Run the cases of a part that have no result."""
+    cases = PARTS[part].list_cases(setting)
+    for case in records.missing(part, setting.name, cases, retries):
+        record = {"part": part, "case": case, "device": setting.name, "torch": torch.__version__}
+        # What stays if this process does not survive it.
+        records.keep(record | {"failed": "it did not end"})
+        started = time.perf_counter()
+        result = run_case(cases[case])
+        records.keep(record | result | {"seconds": round(time.perf_counter() - started, 1)})
+        print(part, case, result, flush=True)
+        if "failed" in result and is_broken(setting.device):
+            sys.exit(BROKEN)
+
+
+def run_case(case: Callable[[], dict]) -> dict:
+    """The result of a case, or why there is none."""
+    try:
+        return case()
+    except Exception as error:
+        traceback.print_exc()
+        return {"failed": f"{type(error).__name__}: {str(error).strip()[:500]}"}
+
+
+def is_broken(device: torch.device) -> bool:
+    """Whether a device does nothing any more, as a GPU after an illegal access to memory."""
+    try:
+        torch.zeros(1, device=device).item()
+    except RuntimeError:
+        return True
+    return False
+
+
+def run_limited(part: str, words: list[str], limit: float) -> None:
+    """Run a part in processes of its own, another one where the device broke, until its time is up."""
+    end = time.monotonic() + limit
+    while (left := end - time.monotonic()) > 0:
+        try:
+            done = subprocess.run([sys.executable, "-m", "benchmarks.gpu", "--part", part, *words], timeout=left)
+        except subprocess.TimeoutExpired:
+            print(f"{part}: its {limit:.0f} seconds are over", flush=True)
+            return
+        if done.returncode == 0:
+            return
+        # What it broke at has its record; once more for what comes after, but failures are not repeated.
+        words = [word for word in words if word != "--retry"]
+
+
+def main() -> None:
+    """Measure what is missing, and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS], help="parts")
+    parser.add_argument("--part", choices=PARTS, help="run this one in this process, without a limit or report")
+    parser.add_argument("--data", type=Path, help="folder that holds the data set esc50; without it no paper")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="as small as can be")
+    parser.add_argument("--retry", action="store_true", help="also what failed")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of results")
+    parser.add_argument("--report", action="store_true", help="measure nothing")
+    given = parser.parse_args()
+    records = Records(given.output / "gpu.jsonl")
+    setting = Setting(torch.device(given.device), given.tiny, given.data)
+    if given.part:
+        run_part(given.part, setting, records, given.retry)
+        return
+    if not given.report:
+        if setting.device.type == "cuda" and not torch.cuda.is_available():
+            parser.error("torch finds no GPU here; --report reports what was measured elsewhere")
+        words = ["--device", given.device, "--output", str(given.output)]
+        words += ["--data", str(given.data)] if given.data else []
+        words += [f"--{name}" for name in ("tiny", "retry") if getattr(given, name)]
+        for part in given.only:
+            run_limited(part, words, LIMITS[part])
+    text = render(records.read())
+    write_text(given.output / "gpu.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
