@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from benchmarks.report import COLORS, describe_machine, name_machine, render_table, run_benchmark
 from benchmarks.timing import in_new_process
 from modeling_fftp.training.arguments import DataArguments, FFTPTrainingArguments
-from modeling_fftp.training.data import load_clips
+from modeling_fftp.training.data.loading import load_clips
 from modeling_fftp.training.run import run
 
 RATE = 16000

@@ -30,8 +30,8 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.serving.export import default_file_name, export
 from modeling_fftp.serving.onnx_model import FFTPOnnxForAudioClassification
+from modeling_fftp.training.data.sources import find_column, load_splits
 from modeling_fftp.training.memory import keep_freed_memory
-from modeling_fftp.training.sources import find_column, load_splits
 
 MERGED_LAYERS = (3,)
 COMPILED, INT8 = "bfloat16, compiled", "ONNX, int8"

@@ -21,7 +21,7 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.serving.stream import load_stream
-from modeling_fftp.training.sources import find_column, load_splits
+from modeling_fftp.training.data.sources import find_column, load_splits
 
 SAMPLING_RATE = 16000
 HOP_SECONDS = 0.05

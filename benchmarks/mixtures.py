@@ -8,7 +8,7 @@ import soundfile
 from datasets import Audio, ClassLabel, Dataset, Features, List, Value, load_dataset
 
 from modeling_fftp.audio_stream_fftp import read_audio
-from modeling_fftp.training.sources import find_column
+from modeling_fftp.training.data.sources import find_column
 
 SAMPLING_RATE = 16000
 MIXTURES_PER_FOLD = 150

@@ -7,7 +7,7 @@ from datasets import Audio, List, Value, load_dataset
 
 from benchmarks.mixtures import SAMPLING_RATE, as_flac, write_clips
 from modeling_fftp.audio_stream_fftp import read_audio
-from modeling_fftp.training.strong_labels import EVENT
+from modeling_fftp.training.data.strong_labels import EVENT
 
 LABELS = (
     "dog", "rooster", "cat", "crow", "sneezing", "coughing", "crying_baby", "door_wood_knock", "glass_breaking",

@@ -143,7 +143,7 @@ def inspect(
     Options are those of `fftp train` that say what the data are, such as --label_column_name.
     """
     with errors_in_one_line():
-        from modeling_fftp.training.inspect import inspect as report
+        from modeling_fftp.training.data.inspect import inspect as report
 
         print(report([data, *context.args]))
 
@@ -445,7 +445,7 @@ def convert(
 
         clips = None
         if sound is not None:
-            from modeling_fftp.training.unlabelled import read_sound
+            from modeling_fftp.training.data.unlabelled import read_sound
 
             clips = read_sound(sound)
         convert_source(source, output_folder, kind, geometry, clips, seed, **options)

@@ -82,8 +82,11 @@ def test_imports_run_one_way(path):
         assert not {name for name in ours if name.startswith("modeling_fftp")}
     if path.name != "__main__.py" and path != Path("hub_cards/render_card.py"):
         assert not ours & {"modeling_fftp.cli", "train"}
+    if folder == "modeling_fftp/training/data":
+        others = {name.split(".")[2] for name in ours if name.startswith("modeling_fftp.training.")}
+        assert others <= {"data", "memory"}
     # Of the sub-packages only training calls others: a run may start from foreign weights, and ends with its card.
-    if path.parts[0] == "modeling_fftp" and len(path.parts) == 3:
+    if path.parts[0] == "modeling_fftp" and len(path.parts) >= 3:
         others = {name.split(".")[1] for name in ours if name.startswith("modeling_fftp.")}
         allowed = {path.parts[1], *(shipped.stem for shipped in SHIPPED)}
         assert others <= (allowed | {"convert", "hub", "serving"} if path.parts[1] == "training" else allowed)

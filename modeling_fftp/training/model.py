@@ -16,7 +16,7 @@ from modeling_fftp.convert.sources import find_kind, load
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
 
 from .arguments import ModelArguments
-from .data import SAMPLING_RATE, Clips
+from .data.loading import SAMPLING_RATE, Clips
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from modeling_fftp.convert.converted import refuse_damaged
 from modeling_fftp.hub.encoder_card import PICTURE, write_encoder_card
 
 from .arguments import find_recipe
+from .data.unlabelled import Pieces, SoundArguments, load_pieces
 from .masked_patches import MaskedPatchCollator
 from .model import spread
 from .pretraining_arguments import parse
@@ -19,7 +20,6 @@ from .reconstruction import plot_reconstruction
 from .results import write_results
 from .run import begin, build_averaging
 from .trainer import FFTPTrainer
-from .unlabelled import Pieces, SoundArguments, load_pieces
 
 logger = logging.getLogger(__name__)
 

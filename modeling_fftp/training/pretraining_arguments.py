@@ -8,7 +8,7 @@ from typing import ClassVar
 from transformers import HfArgumentParser
 
 from .arguments import FFTPTrainingArguments, ModelArguments, refuse_unknown
-from .unlabelled import SoundArguments
+from .data.unlabelled import SoundArguments
 
 # Fields of the config that no checkpoint fixes.
 DECODER = (

@@ -21,8 +21,8 @@ from modeling_fftp.loss_fftp import classification_loss
 
 from .arguments import DataArguments, FFTPTrainingArguments, ModelArguments, refuse_precision, refuse_unknown
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
-from .clips import clip_lengths
-from .data import MAX_SECONDS, Clips, describe_data, load_clips
+from .data.clips import clip_lengths
+from .data.loading import MAX_SECONDS, Clips, describe_data, load_clips
 from .model import build_model
 from .probe_classifiers import LinearProbe, fit_linear, neighbour_scores
 from .results import Scorer, build_scorer, only_numbers, write_per_class, write_results

@@ -30,15 +30,15 @@ from .arguments import (
 )
 from .augmentation import build_collator, changes_sound
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
-from .clips import compute_features
-from .data import MAX_SECONDS, SAMPLING_RATE, Clips, describe_data, load_clips
+from .data.clips import compute_features
+from .data.loading import MAX_SECONDS, SAMPLING_RATE, Clips, describe_data, load_clips
+from .data.streaming import stream_clips
 from .distillation import BATCH, Distillation, Teacher, add_answers
 from .frames import choose_postprocessing, evaluate_events, score_steps
 from .memory import keep_freed_memory
 from .model import build_model, read_config, spread, training_sounds
 from .publishing import check_repository, find_repository, publish
 from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
-from .streaming import stream_clips
 from .teacher_labels import load_unlabelled_clips
 from .trainer import FFTPTrainer
 from .weight_averaging import WeightAveraging

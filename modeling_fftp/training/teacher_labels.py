@@ -4,10 +4,10 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from .arguments import WITHOUT_LABELS, DataArguments, FFTPTrainingArguments
-from .clips import clip_lengths
-from .data import MAX_SECONDS, Clips
+from .data.clips import clip_lengths
+from .data.loading import MAX_SECONDS, Clips
+from .data.unlabelled import SoundArguments, load_pieces
 from .distillation import Teacher
-from .unlabelled import SoundArguments, load_pieces
 
 
 def load_unlabelled_clips(arguments: DataArguments, training: FFTPTrainingArguments, teacher: Teacher) -> Clips:

@@ -17,11 +17,11 @@ from feature_extraction import SpecMaskDataCollator
 from feature_extraction.collator import replace_collator
 
 from .class_balanced_sampler import ClassBalancedSampler
-from .clips import clip_lengths
+from .data.clips import clip_lengths
+from .data.streaming import StreamedClips
 from .distillation import Distillation, Teacher
 from .layer_decay import split_by_depth
 from .processes import let_exchanges_end
-from .streaming import StreamedClips
 from .weight_averaging import WeightAveraging
 
 # Parameters beside biases and norms that weight decay would only pull away from where they belong: the scan's decay

@@ -14,7 +14,7 @@ from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.convert.convert import convert
 from modeling_fftp.training.arguments import ModelArguments, parse_arguments
-from modeling_fftp.training.data import Clips
+from modeling_fftp.training.data.loading import Clips
 from modeling_fftp.training.model import build_model
 from tests.support import run_training
 

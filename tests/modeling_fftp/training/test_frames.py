@@ -11,10 +11,10 @@ from transformers import AutoModelForAudioFrameClassification, EvalPrediction, p
 
 from modeling_fftp import FFTPConfig
 from modeling_fftp.events_fftp import SOMEWHERE
-from modeling_fftp.training.clips import ClipDecoder
+from modeling_fftp.training.data.clips import ClipDecoder
+from modeling_fftp.training.data.labels import read_labels
 from modeling_fftp.training.event_metrics import Collars, event_f1
 from modeling_fftp.training.frames import score_steps
-from modeling_fftp.training.labels import read_labels
 from modeling_fftp.training.probe import probe
 from modeling_fftp.training.run import run
 from tests.support import run_training

@@ -15,10 +15,10 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassificati
 
 from modeling_fftp.cli import app
 from modeling_fftp.hub.push import files_to_push
+from modeling_fftp.training.data.unlabelled import SoundArguments, hold_out, load_pieces, read_sound
 from modeling_fftp.training.masked_patches import MaskedPatchCollator
 from modeling_fftp.training.pretrain import pretrain
 from modeling_fftp.training.run import run
-from modeling_fftp.training.unlabelled import SoundArguments, hold_out, load_pieces, read_sound
 from tests.support import ROOT, TINY
 
 SMALL = [*TINY, "--decoder_hidden_size", "48", "--time_stride", "10"]

@@ -19,11 +19,11 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.training.arguments import ModelArguments, parse_arguments
-from modeling_fftp.training.data import Clips
-from modeling_fftp.training.held_out import hold_out_fraction
+from modeling_fftp.training.data.held_out import hold_out_fraction
+from modeling_fftp.training.data.loading import Clips
+from modeling_fftp.training.data.sources import load_splits
 from modeling_fftp.training.model import build_model
 from modeling_fftp.training.run import run
-from modeling_fftp.training.sources import load_splits
 from tests.support import ROOT, TINY, needs_compiler, run_training
 
 PARQUET_CARD = """---

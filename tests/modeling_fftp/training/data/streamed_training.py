@@ -1,6 +1,6 @@
 """What a process of several does for `test_streaming.py`: a training on streamed clips.
 
-torchrun --nproc_per_node 2 tests/modeling_fftp/training/streamed_training.py FOLDER DATA WORKERS
+torchrun --nproc_per_node 2 tests/modeling_fftp/training/data/streamed_training.py FOLDER DATA WORKERS
 
 Each process leaves in FOLDER what tells apart the clips that it trained on.
 """
@@ -10,12 +10,12 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[4]))
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.training.arguments import DataArguments, FFTPTrainingArguments
-from modeling_fftp.training.streaming import stream_clips
+from modeling_fftp.training.data.streaming import stream_clips
 from modeling_fftp.training.trainer import FFTPTrainer
 from tests.support import leave_group
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, List
 
-from modeling_fftp.training.labels import read_class_names, read_labels
+from modeling_fftp.training.data.labels import read_class_names, read_labels
 
 
 def column(values, feature=None):

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 from datasets import Dataset, DatasetDict
 
-from modeling_fftp.training.sources import load_splits
-from modeling_fftp.training.splits import find_splits
-from modeling_fftp.training.tables import read_table
+from modeling_fftp.training.data.sources import load_splits
+from modeling_fftp.training.data.splits import find_splits
+from modeling_fftp.training.data.tables import read_table
 
 WANTED = {"train": "train", "validation": "validation", "test": "test"}
 

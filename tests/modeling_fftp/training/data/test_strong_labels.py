@@ -10,13 +10,13 @@ from feature_extraction import SpecMaskDataCollator
 from feature_extraction.events import crop_events, has_times, read_events, roll_events
 from feature_extraction.spectrogram_augmentation import TimeRoll
 from feature_extraction.waveform_augmentation import Mixup, RandomCrop, SpeedPerturb
-from modeling_fftp.training.arguments import DataArguments
-from modeling_fftp.training.data import hold_out
-from modeling_fftp.training.inspect import inspect
-from modeling_fftp.training.labels import read_labels
-from modeling_fftp.training.sources import load_splits
+from modeling_fftp.training.data.arguments import DataArguments
+from modeling_fftp.training.data.inspect import inspect
+from modeling_fftp.training.data.labels import read_labels
+from modeling_fftp.training.data.loading import hold_out
+from modeling_fftp.training.data.sources import load_splits
+from modeling_fftp.training.data.strong_labels import cut_windows, keep_measurable
 from modeling_fftp.training.step_labels import EventLabels, StepLabels
-from modeling_fftp.training.strong_labels import cut_windows, keep_measurable
 
 RATE = 16000
 EVENTS = [(0.5, 0.9, "LABEL_0"), (1.6, 1.9, "LABEL_1"), (2.4, 3.2, "LABEL_0")]

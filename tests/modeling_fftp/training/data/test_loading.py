@@ -11,7 +11,7 @@ import soundfile
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 import modeling_fftp
-from modeling_fftp.training.inspect import inspect
+from modeling_fftp.training.data.inspect import inspect
 from tests.support import run_training
 
 RATE = 16000
@@ -192,7 +192,7 @@ def test_a_class_that_is_in_validation_only(folder, tmp_path):
 
 
 def test_a_changed_version_decodes_anew(folder, tmp_path, monkeypatch):
-    from modeling_fftp.training.clips import ClipDecoder
+    from modeling_fftp.training.data.clips import ClipDecoder
 
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     assert ClipDecoder.version == modeling_fftp.__version__

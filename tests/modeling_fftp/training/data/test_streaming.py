@@ -16,12 +16,12 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from safetensors.numpy import load_file
 
 from modeling_fftp.training.arguments import DataArguments, FFTPTrainingArguments
-from modeling_fftp.training.data import build_decoder
-from modeling_fftp.training.inspect import inspect
-from modeling_fftp.training.parquet_rows import ParquetRows
-from modeling_fftp.training.row_group_sampler import RowGroupSampler
+from modeling_fftp.training.data.inspect import inspect
+from modeling_fftp.training.data.loading import build_decoder
+from modeling_fftp.training.data.parquet_rows import ParquetRows
+from modeling_fftp.training.data.row_group_sampler import RowGroupSampler
+from modeling_fftp.training.data.streaming import read_clips, stream_clips
 from modeling_fftp.training.run import run
-from modeling_fftp.training.streaming import read_clips, stream_clips
 from tests.support import ROOT, TINY, run_training
 
 SCRIPT = Path(__file__).with_name("streamed_training.py")
@@ -58,7 +58,7 @@ def test_rows_are_those_of_the_files(shards):
 
 
 def test_few_row_groups_are_in_memory(shards, monkeypatch):
-    monkeypatch.setattr("modeling_fftp.training.parquet_rows.MEMORY_BYTES", 2**18)
+    monkeypatch.setattr("modeling_fftp.training.data.parquet_rows.MEMORY_BYTES", 2**18)
     rows = ParquetRows(sorted(map(str, shards.glob("train*.parquet"))))
     assert 1 <= rows.groups_in_memory < 9
     for number in range(36):
@@ -68,7 +68,7 @@ def test_few_row_groups_are_in_memory(shards, monkeypatch):
 
 
 def test_large_row_groups_are_named(shards, monkeypatch, caplog):
-    monkeypatch.setattr("modeling_fftp.training.parquet_rows.MEMORY_BYTES", 1)
+    monkeypatch.setattr("modeling_fftp.training.data.parquet_rows.MEMORY_BYTES", 1)
     assert ParquetRows([str(shards / "train-00000-of-00003.parquet")]).groups_in_memory == 1
     assert "every process that reads holds one; to_parquet(batch_size=...)" in caplog.text
 
@@ -121,7 +121,7 @@ def test_streaming_trains_and_keeps_no_sound(shards, tmp_path, monkeypatch, work
 
 
 def test_an_inspection_looks_at_some_clips(shards, monkeypatch):
-    monkeypatch.setattr("modeling_fftp.training.streaming.SAMPLED_CLIPS", 18)
+    monkeypatch.setattr("modeling_fftp.training.data.streaming.SAMPLED_CLIPS", 18)
     report = inspect([str(shards), "--streaming", "true"])
     assert "| clips | 36 | 12 |" in report
     assert "| clips looked at | 18 | 12 |" in report

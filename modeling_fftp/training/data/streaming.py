@@ -9,16 +9,17 @@ import numpy as np
 from datasets import Dataset, load_dataset_builder
 from datasets.packaged_modules.parquet.parquet import Parquet
 from torch.utils.data import Dataset as TorchDataset
+from transformers import TrainingArguments
 
 from modeling_fftp import FFTPConfig
 from modeling_fftp.sound_file_fftp import is_sound, walk
 
-from .arguments import DataArguments, FFTPTrainingArguments
+from ..memory import give_back_freed_memory
+from .arguments import DataArguments
 from .clips import FACTS, PROBLEM, SOURCE, ClipDecoder, report_left_out
-from .data import Clips, build_decoder, decoders_of, find_roles, hold_out, refuse_unusable, report, roles_to_read
-from .data_report import SplitFacts, count_classes
-from .memory import give_back_freed_memory
+from .loading import Clips, build_decoder, decoders_of, find_roles, hold_out, refuse_unusable, report, roles_to_read
 from .parquet_rows import ParquetRows
+from .report import SplitFacts, count_classes
 from .row_group_sampler import RowGroupSampler
 from .sources import find_shards, load_splits, refuse_paths
 
@@ -184,7 +185,7 @@ def open_splits(
     return {str(name): ParquetRows(files, builder.info.features) for name, files in builder.config.data_files.items()}
 
 
-def stream_clips(arguments: DataArguments, training: FFTPTrainingArguments, config: FFTPConfig | None = None) -> Clips:
+def stream_clips(arguments: DataArguments, training: TrainingArguments, config: FFTPConfig | None = None) -> Clips:
     """Like `load_clips`, but labels alone are read, and some clips decoded to tell what all are like."""
     splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"], open_splits)
     decoder = build_decoder(arguments, next(iter(splits.values())), config)

@@ -7,8 +7,8 @@ from transformers import HfArgumentParser
 
 from .arguments import DataArguments
 from .clips import decode_dataset
-from .data import build_decoder, decoders_of, find_roles
-from .data_report import find_split_facts, render_report
+from .loading import build_decoder, decoders_of, find_roles
+from .report import find_split_facts, render_report
 from .sources import load_splits
 from .splits import ROLES
 from .streaming import find_facts, open_splits, read_clips

@@ -10,15 +10,16 @@ import yaml
 from datasets import Dataset, concatenate_datasets
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError
+from transformers import TrainingArguments
 
 from modeling_fftp import FFTPConfig
 from modeling_fftp.loss_fftp import label_names
 
-from .arguments import DataArguments, FFTPTrainingArguments
+from .arguments import DataArguments
 from .clips import FACTS, SOURCE, ClipDecoder, announce_cache, clip_lengths, decode_dataset, report_left_out
-from .data_report import SplitFacts, find_split_facts, render_report
 from .held_out import hold_out_fraction, hold_out_group
 from .labels import read_class_names, read_labels
+from .report import SplitFacts, find_split_facts, render_report
 from .sources import base_folder, find_column, load_splits
 from .splits import ROLES, find_splits
 from .strong_labels import EVENTS, keep_measurable, split_measurable
@@ -141,7 +142,7 @@ def checkpoint_classes(names: dict[str, str], config: FFTPConfig, is_multi_label
     return {written.get(name, name): name for name in known}, expects_several
 
 
-def load_clips(arguments: DataArguments, training: FFTPTrainingArguments, config: FFTPConfig | None = None) -> Clips:
+def load_clips(arguments: DataArguments, training: TrainingArguments, config: FFTPConfig | None = None) -> Clips:
     """Load and decode every split; the first process decodes, the others find it in the cache.
 
     Args:
@@ -233,14 +234,14 @@ def decoders_of(splits: Mapping[str, Any], decoder: ClipDecoder) -> dict[str, Cl
     return decoders
 
 
-def roles_to_read(splits: Mapping[str, Any], arguments: DataArguments, training: FFTPTrainingArguments) -> list[str]:
+def roles_to_read(splits: Mapping[str, Any], arguments: DataArguments, training: TrainingArguments) -> list[str]:
     """The roles whose clips a run needs: an evaluation leaves the training split alone, if it can."""
     needs_train = training.do_train or arguments.validation_column or len(splits) == 1
     return [role for role in splits if role != "train" or needs_train]
 
 
 def decode_splits(
-    splits: dict[str, Dataset], decoder: ClipDecoder, arguments: DataArguments, training: FFTPTrainingArguments
+    splits: dict[str, Dataset], decoder: ClipDecoder, arguments: DataArguments, training: TrainingArguments
 ) -> tuple[dict[str, Dataset], dict[str, list[dict]]]:
     """Clips by role, and what cannot be used of each."""
     group = arguments.validation_column
@@ -259,7 +260,7 @@ def decode_splits(
     return clips, left_out
 
 
-def report(facts: dict[str, SplitFacts], source: str, training: FFTPTrainingArguments) -> None:
+def report(facts: dict[str, SplitFacts], source: str, training: TrainingArguments) -> None:
     """Say in the log and in a file what the clips are like; the first process does."""
     if training.process_index == 0:
         logger.info("\n%s", render_report(facts, Path(source).name, LOGGED_CLASSES))

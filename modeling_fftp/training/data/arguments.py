@@ -1,0 +1,90 @@
+"""Where sound and labels come from, as the command line says it."""
+
+from dataclasses import dataclass, field
+
+from .sources import AUDIO_COLUMNS, LABEL_COLUMNS
+
+TASKS = ("clips", "frames")
+
+
+@dataclass
+class DataArguments:
+    """Where sound and labels come from."""
+
+    dataset_name: str | None = field(default=None, metadata={"help": "Hub id, local folder, or CSV/JSON file."})
+    dataset_config_name: str | None = None
+    dataset_data_dir: str | None = field(
+        default=None, metadata={"help": "Folder inside the Hub data set, or of the sound of a table."}
+    )
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Hub revision; refs/convert/parquet for data sets that are scripts."}
+    )
+    task: str = field(
+        default="clips",
+        metadata={"help": "clips: which sounds a clip has; frames: when each begins and ends, learned from events."},
+    )
+    audio_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {AUDIO_COLUMNS}."})
+    label_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {LABEL_COLUMNS}."})
+    train_split_name: str = "train"
+    validation_split_name: str = "validation"
+    test_split_name: str = "test"
+    validation_fraction: float = field(
+        default=0.1, metadata={"help": "Share of the training clips to validate on where there is no such split."}
+    )
+    validation_column: str | None = field(
+        default=None, metadata={"help": "Column that groups clips (fold, speaker): one group validates instead."}
+    )
+    validation_value: str | None = field(default=None, metadata={"help": "The group that validates."})
+    max_seconds: float | None = field(
+        default=None,
+        metadata={"help": "Length of training clips; longer ones are cropped. Default: the longest, <= 10."},
+    )
+    max_train_samples: int | None = None
+    label_separator: str | None = field(
+        default=None,
+        metadata={"help": "What stands between classes where one string holds several."},
+    )
+    class_names_file: str | None = field(
+        default=None,
+        metadata={"help": "CSV of index, id and display name, like AudioSet's; the labels are ids."},
+    )
+    exclude_labels: list[str] = field(default_factory=list, metadata={"help": "Classes whose clips are not used."})
+    none_labels: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Labels that stand for none of the classes, such as background; '' is an empty label. Every class "
+            "then has a score of its own, and all may be low."
+        },
+    )
+    max_left_out: float = field(
+        default=0.05,
+        metadata={"help": "Largest share of undecodable or mislabelled clips to go on without."},
+    )
+    cache_features: bool = field(
+        default=False,
+        metadata={"help": "Compute features once, not per batch; without mixup, speed, colored noise and crops."},
+    )
+    features_on_device: bool = field(
+        default=False,
+        metadata={
+            "help": "Compute, change and mask features on the GPU, not in the data loader; random numbers are still "
+            "drawn on the CPU, so with loader workers this may be slower. Not measured."
+        },
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Decode clips in the workers of the loader, each time anew, and write none: for data that fits on "
+            "no disk. Parquet files, here or on the Hub, are read by row groups."
+        },
+    )
+    num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
+
+    def __post_init__(self):
+        """Stop on a task that is unknown.
+
+        Raises:
+            SystemExit: It is.
+        """
+        if self.task not in TASKS:
+            raise SystemExit(f"fftp: --task {self.task}: expected one of {', '.join(TASKS)}")
