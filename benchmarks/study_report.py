@@ -9,6 +9,7 @@ from matplotlib import pyplot, ticker
 
 from benchmarks.report import COLORS, RESULTS, render_table, save_figure, show, write_text
 from benchmarks.study_claims import explain_claims, render_claims, runs_by_seed, seed_value, spread
+from benchmarks.study_knee import describe_knee
 from benchmarks.study_search import Search, choose_epochs, choose_rate
 from benchmarks.study_strides import plot_strides, render_strides
 from benchmarks.study_time import build_config
@@ -80,6 +81,9 @@ def render(
         parts.append(f"## {study['title']} ({task['data']}, {task['metric']})\n\n{render_arms(rows)}")
         if any(row["values"] for row in rows):
             parts.append(f"![{study['title']}]({name}-{number}.png)\n")
+        if study.get("has_knee") and all(row["values"] for row in rows):
+            by_stride = {grid["arms"][row["arm"]]["time_stride"]: row["values"] for row in rows}
+            parts.append(describe_knee(by_stride))
         if "eval_time_strides" in grid["defaults"]:
             parts.append(f"{STRIDES}\n{render_strides(grid, study, results, steps)}")
             if any(row["values"] for row in rows):

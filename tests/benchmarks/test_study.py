@@ -2,9 +2,10 @@
 
 from dataclasses import fields
 
+import numpy as np
 import pytest
 
-from benchmarks import study_claims, study_report, study_search, study_starts, study_time
+from benchmarks import study_claims, study_knee, study_report, study_search, study_starts, study_time
 from benchmarks.study import GRIDS, Study, run_name
 from modeling_fftp.training.arguments import ARGUMENTS
 
@@ -257,6 +258,34 @@ def test_a_claim_is_judged_over_the_seeds_that_both_arms_have(small_study, diffe
     (judged,) = study_claims.judge(small_grid, runs)
     assert judged["differences"] == pytest.approx(differences)
     assert judged["verdict"] == verdict
+
+
+def test_a_knee_is_found_where_the_curve_has_one():
+    strides, rng = np.repeat(np.arange(1.0, 11.0), 5), np.random.default_rng(0)
+    values = 0.9 - 0.03 * np.log2(np.maximum(strides / 4, 1.0)) + rng.normal(scale=0.002, size=len(strides))
+    knee, (low, high), change = study_knee.find_knee(strides, values)
+    assert 3 <= low <= 4 <= high <= 5
+    assert knee == pytest.approx(4, abs=0.8)
+    assert change == pytest.approx(-0.03, abs=0.005)
+
+
+def test_a_study_of_strides_says_where_the_curve_flattens(small_study):
+    grid = small_study.grid
+    grid["studies"][0]["has_knee"] = True
+    grid["arms"]["stride 3"] = {"time_stride": 3}
+    grid["studies"][0] |= {"seeds": [0, 1], "arms": ["stride 1", "stride 3", "stride 5"]}
+    runs = [
+        {"task": "sounds", "arm": f"stride {stride}", "seed": seed, "value": value + seed / 1000}
+        for stride, value in ((1, 0.9), (3, 0.9), (5, 0.8))
+        for seed in (0, 1)
+    ]
+    rows = [study_report.summarise(grid, grid["studies"][0], arm, runs, []) for arm in grid["studies"][0]["arms"]]
+    report = study_report.render("small", grid, runs, [rows], {}, [])
+    assert "The result is level up to stride " in report
+    grid["studies"][0]["arms"].append("absent")
+    grid["arms"]["absent"] = {"time_stride": 9}
+    rows.append(study_report.summarise(grid, grid["studies"][0], "absent", runs, []))
+    assert "The result is level" not in study_report.render("small", grid, runs, [rows], {}, [])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,54 @@
+"""Where a result flattens along the strides: level up to a knee, and a straight line over the logarithm beyond it."""
+
+import numpy as np
+
+# Places where a knee may be, between the smallest and the largest stride; times that residuals are drawn anew.
+PLACES, ROUNDS = 200, 2000
+
+
+def fit_knees(strides: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The knees of least squares of several curves.
+
+    Args:
+        strides: (points,).
+        values: Results, (points, curves).
+
+    Returns:
+        The stride at each knee, (curves,), and the fitted values, (points, curves).
+    """
+    places = np.geomspace(strides.min(), strides.max(), PLACES)[:-1]
+    slopes = np.log2(np.maximum(strides / places[:, None], 1.0))
+    # A basis of the curves of each place: what it leaves of the values is the error.
+    basis = np.linalg.qr(np.stack([np.ones_like(slopes), slopes], axis=2)).Q
+    explained = ((basis.transpose(0, 2, 1) @ values) ** 2).sum(axis=1)
+    best = explained.argmax(axis=0)
+    fitted = [basis[place] @ basis[place].T @ values[:, curve] for curve, place in enumerate(best)]
+    return places[best], np.stack(fitted, axis=1)
+
+
+def find_knee(strides: np.ndarray, values: np.ndarray, seed: int = 0) -> tuple[float, tuple[float, float], float]:
+    """The knee of one curve, its 95 % interval, and what each doubling of the stride beyond it changes.
+
+    The interval is that of fits to the fitted values with their residuals drawn anew.
+    """
+    (knee,), fitted = fit_knees(strides, values[:, None])
+    residuals = values - fitted[:, 0]
+    drawn = np.random.default_rng(seed).choice(residuals, (len(values), ROUNDS))
+    low, high = np.quantile(fit_knees(strides, fitted + drawn)[0], (0.025, 0.975))
+    change = np.ptp(fitted) * np.sign(fitted[strides.argmax(), 0] - fitted[strides.argmin(), 0])
+    return knee, (low, high), change / np.log2(strides.max() / knee)
+
+
+def describe_knee(values: dict[int, list[float]]) -> str:
+    """One sentence for a report.
+
+    Args:
+        values: Results of the seeds by stride.
+    """
+    strides = np.array([stride for stride, found in values.items() for _ in found], dtype=float)
+    results = np.array([value for found in values.values() for value in found])
+    knee, (low, high), change = find_knee(strides, results)
+    return (
+        f"The result is level up to stride {knee:.1f} (95 % interval {low:.1f} to {high:.1f}) and changes by "
+        f"{100 * change:+.2f} points with each doubling beyond it.\n"
+    )
