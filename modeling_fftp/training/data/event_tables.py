@@ -34,7 +34,8 @@ def group_events(tables: Sequence[Dataset], path_columns: Sequence[str]) -> Data
     Args:
         tables: Some with a row per event: "onset" and "offset" in seconds, and "event_label", "label" or "class"; a
             row with a path alone is a clip without events, one without times an event that sounds somewhere. Others
-            with a row per clip, and labels that sound somewhere in it; where they have times elsewhere, that counts.
+            with a row per clip: a column "events", or labels that sound somewhere in it; where they have times
+            elsewhere, that counts.
         path_columns: Column of paths of each.
 
     Returns:
@@ -47,9 +48,8 @@ def group_events(tables: Sequence[Dataset], path_columns: Sequence[str]) -> Data
     """
     clips: dict[str, list[Event]] = {}
     common = {*tables[0].column_names}.intersection(*(table.column_names for table in tables))
-    others = {
-        name: {} for name in tables[0].column_names if name in common.difference(path_columns, TIMES, CLIP_NAMES)
-    }
+    common -= {*path_columns, *TIMES, *CLIP_NAMES, EVENTS}
+    others = {name: {} for name in tables[0].column_names if name in common}
     for table, path_column in zip(tables, path_columns, strict=True):
         read = _row_reader(table)
         for row, example in enumerate(table, start=1):
@@ -76,11 +76,9 @@ def group_events(tables: Sequence[Dataset], path_columns: Sequence[str]) -> Data
 
 def _row_reader(table: Dataset) -> Callable[[dict[str, Any]], list[Event]]:
     """What reads the events of a row."""
-    has_times_of_events = has_event_rows(table.column_names)
-    names = NAMES if has_times_of_events else CLIP_NAMES
+    names, read = (NAMES, _read_event) if has_event_rows(table.column_names) else ((EVENTS, *CLIP_NAMES), _read_clip)
     column = next(name for name in names if name in table.column_names)
     labels = read_labels(table, column, SEPARATOR if column == SEVERAL else None)
-    read = _read_event if has_times_of_events else _read_clip
     return lambda example: read(example, column, labels)
 
 
@@ -95,8 +93,12 @@ def _read_event(example: dict[str, Any], column: str, labels: LabelColumn) -> li
 
 
 def _read_clip(example: dict[str, Any], column: str, labels: LabelColumn) -> list[Event]:
-    """The labels of a row as events without times."""
-    return [] if example[column] is None else [(math.nan, math.nan, name) for name in labels.read(example[column])]
+    """The labels of a row as events without times, or the events that it holds."""
+    if example[column] is None:
+        return []
+    if labels.has_events:
+        return [(*times, labels.write(label)) for *times, label in read_events(example[column])]
+    return [(math.nan, math.nan, name) for name in labels.read(example[column])]
 
 
 def _is_absent(time: Any) -> bool:

@@ -227,6 +227,10 @@ def test_weak_and_strong_tables_make_one_split(tmp_path):
     (tmp_path / "validation.tsv").write_text(TSV)
     splits = load_splits(str(tmp_path))
     assert {role: len(split) for role, split in splits.items()} == {"train": 4, "validation": 2}
+    events = [[{"onset": 0.1, "offset": 0.2, "label": "dog"}, {"onset": None, "offset": None, "label": "cat"}]]
+    Dataset.from_dict({"path": ["e.wav"], "events": events}).to_json(tmp_path / "test.jsonl")
+    (split,) = (split for role, split in load_splits(str(tmp_path)).items() if role == "test")
+    assert [has_times(event) for event in read_events(split[0]["events"])] == [True, False]
     (tmp_path / "more.tsv").write_text(TSV)
     with pytest.raises(ValueError, match="expected one, or one per split with train, validation or test in its name"):
         load_splits(str(tmp_path))
