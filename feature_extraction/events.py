@@ -6,6 +6,7 @@ An event whose times nobody knows has NaN for both: it sounds somewhere in its c
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 Event = tuple[float, float, Any]
@@ -26,7 +27,9 @@ def read_events(events: Iterable[Mapping[str, Any] | Sequence] | Mapping[str, Se
         ValueError: Something else, or an event that does not end after it starts.
     """
     if isinstance(events, Mapping):
-        events = zip(*(events.get(key, ()) for key in KEYS), strict=True)
+        if not all(isinstance(events.get(key), Iterable) for key in KEYS):
+            raise ValueError(f"events {events!r}: expected lists of onsets, offsets and labels")
+        events = zip(*(events[key] for key in KEYS), strict=True)
     found = []
     for event in events:
         try:
@@ -36,6 +39,8 @@ def read_events(events: Iterable[Mapping[str, Any] | Sequence] | Mapping[str, Se
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"event {event!r}: expected onset and offset in seconds, and label") from error
         onset, offset = (math.nan if time is None else time for time in (onset, offset))
+        if not (isinstance(onset, Real) and isinstance(offset, Real)):
+            raise ValueError(f"event {(onset, offset, label)}: expected onset and offset as numbers, in seconds")
         is_unknown = math.isnan(onset) and math.isnan(offset)
         if label is None or not (is_unknown or 0 <= onset < offset):
             raise ValueError(

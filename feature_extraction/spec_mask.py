@@ -124,13 +124,15 @@ class SpecMask(SpectrogramMask):
         self.full_share = full_share
 
     @classmethod
-    def from_config(cls, config, budget: float = 25600, full_share: float = 0.7) -> "SpecMask":
-        """Take the geometry of the patches from a model's `FFTPConfig`."""
+    def from_config(
+        cls, config, budget: float = 25600, full_share: float = 0.7, time_stride: int | None = None
+    ) -> "SpecMask":
+        """Take the geometry of the patches from a model's `FFTPConfig`; another stride leaves their grid."""
         return cls(
             num_mel_bins=config.num_mel_bins,
             max_length=config.max_length,
             patch_frames=config.patch_size[1],
-            time_stride=config.time_stride,
+            time_stride=time_stride or config.time_stride,
             budget=budget,
             full_share=full_share,
             stretches=getattr(config, "stretch_patches", False),

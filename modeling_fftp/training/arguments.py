@@ -457,6 +457,8 @@ def refuse_contradictions_of_strides(
             )
         if model.time_strides:
             raise SystemExit("train: with --time_strides masks follow each batch's; drop --spec_mask_time_stride")
+        if not augmentation.spec_mask_budget:
+            raise SystemExit("train: --spec_mask_time_stride places masks; drop it or --spec_mask_budget 0")
     if training.eval_time_strides and not training.do_train:
         raise SystemExit(
             "train: --eval_time_strides measures what a training leaves; --do_train false evaluates at --time_stride"

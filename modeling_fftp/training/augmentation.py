@@ -31,9 +31,7 @@ def build_collator(
         and SpecAugment(arguments.spec_augment_bins, arguments.spec_augment_frames),
     ]
     budget, full_share = arguments.spec_mask_budget, arguments.spec_mask_full_share
-    spec_mask = SpecMask.from_config(config, budget, full_share) if budget else None
-    if spec_mask and arguments.spec_mask_time_stride:
-        spec_mask = spec_mask.at_stride(arguments.spec_mask_time_stride)
+    spec_mask = SpecMask.from_config(config, budget, full_share, arguments.spec_mask_time_stride) if budget else None
     min_snr, max_snr = arguments.colored_noise_snr
     noise = ColoredNoise(arguments.colored_noise, min_snr, max_snr) if arguments.colored_noise else None
     mixup = Mixup(arguments.mixup_alpha, arguments.mixup_probability) if arguments.mixup_probability else None

@@ -2,25 +2,26 @@
 
 import logging
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset, List
 
 from feature_extraction.events import Event, has_times, read_events
 
-from .labels import LabelColumn, read_labels
+from .labels import SEVERAL, LabelColumn, read_labels
 from .strong_labels import EVENT, EVENTS
 
 logger = logging.getLogger(__name__)
 
 # The times of an event, in seconds, and what a table calls its label.
 TIMES, NAMES = ("onset", "offset"), ("event_label", "label", "class")
-# What a table of clips calls their labels; in the last DCASE writes several, with commas between.
-SEVERAL, SEPARATOR = "event_labels", ","
+# What a table of clips calls their labels.
 CLIP_NAMES = ("label", "labels", "class", "category", "event_label", SEVERAL)
-# How R and pandas write a time that is not there.
-ABSENT = ("na", "nan")
+# How others write a time that is not there: pandas, R.
+ABSENT = ("", "na", "nan")
+# The column that divides a table into splits.
+SPLIT_COLUMN = "split"
 
 
 def has_event_rows(columns: Sequence[str]) -> bool:
@@ -28,64 +29,88 @@ def has_event_rows(columns: Sequence[str]) -> bool:
     return {*TIMES} <= {*columns} and not {*NAMES}.isdisjoint(columns)
 
 
-def group_events(tables: Sequence[Dataset], path_columns: Sequence[str]) -> Dataset:
+def group_events(tables: Mapping[str, Dataset], path_columns: Sequence[str]) -> Dataset:
     """One row per clip, with its events, of tables of events and of clips.
 
     Args:
-        tables: Some with a row per event: "onset" and "offset" in seconds, and "event_label", "label" or "class"; a
-            row with a path alone is a clip without events, one without times an event that sounds somewhere. Others
-            with a row per clip: a column "events", or labels that sound somewhere in it; where they have times
-            elsewhere, that counts.
+        tables: By their names, which errors mention. Some have a row per event: "onset" and "offset" in seconds, and
+            "event_label", "label" or "class"; a row with a path alone is a clip without events, one without times an
+            event that sounds somewhere. Others have a row per clip: a column "events", or labels that sound somewhere
+            in it. A label that has times in one of them needs no mention without.
         path_columns: Column of paths of each.
 
     Returns:
-        The paths, "events", objects of onset, offset and label, and of the columns that all tables have those that say
-        one thing of each clip.
+        The paths, "events", objects of onset, offset and label, and the columns that all tables have, as far as they
+        say the same in all rows of a clip.
 
     Raises:
-        ValueError: A path that is none, or an event that lacks something or does not end after it starts; the message
-            has its row.
+        ValueError: A path that is none, an event that lacks something or does not end after it starts, the message has
+            its row; or a column of splits that some tables lack, or that gives a clip two.
     """
     clips: dict[str, list[Event]] = {}
-    common = {*tables[0].column_names}.intersection(*(table.column_names for table in tables))
-    common -= {*path_columns, *TIMES, *CLIP_NAMES, EVENTS}
-    others = {name: {} for name in tables[0].column_names if name in common}
-    for table, path_column in zip(tables, path_columns, strict=True):
+    others = _common_columns(tables, path_columns)
+    for (name, table), path_column in zip(tables.items(), path_columns, strict=True):
         read = _row_reader(table)
         for row, example in enumerate(table, start=1):
+            where = f"{name}, row {row}" if name else f"row {row}"
             path = example[path_column]
             if not isinstance(path, str):
-                raise ValueError(f"row {row}: {path_column!r} is {path!r}; expected a path")
+                raise ValueError(f"{where}: {path_column!r} is {path!r}; expected a path")
             try:
                 clips.setdefault(path, []).extend(read(example))
             except (ValueError, TypeError) as error:
-                raise ValueError(f"row {row} of {path}: {error}") from error
-            for name, values in others.items():
-                values.setdefault(path, set()).add(example[name] if isinstance(example[name], Hashable) else None)
-    kept = {
-        name: [values[path].copy().pop() for path in clips]
-        for name, values in others.items()
-        if all(len(found) == 1 for found in values.values())
-    }
-    if dropped := sorted(others.keys() - kept.keys()):
-        logger.warning("Columns that differ between the events of a clip are left behind: %s", ", ".join(dropped))
-    columns = Dataset.from_dict({path_columns[0]: [*clips], **kept})
+                raise ValueError(f"{where} of {path}: {error}") from error
+            for other, values in others.items():
+                values.setdefault(path, []).append(example[other])
+    columns = {path_columns[0]: [*clips], **_shared_values(others)}
     events = [[dict(zip(EVENT, event, strict=True)) for event in _without_repeats(found)] for found in clips.values()]
-    return columns.add_column(EVENTS, events, feature=List(EVENT))
+    return Dataset.from_dict(columns).add_column(EVENTS, events, feature=List(EVENT))
+
+
+def _common_columns(tables: Mapping[str, Dataset], path_columns: Sequence[str]) -> dict[str, dict[str, list]]:
+    """The columns beside paths, times and labels that all tables have, still empty; the log names the others."""
+    columns = dict.fromkeys(name for table in tables.values() for name in table.column_names)
+    columns = [name for name in columns if name not in (*path_columns, *TIMES, *CLIP_NAMES, EVENTS)]
+    lacking = [name for name in columns if not all(name in table.column_names for table in tables.values())]
+    if split := next((name for name in lacking if name.lower() == SPLIT_COLUMN), None):
+        raise ValueError(
+            f"the tables {[*tables]} belong together, and some lack the column {split!r}; expected it in all"
+        )
+    if lacking:
+        logger.warning("Columns that some of the tables lack are left behind: %s", ", ".join(map(repr, lacking)))
+    return {name: {} for name in columns if name not in lacking}
+
+
+def _shared_values(columns: Mapping[str, Mapping[str, list]]) -> dict[str, list]:
+    """Of columns with the values of every row, by clip, those that say one thing of each clip."""
+    kept, dropped = {}, []
+    for name, values in columns.items():
+        if all(value == found[0] for found in values.values() for value in found):
+            kept[name] = [found[0] for found in values.values()]
+        elif name.lower() == SPLIT_COLUMN:
+            path, found = next((path, found) for path, found in values.items() if found.count(found[0]) < len(found))
+            raise ValueError(f"the rows of {path} are of the splits {sorted({*map(str, found)})}; expected one split")
+        else:
+            dropped.append(name)
+    if dropped:
+        logger.warning(
+            "Columns that differ between the events of a clip are left behind: %s", ", ".join(map(repr, dropped))
+        )
+    return kept
 
 
 def _row_reader(table: Dataset) -> Callable[[dict[str, Any]], list[Event]]:
     """What reads the events of a row."""
     names, read = (NAMES, _read_event) if has_event_rows(table.column_names) else ((EVENTS, *CLIP_NAMES), _read_clip)
     column = next(name for name in names if name in table.column_names)
-    labels = read_labels(table, column, SEPARATOR if column == SEVERAL else None)
+    labels = read_labels(table, column)
     return lambda example: read(example, column, labels)
 
 
 def _read_event(example: dict[str, Any], column: str, labels: LabelColumn) -> list[Event]:
     """The event of a row, or none."""
     label, written = example[column], [example[name] for name in TIMES]
-    times = [None if _is_absent(time) else float(time) for time in written]
+    times = [_read_time(time) for time in written]
     # What is written in all three is no name of a class.
     if times == [None, None] and (label is None or label in written):
         return []
@@ -101,8 +126,14 @@ def _read_clip(example: dict[str, Any], column: str, labels: LabelColumn) -> lis
     return [(math.nan, math.nan, name) for name in labels.read(example[column])]
 
 
-def _is_absent(time: Any) -> bool:
-    return time is None or time != time or (isinstance(time, str) and time.lower() in ABSENT)
+def _read_time(time: Any) -> float | None:
+    """A time in seconds, or None where there is none."""
+    if time is None or time != time or (isinstance(time, str) and time.strip().lower() in ABSENT):
+        return None
+    try:
+        return float(time)
+    except ValueError as error:
+        raise ValueError(f"time {time!r}: expected seconds, or an empty cell") from error
 
 
 def _without_repeats(events: Sequence[Event]) -> list[Event]:

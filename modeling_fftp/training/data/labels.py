@@ -19,6 +19,8 @@ from .tables import read_text
 
 logger = logging.getLogger(__name__)
 
+# A column in which DCASE writes several labels of a clip, with commas between them.
+SEVERAL = "event_labels"
 # A column of floats without a fraction is one of indices that some clip lacks, as pandas writes it.
 KINDS = ("string", "large_string", "int", "uint", "float", "bool")
 
@@ -86,12 +88,17 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
         ValueError: Labels of another kind, or classes that are too much alike to be two.
     """
     feature = dataset.features[column]
+    if separator is None and column == SEVERAL:
+        separator = ","
     is_list = isinstance(feature, (List, LargeList))
     inner = feature.feature if is_list else feature
     has_events = _are_events(feature)
     if has_events:
         if separator is not None:
-            raise ValueError("--label_separator is for labels of clips; give each event a row with one label")
+            raise ValueError(
+                "--label_separator is for labels of clips; give each event a row with one label. In tables beside "
+                f"those of events a column {SEVERAL!r} may hold several, with commas between them"
+            )
         inner, is_list = inner["label"] if is_list else inner["label"].feature, True
     if isinstance(inner, ClassLabel):
         return LabelColumn([*inner.names], is_list, [*inner.names], has_events=has_events)
@@ -100,7 +107,7 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
     labels = dataset[column][:]
     if has_events:
         labels = [
-            events["label"] if isinstance(events, dict) else events and [event["label"] for event in events]
+            events["label"] if isinstance(events, dict) else events and [event["label"] for event in events if event]
             for events in labels
         ]
     elif is_list and _are_vectors(labels, column):

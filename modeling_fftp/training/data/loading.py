@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, Value, concatenate_datasets
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import TrainingArguments
@@ -17,6 +17,7 @@ from modeling_fftp.loss_fftp import label_names
 
 from .arguments import DataArguments
 from .clips import FACTS, SOURCE, ClipDecoder, announce_cache, clip_lengths, decode_dataset, report_left_out
+from .event_tables import has_event_rows
 from .held_out import hold_out_fraction, hold_out_group
 from .labels import read_class_names, read_labels
 from .report import SplitFacts, find_split_facts, render_report
@@ -90,6 +91,8 @@ def build_decoder(arguments: DataArguments, split: Dataset, config: FFTPConfig |
     names = read_class_names(Path(arguments.class_names_file)) if arguments.class_names_file else {}
     logger.info("Sound is in the column %r, labels in %r", audio_column, label_column)
     kind = read_labels(split, label_column, arguments.label_separator, [*names])
+    if has_event_rows(split.column_names) and isinstance(split.features[audio_column], Value):
+        raise ValueError("the data has a row for each event, which --streaming does not put together; drop it")
     times = [name for name in split.column_names if name.lower() in TIME_COLUMNS]
     if times and not kind.has_events:
         logger.warning("The columns %s are not read: each row is a whole clip", times)

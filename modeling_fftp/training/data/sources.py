@@ -1,7 +1,7 @@
 """Labelled audio data sets of every form: where the sound and the labels stand; nothing is decoded here."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from modeling_fftp.sound_file_fftp import is_sound, walk
 
-from .event_tables import CLIP_NAMES, group_events, has_event_rows
+from .event_tables import CLIP_NAMES, SPLIT_COLUMN, group_events, has_event_rows
 from .folders import METADATA, divide, load_audio_folder
 from .splits import role_in
 from .strong_labels import EVENTS
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 AUDIO_COLUMNS = ("audio", "path", "file", "file_name", "filename", "wav")
 LABEL_COLUMNS = (*CLIP_NAMES, EVENTS)
-SPLIT_COLUMN = "split"
 # What `save_to_disk` leaves: of several splits, and of one.
 SAVED = ("dataset_dict.json", "state.json")
 
@@ -46,6 +45,10 @@ def load_splits(
         FileNotFoundError: A path where nothing is.
     """
     splits = _load(source, config_name, data_dir, revision)
+    if any(_lists_events(split) for split in splits.values()):
+        splits = DatasetDict(
+            {name: group_events({"": split}, [_path_column(split)]) for name, split in splits.items()}
+        )
     # Before anybody looks at a row, which would decode it.
     for name, feature in next(iter(splits.values())).features.items():
         if isinstance(feature, Audio):
@@ -58,7 +61,8 @@ def _load(source: str, config_name: str | None, data_dir: str | None, revision: 
     if path.is_file():
         if not is_table(path):
             raise ValueError(f"{path} is no table of paths and labels; expected .csv, .tsv, .json, .jsonl or .parquet")
-        return _divide_by_column(_join([read_table(path)]))
+        table = read_table(path)
+        return _divide_by_column(_join({path.name: table}) if _lists_events(table) else table)
     if not path.is_dir():
         refuse_paths(source)
         return load_dataset(source, config_name, data_dir=data_dir, revision=revision)
@@ -69,6 +73,8 @@ def _load(source: str, config_name: str | None, data_dir: str | None, revision: 
     if any(file.stem == METADATA for file in tables):
         return load_audio_folder(path)
     shards = find_shards(path)
+    if {*shards} <= {*tables} and any(has_event_rows(parquet.read_schema(shard).names) for shard in shards):
+        return _load_tables(path, tables)
     if shards and any(map(is_sound, walk(path))):
         return _load_shards(path, shards)
     if shards:
@@ -100,17 +106,23 @@ def _divide_by_column(table: Dataset) -> DatasetDict:
     return divide(table, table[column][:] if column is not None else [None])
 
 
-def _join(tables: Sequence[Dataset], has_events: bool | None = None) -> Dataset:
-    """One table with one row per clip.
+def _path_column(table: Dataset) -> str | None:
+    """The column of paths of a table."""
+    return next((name for name in AUDIO_COLUMNS if name in table.column_names), None)
 
-    Args:
-        tables: Several where they are of events, or stand beside such.
-        has_events: Whether labels are events; default: whether a table has a row for each.
-    """
-    paths = [next((name for name in AUDIO_COLUMNS if name in table.column_names), None) for table in tables]
-    if has_events is None:
-        has_events = any(has_event_rows(table.column_names) for table in tables)
-    return group_events(tables, paths) if has_events and None not in paths else tables[0]
+
+def _lists_events(table: Dataset) -> bool:
+    """Whether a table has an event in each row, and the path of its clip; rows with sound in them are clips."""
+    paths = _path_column(table)
+    is_path = paths is not None and getattr(table.features[paths], "dtype", None) in ("string", "large_string")
+    return is_path and has_event_rows(table.column_names)
+
+
+def _join(tables: Mapping[str, Dataset]) -> Dataset:
+    """One table with one row per clip, of several of events, or that stand beside such."""
+    if len(tables) > 1:
+        logger.info("The tables %s make one split", ", ".join(tables))
+    return group_events(tables, [_path_column(table) for table in tables.values()])
 
 
 def _load_tables(folder: Path, tables: list[Path]) -> DatasetDict | None:
@@ -118,18 +130,19 @@ def _load_tables(folder: Path, tables: list[Path]) -> DatasetDict | None:
     listing = _find_listing(folder, tables)
     if not listing:
         return None
-    has_events = any(has_event_rows(table.column_names) for table in listing.values())
-    roles = {path: role_in(path.stem) for path in listing}
-    by_role: dict[str | None, list[Dataset]] = {}
+    by_role: dict[str | None, dict[str, Dataset]] = {}
     for path, table in listing.items():
-        by_role.setdefault(roles[path], []).append(table)
-    is_several = any(len(found) > 1 for found in by_role.values()) and not has_events
-    if is_several or (None in by_role and len(by_role) > 1):
+        by_role.setdefault(role_in(path.stem), {})[path.name] = table
+    is_several = any(len(found) > 1 for found in by_role.values())
+    has_events = any(
+        _lists_events(table) or (is_several and EVENTS in table.column_names) for table in listing.values()
+    )
+    if (is_several and not has_events) or (None in by_role and len(by_role) > 1):
         raise ValueError(
             f"{folder} holds the tables {[path.name for path in listing]}; expected one, or one per split with train, "
-            "validation or test in its name. Of events a split may have several, such as strong and weak labels"
+            "validation or test in its name. A split may have several tables of events, such as strong and weak labels"
         )
-    splits = {role: _join(found, has_events) for role, found in by_role.items()}
+    splits = {role: _join(found) if has_events else next(iter(found.values())) for role, found in by_role.items()}
     return _divide_by_column(splits[None]) if None in splits else DatasetDict(splits)
 
 

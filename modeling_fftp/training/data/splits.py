@@ -37,7 +37,7 @@ def find_splits(present: Iterable[str], wanted: dict[str, str]) -> dict[str, str
         For each role that has a split. What has none is named in the log.
 
     Raises:
-        ValueError: Several splits could have one role, or there is none of a name that is not that of a role.
+        ValueError: Several splits could have one role, or no split has a name that was asked for.
     """
     present = [*present]
     found: dict[str, str] = {}

@@ -153,11 +153,23 @@ def test_an_event_without_times_stays_with_its_clip(event):
 
 @pytest.mark.parametrize(
     "event",
-    [(0.5, 0.5, "a"), (-1, 0.5, "a"), (0.5, None, "a"), (0.5, 1.0, None), (0.5, float("nan"), "a"), 3, {"onset": 1}],
+    [
+        (0.5, 0.5, "a"),
+        (-1, 0.5, "a"),
+        (0.5, None, "a"),
+        (0.5, 1.0, None),
+        (0.5, float("nan"), "a"),
+        3,
+        {"onset": 1},
+        ("0.5", "0.9", "a"),
+        None,
+    ],
 )
 def test_what_is_no_event_is_named(event):
     with pytest.raises(ValueError, match=r"event .*: expected .*onset"):
         read_events([event])
+    with pytest.raises(ValueError, match="expected lists of onsets, offsets and labels"):
+        read_events({"onset": None, "offset": None, "label": None})
 
 
 TSV = """filename\tonset\toffset\tevent_label
@@ -236,6 +248,42 @@ def test_weak_and_strong_tables_make_one_split(tmp_path):
         load_splits(str(tmp_path))
 
 
+def test_columns_of_several_tables_that_do_not_agree_are_named(tmp_path, caplog):
+    head, row = "filename\tonset\toffset\tevent_label", "a.wav\t0\t1\tdog"
+    (tmp_path / "strong.tsv").write_text(f"{head}\tfold\n{row}\t1\n")
+    (tmp_path / "weak.tsv").write_text("filename\tevent_labels\nb.wav\tcat\n")
+    (split,) = load_splits(str(tmp_path)).values()
+    assert (split["filename"][:], split.column_names) == (["a.wav", "b.wav"], ["filename", "events"])
+    assert "Columns that some of the tables lack are left behind: 'fold'" in caplog.text
+    # A column of splits is no such thing: clips that validate would train.
+    (tmp_path / "strong.tsv").write_text(f"{head}\tSplit\n{row}\tvalidation\n")
+    with pytest.raises(ValueError, match=r"'strong\.tsv', 'weak\.tsv'\], which make one split, some lack 'Split'"):
+        load_splits(str(tmp_path))
+    (tmp_path / "weak.tsv").unlink()
+    (tmp_path / "strong.tsv").write_text(f"{head}\tsplit\n{row}\ttrain\n{row}\ttest\n")
+    with pytest.raises(ValueError, match=r"a\.wav are of the splits \['test', 'train'\]; expected one split"):
+        load_splits(str(tmp_path))
+
+
+@pytest.mark.parametrize("form", ["metadata", "parquet beside sound", "parquet alone"])
+def test_rows_of_events_are_grouped_wherever_they_stand(tmp_path, form):
+    soundfile.write(tmp_path / "a.wav", make_recording(), RATE)
+    table = Dataset.from_dict(
+        {"filename": ["a.wav", "a.wav"], "onset": [0.1, 0.5], "offset": [0.3, 0.9], "event_label": ["dog", "cat"]}
+    )
+    if form == "metadata":
+        table.rename_column("filename", "file_name").to_csv(tmp_path / "metadata.csv")
+    else:
+        table.to_parquet(tmp_path / "train_strong.parquet")
+        if form == "parquet alone":
+            weak = Dataset.from_dict({"filename": ["b.wav"], "event_labels": ["cat,dog"]})
+            weak.to_parquet(tmp_path / "train_weak.parquet")
+            (tmp_path / "a.wav").unlink()
+    split = load_splits(str(tmp_path))["train"]
+    assert [label for *_, label in read_events(split[0]["events"])] == ["dog", "cat"]
+    assert len(split) == (2 if form == "parquet alone" else 1)
+
+
 @pytest.mark.parametrize("absent", ["NaN", "NA", "nan"])
 def test_rows_without_an_event_as_pandas_and_r_write_them(tmp_path, absent):
     rows = f"b.wav\t{absent}\t{absent}\t{absent}\nc.wav\t{absent}\t{absent}\tdog\n"
@@ -261,11 +309,11 @@ def test_clips_that_validate_are_drawn_from_those_with_times():
 
 @pytest.mark.parametrize(
     ("row", "message"),
-    [("a.wav\tx\t0.9\tdog", "could not convert string to float: 'x'"), ("a.wav\t2\t1\tdog", "0 <= onset < offset")],
+    [("a.wav\tx\t0.9\tdog", "time 'x': expected seconds, or an empty"), ("a.wav\t2\t1\tdog", "0 <= onset < offset")],
 )
 def test_rows_that_are_no_events_are_named(tmp_path, row, message):
     (tmp_path / "strong.tsv").write_text(TSV + row + "\n")
-    with pytest.raises(ValueError, match=rf"row 4 of a\.wav: .*{message}"):
+    with pytest.raises(ValueError, match=rf"strong\.tsv, row 4 of a\.wav: .*{message}"):
         load_splits(str(tmp_path / "strong.tsv"))
 
 
@@ -303,7 +351,7 @@ def test_columns_of_clips_stay_and_names_of_classes_too(tmp_path, caplog):
     splits = load_splits(str(tmp_path / "strong.tsv"))
     assert {name: split["filename"][:] for name, split in splits.items()} == {"train": ["a.wav"], "test": ["b.wav"]}
     assert splits["train"]["fold"][:] == ["1"]
-    assert "Columns that differ between the events of a clip are left behind: note" in caplog.text
+    assert "Columns that differ between the events of a clip are left behind: 'note'" in caplog.text
     events = {"filename": ["a.wav"], "onset": [0.0], "offset": [1.0], "label": [1]}
     kinds = {"filename": Value("string"), "onset": Value("float64"), "offset": Value("float64")}
     kinds["label"] = ClassLabel(names=["cat", "dog"])
