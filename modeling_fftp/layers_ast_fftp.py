@@ -130,8 +130,9 @@ def find_attention(
     """
     has_backward = torch.is_grad_enabled() and any(states.requires_grad for states in (query, key, value))
     is_bfloat16_on_cpu = query.dtype == torch.bfloat16 and query.device.type == "cpu"
-    is_short = key.shape[2] <= MAX_SHORT_TOKENS and not dropout
-    if implementation == "sdpa" and has_backward and is_bfloat16_on_cpu and is_short:
+    is_candidate = implementation == "sdpa" and has_backward and is_bfloat16_on_cpu and not dropout
+    # Last, since an export with dynamic lengths would hold for those on one side of the limit.
+    if is_candidate and key.shape[2] <= MAX_SHORT_TOKENS:
         return short_attention_forward
     return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
 

@@ -52,7 +52,9 @@ def draw_start(path: str, tag: Pipeline) -> Figure:
         relevance = tag.model.explain(**features)[0].cpu().numpy()
         most = np.quantile(np.abs(relevance), 0.999)
         other.imshow(relevance.T, origin="lower", aspect="auto", cmap="RdBu_r", extent=extent, vmin=-most, vmax=most)
-        other.set(xlabel="time (s)", ylabel="mel bin", title=f"What in it spoke for {best} (red) and against (blue)")
+        other.set(xlabel="time (s)", ylabel="mel bin")
+        # A name may hold what matplotlib takes for mathematics.
+        other.set_title(f"What in it spoke for {best} (red) and against (blue)", parse_math=False)
     return figure
 
 

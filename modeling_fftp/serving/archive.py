@@ -46,9 +46,11 @@ def find_recordings(sources: Sequence[str]) -> list[str]:
     for source in sources:
         if source.startswith(LIST):
             try:
-                lines = Path(source[len(LIST) :]).read_text(encoding="utf-8").splitlines()
+                lines = Path(source[len(LIST) :]).read_text(encoding="utf-8-sig").splitlines()
             except OSError as error:
                 raise ValueError(f"{source}: the list cannot be read: {error.strerror}") from error
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{source}: the list is not UTF-8") from error
             found |= dict.fromkeys(find_recordings([line for line in map(str.strip, lines) if line]))
         elif os.path.isdir(source):
             files = [str(path) for path in walk(Path(source)) if is_sound(path)]

@@ -148,7 +148,9 @@ def draw(explanation: Explanation, sampling_rate: int) -> Figure:
     sound, cells, course = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1))
     extent = (explanation.start, end, 0, bins)
     sound.imshow(explanation.spectrogram.T, origin="lower", aspect="auto", cmap="magma", extent=extent)
-    sound.set(title=f"{explanation.label} {explanation.score:.3f}", ylabel="mel bin")
+    # A name may hold what matplotlib takes for mathematics.
+    sound.set_title(f"{explanation.label} {explanation.score:.3f}", parse_math=False)
+    sound.set(ylabel="mel bin")
     # A few cells far from the others would leave the rest pale.
     most = np.quantile(np.abs(explanation.relevance), 0.999)
     cells.imshow(

@@ -56,7 +56,8 @@ def load_stream(
     if time_stride is not None:
         tagger.model.set_time_stride(time_stride)
     if find_obstacle(config) is not None:
-        hop_seconds = hop_seconds or (memory_seconds or table_seconds(config)) / 10
+        if hop_seconds is None:
+            hop_seconds = (table_seconds(config) if memory_seconds is None else memory_seconds) / 10
     elif memory_seconds is None:
         memory_seconds = table_seconds(config)
     return tagger.model.stream(

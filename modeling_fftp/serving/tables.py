@@ -145,8 +145,9 @@ def common_folder(files: Iterable[str]) -> str:
 
 
 def write_audacity(answer: dict[str, Any], target: Path) -> None:
-    """A label track: start, end, label."""
-    lines = [f"{entry['start']:.6f}\t{entry['end']:.6f}\t{entry['label']}\n" for entry in answer["timeline"]]
+    """A label track: start, end, label; its form knows no way to write a tab or a line break in a label."""
+    rows = ((entry["start"], entry["end"], " ".join(entry["label"].split())) for entry in answer["timeline"])
+    lines = [f"{start:.6f}\t{end:.6f}\t{label}\n" for start, end, label in rows]
     target.with_name(f"{target.name}.txt").write_text("".join(lines), encoding="utf-8")
 
 

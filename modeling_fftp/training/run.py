@@ -12,6 +12,7 @@ from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
+from modeling_fftp import FFTPConfig
 from modeling_fftp.convert.sources import find_kind, refuse_missing
 from modeling_fftp.hub.card_facts import EXPLANATION
 from modeling_fftp.hub.efficiency import measure_efficiency
@@ -36,7 +37,7 @@ from .data.streaming import stream_clips
 from .distillation import BATCH, Distillation, Teacher, add_answers
 from .frames import choose_postprocessing, evaluate_events, score_steps
 from .memory import keep_freed_memory
-from .model import build_model, read_config, spread, training_sounds
+from .model import build_model, read_config, read_resumed_config, refuse_other_shape, spread, training_sounds
 from .publishing import check_repository, find_repository, publish
 from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
 from .teacher_labels import load_unlabelled_clips
@@ -63,12 +64,15 @@ def run(arguments: Sequence[str]) -> None:
     begin(training)
     recipe = find_recipe(groups)
 
-    clips, teacher = load_data(model_arguments, data_arguments, distillation, training)
+    resumed = read_resumed_config(training)
+    clips, teacher = load_data(model_arguments, data_arguments, distillation, training, resumed)
     described = describe_data(data_arguments.dataset_name, clips)
     if distillation.teacher_only:
         described["labelled_by"] = recipe["teacher"]
     max_seconds = data_arguments.max_seconds or min(MAX_SECONDS, clips.longest_seconds)
     model, extractor = build_model(model_arguments, clips, max_seconds, training.do_train, training.freeze_backbone)
+    if resumed is not None:
+        refuse_other_shape(model.config, resumed)
     if training.push_when_done:
         check_repository(model, training)
     crop_seconds = max_seconds
@@ -136,7 +140,11 @@ def evaluate_splits(trainer: FFTPTrainer, clips: Clips, scorer: Scorer, calibrat
 
 
 def load_data(
-    model: ModelArguments, data: DataArguments, distillation: DistillationArguments, training: FFTPTrainingArguments
+    model: ModelArguments,
+    data: DataArguments,
+    distillation: DistillationArguments,
+    training: FFTPTrainingArguments,
+    resumed: FFTPConfig | None,
 ) -> tuple[Clips, Teacher | None]:
     """The clips, and who teaches their classes, if anybody does."""
 
@@ -155,7 +163,7 @@ def load_data(
         clips = load_unlabelled_clips(data, training, teacher)
     else:
         config = None if training.do_train else read_config(model.model_name_or_path, data.task)
-        clips = (stream_clips if data.streaming else load_clips)(data, training, config)
+        clips = (stream_clips if data.streaming else load_clips)(data, training, config, resumed)
         if not distillation.teacher or not training.do_train:
             return clips, None
         teacher = build_teacher(clips.classes)

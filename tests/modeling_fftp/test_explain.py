@@ -10,7 +10,7 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.cli import app
 from modeling_fftp.explain_fftp import spread_over_cells, steady_background
-from modeling_fftp.serving.explain import explain_recording
+from modeling_fftp.serving.explain import draw, explain_recording, save_figure
 from tests.support import BACKBONES, GEOMETRIES, run_training
 
 RATE = 16000
@@ -140,6 +140,13 @@ def test_the_command_says_and_draws(placed, tmp_path):
         (["--start", 9], "start=9 s lies outside the recording, which is 1.50 s long"),
     ):
         assert message in str(run(*words).exception)
+
+
+def test_a_label_is_no_mathematics(placed, tmp_path):
+    model, extractor = (kind.from_pretrained(placed) for kind in (FFTPForAudioClassification, FFTPFeatureExtractor))
+    explanation = explain_recording(make_beep(3000, 0.5), model.eval(), extractor)
+    save_figure(draw(explanation._replace(label="$a_b^c_d$ and $\\frac{$"), RATE), tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 5000
 
 
 def test_other_types_and_extractors_that_pad(placed):

@@ -641,3 +641,21 @@ def test_a_mask_without_padding_is_none(make_config, backbone):
         mask[1, 47:] = 0
         model(features, mask)
     assert [given is None for given in seen] == [True, True, False]
+
+
+@pytest.mark.parametrize("backbone", ["ast", "fo-bi", "convnext"])
+def test_an_export_takes_every_length(make_config, backbone):
+    model = FFTPForAudioClassification(make_config(**BACKBONES[backbone])).eval()
+    size = torch.export.Dim.AUTO
+    features = torch.randn(2, 300, 128)
+    inputs = {"input_values": features, "attention_mask": torch.ones(2, 300, dtype=torch.long)}
+    exported = torch.export.export(
+        model, (), inputs, dynamic_shapes={name: {0: size, 1: size} for name in inputs}, strict=False
+    ).module()
+    # Beyond as many tokens as attention on a CPU may take another way for.
+    for frames in (90, 1500):
+        inputs = {
+            "input_values": torch.randn(3, frames, 128),
+            "attention_mask": torch.ones(3, frames, dtype=torch.long),
+        }
+        torch.testing.assert_close(exported(**inputs).logits, model(**inputs).logits, atol=1e-4, rtol=1e-4)

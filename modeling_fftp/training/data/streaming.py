@@ -17,7 +17,17 @@ from modeling_fftp.sound_file_fftp import is_sound, walk
 from ..memory import give_back_freed_memory
 from .arguments import DataArguments
 from .clips import FACTS, PROBLEM, SOURCE, ClipDecoder, report_left_out
-from .loading import Clips, build_decoder, decoders_of, find_roles, hold_out, refuse_unusable, report, roles_to_read
+from .loading import (
+    Clips,
+    build_decoder,
+    decoders_of,
+    find_roles,
+    hold_out,
+    refuse_other_classes,
+    refuse_unusable,
+    report,
+    roles_to_read,
+)
 from .parquet_rows import ParquetRows
 from .report import SplitFacts, count_classes
 from .row_group_sampler import RowGroupSampler
@@ -185,10 +195,16 @@ def open_splits(
     return {str(name): ParquetRows(files, builder.info.features) for name, files in builder.config.data_files.items()}
 
 
-def stream_clips(arguments: DataArguments, training: TrainingArguments, config: FFTPConfig | None = None) -> Clips:
+def stream_clips(
+    arguments: DataArguments,
+    training: TrainingArguments,
+    config: FFTPConfig | None = None,
+    resumed: FFTPConfig | None = None,
+) -> Clips:
     """Like `load_clips`, but labels alone are read, and some clips decoded to tell what all are like."""
     splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"], open_splits)
     decoder = build_decoder(arguments, next(iter(splits.values())), config)
+    refuse_other_classes(decoder, resumed)
     splits = {role: splits[role] for role in roles_to_read(splits, arguments, training)}
     clips, left_out = {}, {}
     for role, own_decoder in decoders_of(splits, decoder).items():

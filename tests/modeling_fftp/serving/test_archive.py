@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from modeling_fftp.serving.archive import Journal, Part, find_recordings
-from modeling_fftp.serving.tables import ROWS, schema_of
+from modeling_fftp.serving.tables import ROWS, schema_of, write_audacity
 from tests.support import ROOT
 
 
@@ -41,7 +41,8 @@ def read_table(path):
 def test_files_folders_patterns_and_lists_are_found_once(archive, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first = str(archive / "low" / "0.wav")
-    (tmp_path / "list.txt").write_text(f"{first}\n\n{archive / 'high'}\n", encoding="utf-8")
+    (tmp_path / "list.txt").write_text(f"{first}\n\n{archive / 'high'}\n", encoding="utf-8-sig")
+    (tmp_path / "other.txt").write_text(first, encoding="utf-16")
     found = find_recordings(["missing.wav", first, "@list.txt", "archive/n*/**/*.wav", str(archive)])
     assert found[:2] == ["missing.wav", first]
     # The pattern's paths are relative, so they are others.
@@ -50,6 +51,7 @@ def test_files_folders_patterns_and_lists_are_found_once(archive, tmp_path, monk
     for source, message in (
         ("nothing/*.wav", "the pattern matches no sound files"),
         ("@nothing.txt", "the list cannot be read"),
+        ("@other.txt", "@other.txt: the list is not UTF-8"),
         (str(tmp_path / "empty"), "no sound files in this folder"),
     ):
         (tmp_path / "empty").mkdir(exist_ok=True)
@@ -99,6 +101,12 @@ def test_lines_of_json_are_those_that_are_printed(trained, archive, tmp_path):
     table = tag(archive / "high", *options, "--format", "csv", "--rows", "files").stdout.splitlines()
     assert table[0] == "file,duration,label,score"
     assert len(table) == 1 + 2 * 4
+
+
+def test_a_label_stays_in_its_place_of_a_label_track(tmp_path):
+    entry = {"start": 0.0, "end": 1.0, "label": "new\nline\tand tab", "score": 0.5}
+    write_audacity({"timeline": [entry]}, tmp_path / "track")
+    assert (tmp_path / "track.txt").read_text() == "0.000000\t1.000000\tnew line and tab\n"
 
 
 def test_folders_for_audacity_and_raven_mirror_the_archive(trained, archive, tmp_path):

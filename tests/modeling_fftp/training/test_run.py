@@ -359,6 +359,26 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(clip_folder, tmp_path)
     assert whole == resumed
 
 
+def test_a_run_goes_on_with_what_it_began_with_alone(clip_folder, tmp_path):
+    output = tmp_path / "model"
+    run_training(output, "--dataset_name", clip_folder)
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    shutil.copytree(clip_folder, tmp_path / "others")
+    for split in ("train", "validation", "test"):
+        if (tmp_path / "others" / split).is_dir():
+            (tmp_path / "others" / split / "low").rename(tmp_path / "others" / split / "zebra")
+    again = ("--resume_from_checkpoint", "true", "--num_train_epochs", 2)
+    with pytest.raises(
+        ValueError, match=r"tells apart \['high', 'low', 'noise'\], the data \['high', 'noise', 'zebra'\]"
+    ):
+        run_training(output, "--dataset_name", tmp_path / "others", *again)
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    with pytest.raises(ValueError, match="hidden_size=96, and the training to go on with has 48; choose another"):
+        run_training(output, "--dataset_name", clip_folder, *again, "--hidden_size", 96)
+    with pytest.raises(ValueError, match="nowhere is no folder of a checkpoint"):
+        run_training(output, "--dataset_name", clip_folder, "--resume_from_checkpoint", "nowhere")
+
+
 def launch(processes, *arguments):
     """Run train.py in several processes on the CPU; its log. accelerate starts several there only by way of MPI."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
