@@ -6,12 +6,15 @@
     python -m benchmarks.gpu --report              # report what there is
     python -m benchmarks.gpu --device cpu --tiny --output FOLDER   # a rehearsal
 
-A part runs in a process of its own and has a time limit. Results are kept case by case in `gpu.jsonl`, so that another
-day goes on; a case that fails, or takes its process down, leaves that as its result. FOLDER holds the data set esc50.
+A part runs in a process of its own and has a time limit. Results are kept case by case in `gpu.jsonl`, and a later run
+goes on from there; a case that fails, or takes its process down, leaves that as its result. FOLDER holds the data set
+esc50.
 """
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -29,8 +32,8 @@ from benchmarks.report import RESULTS, write_text
 PARTS = {"right": gpu_checks, "fast": gpu_speed, "training": gpu_training, "paper": gpu_paper}
 # Seconds; all of them together fit into half an hour.
 LIMITS = {"right": 240, "fast": 570, "training": 150, "paper": 570}
-# How a process says that its device can do no more.
-BROKEN = 3
+# How a process says that its device can do no more, and what is on record of a case that it did not survive.
+BROKEN, UNFINISHED = 3, "it did not end"
 
 
 class Records:
@@ -48,6 +51,11 @@ class Records:
         """Add a record, in place of that of the same case on the same device."""
         others = [kept for kept in self.read() if identify(kept) != identify(record)]
         write_text(self.path, "".join(json.dumps(kept) + "\n" for kept in [*others, record]))
+
+    def forget_unfinished(self, part: str) -> None:
+        """Drop what stands for a case whose time was up, so that a later run begins it anew."""
+        kept = [record for record in self.read() if (record["part"], record.get("failed")) != (part, UNFINISHED)]
+        write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def missing(self, part: str, device: str, cases: dict, retries: bool) -> list[str]:
         """Cases that have no result, or that failed and are tried again."""
@@ -70,12 +78,14 @@ def run_part(part: str, setting: Setting, records: Records, retries: bool) -> No
     for case in records.missing(part, setting.name, cases, retries):
         record = {"part": part, "case": case, "device": setting.name, "torch": torch.__version__}
         # What stays if this process does not survive it.
-        records.keep(record | {"failed": "it did not end"})
+        records.keep(record | {"failed": UNFINISHED})
+        setting.clear()
         started = time.perf_counter()
         result = run_case(cases[case])
         records.keep(record | result | {"seconds": round(time.perf_counter() - started, 1)})
         print(part, case, result, flush=True)
-        if "failed" in result and is_broken(setting.device):
+        # A capture that failed leaves torch unable to make another.
+        if "failed" in result and (is_broken(setting.device) or "CUDA graph" in case):
             sys.exit(BROKEN)
 
 
@@ -83,9 +93,10 @@ def run_case(case: Callable[[], dict]) -> dict:
     """The result of a case, or why there is none."""
     try:
         return case()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         traceback.print_exc()
-        return {"failed": f"{type(error).__name__}: {str(error).strip()[:500]}"}
+        # Of the output of another process the end says what went wrong.
+        return {"failed": f"{type(error).__name__}: {str(error).strip()[-500:]}"}
 
 
 def is_broken(device: torch.device) -> bool:
@@ -97,18 +108,27 @@ def is_broken(device: torch.device) -> bool:
     return False
 
 
-def run_limited(part: str, words: list[str], limit: float) -> None:
+def run_limited(part: str, words: list[str], limit: float, records: Records) -> None:
     """Run a part in processes of its own, another one where the device broke, until its time is up."""
     end = time.monotonic() + limit
     while (left := end - time.monotonic()) > 0:
+        before = len(records.read())
+        # In a session of its own, so that what a case started ends with it.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.gpu", "--part", part, *words], start_new_session=True
+        )
         try:
-            done = subprocess.run([sys.executable, "-m", "benchmarks.gpu", "--part", part, *words], timeout=left)
+            code = process.wait(left)
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            records.forget_unfinished(part)
             print(f"{part}: its {limit:.0f} seconds are over", flush=True)
             return
-        if done.returncode == 0:
+        # It ended, or it will not get any further.
+        if code == 0 or len(records.read()) == before:
             return
-        # What it broke at has its record; once more for what comes after, but failures are not repeated.
+        # The case that broke it is on record; another process does the rest, and repeats no failure.
         words = [word for word in words if word != "--retry"]
 
 
@@ -136,7 +156,7 @@ def main() -> None:
         words += ["--data", str(given.data)] if given.data else []
         words += [f"--{name}" for name in ("tiny", "retry") if getattr(given, name)]
         for part in given.only:
-            run_limited(part, words, LIMITS[part])
+            run_limited(part, words, LIMITS[part], records)
     text = render(records.read())
     write_text(given.output / "gpu.md", text)
     print(text)

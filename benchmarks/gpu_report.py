@@ -5,10 +5,15 @@ from collections import defaultdict
 
 from benchmarks.report import render_table, show
 
+NOTES = (
+    "FLOPs of attention and linear layers count, a Mamba's scans do not. Matrix products in float32 do without TF32."
+)
+
 HEAD = """# On a GPU
 
-`python -m benchmarks.gpu --data FOLDER` runs what has no result yet, `--report` makes this page of `gpu.jsonl`. Models
-are of size base, clips 10 s long. Times are medians until the device has done everything.
+`python -m benchmarks.gpu --data FOLDER` runs what has no result yet, `--report` makes this page of `gpu.jsonl`. Times
+are medians, each taken until the device had finished. Forward passes and training steps are of base models on clips of
+10 s.
 """
 EMPTY = "Nothing was measured yet.\n"
 
@@ -66,14 +71,16 @@ def render_forwards(records: list[dict], peaks: list[dict]) -> str:
         header = ["model", "precision", "mode", "time", "clips per second", "share of the peak", "memory"]
         tables.append(f"### Forward, batch {batch}\n\n{render_table(header, rows)}")
     shown = ", ".join(f"{value:.0f} TFLOP/s in {name}" for name, value in peak.items())
-    return "\n".join([*tables, f"The peak is that of a large matrix product: {shown}.\n"])
+    note = f"The peak is that of a large matrix product: {shown or 'not measured'}. {NOTES}\n"
+    return "\n".join([*tables, note])
 
 
 def render_scans(records: list[dict]) -> str:
     """The scan of a base block."""
-    names = [*records[0]["milliseconds"]]
+    names = [*dict.fromkeys(name for record in records for name in record["milliseconds"])]
     rows = [
-        [str(record["tokens"]), *(f"{record['milliseconds'][name]:.3f} ms" for name in names)] for record in records
+        [str(record["tokens"]), *(show(record["milliseconds"].get(name), ".3f", " ms") for name in names)]
+        for record in records
     ]
     return f"### Selective scan, batch 64, bfloat16\n\n{render_table(['tokens', *names], rows)}"
 

@@ -1,5 +1,6 @@
 """Where the cases of `gpu.py` run, how large they are, and how they take the time there."""
 
+import gc
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,13 @@ class Setting:
         """Wait until the device has done what it was told to."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+    def clear(self) -> None:
+        """Let go of what earlier cases built and compiled."""
+        torch.compiler.reset()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def milliseconds(self, calls: dict[str, Callable[[], object]]) -> dict[str, float]:
         """Median time of each call, all in turn, until the device has done it."""

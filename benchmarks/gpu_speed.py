@@ -1,7 +1,7 @@
 """How fast a GPU is: forward passes of base models, the feature extractor, and the selective scan."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 
@@ -81,9 +81,16 @@ def measure_forward(setting: Setting, name: str, precision: str, batch: int, mod
     return {
         "kind": "forward", "model": name, "size": size, "precision": precision, "batch": batch, "mode": mode,
         "milliseconds": milliseconds, "clips_per_second": 1000 * batch / milliseconds,
-        "gib": setting.peak_gib(call),
-        "tflops": batch * count(name, size, REFERENCE_SECONDS)["flops"] / milliseconds / 1e9,
+        # Replays allocate nothing.
+        "gib": setting.peak_gib(call) if mode in (EAGER, COMPILED) else None,
+        "tflops": batch * count_flops(name, size) / milliseconds / 1e9,
     }  # fmt: skip
+
+
+@lru_cache
+def count_flops(name: str, size: str) -> int:
+    """FLOPs of one clip; the scans of a Mamba are not counted."""
+    return count(name, size, REFERENCE_SECONDS)["flops"]
 
 
 def build_call(model: torch.nn.Module, features: torch.Tensor, mode: str) -> Callable[[], torch.Tensor]:
@@ -139,15 +146,12 @@ def measure_scan(setting: Setting, tokens: int) -> dict:
         "B": draw(batch, state, tokens), "C": draw(batch, state, tokens), "D": draw(dim).float(),
         "z": draw(batch, dim, tokens), "delta_bias": draw(dim).float(),
     }  # fmt: skip
-    leaves = {name: value.requires_grad_() for name, value in inputs.items()}
+    leaves = {name: value.clone().requires_grad_() for name, value in inputs.items()}
     scans = {"ours": selective_scan} | ({} if selective_scan_fn is None else {"mamba-ssm": selective_scan_fn})
 
-    def forward(scan: Callable) -> torch.Tensor:
-        return scan(**leaves, delta_softplus=True)
-
     def both(scan: Callable) -> None:
-        torch.autograd.grad(forward(scan).float().sum(), list(leaves.values()))
+        torch.autograd.grad(scan(**leaves, delta_softplus=True).float().sum(), list(leaves.values()))
 
-    calls = {f"{name}, forward": partial(torch.no_grad()(forward), scan) for name, scan in scans.items()}
+    calls = {f"{name}, forward": partial(scan, **inputs, delta_softplus=True) for name, scan in scans.items()}
     calls |= {f"{name}, forward + backward": partial(both, scan) for name, scan in scans.items()}
     return {"kind": "scan", "tokens": tokens, "milliseconds": setting.milliseconds(calls)}

@@ -51,7 +51,7 @@ def seed_value(runs: list[dict], stride: int | None = None) -> float:
 
 
 def compare(grid: dict, claim: dict, results: list[dict]) -> dict:
-    """Differences over the seeds that both arms have, their interval, and how likely chance alone makes such."""
+    """Differences over the seeds that both arms have, their interval, and p, how likely chance makes one as large."""
     arms = [runs_by_seed(grid, claim["task"], claim[side], results) for side in ("better", "than")]
     seeds = sorted(arms[0].keys() & arms[1].keys())
     better, than = ([seed_value(arm[seed], claim.get("stride")) for seed in seeds] for arm in arms)
@@ -60,8 +60,8 @@ def compare(grid: dict, claim: dict, results: list[dict]) -> dict:
         return {"differences": differences, "half_width": None, "p": 1.0}
     mean, deviation = spread(differences)
     error = deviation / len(seeds) ** 0.5
-    # Rounding is no deviation.
-    p = 2 * stats.t.sf(abs(mean) / error, len(seeds) - 1) if error else float(mean == 0)
+    # Equal differences, as of few clips, say nothing of how they vary.
+    p = 2 * stats.t.sf(abs(mean) / error, len(seeds) - 1) if error else 1.0
     half_width = stats.t.ppf(1 - LEVEL / 2, len(seeds) - 1) * error
     return {"differences": differences, "half_width": half_width, "p": p if len(seeds) >= FEWEST_SEEDS else 1.0}
 
@@ -108,7 +108,12 @@ def render_claims(grid: dict, results: list[dict]) -> str:
             difference += f" +- {100 * judged['half_width']:.2f}"
         row = [claim["claim"], claim["task"], difference, str(len(judged["differences"])), judged["verdict"]]
         if has_families(grid):
-            row = [claim["family"], *row[:-1], show(judged["p"] if difference else None, ".3f"), row[-1]]
+            row = [
+                claim["family"],
+                *row[:-1],
+                show(judged["p"] if len(judged["differences"]) >= FEWEST_SEEDS else None, ".3f"),
+                row[-1],
+            ]
         rows.append(row)
     header = ["claim", "task", "difference", "seeds", "verdict"]
     return render_table(["family", *header[:-1], "p", "verdict"] if has_families(grid) else header, rows)

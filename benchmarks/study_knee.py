@@ -26,17 +26,26 @@ def fit_knees(strides: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.n
     return places[best], np.stack(fitted, axis=1)
 
 
-def find_knee(strides: np.ndarray, values: np.ndarray, seed: int = 0) -> tuple[float, tuple[float, float], float]:
-    """The knee of one curve, its 95 % interval, and what each doubling of the stride beyond it changes.
+def find_changes(strides: np.ndarray, knees: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """What each doubling of the stride beyond the knee changes, (curves,)."""
+    ends = fitted[strides.argmax()] - fitted[strides.argmin()]
+    return ends / np.log2(strides.max() / knees)
 
-    The interval is that of fits to the fitted values with their residuals drawn anew.
+
+def find_knee(
+    strides: np.ndarray, values: np.ndarray, seed: int = 0
+) -> tuple[float, tuple[float, float], float, tuple[float, float]]:
+    """The knee of one curve and what each doubling of the stride beyond it changes, each with its 95 % interval.
+
+    The intervals are those of fits to the fitted values with their residuals drawn anew.
     """
-    (knee,), fitted = fit_knees(strides, values[:, None])
+    knees, fitted = fit_knees(strides, values[:, None])
     residuals = values - fitted[:, 0]
     drawn = np.random.default_rng(seed).choice(residuals, (len(values), ROUNDS))
-    low, high = np.quantile(fit_knees(strides, fitted + drawn)[0], (0.025, 0.975))
-    change = np.ptp(fitted) * np.sign(fitted[strides.argmax(), 0] - fitted[strides.argmin(), 0])
-    return knee, (low, high), change / np.log2(strides.max() / knee)
+    many, others = fit_knees(strides, fitted + drawn)
+    changes = find_changes(strides, many, others)
+    intervals = [tuple(np.quantile(found, (0.025, 0.975))) for found in (many, changes)]
+    return knees[0], intervals[0], find_changes(strides, knees, fitted)[0], intervals[1]
 
 
 def describe_knee(values: dict[int, list[float]]) -> str:
@@ -47,8 +56,12 @@ def describe_knee(values: dict[int, list[float]]) -> str:
     """
     strides = np.array([stride for stride, found in values.items() for _ in found], dtype=float)
     results = np.array([value for found in values.values() for value in found])
-    knee, (low, high), change = find_knee(strides, results)
+    knee, (low, high), change, (least, most) = find_knee(strides, results)
+    beyond = sum(stride > knee for stride in values)
+    # One stride makes no line; and a knee at the first is none.
+    if least <= 0 <= most or beyond < 2 or low <= strides.min():
+        return "The curve has no knee: no part of it is level, or none falls by more than chance makes it.\n"
     return (
         f"The result is level up to stride {knee:.1f} (95 % interval {low:.1f} to {high:.1f}) and changes by "
-        f"{100 * change:+.2f} points with each doubling beyond it.\n"
+        f"{100 * change:+.2f} points ({100 * least:+.2f} to {100 * most:+.2f}) with each doubling beyond it.\n"
     )

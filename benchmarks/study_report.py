@@ -15,6 +15,9 @@ from benchmarks.study_strides import plot_strides, render_strides
 from benchmarks.study_time import build_config
 from modeling_fftp.hub.efficiency import multiply_adds
 
+# One for every nine arms.
+MARKERS = "os^v"
+
 # By task and arm.
 Searches = Mapping[tuple[str, str], Search]
 
@@ -37,7 +40,7 @@ until the result gets worse; the best, in bold, was taken.
 LENGTHS = """## Epochs that were tried
 
 With the same seed and the best learning rate, each number twice the one before, until the result was not better by
-{gain:.1%}; the number before that, in bold, was taken, or the largest.
+{gain:.1%} of the whole; the number before that, in bold, was taken, or the largest that the grid has.
 """
 
 
@@ -209,9 +212,10 @@ def plot_costs(rows: list[dict], metric: str) -> pyplot.Figure:
         costs["training step (ms per clip)"] = [row["milliseconds"] for row in rows]
     figure, axes = pyplot.subplots(1, len(costs), figsize=(11, 4), sharey=True, squeeze=False, layout="constrained")
     for axis, (label, values) in zip(axes[0], costs.items(), strict=True):
-        for row, cost, color in zip(rows, values, COLORS, strict=False):
+        for index, (row, cost) in enumerate(zip(rows, values, strict=True)):
             mean, deviation = 100 * row["mean"], 100 * row["deviation"]
-            axis.errorbar(cost, mean, deviation, fmt="o", color=color, capsize=3, label=row["arm"])
+            look = {"color": COLORS[index % len(COLORS)], "fmt": MARKERS[index // len(COLORS)]}
+            axis.errorbar(cost, mean, deviation, capsize=3, label=row["arm"], **look)
         axis.set(xlabel=label, xscale="log")
         axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(ticker.ScalarFormatter())

@@ -300,7 +300,8 @@ class FFTPEmbeddings(nn.Module):
             places = torch.where(mask, mask.cumsum(dim=1), num_valid + mask.logical_not().cumsum(dim=1)) - 1
             patches = torch.zeros_like(patches).scatter(1, places[..., None].expand_as(patches), patches)
         else:
-            num_valid = torch.tensor([[num_patches]], device=patches.device)
+            # Filled on the device: a copy to it cannot be part of a CUDA graph.
+            num_valid = torch.full((1, 1), num_patches, device=patches.device)
         if not self.num_class_tokens:
             mask = None if mask is None else torch.arange(num_patches, device=patches.device) < num_valid
             return patches, mask, patches.new_empty(1, 0, dtype=torch.long)

@@ -163,10 +163,9 @@ class _TritonScan(torch.autograd.Function):
     """Launches the kernels; every tensor is contiguous."""
 
     @staticmethod
-    def forward(ctx, u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse):
+    def forward(ctx, u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, save):
         (batch, dim, length), state = u.shape, A.shape[1]
         blocks, chunks = triton.cdiv(dim, BLOCK_DIM), triton.cdiv(length, CHUNK)
-        save = any(ctx.needs_input_grad)
         out, last = torch.empty_like(u), A.new_empty(batch, dim, state)
         saved = A.new_empty((batch, chunks, dim, state) if save else (0,))
         ctx.settings = {
@@ -210,6 +209,7 @@ class _TritonScan(torch.autograd.Function):
             None if delta_bias is None else grad_bias.sum(dim=0),
             None,
             None,
+            None,
         )
 
 
@@ -224,4 +224,6 @@ def selective_scan_triton(
     """
     A, D, delta_bias = (None if x is None else x.float() for x in (A, D, delta_bias))
     tensors = [None if x is None else x.contiguous() for x in (u, delta, A, B, C, D, z, delta_bias)]
-    return _TritonScan.apply(*tensors, delta_softplus, reverse)
+    # Not what autograd says in `forward`: that counts weights also where nothing is differentiated.
+    save = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    return _TritonScan.apply(*tensors, delta_softplus, reverse, save)

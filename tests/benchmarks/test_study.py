@@ -263,20 +263,27 @@ def test_a_claim_is_judged_over_the_seeds_that_both_arms_have(small_study, diffe
 def test_a_knee_is_found_where_the_curve_has_one():
     strides, rng = np.repeat(np.arange(1.0, 11.0), 5), np.random.default_rng(0)
     values = 0.9 - 0.03 * np.log2(np.maximum(strides / 4, 1.0)) + rng.normal(scale=0.002, size=len(strides))
-    knee, (low, high), change = study_knee.find_knee(strides, values)
+    knee, (low, high), change, (least, most) = study_knee.find_knee(strides, values)
+    assert least < change < most < 0
     assert 3 <= low <= 4 <= high <= 5
     assert knee == pytest.approx(4, abs=0.8)
     assert change == pytest.approx(-0.03, abs=0.005)
+    for level in (np.full(50, 0.9), 0.9 - 0.03 * np.log2(strides)):
+        by_stride = {stride: [] for stride in range(1, 11)}
+        for stride, value in zip(strides, level + rng.normal(scale=0.002, size=50), strict=True):
+            by_stride[int(stride)].append(value)
+        assert study_knee.describe_knee(by_stride).startswith("The curve has no knee")
 
 
 def test_a_study_of_strides_says_where_the_curve_flattens(small_study):
     grid = small_study.grid
     grid["studies"][0]["has_knee"] = True
-    grid["arms"]["stride 3"] = {"time_stride": 3}
-    grid["studies"][0] |= {"seeds": [0, 1], "arms": ["stride 1", "stride 3", "stride 5"]}
+    curve = {1: 0.9, 2: 0.9, 3: 0.9, 4: 0.86, 6: 0.82}
+    grid["arms"] |= {f"stride {stride}": {"time_stride": stride} for stride in curve}
+    grid["studies"][0] |= {"seeds": [0, 1], "arms": [f"stride {stride}" for stride in curve]}
     runs = [
         {"task": "sounds", "arm": f"stride {stride}", "seed": seed, "value": value + seed / 1000}
-        for stride, value in ((1, 0.9), (3, 0.9), (5, 0.8))
+        for stride, value in curve.items()
         for seed in (0, 1)
     ]
     rows = [study_report.summarise(grid, grid["studies"][0], arm, runs, []) for arm in grid["studies"][0]["arms"]]
