@@ -6,7 +6,6 @@ An event whose times nobody knows has NaN for both: it sounds somewhere in its c
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 Event = tuple[float, float, Any]
@@ -39,7 +38,7 @@ def read_events(events: Iterable[Mapping[str, Any] | Sequence] | Mapping[str, Se
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"event {event!r}: expected onset and offset in seconds, and label") from error
         onset, offset = (math.nan if time is None else time for time in (onset, offset))
-        if not (isinstance(onset, Real) and isinstance(offset, Real)):
+        if isinstance(onset, str) or isinstance(offset, str):
             raise ValueError(f"event {(onset, offset, label)}: expected onset and offset as numbers, in seconds")
         is_unknown = math.isnan(onset) and math.isnan(offset)
         if label is None or not (is_unknown or 0 <= onset < offset):

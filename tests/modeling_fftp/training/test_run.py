@@ -532,7 +532,7 @@ def test_missing_columns_are_named(clip_folder, tmp_path):
 
 
 def test_missing_splits_are_named(clip_folder, tmp_path):
-    with pytest.raises(ValueError, match=r"no split training in .*'train', 'validation'"):
+    with pytest.raises(ValueError, match=r"no split 'training' for train; the data has \['train', 'validation'\]"):
         run_training(tmp_path, "--dataset_name", clip_folder, "--train_split_name", "training")
 
 
