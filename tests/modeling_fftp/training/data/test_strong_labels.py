@@ -257,7 +257,7 @@ def test_columns_of_several_tables_that_do_not_agree_are_named(tmp_path, caplog)
     assert "Columns that some of the tables lack are left behind: 'fold'" in caplog.text
     # A column of splits is no such thing: clips that validate would train.
     (tmp_path / "strong.tsv").write_text(f"{head}\tSplit\n{row}\tvalidation\n")
-    with pytest.raises(ValueError, match=r"'strong\.tsv', 'weak\.tsv'\] belong together, and some lack the column 'Split'"):
+    with pytest.raises(ValueError, match=r"belong together, and some lack the column 'Split'"):
         load_splits(str(tmp_path))
     (tmp_path / "weak.tsv").unlink()
     (tmp_path / "strong.tsv").write_text(f"{head}\tsplit\n{row}\ttrain\n{row}\ttest\n")
