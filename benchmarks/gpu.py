@@ -12,7 +12,6 @@ esc50.
 """
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -27,7 +26,7 @@ import torch
 from benchmarks import gpu_checks, gpu_paper, gpu_speed, gpu_training
 from benchmarks.gpu_report import render
 from benchmarks.gpu_setting import Setting
-from benchmarks.report import RESULTS, write_text
+from benchmarks.report import RESULTS, read_lines, write_lines, write_text
 
 PARTS = {"right": gpu_checks, "fast": gpu_speed, "training": gpu_training, "paper": gpu_paper}
 # Seconds; all of them together fit into half an hour.
@@ -44,18 +43,17 @@ class Records:
 
     def read(self) -> list[dict]:
         """All of them."""
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        return [json.loads(line) for line in lines]
+        return read_lines(self.path)
 
     def keep(self, record: dict) -> None:
         """Add a record, in place of that of the same case on the same device."""
         others = [kept for kept in self.read() if identify(kept) != identify(record)]
-        write_text(self.path, "".join(json.dumps(kept) + "\n" for kept in [*others, record]))
+        write_lines(self.path, [*others, record])
 
     def forget_unfinished(self, part: str) -> None:
         """Drop what stands for a case whose time was up, so that a later run begins it anew."""
         kept = [record for record in self.read() if (record["part"], record.get("failed")) != (part, UNFINISHED)]
-        write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        write_lines(self.path, kept)
 
     def missing(self, part: str, device: str, cases: dict, retries: bool) -> list[str]:
         """Cases that have no result, or that failed and are tried again."""

@@ -13,7 +13,7 @@ from transformers import pipeline
 from transformers.utils import is_flash_attn_2_available
 
 from benchmarks.efficiency import RATE, make_sound
-from benchmarks.gpu_setting import Setting
+from benchmarks.gpu_setting import Setting, make_scan_inputs
 from feature_extraction import FFTPFeatureExtractor, SpecMask
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.scan_fftp import bidirectional_scan, selective_scan, selective_scan_ref
@@ -69,20 +69,10 @@ def compare(results: dict[str, torch.Tensor], expected: dict[str, torch.Tensor],
 
 
 def make_inputs(setting: Setting, dtype: torch.dtype, length: int) -> dict[str, torch.Tensor]:
-    """Inputs of a scan."""
-    generator = torch.Generator().manual_seed(length)
+    """Inputs of a scan that is differentiated."""
     batch, dim, state = (1, 5, 4) if setting.is_tiny else (2, 96, 16)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    inputs = {
-        "u": draw(batch, dim, length), "delta": draw(batch, dim, length), "A": -4 * draw(dim, state).abs() - 0.1,
-        "B": draw(batch, state, length), "C": draw(batch, state, length), "D": draw(dim),
-        "z": draw(batch, dim, length), "delta_bias": draw(dim),
-    }  # fmt: skip
-    inputs = {name: value.to(dtype) if value.ndim == 3 else value for name, value in inputs.items()}
-    return {name: value.to(setting.device).requires_grad_() for name, value in inputs.items()}
+    inputs = make_scan_inputs(setting.device, batch, dim, length, state, dtype)
+    return {name: value.requires_grad_() for name, value in inputs.items()}
 
 
 def differentiate(scan: Callable, inputs: dict[str, torch.Tensor], **settings) -> dict[str, torch.Tensor]:

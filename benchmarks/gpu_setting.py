@@ -64,3 +64,20 @@ class Setting:
         call()
         self.synchronize()
         return torch.cuda.max_memory_allocated(self.device) / 2**30
+
+
+def make_scan_inputs(
+    device: torch.device, batch: int, dim: int, length: int, state: int, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """Inputs of a selective scan: sequences of a dtype, and what has no time in float32."""
+    generator = torch.Generator().manual_seed(length)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    inputs = {
+        "u": draw(batch, dim, length), "delta": draw(batch, dim, length), "A": -4 * draw(dim, state).abs() - 0.1,
+        "B": draw(batch, state, length), "C": draw(batch, state, length), "D": draw(dim),
+        "z": draw(batch, dim, length), "delta_bias": draw(dim),
+    }  # fmt: skip
+    return {name: value.to(device, dtype if value.ndim == 3 else None) for name, value in inputs.items()}

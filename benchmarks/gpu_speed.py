@@ -17,7 +17,7 @@ from benchmarks.efficiency import (
     make_features,
     make_sound,
 )  # fmt: skip
-from benchmarks.gpu_setting import Setting
+from benchmarks.gpu_setting import Setting, make_scan_inputs
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp.scan_fftp import selective_scan, selective_scan_fn
 
@@ -137,15 +137,7 @@ def measure_features(setting: Setting, where: str) -> dict:
 def measure_scan(setting: Setting, tokens: int) -> dict:
     """Milliseconds of the scan of a base block, batch 64, without and with its backward pass, and of mamba-ssm's."""
     batch, dim, state = (1, 8, 4) if setting.is_tiny else (64, 1536, 16)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, device=setting.device, dtype=torch.bfloat16)
-
-    inputs = {
-        "u": draw(batch, dim, tokens), "delta": draw(batch, dim, tokens), "A": -draw(dim, state).float().abs() - 0.1,
-        "B": draw(batch, state, tokens), "C": draw(batch, state, tokens), "D": draw(dim).float(),
-        "z": draw(batch, dim, tokens), "delta_bias": draw(dim).float(),
-    }  # fmt: skip
+    inputs = make_scan_inputs(setting.device, batch, dim, tokens, state, torch.bfloat16)
     leaves = {name: value.clone().requires_grad_() for name, value in inputs.items()}
     scans = {"ours": selective_scan} | ({} if selective_scan_fn is None else {"mamba-ssm": selective_scan_fn})
 

@@ -58,6 +58,17 @@ def write_json(path: Path, results: dict) -> None:
     write_text(path, json.dumps(results, indent=1) + "\n")
 
 
+def read_lines(path: Path) -> list[dict]:
+    """The records of a file of JSON lines; none where there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def write_lines(path: Path, records: Iterable[dict]) -> None:
+    """Write records as JSON lines in place of those before, whole or not at all."""
+    write_text(path, "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text in place of the one before, whole or not at all."""
     part = path.with_name(f"{path.name}.part")

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.mixtures import make_mixtures
-from benchmarks.report import RESULTS, describe_machine, write_text
+from benchmarks.report import RESULTS, describe_machine, read_lines, write_lines
 from benchmarks.soundscapes import make_soundscapes
 from benchmarks.study_report import write_report
 from benchmarks.study_search import Search, choose_epochs, choose_rate, epochs_to_try, rates_to_try
@@ -162,15 +162,13 @@ class Study:
 
     def read(self) -> list[dict]:
         """What was measured: results of runs, which have a seed, and times of training steps."""
-        lines = self.records.read_text(encoding="utf-8").splitlines() if self.records.exists() else []
-        return [json.loads(line) for line in lines]
+        return read_lines(self.records)
 
     def keep(self, record: dict) -> None:
         """Add a record, in place of the one of the same run or step; whole or not at all."""
         with WRITING:
             others = [kept for kept in self.read() if identify(kept) != identify(record)]
-            lines = [json.dumps(kept, ensure_ascii=False) for kept in sorted([*others, record], key=identify)]
-            write_text(self.records, "\n".join(lines) + "\n")
+            write_lines(self.records, sorted([*others, record], key=identify))
 
     def result(self, run: dict) -> dict | None:
         """What was measured of a run with the arguments that the grid has for it today."""

@@ -132,7 +132,7 @@ class SpecMask(SpectrogramMask):
             num_mel_bins=config.num_mel_bins,
             max_length=config.max_length,
             patch_frames=config.patch_size[1],
-            time_stride=time_stride or config.time_stride,
+            time_stride=config.time_stride if time_stride is None else time_stride,
             budget=budget,
             full_share=full_share,
             stretches=getattr(config, "stretch_patches", False),

@@ -45,10 +45,10 @@ def load_splits(
         FileNotFoundError: A path where nothing is.
     """
     splits = _load(source, config_name, data_dir, revision)
-    if any(_lists_events(split) for split in splits.values()):
-        splits = DatasetDict(
-            {name: group_events({"": split}, [_path_column(split)]) for name, split in splits.items()}
-        )
+    if any(_lists_events(split.features) for split in splits.values()):
+        # A split without labels, as of a challenge, stays as it is.
+        labelled = {name: split for name, split in splits.items() if _has_any(split.column_names, LABEL_COLUMNS)}
+        splits = DatasetDict(splits | {name: _join({"": split}) for name, split in labelled.items()})
     # Before anybody looks at a row, which would decode it.
     for name, feature in next(iter(splits.values())).features.items():
         if isinstance(feature, Audio):
@@ -62,7 +62,7 @@ def _load(source: str, config_name: str | None, data_dir: str | None, revision: 
         if not is_table(path):
             raise ValueError(f"{path} is no table of paths and labels; expected .csv, .tsv, .json, .jsonl or .parquet")
         table = read_table(path)
-        return _divide_by_column(_join({path.name: table}) if _lists_events(table) else table)
+        return _divide_by_column(_join({path.name: table}) if _lists_events(table.features) else table)
     if not path.is_dir():
         refuse_paths(source)
         return load_dataset(source, config_name, data_dir=data_dir, revision=revision)
@@ -73,7 +73,7 @@ def _load(source: str, config_name: str | None, data_dir: str | None, revision: 
     if any(file.stem == METADATA for file in tables):
         return load_audio_folder(path)
     shards = find_shards(path)
-    if {*shards} <= {*tables} and any(has_event_rows(parquet.read_schema(shard).names) for shard in shards):
+    if {*shards} <= {*tables} and any(_lists_events(_features_of(shard)) for shard in shards):
         return _load_tables(path, tables)
     if shards and any(map(is_sound, walk(path))):
         return _load_shards(path, shards)
@@ -106,23 +106,23 @@ def _divide_by_column(table: Dataset) -> DatasetDict:
     return divide(table, table[column][:] if column is not None else [None])
 
 
-def _path_column(table: Dataset) -> str | None:
-    """The column of paths of a table."""
-    return next((name for name in AUDIO_COLUMNS if name in table.column_names), None)
+def _path_column(columns: Iterable[str]) -> str | None:
+    """The column of paths among those of a table."""
+    return next((name for name in AUDIO_COLUMNS if name in columns), None)
 
 
-def _lists_events(table: Dataset) -> bool:
+def _lists_events(features: Features) -> bool:
     """Whether a table has an event in each row, and the path of its clip; rows with sound in them are clips."""
-    paths = _path_column(table)
-    is_path = paths is not None and getattr(table.features[paths], "dtype", None) in ("string", "large_string")
-    return is_path and has_event_rows(table.column_names)
+    paths = _path_column(features)
+    is_path = paths is not None and getattr(features[paths], "dtype", None) in ("string", "large_string")
+    return is_path and has_event_rows([*features])
 
 
 def _join(tables: Mapping[str, Dataset]) -> Dataset:
     """One table with one row per clip, of several of events, or that stand beside such."""
     if len(tables) > 1:
         logger.info("The tables %s make one split", ", ".join(tables))
-    return group_events(tables, [_path_column(table) for table in tables.values()])
+    return group_events(tables, [_path_column(table.column_names) for table in tables.values()])
 
 
 def _load_tables(folder: Path, tables: list[Path]) -> DatasetDict | None:
@@ -135,7 +135,7 @@ def _load_tables(folder: Path, tables: list[Path]) -> DatasetDict | None:
         by_role.setdefault(role_in(path.stem), {})[path.name] = table
     is_several = any(len(found) > 1 for found in by_role.values())
     has_events = any(
-        _lists_events(table) or (is_several and EVENTS in table.column_names) for table in listing.values()
+        _lists_events(table.features) or (is_several and EVENTS in table.column_names) for table in listing.values()
     )
     if (is_several and not has_events) or (None in by_role and len(by_role) > 1):
         raise ValueError(
@@ -198,8 +198,13 @@ def find_shards(folder: Path) -> list[Path]:
     """The parquet files below a folder; where there are sound files as well, those that list sound."""
     shards = sorted(path for path in walk(folder) if path.suffix.lower() == ".parquet" and path.stem != METADATA)
     if shards and any(map(is_sound, walk(folder))):
-        return [path for path in shards if _has_audio(Features.from_arrow_schema(parquet.read_schema(path)))]
+        return [path for path in shards if _has_audio(_features_of(path))]
     return shards
+
+
+def _features_of(shard: Path) -> Features:
+    """Columns and types of a parquet file."""
+    return Features.from_arrow_schema(parquet.read_schema(shard))
 
 
 def _has_audio(features: Features) -> bool:

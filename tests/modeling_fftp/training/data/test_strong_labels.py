@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from feature_extraction import SpecMaskDataCollator
 from feature_extraction.events import crop_events, has_times, read_events, roll_events
@@ -263,6 +263,26 @@ def test_columns_of_several_tables_that_do_not_agree_are_named(tmp_path, caplog)
     (tmp_path / "strong.tsv").write_text(f"{head}\tsplit\n{row}\ttrain\n{row}\ttest\n")
     with pytest.raises(ValueError, match=r"a\.wav are of the splits \['test', 'train'\]; expected one split"):
         load_splits(str(tmp_path))
+
+
+def test_rows_with_sound_in_them_are_clips_whatever_their_columns(tmp_path):
+    soundfile.write(tmp_path / "a.wav", make_recording(), RATE)
+    sound = {"bytes": (tmp_path / "a.wav").read_bytes(), "path": "a.wav"}
+    (tmp_path / "a.wav").unlink()
+    for part in (0, 1):
+        clip = {"audio": [sound], "onset": [0.1], "offset": [0.3], "label": ["dog"]}
+        Dataset.from_dict(clip).to_parquet(tmp_path / f"train-{part}.parquet")
+    split = load_splits(str(tmp_path))["train"]
+    assert split["label"][:] == ["dog", "dog"]
+
+
+def test_a_split_without_labels_stays_beside_rows_of_events(tmp_path):
+    rows = {"filename": ["a.wav", "a.wav"], "onset": [0.1, 0.5], "offset": [0.3, 0.9], "label": ["dog", "cat"]}
+    saved = DatasetDict({"train": Dataset.from_dict(rows), "test": Dataset.from_dict({"filename": ["b.wav"]})})
+    saved.save_to_disk(tmp_path / "saved")
+    splits = load_splits(str(tmp_path / "saved"))
+    assert len(splits["train"]) == 1
+    assert splits["test"].column_names == ["filename"]
 
 
 @pytest.mark.parametrize("form", ["metadata", "parquet beside sound", "parquet alone"])
