@@ -147,16 +147,14 @@ def read_resumed_config(training: FFTPTrainingArguments) -> FFTPConfig | None:
     return FFTPConfig.from_pretrained(checkpoint)
 
 
-def refuse_other_shape(config: FFTPConfig, resumed: FFTPConfig) -> None:
-    """Refuse to go on with a model of another shape than that of the checkpoint.
+def refuse_other_shape(arguments: ModelArguments, config: FFTPConfig, resumed: FFTPConfig | None) -> None:
+    """Refuse to go on with a model of another shape than that of the checkpoint, if there is one.
 
     Raises:
         ValueError: A field that says what weights there are, or where their tokens stand, is another.
     """
-    shape = [
-        item.name for item in fields(ModelArguments) if hasattr(config, item.name) and item.name not in ADJUSTABLE
-    ]
-    for name in (*shape, "max_length", "position_stride"):
+    names = [item.name for item in fields(arguments) if hasattr(config, item.name) and item.name not in ADJUSTABLE]
+    for name in (*names, "max_length", "position_stride") if resumed is not None else ():
         own, theirs = getattr(config, name), getattr(resumed, name)
         if own != theirs:
             raise ValueError(f"{name}={own}, and the training to go on with has {theirs}; choose another --output_dir")

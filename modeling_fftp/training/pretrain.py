@@ -13,7 +13,7 @@ from modeling_fftp.hub.encoder_card import PICTURE, write_encoder_card
 from .arguments import find_recipe
 from .data.unlabelled import Pieces, SoundArguments, load_pieces
 from .masked_patches import MaskedPatchCollator
-from .model import spread
+from .model import read_resumed_config, refuse_other_shape, spread
 from .pretraining_arguments import parse
 from .pretraining_model import build, refuse_too_short
 from .reconstruction import plot_reconstruction
@@ -37,11 +37,13 @@ def pretrain(arguments: Sequence[str]) -> None:
     groups = model_arguments, sound, training = parse(arguments)
     begin(training)
     recipe = find_recipe(groups)
+    resumed = read_resumed_config(training)
     with training.main_process_first(desc="decoding"):
         # Crops are drawn from pieces of twice their length.
         pieces = load_pieces(sound, 2 * sound.max_seconds, training.seed, training.output_dir)
     seconds = min(sound.max_seconds, pieces.longest_seconds)
     model, extractor = build(model_arguments, lambda most=None: sounds_of(pieces, most), seconds)
+    refuse_other_shape(model_arguments, model.config, resumed)
     refuse_too_short(model.config, pieces, sound.max_seconds)
     collator = MaskedPatchCollator(extractor, model.config, sound.max_seconds, sound.gain)
     if "validation" not in pieces.splits:

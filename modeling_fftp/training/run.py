@@ -32,7 +32,7 @@ from .arguments import (
 from .augmentation import build_collator, changes_sound
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
 from .data.clips import compute_features
-from .data.loading import MAX_SECONDS, SAMPLING_RATE, Clips, describe_data, load_clips
+from .data.loading import MAX_SECONDS, SAMPLING_RATE, Clips, describe_data, load_clips, refuse_other_classes
 from .data.streaming import stream_clips
 from .distillation import BATCH, Distillation, Teacher, add_answers
 from .frames import choose_postprocessing, evaluate_events, score_steps
@@ -71,8 +71,7 @@ def run(arguments: Sequence[str]) -> None:
         described["labelled_by"] = recipe["teacher"]
     max_seconds = data_arguments.max_seconds or min(MAX_SECONDS, clips.longest_seconds)
     model, extractor = build_model(model_arguments, clips, max_seconds, training.do_train, training.freeze_backbone)
-    if resumed is not None:
-        refuse_other_shape(model.config, resumed)
+    refuse_other_shape(model_arguments, model.config, resumed)
     if training.push_when_done:
         check_repository(model, training)
     crop_seconds = max_seconds
@@ -160,6 +159,7 @@ def load_data(
         refuse_missing(distillation.teacher)
     if distillation.teacher_only:
         teacher = build_teacher(None)
+        refuse_other_classes(teacher.classes, resumed)
         clips = load_unlabelled_clips(data, training, teacher)
     else:
         config = None if training.do_train else read_config(model.model_name_or_path, data.task)

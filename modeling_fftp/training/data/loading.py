@@ -145,13 +145,13 @@ def checkpoint_classes(names: dict[str, str], config: FFTPConfig, is_multi_label
     return {written.get(name, name): name for name in known}, expects_several
 
 
-def refuse_other_classes(decoder: ClipDecoder, resumed: FFTPConfig | None) -> None:
+def refuse_other_classes(classes: Iterable[str], resumed: FFTPConfig | None) -> None:
     """Stop where a training that is to go on has learned other classes.
 
     Raises:
         ValueError: It has.
     """
-    classes = [*decoder.labels.values()]
+    classes = [*classes]
     if resumed is not None and label_names(resumed) != classes:
         raise ValueError(
             f"the training to go on with tells apart {label_names(resumed)}, the data {classes}; choose another "
@@ -180,7 +180,7 @@ def load_clips(
     with training.main_process_first(desc="decoding"):
         splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"])
         decoder = build_decoder(arguments, next(iter(splits.values())), config)
-        refuse_other_classes(decoder, resumed)
+        refuse_other_classes(decoder.labels.values(), resumed)
         clips, left_out = decode_splits(splits, decoder, arguments, training)
         clips = hold_out(clips, arguments, training.seed)
         if arguments.max_train_samples and "train" in clips:

@@ -204,7 +204,7 @@ def stream_clips(
     """Like `load_clips`, but labels alone are read, and some clips decoded to tell what all are like."""
     splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"], open_splits)
     decoder = build_decoder(arguments, next(iter(splits.values())), config)
-    refuse_other_classes(decoder, resumed)
+    refuse_other_classes(decoder.labels.values(), resumed)
     splits = {role: splits[role] for role in roles_to_read(splits, arguments, training)}
     clips, left_out = {}, {}
     for role, own_decoder in decoders_of(splits, decoder).items():
