@@ -17,7 +17,7 @@ import typer
 from markdown_it import MarkdownIt
 
 from modeling_fftp.cli import app
-from modeling_fftp.training.arguments import parse_arguments
+from modeling_fftp.training.command_line import parse_arguments
 from tests.support import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -10,7 +10,7 @@ from modeling_fftp import FFTPForPreTraining
 from modeling_fftp.convert.converted import refuse_damaged
 from modeling_fftp.hub.encoder_card import PICTURE, write_encoder_card
 
-from .arguments import find_recipe
+from .command_line import find_recipe
 from .data.unlabelled import Pieces, SoundArguments, load_pieces
 from .masked_patches import MaskedPatchCollator
 from .model import read_resumed_config, refuse_other_shape, spread

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import ClassVar
 
 from transformers import HfArgumentParser
 
-from .arguments import FFTPTrainingArguments, ModelArguments, refuse_unknown
+from .arguments import FFTPTrainingArguments, ModelArguments
+from .command_line import refuse_unknown
+from .contradictions import refuse_output_dir
 from .data.unlabelled import SoundArguments
 
 # Fields of the config that no checkpoint fixes.
@@ -116,5 +117,4 @@ def refuse_contradictions(
         raise SystemExit(f"pretrain: --validation_fraction {sound.validation_fraction} must lie in [0, 1)")
     if sound.max_seconds <= 0:
         raise SystemExit(f"pretrain: --max_seconds {sound.max_seconds} must be positive")
-    if Path(training.output_dir, "model.safetensors").exists() and not training.resume_from_checkpoint:
-        raise SystemExit(f"pretrain: {training.output_dir} holds a model already; choose another --output_dir")
+    refuse_output_dir("pretrain", training.output_dir, bool(training.resume_from_checkpoint))

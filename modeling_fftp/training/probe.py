@@ -19,8 +19,10 @@ from modeling_fftp.hub.card import write_card
 from modeling_fftp.hub.efficiency import measure_efficiency
 from modeling_fftp.loss_fftp import classification_loss
 
-from .arguments import DataArguments, FFTPTrainingArguments, ModelArguments, refuse_precision, refuse_unknown
+from .arguments import DataArguments, FFTPTrainingArguments, ModelArguments
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
+from .command_line import refuse_unknown
+from .contradictions import refuse_output_dir, refuse_precision
 from .data.clips import clip_lengths
 from .data.loading import MAX_SECONDS, Clips, describe_data, load_clips
 from .model import build_model
@@ -140,8 +142,7 @@ def parse(
     for name in UNUSED:
         if getattr(data, name):
             raise SystemExit(f"probe: --{name} is for training")
-    if Path(own.output_dir, "model.safetensors").exists():
-        raise SystemExit(f"probe: {own.output_dir} holds a model already; choose another --output_dir")
+    refuse_output_dir("probe", own.output_dir)
     return model, data, own, FFTPTrainingArguments(own.output_dir, seed=own.seed, report_to="none")
 
 

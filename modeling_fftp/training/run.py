@@ -26,11 +26,10 @@ from .arguments import (
     DistillationArguments,
     FFTPTrainingArguments,
     ModelArguments,
-    find_recipe,
-    parse_arguments,
 )
 from .augmentation import build_collator, changes_sound
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
+from .command_line import find_recipe, parse_arguments
 from .data.clips import compute_features
 from .data.loading import MAX_SECONDS, SAMPLING_RATE, Clips, describe_data, load_clips, refuse_other_classes
 from .data.streaming import stream_clips

@@ -194,3 +194,11 @@ def test_files_in_the_way_are_named(name, tmp_path):
     (tmp_path / name).write_text("raise SystemExit('a script of the user')")
     done = subprocess.run([sys.executable, "-c", "import modeling_fftp"], capture_output=True, text=True, cwd=tmp_path)
     assert f"ImportError: {tmp_path / name} is in the way of the package" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "pretrain", "probe"])
+def test_a_folder_that_cannot_be_is_refused_before_data_are_read(fftp, tmp_path, command):
+    (tmp_path / "file").touch()
+    words = {"train": ["--dataset_name", "nothing"], "pretrain": ["nothing"], "probe": ["nothing", "--model", "none"]}
+    _, _, message = fftp(command, *words[command], "--output_dir", tmp_path / "file" / "model")
+    assert message == f"{command}: --output_dir {tmp_path}/file/model: {tmp_path}/file is a file"

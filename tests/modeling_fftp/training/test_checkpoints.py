@@ -13,7 +13,8 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.convert.convert import convert
-from modeling_fftp.training.arguments import ModelArguments, parse_arguments
+from modeling_fftp.training.arguments import ModelArguments
+from modeling_fftp.training.command_line import parse_arguments
 from modeling_fftp.training.data.loading import Clips
 from modeling_fftp.training.model import build_model
 from tests.support import run_training

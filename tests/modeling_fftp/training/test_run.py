@@ -18,7 +18,8 @@ from datasets import Dataset
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.audio_stream_fftp import read_audio
-from modeling_fftp.training.arguments import ModelArguments, parse_arguments
+from modeling_fftp.training.arguments import ModelArguments
+from modeling_fftp.training.command_line import parse_arguments
 from modeling_fftp.training.data.held_out import hold_out_fraction
 from modeling_fftp.training.data.loading import Clips
 from modeling_fftp.training.data.sources import load_splits

@@ -12,7 +12,7 @@ from transformers import Trainer, TrainingArguments
 
 from feature_extraction import SpecMask, SpecMaskDataCollator
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification
-from modeling_fftp.training.arguments import parse_arguments
+from modeling_fftp.training.command_line import parse_arguments
 from modeling_fftp.training.distillation import Distillation
 from modeling_fftp.training.model import build_model
 from modeling_fftp.training.step_labels import EventLabels, StepLabels

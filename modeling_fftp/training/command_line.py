@@ -1,0 +1,121 @@
+"""Arguments of a training: from a recipe, a JSON file of them, and from the command line, which wins."""
+
+import difflib
+import json
+from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from transformers import HfArgumentParser, TrainingArguments
+
+from hub_cards import list_recipes
+
+from .arguments import ARGUMENTS
+from .contradictions import refuse_contradictions
+
+# What belongs to one machine or one run, and not into a recipe.
+NOT_IN_RECIPE = (
+    "output_dir", "dataset_name", "num_proc", "resume_from_checkpoint", "disable_tqdm", "report_to", "run_name",
+    "use_cpu", "features_on_device", "push_to_hub", "hub_model_id", "hub_token", "hub_private_repo", "hub_revision",
+    "dataloader_num_workers", "do_train", "teacher_trust_remote_code",
+)  # fmt: skip
+
+
+# Where these name something on this machine, the recipe has its bare name.
+PATHS = ("model_name_or_path", "class_names_file", "teacher")
+
+
+def find_recipe(groups: Sequence) -> dict[str, Any]:
+    """The arguments that differ from their defaults: with the same data they train the same again.
+
+    Raises:
+        TypeError: An argument that JSON cannot hold.
+    """
+    recipe = {}
+    for group in groups:
+        if isinstance(group, TrainingArguments):
+            given, default = group.to_dict(), type(group)(output_dir=group.output_dir).to_dict()
+        else:
+            given, default = vars(group), vars(type(group)())
+        for name in [item.name for item in fields(group) if item.init and item.name not in NOT_IN_RECIPE]:
+            if given[name] != default[name]:
+                recipe[name] = given[name]
+    for name in PATHS:
+        if name in recipe and Path(recipe[name]).exists():
+            recipe[name] = Path(recipe[name]).resolve().name
+    if recipe.get("auto_bf16"):
+        recipe.pop("bf16", None)
+    return json.loads(json.dumps(recipe))
+
+
+class HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """Shows defaults where there are any, and the recipes in lines of their own."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def parse_arguments(arguments: list[str]) -> tuple:
+    """Dataclasses from a recipe, if the first word names one, and the options, which win.
+
+    Raises:
+        SystemExit: A recipe that is not there, unknown arguments, or some that do not go together.
+    """
+    parser = HfArgumentParser(
+        ARGUMENTS,
+        allow_abbrev=False,
+        prog="fftp train",
+        usage="fftp train [RECIPE] --dataset_name DATA --output_dir FOLDER [OPTION ...]",
+        epilog="\n  ".join(("RECIPE is a JSON file of options, or one of", *list_recipes())),
+        formatter_class=HelpFormatter,
+    )
+    names = [item.name for group in ARGUMENTS for item in fields(group) if item.init]
+    if arguments and not arguments[0].startswith("-"):
+        recipe = read_recipe(arguments[0])
+        refuse_unknown(recipe, names, arguments[0])
+        if "teacher_trust_remote_code" in recipe:
+            raise SystemExit("train: whether to trust a teacher's code is for the command line, not for a recipe")
+        parser.set_defaults(**recipe)
+        arguments = arguments[1:]
+    *groups, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line")
+    refuse_contradictions(*groups)
+    return tuple(groups)
+
+
+def read_recipe(source: str) -> dict[str, Any]:
+    """A recipe by its path, which ends in .json, or by the name of its folder in `hub_cards`.
+
+    Raises:
+        SystemExit: There is none.
+    """
+    recipes = list_recipes()
+    path = Path(source) if source.endswith(".json") else recipes.get(source)
+    if path is None:
+        near = difflib.get_close_matches(source, recipes, n=3, cutoff=0.0)
+        raise SystemExit(
+            f"train: no recipe {source!r}. Expected a JSON file, whose name ends in .json, or a name such as "
+            f"{', '.join(near)}; `fftp train --help` lists all"
+        )
+    if not path.is_file():
+        raise SystemExit(f"train: {source} is not a file; expected a recipe, a JSON file of arguments")
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise SystemExit(f"train: {source} is not valid JSON: {error}") from error
+    if not isinstance(recipe, dict):
+        raise SystemExit(f"train: {source} holds a {type(recipe).__name__}; expected an object of arguments")
+    return recipe
+
+
+def refuse_unknown(given, names: list[str], origin: str, command: str = "train") -> None:
+    """Stop on misspelt arguments, with the nearest valid name."""
+    for name in given:
+        if name not in names:
+            if name in list_recipes():
+                raise SystemExit(f"train: the recipe {name!r} must come first, before all options")
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise SystemExit(f"{command}: unknown argument {name!r} in {origin}{hint}")
