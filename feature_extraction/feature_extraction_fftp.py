@@ -74,6 +74,10 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         )
         if std <= 0:
             raise ValueError(f"std={std} must be positive")
+        sizes = {"num_mel_bins": num_mel_bins, "sampling_rate": sampling_rate, "max_length": max_length}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
         self.num_mel_bins = num_mel_bins
         self.max_length = max_length
         self.mean = mean
@@ -216,8 +220,10 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         """
         clip = self._read_samples(clip, index)
         if not isinstance(clip, torch.Tensor):
-            # torch shares memory with arrays; it warns where that is read-only, as in data sets, and refuses reversed.
-            clip = np.require(clip, requirements="CW")
+            # torch shares memory with arrays; it warns where that is read-only, as in data sets, and refuses what is
+            # reversed or has another machine's byte order.
+            clip = np.asarray(clip)
+            clip = np.require(clip, clip.dtype.newbyteorder("="), requirements="CW")
         samples = torch.as_tensor(clip, device=device).detach()
         if samples.ndim != 1:
             raise ValueError(

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import torch
 from torch import nn
+from transformers.utils import is_tracing
 
 from .configuration_fftp import FFTPConfig
 from .patch_mask_fftp import visible_first
@@ -23,6 +24,24 @@ class FFTPPatchConv2d(nn.Conv2d):
         patches = images.unfold(2, height, down).unfold(3, width, across)
         patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3)
         return nn.functional.linear(patches, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
+def check_padding_side(attention_mask: torch.Tensor) -> None:
+    """Refuse a mask (batch, frames or samples), of booleans, with padding before something real.
+
+    The values of a graph that is being traced, or of tensors without data, are not known.
+
+    Raises:
+        ValueError: There is such padding.
+    """
+    if attention_mask.is_meta or is_tracing(attention_mask):
+        return
+    begins_late = (attention_mask[:, 1:] & ~attention_mask[:, :-1]).any(dim=1)
+    if begins_late.any():
+        raise ValueError(
+            f"attention_mask of clip {int(begins_late.long().argmax())} has padding before what is real; expected "
+            "padding on the right"
+        )
 
 
 def resize_matrix(old: int, new: int) -> np.ndarray:
@@ -171,6 +190,9 @@ class FFTPEmbeddings(nn.Module):
                 not real.
             time_stride: Frames between patches; None is the model's.
 
+        Raises:
+            ValueError: Shapes that do not fit, or padding on the left.
+
         Returns:
             Tokens (batch, class tokens + patches, hidden); the mask over them, (batch, class tokens + patches), true
             where every frame of the patch is real, or None without `attention_mask`; and the places of the class
@@ -183,6 +205,7 @@ class FFTPEmbeddings(nn.Module):
                     f"{tuple(input_values.shape[:2])}, the (batch, frames) of input_values"
                 )
             attention_mask = attention_mask != 0
+            check_padding_side(attention_mask)
             # A clip shorter than one patch sees padding: zeros, whatever value the padding came with.
             input_values = input_values.masked_fill(~attention_mask[..., None], 0.0)
         patches = self.patch_embeddings(input_values, time_stride)

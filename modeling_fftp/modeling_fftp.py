@@ -22,7 +22,7 @@ from .audio_embedding_fftp import FFTPAudioEmbeddingPipeline
 from .audio_tagging_fftp import FFTPAudioTaggingPipeline
 from .cache_fftp import FFTPCache
 from .configuration_fftp import FFTPConfig
-from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings
+from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings, check_padding_side
 from .events_fftp import Event, events_to_labels, token_spans
 from .explain_fftp import explain
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
@@ -119,7 +119,9 @@ class FFTPPreTrainedModel(PreTrainedModel):
                     f"attention_mask has shape {tuple(attention_mask.shape)}; expected {tuple(sound.shape)}, the "
                     "(batch, samples) of input_values"
                 )
-            lengths = (attention_mask != 0).sum(dim=1).tolist()
+            attention_mask = attention_mask != 0
+            check_padding_side(attention_mask)
+            lengths = attention_mask.sum(dim=1).tolist()
             clips = [clip[:length] for clip, length in zip(sound, lengths, strict=True)]
         features = self.feature_extractor.extract_batch(clips)
         return features["input_values"].to(self.dtype), features.get("attention_mask")

@@ -32,26 +32,23 @@ COMPLETE = {"is_complete": True}
 LIST = "@"
 
 
-def find_recordings(sources: Sequence[str]) -> list[str]:
+def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list[str]:
     """Recordings that a command line names, each once, in its order.
 
     Args:
         sources: Files; folders, of which every visible sound file counts; patterns such as `2024*/**/*.flac`; and
             `@FILE`, a text file with one source per line.
+        lists: The lists that name these sources, if they come from lists.
 
     Raises:
-        ValueError: A folder or pattern without a sound file, or a list that cannot be read.
+        ValueError: A folder or pattern without a sound file, or a list that cannot be read or is in itself.
     """
     found: dict[str, None] = {}
     for source in sources:
         if source.startswith(LIST):
-            try:
-                lines = Path(source[len(LIST) :]).read_text(encoding="utf-8-sig").splitlines()
-            except OSError as error:
-                raise ValueError(f"{source}: the list cannot be read: {error.strerror}") from error
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{source}: the list is not UTF-8") from error
-            found |= dict.fromkeys(find_recordings([line for line in map(str.strip, lines) if line]))
+            if source in lists:
+                raise ValueError(f"{source}: the list names itself")
+            found |= dict.fromkeys(find_recordings(_read_list(source), (*lists, source)))
         elif os.path.isdir(source):
             files = [str(path) for path in walk(Path(source)) if is_sound(path)]
             if not files:
@@ -66,6 +63,17 @@ def find_recordings(sources: Sequence[str]) -> list[str]:
             # What is not there fails with the others that cannot be read.
             found[source] = None
     return [*found]
+
+
+def _read_list(source: str) -> list[str]:
+    """The lines of `@FILE` that hold something."""
+    try:
+        lines = Path(source[len(LIST) :]).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise ValueError(f"{source}: the list cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source}: the list is not UTF-8") from error
+    return [line for line in map(str.strip, lines) if line]
 
 
 @dataclass(frozen=True)

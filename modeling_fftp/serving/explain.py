@@ -134,6 +134,7 @@ def save_explanation(folder: str | Path, sound: np.ndarray, path: Path) -> None:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture under another name, which it loses when it is complete; the suffix says in what form."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".part{path.suffix}")
     figure.savefig(part, dpi=100)
     part.replace(path)

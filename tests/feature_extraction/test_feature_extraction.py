@@ -90,11 +90,12 @@ def test_mask_is_optional(extractor, speech):
         list,
         torch.from_numpy,
         lambda clip: clip.astype(np.float64),
+        lambda clip: clip.astype(">f4"),
         lambda clip: clip[None],
         lambda clip: [clip.tolist()],
         lambda clip: [torch.from_numpy(clip)],
     ],
-    ids=["list", "tensor", "float64", "2-D array", "list of lists", "list of tensors"],
+    ids=["list", "tensor", "float64", "another byte order", "2-D array", "list of lists", "list of tensors"],
 )
 def test_forms_of_input(extractor, speech, convert):
     expected = extractor(speech, sampling_rate=16000)["input_values"]
@@ -182,6 +183,9 @@ def test_read_only_arrays_are_no_reason_to_warn(extractor, speech):
 def test_settings_are_checked():
     with pytest.raises(ValueError, match="std=0"):
         FFTPFeatureExtractor(std=0)
+    for name in ("num_mel_bins", "sampling_rate", "max_length"):
+        with pytest.raises(ValueError, match=f"{name}=0 must be at least 1"):
+            FFTPFeatureExtractor(**{name: 0})
     extractor = FFTPFeatureExtractor()
     for left in (
         lambda: FFTPFeatureExtractor(padding_side="left"),

@@ -145,8 +145,8 @@ def test_the_command_says_and_draws(placed, tmp_path):
 def test_a_label_is_no_mathematics(placed, tmp_path):
     model, extractor = (kind.from_pretrained(placed) for kind in (FFTPForAudioClassification, FFTPFeatureExtractor))
     explanation = explain_recording(make_beep(3000, 0.5), model.eval(), extractor)
-    save_figure(draw(explanation._replace(label="$a_b^c_d$ and $\\frac{$"), RATE), tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").stat().st_size > 5000
+    save_figure(draw(explanation._replace(label="$a_b^c_d$ and $\\frac{$"), RATE), tmp_path / "new" / "picture.png")
+    assert (tmp_path / "new" / "picture.png").stat().st_size > 5000
 
 
 def test_other_types_and_extractors_that_pad(placed):

@@ -462,6 +462,20 @@ def test_input_of_the_wrong_shape(make_config):
         model(torch.randn(2, 50, 128), torch.ones(2, 49))
 
 
+@pytest.mark.parametrize("sound", [False, True], ids=["features", "sound"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_padding_on_the_left_is_refused(make_config, extractor, backbone, sound):
+    model = build(make_config(**BACKBONES[backbone]))
+    model.feature_extractor = extractor
+    values = torch.randn(3, 8000) if sound else torch.randn(3, 50, 128)
+    mask = torch.ones(values.shape[:2], dtype=torch.long)
+    mask[0, 40:] = 0
+    model(values, mask)
+    mask[1, :10] = 0
+    with pytest.raises(ValueError, match="clip 1 has padding before what is real; expected padding on the right"):
+        model(values, mask)
+
+
 def test_mamba_class_token_stands_in_the_middle_of_the_real_tokens(make_config):
     model = build(make_config(**BACKBONES["fo-bi"]))
     mask = torch.ones(2, 100, dtype=torch.long)

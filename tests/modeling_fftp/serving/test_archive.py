@@ -43,6 +43,7 @@ def test_files_folders_patterns_and_lists_are_found_once(archive, tmp_path, monk
     first = str(archive / "low" / "0.wav")
     (tmp_path / "list.txt").write_text(f"{first}\n\n{archive / 'high'}\n", encoding="utf-8-sig")
     (tmp_path / "other.txt").write_text(first, encoding="utf-16")
+    (tmp_path / "circle.txt").write_text("@circle.txt")
     found = find_recordings(["missing.wav", first, "@list.txt", "archive/n*/**/*.wav", str(archive)])
     assert found[:2] == ["missing.wav", first]
     # The pattern's paths are relative, so they are others.
@@ -52,6 +53,7 @@ def test_files_folders_patterns_and_lists_are_found_once(archive, tmp_path, monk
         ("nothing/*.wav", "the pattern matches no sound files"),
         ("@nothing.txt", "the list cannot be read"),
         ("@other.txt", "@other.txt: the list is not UTF-8"),
+        ("@circle.txt", "@circle.txt: the list names itself"),
         (str(tmp_path / "empty"), "no sound files in this folder"),
     ):
         (tmp_path / "empty").mkdir(exist_ok=True)
