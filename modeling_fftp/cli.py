@@ -342,7 +342,8 @@ def card(
         str | None, typer.Option("--repo_id", help="Hub id that the card's snippet loads; default: the folder's name.")
     ] = None,
     license: Annotated[
-        str | None, typer.Option("--license", help="Licence of the weights, by its id on the Hub.")
+        str | None,
+        typer.Option("--license", help="Licence of the weights, by its id on the Hub; default: the last card's."),
     ] = None,
 ) -> None:
     """Write the model card of a trained folder, README.md, from the results in it."""

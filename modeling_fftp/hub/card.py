@@ -15,7 +15,7 @@ from modeling_fftp.audio_tagging_fftp import FRAME_CLASSIFIER
 from modeling_fftp.events_fftp import table_seconds
 from modeling_fftp.loss_fftp import label_names
 
-from .card_facts import BACKBONES, CURVES, EXPLANATION, RELIABILITY, describe_patches, read_results
+from .card_facts import BACKBONES, CURVES, EXPLANATION, RELIABILITY, describe_patches, find_license, read_results
 from .encoder_card import has_head, write_encoder_card
 from .reliability import plot_reliability
 from .training_curves import plot_training
@@ -38,7 +38,7 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
     Args:
         folder: As a training leaves it.
         repo_id: What the snippet loads; default: the folder's name.
-        license: Licence of the weights, by its id on the Hub; the card names none without it.
+        license: Licence of the weights, by its id on the Hub; without it that of the card before, or none.
 
     Raises:
         FileNotFoundError: There is no such folder; transformers would take its name for a Hub id.
@@ -57,7 +57,7 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
         plot_reliability(facts["calibration"]["measured"], folder / RELIABILITY)
     model_id = repo_id or folder.resolve().name
     card = ModelCard.from_template(
-        build_metadata(facts, model_id, license),
+        build_metadata(facts, model_id, license or find_license(folder)),
         template_path=str(CARD_TEMPLATE),
         name=model_id.split("/")[-1],
         model_id=model_id,

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from huggingface_hub import ModelCard
+
 from modeling_fftp import FFTPConfig
 
 CURVES, RELIABILITY, EXPLANATION = "training.png", "reliability.png", "explanation.png"
@@ -17,6 +19,12 @@ def read_results(folder: Path, name: str) -> dict | None:
     """What a training wrote into `NAME.json`; None where it did not."""
     path = folder / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def find_license(folder: Path) -> str | None:
+    """Licence that a card in the folder names, which a new card goes on naming."""
+    path = folder / "README.md"
+    return ModelCard.load(path, ignore_metadata_errors=True).data.license if path.exists() else None
 
 
 def describe_patches(config: FFTPConfig) -> str:

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from hub_cards import ENCODER_CARD_TEMPLATE
 from modeling_fftp import FFTPConfig, FFTPForPreTraining, FFTPModel
 
-from .card_facts import BACKBONES, CURVES, describe_patches, read_results
+from .card_facts import BACKBONES, CURVES, describe_patches, find_license, read_results
 from .training_curves import plot_training
 
 PICTURE = "reconstruction.png"
@@ -27,7 +27,7 @@ def write_encoder_card(folder: str | Path, license: str | None = None) -> Path:
 
     Args:
         folder: As `fftp pretrain` or `fftp convert` leaves it.
-        license: Licence of the weights, by its id on the Hub; the card names none without it.
+        license: Licence of the weights, by its id on the Hub; without it that of the card before, or none.
     """
     folder = Path(folder)
     if (folder / "trainer_state.json").exists():
@@ -40,7 +40,7 @@ def write_encoder_card(folder: str | Path, license: str | None = None) -> Path:
     metadata = ModelCardData(
         pipeline_tag="feature-extraction",
         library_name="transformers",
-        license=license,
+        license=license or find_license(folder),
         datasets=data["hub_id"] if data else None,
         tags=["audio", "fftp", "arxiv:2508.21243"],
     )

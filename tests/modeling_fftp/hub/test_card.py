@@ -10,7 +10,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp import FFTPForAudioClassification, FFTPModel
 from modeling_fftp.hub.card import write_card
 from modeling_fftp.training.run import run
 
@@ -85,6 +85,13 @@ def test_every_figure_is_that_of_a_results_file(bare_folder):
     assert (data.license, data.base_model, data.datasets) == ("mit", "someone/base", "someone/animals")
     (result,) = data.eval_results
     assert (result.dataset_split, result.metric_type, result.metric_value) == ("test", "accuracy", 0.8765)
+
+
+@pytest.mark.parametrize("model_class", [FFTPForAudioClassification, FFTPModel])
+def test_a_card_that_is_written_again_keeps_its_licence(bare_folder, model_class):
+    model_class.from_pretrained(bare_folder).save_pretrained(bare_folder)
+    for given, expected in ((None, None), ("mit", "mit"), (None, "mit"), ("cc-by-4.0", "cc-by-4.0")):
+        assert ModelCard.load(write_card(bare_folder, "me/animals", license=given)).data.license == expected
 
 
 def test_a_local_base_is_no_hub_id(bare_folder):
