@@ -78,6 +78,8 @@ class SpecMaskDataCollator(TrainerCallback):
     ):
         if ((mixup is not None and step_labels is None) or label_smoothing) and num_labels is None:
             raise ValueError("mixup and label smoothing make distributions over the labels; pass num_labels")
+        if min(time_strides, default=1) < 1:
+            raise ValueError(f"time_strides={time_strides} must be frames, each at least 1")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} must lie in [0, 1)")
         takes_events = getattr(step_labels, "takes_events", False)
@@ -94,7 +96,7 @@ class SpecMaskDataCollator(TrainerCallback):
             )
         if step_labels is not None and any((speed, crop, mixup)) and not takes_events:
             raise ValueError("labels per step cannot follow speed, crop and mixup; EventLabels can")
-        if step_labels is not None and time_strides and not getattr(step_labels, "takes_events", False):
+        if step_labels is not None and time_strides and not takes_events:
             raise ValueError("labels per step are those of one stride, not of time_strides; EventLabels knows all")
         self.feature_extractor = feature_extractor
         self.spec_mask = spec_mask
@@ -158,15 +160,18 @@ class SpecMaskDataCollator(TrainerCallback):
         time_stride: int | None = None,
     ) -> dict[str, torch.Tensor]:
         """A batch, augmented where there are seeds."""
+        if not examples:
+            raise ValueError("no examples: expected at least one")
         is_training = feature_seed is not None
         labels, events = None, None
+        has_labels = _all_have(examples, "labels")
         if self.step_labels is None:
-            labels = _stack_labels(examples)
-        elif getattr(self.step_labels, "takes_events", False) and "labels" in examples[0]:
+            labels = _stack_labels(examples) if has_labels else None
+        elif getattr(self.step_labels, "takes_events", False) and has_labels:
             events = [read_events(example["labels"]) for example in examples]
         if is_training and labels is not None and (self.mixup is not None or self.label_smoothing):
             labels = self._soften(labels)
-        if "audio" in examples[0]:
+        if _all_have(examples, "audio"):
             sounds = [example["audio"] for example in examples]
             waveforms = [self.feature_extractor.to_waveform(sound, index) for index, sound in enumerate(sounds)]
             if is_training:
@@ -181,18 +186,19 @@ class SpecMaskDataCollator(TrainerCallback):
                 batch = self.feature_extractor.extract_batch(waveforms)
                 batch, events = self._change_features(batch, feature_seed, time_stride, events)
         else:
-            self._check_features(examples[0], is_training)
+            self._check_features(examples, is_training)
             features = [_real_frames(example) for example in examples]
             batch = self.feature_extractor.pad_batch(features)
             batch, events = self._change_features(batch, feature_seed, time_stride, events)
-        if "teacher_logits" in examples[0]:
+        if _all_have(examples, "teacher_logits"):
             if is_training and self._changes_sound():
                 raise ValueError(
                     "examples with 'teacher_logits' hold what a teacher said of the sound as it was, which speed, "
                     "crop, mixup and noise change"
                 )
-            batch["teacher_logits"] = torch.from_numpy(np.stack([example["teacher_logits"] for example in examples]))
-        if self.step_labels is not None and "labels" in examples[0]:
+            answers = np.stack([np.asarray(example["teacher_logits"], np.float32) for example in examples])
+            batch["teacher_logits"] = torch.from_numpy(answers)
+        if self.step_labels is not None and has_labels:
             mask = batch.get("attention_mask", batch["input_values"].new_ones(batch["input_values"].shape[:2]))
             steps = [example["labels"] for example in examples] if events is None else events
             stride = {} if time_stride is None else {"time_stride": time_stride}
@@ -256,17 +262,19 @@ class SpecMaskDataCollator(TrainerCallback):
         has_one_class = labels.ndim == 1
         if has_one_class:
             labels = torch.nn.functional.one_hot(labels, self.num_labels).float()
+        elif self.num_labels not in (None, labels.shape[1]):
+            raise ValueError(f"labels are vectors of {labels.shape[1]}; expected num_labels={self.num_labels}")
         rest = torch.full_like(labels, 1 / self.num_labels if has_one_class else 1 / 2)
         return torch.lerp(labels, rest, self.label_smoothing)
 
     def _changes_sound(self) -> bool:
         return any(change is not None for change in (self.speed, self.crop, self.mixup, self.noise))
 
-    def _check_features(self, example: dict[str, Any], is_training: bool) -> None:
-        if "input_values" not in example:
+    def _check_features(self, examples: list[dict[str, Any]], is_training: bool) -> None:
+        if not _all_have(examples, "input_values"):
             raise ValueError(
-                f"the examples hold {[*example]}; expected 'audio' or 'input_values'. Trainer drops 'audio' unless "
-                "its arguments have remove_unused_columns=False"
+                f"the examples hold {[*examples[0]]}; expected 'audio' or 'input_values'. Trainer drops 'audio' "
+                "unless its arguments have remove_unused_columns=False"
             )
         if is_training and self._changes_sound():
             raise ValueError(
@@ -302,13 +310,20 @@ def _real_frames(example: dict[str, Any]) -> np.ndarray:
     return features if mask is None else features[: np.count_nonzero(np.asarray(mask))]
 
 
-def _stack_labels(examples: list[dict[str, Any]]) -> torch.Tensor | None:
-    """Indices as (batch,) int64, vectors over the labels as (batch, labels) float32; None without labels."""
-    is_labelled = ["labels" in example for example in examples]
-    if not any(is_labelled):
-        return None
-    if not all(is_labelled):
-        raise ValueError(f"example {is_labelled.index(False)} has no 'labels'; others of its batch have")
+def _all_have(examples: list[dict[str, Any]], name: str) -> bool:
+    """Whether all examples of a batch have something, or none has.
+
+    Raises:
+        ValueError: Some have it.
+    """
+    have = [name in example for example in examples]
+    if any(have) and not all(have):
+        raise ValueError(f"example {have.index(False)} has no {name!r}; others of its batch have")
+    return all(have)
+
+
+def _stack_labels(examples: list[dict[str, Any]]) -> torch.Tensor:
+    """Indices as (batch,) int64, vectors over the labels as (batch, labels) float32."""
     labels = [np.asarray(example["labels"]) for example in examples]
     for index, label in enumerate(labels):
         if label.dtype.kind not in "biuf":

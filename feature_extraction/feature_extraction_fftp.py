@@ -1,7 +1,8 @@
 """Feature extractor: from waveforms to normalised log-mel spectrograms with a mask over real frames."""
 
 from collections.abc import Iterable
-from math import sqrt
+from math import inf, sqrt
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             padding_value=padding_value,
             **kwargs,
         )
-        if std <= 0:
+        if not 0 < std < inf:
             raise ValueError(f"std={std} must be positive")
         sizes = {"num_mel_bins": num_mel_bins, "sampling_rate": sampling_rate, "max_length": max_length}
         for name, value in sizes.items():
@@ -83,10 +84,10 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         self.mean = mean
         self.std = std
         self.do_normalize = do_normalize
-        self.padding = padding
-        self.truncation = truncation
+        self.padding = self._check_padding(padding)
+        self.truncation = self._check_truncation(truncation)
         self.return_attention_mask = return_attention_mask
-        self.pad_to_multiple_of = pad_to_multiple_of
+        self.pad_to_multiple_of = self._check_multiple(pad_to_multiple_of)
 
     @property
     def padding_side(self) -> str:
@@ -133,8 +134,11 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             frames.
 
         Raises:
-            ValueError: Wrong rate, no clips, an empty clip, NaN or infinite samples, more than one channel.
+            ValueError: Wrong rate, no clips, an empty clip, NaN or infinite samples, more than one channel, or an
+                argument that makes no sense.
         """
+        if return_tensors is not None:
+            return_tensors = TensorType(return_tensors)
         clips = _as_clips(raw_speech)
         if not all(_has_own_rate(clip) for clip in clips):
             self._check_sampling_rate(sampling_rate)
@@ -143,7 +147,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         if max_length < 1:
             raise ValueError(f"max_length={max_length} must be at least one frame")
         waveforms = self._to_waveforms(clips, torch.device(device))
-        if self.truncation if truncation is None else truncation:
+        if self.truncation if truncation is None else self._check_truncation(truncation):
             limit = num_samples(max_length, self.sampling_rate)
             waveforms = [waveform[:limit] for waveform in waveforms]
         features, starts = log_mel_of_clips(waveforms, self.num_mel_bins, self.sampling_rate)
@@ -151,7 +155,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             features = self.normalize(features)
         counts = [num_frames(len(waveform), self.sampling_rate) for waveform in waveforms]
         if padding or return_tensors is not None:
-            multiple = self.pad_to_multiple_of if pad_to_multiple_of is None else pad_to_multiple_of
+            multiple = self._check_multiple(pad_to_multiple_of) or self.pad_to_multiple_of
             length = self._batch_length(counts, padding, max_length, multiple)
             features, masks = _pad_rows(features, starts, counts, length, self.padding_value)
         else:
@@ -160,7 +164,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         encoded = {"input_values": features}
         if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
             encoded["attention_mask"] = masks
-        if return_tensors not in ("pt", TensorType.PYTORCH):
+        if return_tensors is not TensorType.PYTORCH:
             encoded = {
                 name: [item.cpu().numpy() for item in value] if isinstance(value, list) else value.cpu().numpy()
                 for name, value in encoded.items()
@@ -194,15 +198,19 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
 
         Args:
             features: (frames, mel bins) each, normalised.
+
+        Raises:
+            ValueError: As a call does where they are too long.
         """
-        padding = self.padding or "longest"
-        limit = self.max_length if self.truncation or padding == "max_length" else None
+        if self.truncation:
+            features = [clip[: self.max_length] for clip in features]
+        length = self._batch_length(
+            [len(clip) for clip in features], self.padding or "longest", self.max_length, self.pad_to_multiple_of
+        )
         return self.pad(
             {"input_values": features},
-            padding=padding,
-            max_length=limit,
-            truncation=self.truncation,
-            pad_to_multiple_of=self.pad_to_multiple_of,
+            padding="max_length",
+            max_length=length,
             return_attention_mask=self.return_attention_mask or not self.padding,
             return_tensors="pt",
         )
@@ -218,6 +226,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: Another rate than the extractor's, more than one channel, no samples, or an unknown type.
         """
+        if isinstance(clip, (str, bytes, PathLike)):
+            raise ValueError(f"clip {index} is {type(clip).__name__}; expected samples, such as read_audio gives")
         clip = self._read_samples(clip, index)
         if not isinstance(clip, torch.Tensor):
             # torch shares memory with arrays; it warns where that is read-only, as in data sets, and refuses what is
@@ -243,7 +253,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         Assign them to `mean` and `std` before training, so that features of this audio come out normalised.
 
         Raises:
-            ValueError: No clips, or a clip that a call would refuse.
+            ValueError: No clips, clips of digital silence alone, or a clip that a call would refuse.
         """
         count, total, squares = 0, 0.0, 0.0
         for clip in clips:
@@ -255,7 +265,10 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         if not count:
             raise ValueError("no clips: expected at least one to measure")
         mean = total / count
-        return mean, sqrt(max(0.0, squares / count - mean**2))
+        std = sqrt(max(0.0, squares / count - mean**2))
+        if not std:
+            raise ValueError("the clips are silent: all their log-mel energies are equal, so nothing can be scaled")
+        return mean, std
 
     @staticmethod
     def _batch_length(counts: list[int], padding: str | bool, max_length: int, multiple: int | None) -> int:
@@ -291,13 +304,27 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
 
     @staticmethod
     def _check_padding(padding: str | bool) -> str | bool:
+        # transformers names them by members of an enumeration as well.
+        padding = getattr(padding, "value", padding)
         if padding is True:
             return "longest"
         if padding is False or padding == "do_not_pad":
             return False
         if padding not in ("longest", "max_length"):
             raise ValueError(f"padding={padding!r} is unknown; expected 'longest', 'max_length' or False")
-        return str(padding)
+        return padding
+
+    @staticmethod
+    def _check_truncation(truncation: bool) -> bool:
+        if not isinstance(truncation, bool):
+            raise ValueError(f"truncation={truncation!r}; expected True, which cuts the end off, or False")
+        return truncation
+
+    @staticmethod
+    def _check_multiple(multiple: int | None) -> int | None:
+        if multiple is not None and multiple < 1:
+            raise ValueError(f"pad_to_multiple_of={multiple} must be at least 1")
+        return multiple
 
     def _to_waveforms(self, clips: list[Waveform], device: torch.device) -> list[torch.Tensor]:
         """Checked float32 waveforms, each at least one window long."""
@@ -348,7 +375,7 @@ def _has_own_rate(clip: Waveform) -> bool:
 
 def _as_clips(raw_speech: Waveform | list[Waveform]) -> list[Waveform]:
     """One recording or several, as a list."""
-    if isinstance(raw_speech, dict) or _has_own_rate(raw_speech):
+    if isinstance(raw_speech, (dict, str, bytes, PathLike)) or _has_own_rate(raw_speech):
         return [raw_speech]
     if isinstance(raw_speech, (np.ndarray, torch.Tensor)):
         if raw_speech.ndim == 2 and raw_speech.shape[1] <= MAX_CHANNELS < raw_speech.shape[0]:

@@ -12,9 +12,18 @@ MAX_BAND_SHARE = 0.5
 
 
 def valid_frames(input_values: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """Real frames of each clip, (batch, frames), bool; all of them without a mask."""
+    """Real frames of each clip, (batch, frames), bool; all of them without a mask.
+
+    Raises:
+        ValueError: A mask of another shape.
+    """
     if attention_mask is None:
         return input_values.new_ones(input_values.shape[:2], dtype=torch.bool)
+    if attention_mask.shape != input_values.shape[:2]:
+        raise ValueError(
+            f"attention_mask has shape {tuple(attention_mask.shape)}; expected {tuple(input_values.shape[:2])}, the "
+            "(batch, frames) of input_values"
+        )
     return attention_mask.bool()
 
 
@@ -93,7 +102,7 @@ class SpecMask(SpectrogramMask):
         stretches: Whether patches, and so masks, are as wide as the stride where that is wider.
 
     Raises:
-        ValueError: A budget that is negative or larger than the spectrogram, or a share outside [0, 1].
+        ValueError: A budget that is negative or larger than the spectrogram, a share outside [0, 1], or sizes below 1.
     """
 
     def __init__(
@@ -106,6 +115,10 @@ class SpecMask(SpectrogramMask):
         full_share: float = 0.7,
         stretches: bool = False,
     ):
+        sizes = {"max_length": max_length, "patch_frames": patch_frames, "time_stride": time_stride}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
         table = num_mel_bins * max_length
         cells = round(budget * table) if budget < 1 else budget
         if not 0 <= cells <= table:
@@ -153,7 +166,7 @@ class SpecMask(SpectrogramMask):
         return (
             f"SpecMask(num_mel_bins={self.num_mel_bins}, max_length={self.max_length}, "
             f"patch_frames={self.patch_frames}, time_stride={self.time_stride}, budget={self.budget}, "
-            f"full_share={self.full_share})"
+            f"full_share={self.full_share}, stretches={self.stretches})"
         )
 
     def draw(
@@ -184,7 +197,9 @@ class SpecMask(SpectrogramMask):
         local_rank, owner = self._frame_ranks(is_valid, phase, generator)
         is_free = is_valid & ~is_full
         local_budget = (budget - full_frames * self.num_mel_bins) * (self.full_share < 1)
-        low, height = self._draw_bands(owner, is_free, local_budget, generator)
+        # Frames that no patch covers are taken where the others cannot hold the budget.
+        is_seen = is_free & (local_rank < self._count_places(is_valid.shape[1]))
+        low, height = self._draw_bands(owner, is_seen, local_budget, generator)
         is_local = _take_frames(local_rank, is_free, height, local_budget)
 
         bins = torch.arange(self.num_mel_bins, device="cpu")
@@ -196,6 +211,10 @@ class SpecMask(SpectrogramMask):
     def _starts_per_patch(self) -> int:
         """Neighbouring places on the grid whose masks overlap."""
         return -(-self.patch_frames // self.time_stride)
+
+    def _count_places(self, num_frames: int) -> int:
+        """Places on the grid in so many frames."""
+        return -(-num_frames // self.time_stride)
 
     def _frame_ranks(
         self, is_valid: torch.Tensor, phase: torch.Tensor, generator: torch.Generator | None
@@ -215,7 +234,7 @@ class SpecMask(SpectrogramMask):
             covers (with a stride larger than a patch) rank behind all others.
         """
         batch, num_frames = is_valid.shape
-        places = torch.arange(-(-num_frames // self.time_stride), device="cpu")
+        places = torch.arange(self._count_places(num_frames), device="cpu")
         starts = places * self.time_stride
         order = uniform((batch, len(places)), generator)
         order += (places % self._starts_per_patch != phase).float()
@@ -236,18 +255,18 @@ class SpecMask(SpectrogramMask):
         return best_rank, best_place
 
     def _draw_bands(
-        self, owner: torch.Tensor, is_free: torch.Tensor, budget: torch.Tensor, generator: torch.Generator | None
+        self, owner: torch.Tensor, is_seen: torch.Tensor, budget: torch.Tensor, generator: torch.Generator | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Lowest bin and height of the band that a localized mask would have at each frame, both (batch, frames).
 
-        Heights are uniform up to half of the bins; where all free frames at these heights could not hold the budget,
-        they grow towards the whole axis by the same share each.
+        Heights are uniform up to half of the bins; where all free frames that patches see could not hold the budget at
+        these heights, they grow towards the whole axis by the same share each.
         """
         highest = max(1, int(self.num_mel_bins * MAX_BAND_SHARE))
         height = integers(owner.shape, generator, 1, highest + 1).gather(1, owner)
         position = uniform(owner.shape, generator).gather(1, owner)
-        drawn = (height * is_free).sum(dim=1, keepdim=True)
-        room = (self.num_mel_bins * is_free).sum(dim=1, keepdim=True) - drawn
+        drawn = (height * is_seen).sum(dim=1, keepdim=True)
+        room = (self.num_mel_bins * is_seen).sum(dim=1, keepdim=True) - drawn
         growth = ((budget - drawn) / room.clamp(min=1)).clamp(min=0, max=1)
         height = height + (growth * (self.num_mel_bins - height)).ceil().long()
         low = (position * (self.num_mel_bins - height + 1)).long()
@@ -268,6 +287,11 @@ class SpecAugment(SpectrogramMask):
 
     max_bins: int = 48
     max_frames: int = 192
+
+    def __post_init__(self):
+        for name in ("max_bins", "max_frames"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
 
     def draw(
         self,

@@ -15,6 +15,12 @@ from .events import Event, crop_events
 from .randomness import integers, uniform
 
 
+def check_probability(probability: float) -> None:
+    """Refuse a share of clips that is none."""
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability={probability} must lie in [0, 1]")
+
+
 class WaveformTransform:
     """Base of what changes waveforms of any lengths, (samples,) each."""
 
@@ -41,6 +47,10 @@ class RandomCrop(WaveformTransform):
 
     num_samples: int
 
+    def __post_init__(self):
+        if self.num_samples < 1:
+            raise ValueError(f"num_samples={self.num_samples} must be at least 1")
+
     def draw(self, lengths: list[int], generator: torch.Generator | None = None) -> list[int]:
         """First sample to keep of clips of these lengths."""
         position = uniform((len(lengths),), generator).tolist()
@@ -63,6 +73,10 @@ class SpeedPerturb(WaveformTransform):
     """Plays each waveform faster or slower, pitch and all (Ko et al. 2015), by a factor within 1 +- `max_change`."""
 
     max_change: float = 0.1
+
+    def __post_init__(self):
+        if not 0 <= self.max_change < 1:
+            raise ValueError(f"max_change={self.max_change} must lie in [0, 1)")
 
     def draw(self, lengths: list[int], generator: torch.Generator | None = None) -> list[float]:
         """Factors for clips of these lengths; above 1 is faster."""
@@ -97,6 +111,11 @@ class Mixup:
     alpha: float = 10.0
     probability: float = 0.5
 
+    def __post_init__(self):
+        if not self.alpha > 0:
+            raise ValueError(f"alpha={self.alpha} must be positive")
+        check_probability(self.probability)
+
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Partner and own weight of each clip, both (batch,); the weight is 1 where a clip stays as it is."""
         partner = torch.randperm(batch_size, generator=generator, device="cpu")
@@ -109,7 +128,13 @@ class Mixup:
     def apply(
         self, waveforms: list[torch.Tensor], labels: torch.Tensor | None, partner: torch.Tensor, weight: torch.Tensor
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-        """Mix waveforms (samples,) and distributions over labels (batch, labels), if there are any."""
+        """Mix waveforms (samples,) and distributions over labels (batch, labels), if there are any.
+
+        Raises:
+            ValueError: Labels of another shape, such as indices.
+        """
+        if labels is not None and labels.ndim != 2:
+            raise ValueError(f"labels has shape {tuple(labels.shape)}; expected (batch, labels), not indices")
         mixed = []
         for wave, other, own in zip(waveforms, partner.tolist(), weight.tolist(), strict=True):
             if own < 1.0:
@@ -162,6 +187,12 @@ class ColoredNoise(WaveformTransform):
     max_snr: float = 40.0
     min_exponent: float = 0.0
     max_exponent: float = 2.0
+
+    def __post_init__(self):
+        check_probability(self.probability)
+        for low, high in (("min_snr", "max_snr"), ("min_exponent", "max_exponent")):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(f"{low}={getattr(self, low)} is above {high}={getattr(self, high)}")
 
     def draw(self, lengths: list[int], generator: torch.Generator | None = None) -> list[torch.Tensor | None]:
         """Noise (samples,) for clips of these lengths if their power were 1; None where there is no noise."""

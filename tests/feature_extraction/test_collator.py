@@ -146,6 +146,21 @@ def test_misuse_is_refused(extractor, examples):
     features = [{"input_values": np.zeros((10, 128), np.float32), "labels": 0}]
     with pytest.raises(ValueError, match="speed, crop, mixup and noise work on sound"):
         SpecMaskDataCollator(extractor, mixup=Mixup(), num_labels=2).augment(features)
+    with pytest.raises(ValueError, match="each at least 1"):
+        SpecMaskDataCollator(extractor, time_strides=[0, 5])
+    smooth = SpecMaskDataCollator(extractor, label_smoothing=0.1, num_labels=7)
+    for batch, message in (
+        ([], "no examples"),
+        ([*examples[:1], {"labels": 0}], "example 1 has no 'audio'; others of its batch have"),
+        ([{**examples[0], "labels": [0.0, 1.0, 0.0]}], "labels are vectors of 3; expected num_labels=7"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            smooth.augment(batch)
+
+
+def test_what_a_teacher_said_is_in_float32(extractor, examples):
+    batch = SpecMaskDataCollator(extractor)([{**example, "teacher_logits": [0.5, 1.0]} for example in examples])
+    assert batch["teacher_logits"].dtype == torch.float32
 
 
 def test_settings_of_the_extractor_are_those_of_the_batch(examples):

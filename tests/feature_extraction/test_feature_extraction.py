@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoFeatureExtractor
+from transformers.utils import PaddingStrategy, TensorType
 from transformers.utils.logging import warning_once
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator, log_mel_fftp
@@ -58,6 +59,30 @@ def test_padding_and_truncation(extractor, clips, monkeypatch):
         shapes(padding=False, return_tensors="pt")
     with pytest.raises(ValueError, match="padding='widest'"):
         shapes(padding="widest")
+
+
+def test_members_of_transformers_enumerations(speech):
+    extractor = FFTPFeatureExtractor(max_length=300)
+    for padding, frames in ((PaddingStrategy.MAX_LENGTH, 300), (PaddingStrategy.LONGEST, 198)):
+        features = extractor(speech, sampling_rate=16000, padding=padding, return_tensors=TensorType.PYTORCH)
+        assert features["input_values"].shape == (1, frames, 128)
+
+
+@pytest.mark.parametrize("settings", [{"padding": "max_length"}, {"truncation": True}, {"pad_to_multiple_of": 64}, {}])
+def test_features_are_padded_as_sound_is(clips, settings):
+    extractor = FFTPFeatureExtractor(max_length=100, **settings)
+    features = extractor(clips, sampling_rate=16000, padding=False, truncation=False)["input_values"]
+    waveforms = [*map(torch.from_numpy, clips)]
+    if "padding" in settings:
+        for pad, given in ((extractor.extract_batch, waveforms), (extractor.pad_batch, features)):
+            with pytest.raises(ValueError, match="frames, more than max_length=100 to pad to"):
+                pad(given)
+        return
+    expected = extractor.extract_batch(waveforms)
+    batch = extractor.pad_batch(features)
+    assert batch.keys() == expected.keys()
+    for name, value in batch.items():
+        torch.testing.assert_close(value.float(), expected[name].float())
 
 
 def test_truncated_clip_is_the_head_of_the_whole(extractor, speech):
@@ -131,6 +156,8 @@ def test_clip_shorter_than_a_window_is_padded_with_silence(extractor, speech):
         (np.zeros((500, 2)), r"shape \(500, 2\) looks like \(samples, channels\)"),
         (np.zeros((1, 2, 500)), r"shape \(2, 500\); expected one channel"),
         (np.zeros(500, np.int64), "clip 0 holds torch.int64 samples"),
+        ("clip.wav", "clip 0 is str; expected samples, such as read_audio gives"),
+        ([np.zeros(500), b"RIFF"], "clip 1 is bytes; expected samples"),
     ],
 )
 def test_errors_name_the_clip(extractor, sound, message):
@@ -187,6 +214,20 @@ def test_settings_are_checked():
         with pytest.raises(ValueError, match=f"{name}=0 must be at least 1"):
             FFTPFeatureExtractor(**{name: 0})
     extractor = FFTPFeatureExtractor()
+    for settings, message in (
+        ({"padding": "longst"}, "padding='longst' is unknown"),
+        ({"truncation": "do_not_truncate"}, "truncation='do_not_truncate'"),
+        ({"pad_to_multiple_of": -4}, "pad_to_multiple_of=-4 must be at least 1"),
+    ):
+        for change in (lambda given: FFTPFeatureExtractor(**given), lambda given: extractor(np.zeros(500), **given)):
+            with pytest.raises(ValueError, match=message):
+                change(settings)
+    with pytest.raises(ValueError, match="std=nan"):
+        FFTPFeatureExtractor(std=float("nan"))
+    with pytest.raises(ValueError, match="foo is not a valid TensorType"):
+        extractor(np.zeros(500), return_tensors="foo")
+    with pytest.raises(ValueError, match="the clips are silent"):
+        extractor.measure([np.zeros(500)])
     for left in (
         lambda: FFTPFeatureExtractor(padding_side="left"),
         lambda: setattr(extractor, "padding_side", "left"),

@@ -127,11 +127,29 @@ def test_masked_cells_take_the_mean_of_the_clips_own_frames(generator):
         ({"budget": 128001}, r"budget=128001 .* 128000 cells"),
         ({"budget": -1}, "budget=-1"),
         ({"full_share": 1.1}, r"full_share=1.1"),
+        ({"time_stride": 0}, r"time_stride=0 must be at least 1"),
     ],
 )
 def test_errors(settings, message):
     with pytest.raises(ValueError, match=message):
         SpecMask.from_config(FFTPConfig(), **settings)
+
+
+@pytest.mark.parametrize("time_stride", [20, 30, 60])
+def test_what_no_patch_sees_is_not_masked(time_stride, generator):
+    spec_mask = SpecMask.from_config(FFTPConfig()).at_stride(time_stride)
+    masks = spec_mask.draw(torch.zeros(20, 1000, 128), generator=generator)
+    assert not masks[:, torch.arange(1000) % time_stride >= 10].any()
+    cells = masks.sum(dim=(1, 2))
+    assert ((cells > spec_mask.budget - 128) & (cells <= spec_mask.budget)).all()
+
+
+def test_masks_of_other_lengths_are_refused():
+    for mask in (SpecMask(128, 1000, 10, 5), SpecAugment()):
+        with pytest.raises(ValueError, match=r"attention_mask has shape \(2, 39\); expected \(2, 40\)"):
+            mask.draw(torch.zeros(2, 40, 128), torch.ones(2, 39))
+    with pytest.raises(ValueError, match="max_bins=-5 must not be negative"):
+        SpecAugment(max_bins=-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -64,3 +64,22 @@ def test_noise_has_the_ratio_and_colour_asked_for(generator):
     (empty, silent) = ColoredNoise(1.0)([torch.zeros(1), torch.zeros(100)], generator)
     assert not empty.any()
     assert not silent.any()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: RandomCrop(-5), "num_samples=-5 must be at least 1"),
+        (lambda: SpeedPerturb(2.5), r"max_change=2.5 must lie in \[0, 1\)"),
+        (lambda: Mixup(probability=5), r"probability=5 must lie in \[0, 1\]"),
+        (lambda: Mixup(alpha=0), "alpha=0 must be positive"),
+        (lambda: ColoredNoise(min_snr=40, max_snr=10), "min_snr=40 is above max_snr=10"),
+        (
+            lambda: Mixup()([torch.ones(9)] * 3, torch.arange(3)),
+            r"labels has shape \(3,\); expected \(batch, labels",
+        ),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
