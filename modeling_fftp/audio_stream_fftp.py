@@ -179,6 +179,7 @@ def _as_mono(waveform: np.ndarray | torch.Tensor) -> np.ndarray:
         waveform = waveform.detach().cpu()
         waveform = waveform.float() if waveform.is_floating_point() else waveform
     samples = np.asarray(waveform)
+    samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
     if samples.dtype in PCM:
         half = 2.0 ** (8 * samples.itemsize - 1)
         samples = (samples - half * (samples.dtype == np.uint8)) / half

@@ -8,11 +8,9 @@ from transformers import AutoModelForAudioClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .events_fftp import filter_lengths, join_steps, median_filter, token_spans
-from .loss_fftp import label_names, label_thresholds, probabilities
-from .window_pipeline_fftp import FFTPWindowPipeline
+from .loss_fftp import check_threshold, label_names, label_thresholds, probabilities
+from .window_pipeline_fftp import CLIP_CLASSIFIERS, FFTPWindowPipeline
 
-# By name, since a folder's copy of the code has classes of its own.
-CLIP_CLASSIFIERS = ("FFTPForAudioClassification", "FFTPOnnxForAudioClassification")
 FRAME_CLASSIFIER = "FFTPForAudioFrameClassification"
 FRAME_CLASSIFIERS = (FRAME_CLASSIFIER, "FFTPOnnxForAudioFrameClassification")
 AGGREGATIONS = ("mean", "max")
@@ -71,6 +69,18 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
         if self.model.config.problem_type == "regression":
             raise ValueError("audio-tagging needs a classifier; this model's problem_type is 'regression'")
 
+    def _sanitize_parameters(self, **given) -> tuple[dict, dict, dict]:
+        steps = super()._sanitize_parameters(**given)
+        # Now, not after hours of sound.
+        aggregation, top_k, threshold = (given.get(name) for name in ("aggregation", "top_k", "threshold"))
+        if aggregation is not None and aggregation not in AGGREGATIONS:
+            raise ValueError(f"aggregation={aggregation!r} is unknown; expected one of {', '.join(AGGREGATIONS)}")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k={top_k} must be at least 1, or None for all labels")
+        if threshold is not None:
+            check_threshold(threshold)
+        return steps
+
     def _forward(self, model_inputs: dict[str, Any], time_stride: int | None = None) -> dict[str, Any]:
         span, is_last = model_inputs.pop("span"), model_inputs.pop("is_last")
         # Models of an older package know no strides.
@@ -111,10 +121,6 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
         config = self.model.config
         is_multi_label = config.problem_type == "multi_label_classification"
         aggregation = aggregation or ("max" if is_multi_label else "mean")
-        if aggregation not in AGGREGATIONS:
-            raise ValueError(f"aggregation={aggregation!r} is unknown; expected one of {', '.join(AGGREGATIONS)}")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k={top_k} must be at least 1, or None for all labels")
         top_k = config.num_labels if top_k is None else min(top_k, config.num_labels)
         scores, spans = self._read_scores(model_outputs, time_stride)
         max_gap = max_gap_seconds

@@ -62,6 +62,8 @@ class FFTPCache:
         # In double precision, as hours are many tokens; not every device has that.
         self.total = torch.zeros(batch_size, config.hidden_size, dtype=torch.float64, device="cpu")
         self.weight = 0.0
+        # Of the tokens so far.
+        self.time_stride: int | None = None
 
     def check(
         self,
@@ -73,10 +75,13 @@ class FFTPCache:
         """Refuse a call that would leave a wrong state.
 
         Raises:
-            ValueError: A model that has none, padding, fewer frames than a patch, or another number of streams.
+            ValueError: A model that has none, sound, padding, fewer frames than a patch, another stride than before,
+                or another number of streams.
         """
         if obstacle := find_obstacle(config):
             raise ValueError(f"the model cannot go on from a state: {obstacle}")
+        if input_values.ndim == 2:
+            raise ValueError("cache_params goes on with frames, which pieces of sound cut: use `model.stream`")
         if attention_mask is not None:
             raise ValueError("cache_params goes on with real frames; attention_mask is for padding, pass None")
         if input_values.shape[1] < config.patch_frames(time_stride):
@@ -86,16 +91,24 @@ class FFTPCache:
             )
         if len(input_values) != len(self.total):
             raise ValueError(f"{len(input_values)} clips; the cache is of {len(self.total)} streams")
+        time_stride = config.resolve_time_stride(time_stride)
+        if self.time_stride not in (None, time_stride):
+            raise ValueError(f"time_stride={time_stride}; the cache holds tokens of stride {self.time_stride}")
+        self.time_stride = time_stride
 
     def pool(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """The mean (batch, hidden) over all tokens so far, after these, (batch, tokens, hidden)."""
+        """The mean (batch, hidden) over all tokens so far, after these, (batch, tokens, hidden).
+
+        Gradients reach these tokens, and none before.
+        """
         count = hidden_states.shape[1]
         ages = torch.arange(count - 1, -1, -1, dtype=torch.float64, device="cpu")
         weights = self.decay**ages
-        added = (hidden_states.detach().cpu().double() * weights[:, None]).sum(dim=1)
-        self.total = self.total * self.decay**count + added
+        added = (hidden_states.cpu().double() * weights[:, None]).sum(dim=1)
+        total = self.total * self.decay**count + added
+        self.total = total.detach()
         self.weight = self.weight * self.decay**count + float(weights.sum())
-        return (self.total / self.weight).to(hidden_states)
+        return (total / self.weight).to(hidden_states)
 
 
 def find_obstacle(config: FFTPConfig) -> str | None:

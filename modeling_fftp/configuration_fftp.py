@@ -1,6 +1,6 @@
 """Configuration of the FFTP models."""
 
-from math import ceil
+from math import ceil, isfinite
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -8,6 +8,13 @@ from transformers import PreTrainedConfig
 BACKBONES = ("ast", "mamba", "convnext")
 MAMBA_VARIANTS = ("fo-fo", "fo-bi", "bi-bi")
 POOLINGS = ("cls", "mean")
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+SCAN_IMPLEMENTATIONS = ("auto", "cpu", "torch", "export", "triton", "mamba_ssm")
+# Fields that name one of a few things.
+CHOICES = {
+    "backbone": BACKBONES, "mamba_variant": MAMBA_VARIANTS, "pooling": POOLINGS, "problem_type": PROBLEM_TYPES,
+    "scan_implementation": SCAN_IMPLEMENTATIONS,
+}  # fmt: skip
 MOST_CLASS_TOKENS = {"ast": 2, "mamba": 1, "convnext": 0}
 POSITIVE_FIELDS = (
     *("sampling_rate", "num_mel_bins", "max_length", "frequency_stride", "time_stride", "position_stride"),
@@ -82,7 +89,8 @@ class FFTPConfig(PreTrainedConfig):
         decoder_num_attention_heads: Pretraining: its heads.
         decoder_intermediate_size: Pretraining: width of its feed-forward layers.
         problem_type: Selects the loss: "single_label_classification" (cross entropy; labels are indices or
-            distributions), "multi_label_classification" (binary cross entropy) or "regression".
+            distributions; the default, which None stands for), "multi_label_classification" (binary cross entropy) or
+            "regression".
         thresholds: Score from which a label counts as heard in timelines, by its name; of labels that are not there
             0.5. Training chooses them on validation.
         median_filter_seconds: Frame classifiers: length of the median filter over the scores of a label, by its name.
@@ -137,6 +145,12 @@ class FFTPConfig(PreTrainedConfig):
     thresholds: dict[str, float | int] | None = None
     median_filter_seconds: dict[str, float | int] | None = None
 
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """A config of a saved one; keywords take the place of what was saved before anything is resolved."""
+        changed = {name: kwargs.pop(name) for name in FFTPConfig.__annotations__ if name in kwargs}
+        return super().from_dict({**config_dict, **changed}, **kwargs)
+
     def __post_init__(self, **kwargs):
         """Bring fields that may be written in several ways into the form that every reader of the config relies on."""
         # JSON knows no tuples: one form in memory keeps round trips exact.
@@ -146,6 +160,8 @@ class FFTPConfig(PreTrainedConfig):
         if self.position_stride is None:
             # Here, so that another stride that is set later leaves the table as it is.
             self.position_stride = self.time_stride
+        if self.problem_type is None:
+            self.problem_type = PROBLEM_TYPES[0]
         if self.pooling is None:
             self.pooling = "mean" if self.backbone == "convnext" else "cls"
         if self.layer_norm_eps is None:
@@ -156,12 +172,14 @@ class FFTPConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Check the fields against each other; `@strict` runs this after every construction."""
-        for name, choices in (("backbone", BACKBONES), ("mamba_variant", MAMBA_VARIANTS), ("pooling", POOLINGS)):
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; expected one of {', '.join(choices)}")
         for name in POSITIVE_FIELDS:
             if (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if isinstance(self.time_step_rank, str) or self.time_step_rank < 1:
+            raise ValueError(f"time_step_rank={self.time_step_rank!r} must be 'auto' or at least 1")
         if len(self.patch_size) != 2 or min(self.patch_size) < 1:
             raise ValueError(f"patch_size={self.patch_size} must be two positive numbers (mel bins, frames)")
         if self.patch_size[0] > self.num_mel_bins or self.patch_size[1] > self.max_length:
@@ -182,8 +200,8 @@ class FFTPConfig(PreTrainedConfig):
             if not 0 < threshold <= 1:
                 raise ValueError(f"thresholds[{name!r}]={threshold} must lie in (0, 1], as scores do")
         for name, seconds in (self.median_filter_seconds or {}).items():
-            if seconds < 0:
-                raise ValueError(f"median_filter_seconds[{name!r}]={seconds} must not be negative")
+            if seconds < 0 or not isfinite(seconds):
+                raise ValueError(f"median_filter_seconds[{name!r}]={seconds} must be a length, 0 or more")
         self._validate_token_merge_layers()
         self._validate_class_tokens()
         if not 0 <= self.drop_path_rate < 1:
@@ -192,8 +210,7 @@ class FFTPConfig(PreTrainedConfig):
             raise ValueError(f"mask_ratio={self.mask_ratio} must lie between 0 and 1")
 
     def _validate_token_merge_layers(self):
-        # `from_pretrained(..., token_merge_layers=None)` sets it on a finished config.
-        layers = self.token_merge_layers or ()
+        layers = self.token_merge_layers
         if layers and self.backbone == "mamba":
             raise ValueError(f"token_merge_layers={layers} needs backbone='ast' or 'convnext', not 'mamba'")
         # After the last layer there is nothing left to save.
@@ -248,7 +265,7 @@ class FFTPConfig(PreTrainedConfig):
         """
         time_stride = self.resolve_time_stride(time_stride)
         count = (num_frames - self.patch_frames(time_stride)) // time_stride + 1
-        return max(count, 1) if isinstance(count, int) else count.clamp(min=1)
+        return count.clamp(min=1) if hasattr(count, "clamp") else max(count, 1)
 
     @property
     def patch_grid(self) -> tuple[int, int]:

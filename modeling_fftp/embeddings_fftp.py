@@ -83,6 +83,8 @@ class FFTPPatchEmbeddings(nn.Module):
                 f"input_values has shape {tuple(input_values.shape)}; expected (batch, frames, {num_mel_bins} mel "
                 "bins)"
             )
+        if not is_tracing(input_values) and not len(input_values):
+            raise ValueError(f"input_values has shape {tuple(input_values.shape)}; expected at least one clip")
         time_stride = config.resolve_time_stride(time_stride)
         frames = config.patch_frames(time_stride)
         missing = frames - input_values.shape[1]

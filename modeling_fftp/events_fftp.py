@@ -5,6 +5,7 @@ import operator
 from collections.abc import Sequence
 
 import torch
+from transformers import SequenceFeatureExtractor
 
 from .configuration_fftp import FFTPConfig
 
@@ -22,6 +23,12 @@ def frame_seconds(sampling_rate: int) -> tuple[float, float]:
 def table_seconds(config: FFTPConfig) -> float:
     """Length of the position table, which is that of the clips that a model was trained with."""
     return config.max_length * frame_seconds(config.sampling_rate)[1]
+
+
+def longest_frames(feature_extractor: SequenceFeatureExtractor) -> float:
+    """Frames that an extractor lets through where calls say nothing else; infinite if it neither cuts nor pads."""
+    has_limit = feature_extractor.truncation or feature_extractor.padding == "max_length"
+    return feature_extractor.max_length if has_limit else math.inf
 
 
 def token_spans(config: FFTPConfig, num_tokens: int, time_stride: int | None = None) -> torch.Tensor:

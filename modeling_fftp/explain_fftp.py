@@ -132,8 +132,13 @@ def explain(
     """Relevance of each cell, (batch, frames, mel bins), float32, by `gradient_times_input` or `attention_rollout`.
 
     Raises:
-        ValueError: An unknown method or label, or a model that the method does not fit.
+        ValueError: An unknown method or label, a model that the method does not fit or that is in training, or sound
+            in place of spectrograms.
     """
+    if model.training:
+        raise ValueError("the model is in training mode, which would change its answers: call model.eval() first")
+    if input_values.ndim != 3:
+        raise ValueError(f"input_values has shape {tuple(input_values.shape)}; expected (batch, frames, mel bins)")
     if method not in METHODS:
         raise ValueError(f"method={method!r} is unknown; expected one of {', '.join(METHODS)}")
     if label is not None and label not in range(model.config.num_labels):

@@ -6,10 +6,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from .configuration_fftp import FFTPConfig
+from .configuration_fftp import PROBLEM_TYPES, FFTPConfig
 from .events_fftp import SOMEWHERE
 
-PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 # How far the sum of a distribution may be from 1: what float16 rounds in a few hundred labels.
 ROUNDING = 1e-2
 DEFAULT_THRESHOLD = 0.5
@@ -39,10 +38,24 @@ def label_thresholds(
 
     Returns:
         One for each name: the one for all, or its own, or else `DEFAULT_THRESHOLD`.
+
+    Raises:
+        ValueError: As `check_threshold`.
     """
     if threshold is not None:
+        check_threshold(threshold)
         return [threshold] * len(names)
     return [(thresholds or {}).get(name, DEFAULT_THRESHOLD) for name in names]
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuse a threshold that no score can be compared with.
+
+    Raises:
+        ValueError: It is not in [0, 1], as scores are.
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold={threshold} must lie in [0, 1], as scores do")
 
 
 def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
@@ -74,10 +87,13 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
             f"labels has shape {tuple(labels.shape)}; {problem_type} with logits {tuple(logits.shape)} expects "
             f"{tuple(expected)}"
         )
+    if has_indices:
+        if labels.is_floating_point():
+            raise ValueError(f"labels are {labels.dtype}; an index per clip is a whole number")
+        return nn.functional.cross_entropy(logits, labels.long())
     if problem_type == "single_label_classification":
-        if not has_indices:
-            _refuse_other_than_distributions(labels)
-        return nn.functional.cross_entropy(logits, labels.long() if has_indices else labels.float())
+        _refuse_other_than_distributions(labels)
+        return nn.functional.cross_entropy(logits, labels.float())
     if problem_type == "multi_label_classification":
         _refuse_other_than_shares(labels)
         return nn.functional.binary_cross_entropy_with_logits(logits, labels.float())

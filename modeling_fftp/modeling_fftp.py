@@ -14,7 +14,7 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, is_tracing
+from transformers.utils import TransformersKwargs, is_tracing, logging
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -31,6 +31,8 @@ from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTP
 from .loss_fftp import classification_loss, pool_somewhere
 from .stream_fftp import FFTPStream, check_rate
 from .token_merging_fftp import merge_neighbours, restore_tokens
+
+logger = logging.get_logger(__name__)
 
 # Index of a step without a label, as in `cross_entropy`.
 IGNORED = -100
@@ -110,7 +112,8 @@ class FFTPPreTrainedModel(PreTrainedModel):
         if self.feature_extractor is None or sound.shape[1] == self.config.num_mel_bins:
             raise ValueError(
                 f"input_values has shape {tuple(sound.shape)}; expected (batch, frames, {self.config.num_mel_bins} "
-                "mel bins), or (batch, samples) after `model.feature_extractor = extractor`"
+                "mel bins), or (batch, samples) after `model.feature_extractor = extractor`; with PEFT that model is "
+                "`get_base_model()`"
             )
         clips = sound
         if attention_mask is not None:
@@ -136,9 +139,10 @@ class FFTPPreTrainedModel(PreTrainedModel):
         if not is_framewise:
             classes[head] = FFTPForAudioClassification
         self.config.custom_pipelines = {
-            "audio-tagging": as_custom_pipeline(FFTPAudioTaggingPipeline, head),
             "audio-embedding": as_custom_pipeline(FFTPAudioEmbeddingPipeline, "AutoModel"),
         }
+        if isinstance(self, (FFTPForAudioClassification, FFTPForAudioFrameClassification)):
+            self.config.custom_pipelines["audio-tagging"] = as_custom_pipeline(FFTPAudioTaggingPipeline, head)
         # What a checkpoint of another head could be opened by is not what this one can.
         auto_map = dict(getattr(self.config, "auto_map", None) or {})
         for name in ("AutoModelForAudioClassification", "AutoModelForPreTraining"):
@@ -208,10 +212,12 @@ class FFTPModel(FFTPPreTrainedModel):
             layer. Patches that were merged share their token's last hidden state; `hidden_states` and `attentions` of
             the layers after a merge have fewer tokens.
         """
-        if input_values.ndim == 2:
-            input_values, attention_mask = self._extract_features(input_values, attention_mask)
         if cache_params is not None:
             cache_params.check(self.config, input_values, attention_mask, time_stride)
+        if bool_masked_pos is not None and (cache_params is not None or self.config.token_merge_layers):
+            raise ValueError("bool_masked_pos goes neither with cache_params nor with config.token_merge_layers")
+        if input_values.ndim == 2:
+            input_values, attention_mask = self._extract_features(input_values, attention_mask)
         hidden_states, token_mask, class_places = self.embeddings(
             input_values, attention_mask, bool_masked_pos, time_stride
         )
@@ -301,6 +307,10 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
 
     def __init__(self, config: FFTPConfig):
         super().__init__(config)
+        if config.architectures == [FFTPForAudioFrameClassification.__name__]:
+            logger.warning(
+                "These weights tell steps in time apart; what they say of whole clips means nothing before a training"
+            )
         self.num_labels = config.num_labels
         self.fftp = FFTPModel(config)
         self.classifier = FFTPClassificationHead(config)
@@ -412,6 +422,8 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
             where labels are given; and on request `hidden_states` and `attentions`. `token_spans` says when each step
             is.
         """
+        if unfit := sorted({"pooled_only", "bool_masked_pos"} & kwargs.keys()):
+            raise TypeError(f"a frame classifier has no argument {unfit[0]!r}: it looks at every step")
         if input_values.ndim == 2:
             input_values, attention_mask = self._extract_features(input_values, attention_mask)
         kwargs = {**kwargs, "return_dict": True}
@@ -453,8 +465,10 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
         labels = labels.to(logits.device)
         if labels.ndim == 3 and self.config.problem_type == "multi_label_classification":
             labels, logits = pool_somewhere(labels, logits, is_real)
+        if labels.ndim == 2 and self.config.problem_type == "single_label_classification":
+            is_real = is_real & (labels != IGNORED)
         logits, labels = logits[is_real], labels[is_real]
-        if labels.ndim == 1 and (labels == IGNORED).all():
+        if not len(labels):
             # The mean over no step at all would be NaN, and end the training.
             return 0.0 * logits.sum()
         return self.loss_function(labels, logits, self.config)

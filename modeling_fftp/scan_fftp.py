@@ -8,6 +8,7 @@ for each t in order, or in reverse order:
     y[t] = C[t] h[t] + D u[t],   times silu(z[t]) where z is given
 """
 
+import os
 from contextlib import nullcontext
 from functools import partial
 
@@ -232,6 +233,8 @@ def choose_implementation(implementation: str, device: str) -> str:
         raise ImportError("implementation='mamba_ssm' needs mamba-ssm: pip install mamba-ssm")
     if implementation == "cpu" and device != "cpu":
         raise ValueError(f"implementation='cpu' runs on CPU tensors; these are on {device}")
+    if implementation == "triton" and device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError("implementation='triton' runs on a GPU; these tensors are on the CPU")
     return implementation
 
 
@@ -262,6 +265,8 @@ def _check_inputs(u, delta, A, B, C, D=None, z=None, delta_bias=None, initial_st
     for name, (tensor, shape) in expected.items():
         if tensor is not None and tensor.shape != shape:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}; with u {tuple(u.shape)} it must be {shape}")
+    if not torch.compiler.is_compiling() and not u.numel():
+        raise ValueError(f"u has shape {tuple(u.shape)}; expected at least one clip, channel and step")
 
 
 def selective_scan(

@@ -1,6 +1,5 @@
 """Scores of sound that does not end: samples in, as they come, and scores out at every hop."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,8 +10,9 @@ from transformers import SequenceFeatureExtractor
 
 from .cache_fftp import FFTPCache, find_obstacle
 from .configuration_fftp import FFTPConfig
-from .events_fftp import frame_seconds
+from .events_fftp import frame_seconds, longest_frames
 from .loss_fftp import label_names, label_thresholds, probabilities
+from .window_pipeline_fftp import CLIP_CLASSIFIERS, bare_model
 
 # An event goes on until its score falls below this share of the threshold, so that it does not flicker.
 RELEASE = 0.8
@@ -145,8 +145,9 @@ class FFTPStream:
             "audio-tagging".
 
     Raises:
-        ValueError: A hop, memory or threshold that is not positive, a window shorter than a patch or longer than the
-            extractor's, an extractor of another rate, or a model that is no classifier or in training.
+        ValueError: A hop, memory or threshold that is not positive, a threshold above 1, a window shorter than a patch
+            or longer than the extractor's, an extractor of another rate, or a model that is in training or no
+            classifier of clips.
     """
 
     def __init__(
@@ -164,8 +165,9 @@ class FFTPStream:
                 raise ValueError(f"{name}={value} must be positive")
         config = model.config
         check_rate(feature_extractor, config)
-        if config.problem_type == "regression":
-            raise ValueError("a stream needs a classifier; this model's problem_type is 'regression'")
+        name = type(bare_model(model)).__name__
+        if name not in CLIP_CLASSIFIERS or config.problem_type == "regression":
+            raise ValueError(f"a stream needs a clip classifier; the model is a {name} for {config.problem_type}")
         if model.training:
             raise ValueError("the model is in training mode, which would change its answers: call model.eval() first")
         self.frame_length, self.frame_shift = frame_seconds(config.sampling_rate)
@@ -190,11 +192,9 @@ class FFTPStream:
 
     def _window_frames(self, memory_frames: float | None) -> int:
         """Length of the window, as asked for or as the model was trained."""
-        config, extractor = self.model.config, self.features.feature_extractor
-        has_limit = extractor.truncation or extractor.padding == "max_length"
-        longest = extractor.max_length if has_limit else math.inf
+        longest = longest_frames(self.features.feature_extractor)
         if memory_frames is None:
-            return min(config.max_length, longest)
+            return min(self.model.config.max_length, longest)
         frames = round(memory_frames)
         if not self.patch_frames <= frames <= longest:
             raise ValueError(
@@ -245,7 +245,12 @@ class FFTPStream:
         """Go on after samples that were lost: times count them, and nothing is heard over the gap.
 
         A state stays as it is; a window begins anew.
+
+        Raises:
+            ValueError: A negative number.
         """
+        if num_samples < 0:
+            raise ValueError(f"num_samples={num_samples} must not be negative")
         self.num_samples += num_samples
         self._begin()
 

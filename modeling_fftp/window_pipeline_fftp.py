@@ -9,7 +9,16 @@ from torch import nn
 from transformers.pipelines.base import ChunkPipeline
 
 from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds
-from .events_fftp import frame_seconds, table_seconds
+from .events_fftp import frame_seconds, longest_frames, table_seconds
+
+# By name, since a folder's copy of the code has classes of its own.
+CLIP_CLASSIFIERS = ("FFTPForAudioClassification", "FFTPOnnxForAudioClassification")
+
+
+def bare_model(model: nn.Module) -> nn.Module:
+    """The model behind adapters of PEFT and torch.compile."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return getattr(model, "_orig_mod", model)
 
 
 class FFTPWindowPipeline(ChunkPipeline):
@@ -32,8 +41,7 @@ class FFTPWindowPipeline(ChunkPipeline):
     @property
     def bare_model(self) -> nn.Module:
         """The model behind adapters of PEFT and torch.compile."""
-        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        return getattr(model, "_orig_mod", model)
+        return bare_model(self.model)
 
     def _sanitize_parameters(self, **given) -> tuple[dict, dict, dict]:
         # Only what was given: transformers merges this with what was given to the constructor.
@@ -62,12 +70,19 @@ class FFTPWindowPipeline(ChunkPipeline):
 
         Args:
             inputs: As `read_blocks` takes it.
-            window_seconds: Length of a window; the default is that of the model's position table.
+            window_seconds: Length of a window; the default is that of the model's position table, or what the
+                extractor cuts or pads to, which no window exceeds.
             hop_seconds: From one window to the next; the default is half a window.
+
+        Raises:
+            ValueError: Sound that cannot be read, or windows that are too long or leave gaps.
         """
         rate = self.feature_extractor.sampling_rate
-        frame_length, _ = frame_seconds(rate)
-        window = table_seconds(self.model.config) if window_seconds is None else window_seconds
+        frame_length, frame_shift = frame_seconds(rate)
+        longest = longest_frames(self.feature_extractor) * frame_shift
+        window = min(table_seconds(self.model.config), longest) if window_seconds is None else window_seconds
+        if window > longest:
+            raise ValueError(f"window_seconds={window}; the feature extractor cuts or pads to {longest:g} s")
         hop = window / 2 if hop_seconds is None else hop_seconds
         if not 0 < hop <= window:
             raise ValueError(f"hop_seconds={hop} must lie between 0 and window_seconds={window}")

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from feature_extraction import FFTPFeatureExtractor
-from modeling_fftp.loss_fftp import PROBLEM_TYPES
+from modeling_fftp.configuration_fftp import PROBLEM_TYPES
 
 NUM_MEL_BINS = 128
 MEAN, STD = -4.2677393, 4.5689974

@@ -142,6 +142,17 @@ def test_windows_are_as_long_as_the_position_table_at_every_rate(make_config, sp
     assert first["span"].tolist() == [[0, 100 * 220]]
 
 
+@pytest.mark.parametrize("limit", [{"truncation": True}, {"padding": "max_length", "truncation": True}])
+def test_no_window_is_longer_than_what_the_extractor_lets_through(make_config, speech, limit):
+    model = FFTPForAudioClassification(make_config()).eval()
+    extractor = FFTPFeatureExtractor(max_length=50, **limit)
+    tag = pipeline("audio-tagging", model=model, feature_extractor=extractor, device="cpu")
+    windows = tag(speech, return_windows=True)["windows"]
+    assert [(window["start"], window["end"]) for window in windows[:2]] == [(0.0, 0.5), (0.25, 0.75)]
+    with pytest.raises(ValueError, match=r"window_seconds=1\.0; the feature extractor cuts or pads to 0\.5 s"):
+        tag(speech, window_seconds=1.0)
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -281,14 +292,17 @@ def test_arguments_of_the_call(make_tagger, speech, tmp_path):
     assert [len(few(speech)["labels"]), len(few(speech, top_k=2)["labels"])] == [1, 2]
     with pytest.raises(TypeError, match="no argument 'windows'"):
         tag(speech, windows=3)
+    with pytest.raises(ValueError, match=r"hop_seconds=2.0 must lie between 0 and window_seconds=1.0"):
+        tag(speech, hop_seconds=2.0)
     for arguments, message in (
-        ({"hop_seconds": 2.0}, r"hop_seconds=2.0 must lie between 0 and window_seconds=1.0"),
         ({"aggregation": "median"}, "'median' is unknown; expected one of mean, max"),
         ({"top_k": -1}, "top_k=-1 must be at least 1, or None for all labels"),
         ({"top_k": 0}, "top_k=0 must be at least 1"),
+        ({"threshold": 2.0}, r"threshold=2.0 must lie in \[0, 1\]"),
     ):
+        # Before anything is read.
         with pytest.raises(ValueError, match=message):
-            tag(speech, **arguments)
+            tag("nothing.wav", **arguments)
     with pytest.raises(ValueError, match="needs a classifier"):
         make_tagger("regression")
     with pytest.raises(ValueError, match="needs a clip or frame classifier; the model is a FFTPModel"):

@@ -1,9 +1,12 @@
 """FFTPConfig: geometry, round trips and errors."""
 
+import numpy as np
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 
 from modeling_fftp import FFTPConfig
+from modeling_fftp.configuration_fftp import SCAN_IMPLEMENTATIONS
+from modeling_fftp.scan_fftp import IMPLEMENTATIONS
 
 
 @pytest.mark.parametrize(("patch_frames", "time_stride", "tokens"), [(10, 1, 991), (10, 5, 199), (50, 10, 96)])
@@ -28,7 +31,8 @@ def test_defaults_are_base_at_199_tokens():
 
 def test_time_patches_of_short_input_is_one():
     config = FFTPConfig(patch_size=(128, 10), time_stride=5)
-    assert [config.time_patches(frames) for frames in (1, 10, 14, 15, 1000)] == [1, 1, 1, 2, 199]
+    for kind in (int, np.int64):
+        assert [config.time_patches(kind(frames)) for frames in (1, 10, 14, 15, 1000)] == [1, 1, 1, 2, 199]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +65,11 @@ def test_json_round_trip_is_exact(tmp_path, overrides):
         ({"token_merge_layers": (0, 3)}, ["token_merge_layers=(0, 3)"]),
         ({"token_merge_layers": (6, 3)}, ["token_merge_layers=(6, 3)", "ascending"]),
         ({"token_merge_layers": (3,), "backbone": "mamba"}, ["token_merge_layers=(3,)", "'mamba'"]),
+        ({"problem_type": "multi_label"}, ["'multi_label'", "multi_label_classification"]),
+        ({"scan_implementation": "cuda"}, ["'cuda'", "auto, cpu"]),
+        ({"time_step_rank": "full"}, ["'full'", "'auto'"]),
+        ({"time_step_rank": 0}, ["time_step_rank=0"]),
+        ({"median_filter_seconds": {"owl": float("nan")}}, ["median_filter_seconds['owl']=nan"]),
     ],
 )
 def test_errors_name_the_values(fields, numbers):
@@ -68,6 +77,25 @@ def test_errors_name_the_values(fields, numbers):
         FFTPConfig(**fields)
     for number in numbers:
         assert number in str(caught.value)
+
+
+def test_keywords_of_from_pretrained_are_resolved_as_in_a_new_config(tmp_path):
+    FFTPConfig().save_pretrained(tmp_path)
+    square = {"patch_size": 16, "frequency_stride": 10, "time_stride": 10, "max_length": 1024}
+    nothing = dict.fromkeys(("position_stride", "pooling", "layer_norm_eps", "problem_type", "token_merge_layers"))
+    for changes in (square, nothing, {"time_step_rank": "auto"}, {"num_labels": 7, "token_merge_layers": [3]}):
+        loaded, expected = FFTPConfig.from_pretrained(tmp_path, **changes), FFTPConfig(**changes)
+        # What was saved stays where nothing is said of it.
+        if "position_stride" not in changes:
+            expected.position_stride = 5
+        names = (*FFTPConfig.__annotations__, "num_labels")
+        assert [getattr(loaded, name) for name in names] == [getattr(expected, name) for name in names]
+    with pytest.raises(StrictDataclassError, match="time_stride=0"):
+        FFTPConfig.from_pretrained(tmp_path, time_stride=0)
+
+
+def test_every_implementation_of_the_scan_can_be_named():
+    assert {*SCAN_IMPLEMENTATIONS} == {"auto", *IMPLEMENTATIONS}
 
 
 def test_types_are_strict():

@@ -112,6 +112,10 @@ def test_what_does_not_fit_is_refused(make_config, batch):
     for fields in ({"backbone": "mamba"}, {"num_hidden_layers": 3, "token_merge_layers": (1,)}, {}):
         with pytest.raises(ValueError, match=r"rollout needs backbone='ast', attn_implementation='eager'"):
             build(make_config(**fields)).explain(**batch, method="rollout")
+    with pytest.raises(ValueError, match=r"\(2, 16000\); expected \(batch, frames, mel bins\)"):
+        build(make_config()).explain(torch.zeros(2, 16000))
+    with pytest.raises(ValueError, match="training mode"):
+        build(make_config()).train().explain(torch.zeros(1, 50, 128))
     with pytest.raises(ValueError, match="method='magic' is unknown; expected one of gradient, rollout"):
         build(make_config()).explain(**batch, method="magic")
 

@@ -1,6 +1,7 @@
 """FFTPForAudioFrameClassification: steps in time order, padding, events, and onsets learned from soundscapes."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -88,6 +89,12 @@ def test_wrong_labels_are_named(make_config):
         build(make_config())(features, labels=torch.zeros(1, 12, dtype=torch.long))
     nothing = torch.full((1, 11), -100)
     assert build(make_config())(features, labels=nothing).loss.item() == 0.0
+    # Of a measure -100 is a value like others.
+    measure = build(make_config(problem_type="regression", num_labels=1))
+    assert measure(features, labels=nothing[..., None].float()).loss.item() > 9000
+    for argument in ({"pooled_only": True}, {"bool_masked_pos": nothing < 0}):
+        with pytest.raises(TypeError, match="a frame classifier has no argument"):
+            build(make_config())(features, **argument)
     with pytest.raises(ValueError, match="events need 'multi_label_classification'"):
         build(make_config())(features, labels=[[(0.0, 0.1, 0)]])
     config = make_config(problem_type="multi_label_classification")
@@ -207,7 +214,7 @@ def test_labels_may_end_where_the_clips_do(make_config):
         model(features, mask, labels=labels[:, :10])
 
 
-def test_a_frame_head_on_a_clip_checkpoint_is_saved_as_a_frame_classifier(make_config, tmp_path):
+def test_a_frame_head_on_a_clip_checkpoint_is_saved_as_a_frame_classifier(make_config, tmp_path, caplog, monkeypatch):
     FFTPForAudioClassification(make_config()).save_pretrained(tmp_path / "clips")
     model = FFTPForAudioFrameClassification.from_pretrained(tmp_path / "clips")
     model.save_pretrained(tmp_path / "frames")
@@ -217,8 +224,10 @@ def test_a_frame_head_on_a_clip_checkpoint_is_saved_as_a_frame_classifier(make_c
         "AutoModel", "AutoModelForAudioFrameClassification",
     }  # fmt: skip
     assert saved["custom_pipelines"]["audio-tagging"]["pt"] == ["AutoModelForAudioFrameClassification"]
-    # And back: what was trained for clips is the base model alone.
+    # And back, which is said: the head was not trained for clips.
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     clips = FFTPForAudioClassification.from_pretrained(tmp_path / "frames")
+    assert "These weights tell steps in time apart" in caplog.text
     clips.save_pretrained(tmp_path / "again")
     saved = json.loads((tmp_path / "again" / "config.json").read_text())
     assert "AutoModelForAudioClassification" in saved["auto_map"]

@@ -409,6 +409,7 @@ def test_the_loss_can_be_replaced(make_config, model_class):
         ("single_label_classification", torch.tensor([[0.0, 0.0, 0.0, 0.0]] * 3), "labels sum to 0 to 0"),
         ("single_label_classification", torch.tensor([[1.5, -0.5, 0.0, 0.0]] * 3), "labels sum to 1 to 1"),
         ("multi_label_classification", torch.tensor([[0, 2, 0, 1]] * 3), r"labels lie in \[0, 2\]"),
+        ("single_label_classification", torch.tensor([0.0, 1.7, 2.0]), "labels are torch.float32; an index .* whole"),
     ],
 )
 def test_labels_of_another_problem_are_refused(make_config, problem_type, labels, message):
@@ -449,8 +450,9 @@ def test_labels_of_the_wrong_shape(make_config, problem_type, labels, message):
 
 @pytest.mark.parametrize("labels", [torch.zeros(3, 4), torch.zeros(3, dtype=torch.long)])
 def test_unknown_problem_type(make_config, labels):
-    model = build(make_config(problem_type=None))
-    with pytest.raises(ValueError, match="problem_type=None is unknown; expected one of single_label"):
+    model = build(make_config())
+    model.config.problem_type = "ranking"
+    with pytest.raises(ValueError, match="problem_type='ranking' is unknown; expected one of single_label"):
         model(torch.randn(3, 50, 128), labels=labels)
 
 
@@ -460,6 +462,8 @@ def test_input_of_the_wrong_shape(make_config):
         model(torch.randn(2, 128, 50))
     with pytest.raises(ValueError, match=r"\(2, 49\).*\(2, 50\)"):
         model(torch.randn(2, 50, 128), torch.ones(2, 49))
+    with pytest.raises(ValueError, match=r"\(0, 50, 128\); expected at least one clip"):
+        model(torch.randn(0, 50, 128))
 
 
 @pytest.mark.parametrize("sound", [False, True], ids=["features", "sound"])

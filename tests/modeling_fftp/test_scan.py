@@ -405,6 +405,20 @@ def test_errors(change, message):
         selective_scan(**(make_inputs(2, 5, 9, 4) | change))
 
 
+@pytest.mark.parametrize("implementation", ["torch", "cpu"])
+@pytest.mark.parametrize("shape", [(0, 5, 9, 4), (2, 5, 0, 4)])
+def test_nothing_to_scan_is_refused(implementation, shape):
+    with pytest.raises(ValueError, match="expected at least one clip, channel and step"):
+        selective_scan(**make_inputs(*shape), implementation=implementation)
+
+
+def test_triton_without_a_gpu_is_refused(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(scan_fftp, "triton", scan_fftp)
+    with pytest.raises(ValueError, match="'triton' runs on a GPU; these tensors are on the CPU"):
+        selective_scan(**make_inputs(1, 5, 9, 4), implementation="triton")
+
+
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr(scan_fftp, "selective_scan_fn", None)
     monkeypatch.setattr(scan_fftp, "triton", None)

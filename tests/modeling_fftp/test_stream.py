@@ -11,7 +11,7 @@ import torch
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.cache_fftp import FFTPCache
-from modeling_fftp.stream_fftp import FeatureStream
+from modeling_fftp.stream_fftp import FeatureStream, FFTPStream
 from tests.support import BACKBONES, GEOMETRIES
 
 CAUSAL = {
@@ -186,6 +186,7 @@ def test_models_that_look_ahead_have_no_state(make_config, fields):
         ({"memory_seconds": -1.0}, "memory_seconds=-1.0 must be positive"),
         ({"memory_seconds": 0.05}, "memory_seconds are 5 frames; expected at least a patch of 10"),
         ({"threshold": 0}, "threshold=0 must be positive"),
+        ({"threshold": 5}, r"threshold=5 must lie in \[0, 1\]"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(make_config, extractor, options, message):
@@ -206,6 +207,14 @@ def test_a_state_goes_with_whole_patches_of_its_own_streams(make_config, batch):
     other = build(make_config())
     with pytest.raises(ValueError, match="cannot go on from a state: backbone='ast'"):
         other(frames, cache_params=FFTPCache(model.config, 3))
+    cache = FFTPCache(model.config, 3)
+    model(frames, cache_params=cache)
+    with pytest.raises(ValueError, match="time_stride=10; the cache holds tokens of stride 5"):
+        model(frames, cache_params=cache, time_stride=10)
+    with pytest.raises(ValueError, match="goes on with frames, which pieces of sound cut"):
+        model(torch.zeros(3, 16000), cache_params=cache)
+    with pytest.raises(ValueError, match="bool_masked_pos goes neither with cache_params nor"):
+        model.fftp(frames, cache_params=cache, bool_masked_pos=torch.zeros(3, 9, dtype=torch.bool))
 
 
 def test_a_state_keeps_no_graph(make_config, batch):
@@ -214,6 +223,16 @@ def test_a_state_keeps_no_graph(make_config, batch):
     model(batch["input_values"], cache_params=cache)
     states = [state for layer in cache.layers for state in (layer.conv_states, layer.ssm_states)]
     assert not any(state.requires_grad for state in (*states, cache.total))
+
+
+def test_a_piece_that_begins_a_stream_trains_as_a_clip_does(make_config, batch):
+    model = build(make_config(**CAUSAL))
+    gradients = []
+    for cache in (None, FFTPCache(model.config, 3)):
+        model.zero_grad()
+        model(batch["input_values"], labels=torch.arange(3), cache_params=cache).loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("fields", [CAUSAL, {}], ids=["state", "window"])
@@ -281,7 +300,10 @@ def test_what_cannot_stream_is_refused(make_config, extractor):
     for change, message in (
         (lambda: model.stream(FFTPFeatureExtractor(sampling_rate=8000)), "for sound at 8000 Hz"),
         (lambda: model.train().stream(extractor), "call model.eval\\(\\) first"),
-        (lambda: build(make_config(problem_type="regression")).stream(extractor), "needs a classifier"),
+        (lambda: build(make_config(problem_type="regression")).stream(extractor), "needs a clip classifier"),
+        (lambda: FFTPStream(model.eval().fftp, extractor), "needs a clip classifier; the model is a FFTPModel"),
+        (lambda: model.eval().stream(extractor).set_threshold(-3), "threshold=-3 must lie in"),
+        (lambda: model.eval().stream(extractor).skip(-1), "num_samples=-1 must not be negative"),
     ):
         with pytest.raises(ValueError, match=message):
             change()
