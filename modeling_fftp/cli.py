@@ -189,12 +189,14 @@ def tag(
     logging.disable_progress_bar()
     with errors_in_one_line():
         form = tagging.choose_format(form, as_json, output, rows)
+        if resume and output is None:
+            raise ValueError("--resume goes on with an output; name it with --output")
         recordings = archive.find_recordings(sources)
         tagger = tagging.load_tagger(model)
-        time_stride = tagging.choose_stride(tagger, time_stride, real_time_factor, batch_size)
+        part = archive.Part.parse(shard)
+        time_stride = tagging.choose_stride(tagger, time_stride, real_time_factor, batch_size, part)
         options = {"top_k": top_k, "threshold": threshold, "batch_size": batch_size, "time_stride": time_stride}
         options["return_windows"] = rows == "windows"
-        part = archive.Part.parse(shard)
         if output is None:
             failed = tagging.print_answers(tagger, part.of(recordings), form, rows, **options)
         else:

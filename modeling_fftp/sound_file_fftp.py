@@ -104,10 +104,17 @@ def open_file(source: str | bytes | os.PathLike) -> Iterator[SequentialFile]:
             with open(source, "rb") as pipe:
                 source = pipe.read()
         with _decoding_errors():
-            file = stack.enter_context(SequentialFile(io.BytesIO(source) if isinstance(source, bytes) else source))
+            file = stack.enter_context(SequentialFile(_for_libsndfile(source)))
             if file.format in REPAIRS:
                 file = _repaired(file, source, stack)
         yield file
+
+
+def _for_libsndfile(source: str | bytes | os.PathLike) -> str | bytes | os.PathLike | io.BytesIO:
+    """A source as soundfile takes it: of a path its bytes, which need not be UTF-8, where paths are bytes."""
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    return os.fsencode(source) if os.name == "posix" else source
 
 
 def is_pipe(path: str | os.PathLike) -> bool:

@@ -4,6 +4,7 @@ Every finished recording is one line of a journal beside the output. When the jo
 become the output, in the order of the recordings, and are removed.
 """
 
+import csv
 import glob
 import hashlib
 import json
@@ -22,12 +23,17 @@ from tqdm import tqdm
 from modeling_fftp.sound_file_fftp import is_sound, walk
 from modeling_fftp.window_pipeline_fftp import FFTPWindowPipeline
 
+from .load import hash_model
 from .tables import failures_path
 
 # Recordings at a time, between two writes to the disk.
 CHUNK = 32
 # Last line of a journal.
 COMPLETE = {"is_complete": True}
+# Journals know recordings by the bytes of their names, whether those are UTF-8 or not.
+TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
+# Settings whose values say nothing to people.
+DIGESTS = ("recordings", "weights")
 # First sign of the name of a list of recordings.
 LIST = "@"
 
@@ -127,7 +133,7 @@ class Journal:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """What was written, in its order."""
         if self.path.exists():
-            with self.path.open(encoding="utf-8") as file:
+            with self.path.open(**TEXT) as file:
                 yield from (json.loads(line) for line in file if line.endswith("\n"))
 
     def begin(self, settings: dict[str, Any], resume: bool) -> set[str]:
@@ -147,18 +153,12 @@ class Journal:
         if not resume:
             raise FileExistsError(f"{self.path} is of a run that did not end: --resume goes on, or delete it")
         self._cut()
-        records = iter(self)
-        began = next(records, {}).get("settings")
-        if began != settings:
-            changed = [name for name in settings if (began or {}).get(name) != settings[name]]
-            raise ValueError(
-                f"{self.path} was begun with other settings: {', '.join(changed)}; repeat those or delete it"
-            )
-        return {record["file"] for record in records if "file" in record}
+        refuse_other_settings(self.path, settings)
+        return {record["file"] for record in self.recordings()}
 
     def append(self, *records: dict[str, Any]) -> None:
         """Add finished recordings, on the disk when this returns."""
-        with self.path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", **TEXT) as file:
             file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
             file.flush()
             os.fsync(file.fileno())
@@ -186,6 +186,24 @@ class Journal:
         with self.path.open("rb+") as file:
             size = sum(len(line) for line in file if line.endswith(b"\n"))
             file.truncate(size)
+
+
+def refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Refuse a journal whose answers do not belong to those of these settings.
+
+    Raises:
+        ValueError: It was begun with others.
+    """
+    with path.open(**TEXT) as file:
+        line = file.readline()
+    began = json.loads(line).get("settings", {}) if line.endswith("\n") else {}
+    changed = [
+        name if name in DIGESTS else f"{name} {began.get(name)}, now {settings.get(name)}"
+        for name in sorted({*began, *settings})
+        if began.get(name) != settings.get(name)
+    ]
+    if changed:
+        raise ValueError(f"{path} was begun with other settings: {'; '.join(changed)}. Repeat those, or delete it")
 
 
 def answer_recordings(
@@ -257,21 +275,25 @@ def answer_archive(
 
     Raises:
         FileExistsError: The output is there, or a journal, and `resume` is not asked for.
-        ValueError: A journal of other settings or recordings.
+        ValueError: A journal, of this part or another, of other settings, weights or recordings.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.exists():
-        if resume and not journals_of(output):
-            return 0
-        raise FileExistsError(f"{output} is there already; choose another --output")
+        if not resume:
+            raise FileExistsError(f"{output} is there already; choose another --output")
+        return finish(output)
     ending = f"-of-{part.count:05d}.jsonl"
     if others := [path.name for path in journals_of(output) if not path.name.endswith(ending)]:
         raise ValueError(
             f"{others[0]} is of a run in another number of parts than {part.count}; repeat that or delete it"
         )
-    digest = hashlib.sha256("\n".join(recordings).encode()).hexdigest()
+    digest = hashlib.sha256(b"\0".join(map(os.fsencode, recordings))).hexdigest()
+    settings = {**(settings or {}), **options, "recordings": digest, "weights": hash_model(pipeline.model)}
     journal = Journal(output, part)
-    done = journal.begin({**(settings or {}), **options, "recordings": [len(recordings), digest]}, resume)
+    for path in journals_of(output):
+        if path != journal.path:
+            refuse_other_settings(path, settings)
+    done = journal.begin(settings, resume)
     left = [file for file in part.of(recordings) if file not in done]
     with tqdm(total=len(left), unit="file", disable=None) as bar:
         seconds, began = 0.0, time.monotonic()
@@ -283,10 +305,18 @@ def answer_archive(
             bar.update(len(records))
     journal.end()
     failed = sum("error" in record for record in journal.recordings())
-    state = "is complete" if merge(output, part.count, write) else "waits for the other parts"
+    state = "is complete" if merge(output, part.count, write, settings) else "waits for the other parts"
     unread = f"; {failed} recordings could not be read: {failures_path(output).name}" if failed else ""
     print(f"{output} {state}{unread}", file=sys.stderr)
     return failed
+
+
+def as_text(record: dict[str, Any]) -> dict[str, Any]:
+    """A record that tables can hold: bytes of a name that are not UTF-8 are written as such."""
+    names = {name: record[name] for name in ("file", "error") if name in record}
+    return record | {
+        name: text.encode(errors="surrogateescape").decode(errors="backslashreplace") for name, text in names.items()
+    }
 
 
 def journals_of(output: Path) -> list[Path]:
@@ -294,11 +324,32 @@ def journals_of(output: Path) -> list[Path]:
     return sorted(output.parent.glob(f"{glob.escape(output.name)}.part-*-of-*.jsonl"))
 
 
-def merge(output: Path, count: int, write: Callable[[Iterator[dict[str, Any]], Path], None]) -> bool:
+def finish(output: Path) -> int:
+    """Remove what a run left that ended when its output was complete; how many recordings it could not read."""
+    for path in (*journals_of(output), Path(f"{output}.lock")):
+        path.unlink(missing_ok=True)
+    failures = failures_path(output)
+    failed = 0
+    if failures.exists():
+        with failures.open(newline="", encoding="utf-8") as file:
+            failed = sum(1 for _ in csv.DictReader(file))
+    print(f"{output} is complete already", file=sys.stderr)
+    return failed
+
+
+def merge(
+    output: Path,
+    count: int,
+    write: Callable[[Iterator[dict[str, Any]], Path], None],
+    settings: dict[str, Any],
+) -> bool:
     """Make the output of the journals of all parts, if they are complete; they are removed then.
 
     Returns:
         Whether the output is there.
+
+    Raises:
+        ValueError: A part of other settings.
     """
     journals = [Journal(output, Part(index, count)) for index in range(count)]
     # Several processes may end at once.
@@ -307,9 +358,11 @@ def merge(output: Path, count: int, write: Callable[[Iterator[dict[str, Any]], P
             return True
         if not all(journal.is_complete() for journal in journals):
             return False
+        for journal in journals:
+            refuse_other_settings(journal.path, settings)
         # Parts hold every `count`-th recording.
         rounds = zip_longest(*(journal.recordings() for journal in journals))
-        write((record for records in rounds for record in records if record is not None), output)
+        write((as_text(record) for records in rounds for record in records if record is not None), output)
     for path in (*(journal.path for journal in journals), Path(f"{output}.lock")):
         path.unlink(missing_ok=True)
     return True

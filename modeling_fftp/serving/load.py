@@ -1,10 +1,12 @@
 """Pipelines for the command line, by the code of this package and none from the Hub."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig
@@ -42,3 +44,12 @@ def load_pipeline(
         # Of several processes on one machine each has a GPU of its own.
         device=int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else None,
     )
+
+
+def hash_model(model: nn.Module) -> str:
+    """What the answers of a model depend on, in short: its config and its weights."""
+    state = hashlib.blake2b(model.config.to_json_string().encode(), digest_size=16)
+    for name, tensor in model.state_dict().items():
+        state.update(name.encode())
+        state.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return state.hexdigest()

@@ -132,6 +132,8 @@ def write_folder(answers: Answers, folder: Path, write_one: Callable[[dict[str, 
         failed = failures_path(kept)
         if failed.exists():
             os.replace(failed, failures_path(folder))
+        else:
+            failures_path(folder).unlink(missing_ok=True)
         os.replace(part, folder)
 
 
@@ -164,7 +166,7 @@ def write_raven(answer: dict[str, Any], target: Path, sampling_rate: int) -> Non
 
 
 def keep_readable(answers: Answers, path: Path) -> Iterator[dict[str, Any]]:
-    """The recordings that could be read; the others are named in `failures_path`, if there are any."""
+    """The recordings that could be read; the others are named in `failures_path`, which is gone if there are none."""
     failed = []
     for answer in answers:
         if "error" in answer:
@@ -180,11 +182,13 @@ def keep_readable(answers: Answers, path: Path) -> Iterator[dict[str, Any]]:
                 writer.writerows(failed)
 
         write_whole(failures_path(path), write)
+    else:
+        failures_path(path).unlink(missing_ok=True)
 
 
 def failures_path(path: Path) -> Path:
     """Where the recordings stand that could not be read."""
-    return path.with_name(f"{path.stem}.failed.csv")
+    return path.with_name(f"{path.name}.failed.csv")
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:

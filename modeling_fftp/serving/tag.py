@@ -11,7 +11,7 @@ from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassific
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
 from modeling_fftp.loss_fftp import label_names
 
-from .archive import CHUNK, Part, answer_archive, answer_recordings
+from .archive import CHUNK, Part, answer_archive, answer_recordings, as_text
 from .budget import choose_time_stride, real_time_factors
 from .load import load_pipeline
 from .tables import FOLDERS, ROWS, TABLES, find_writer, list_rows, schema_of
@@ -38,6 +38,8 @@ def choose_format(form: str | None, as_json: bool, output: Path | None, rows: st
     Raises:
         ValueError: An unknown one, or one that needs an output, or cannot be one.
     """
+    if as_json and form not in (None, "jsonl"):
+        raise ValueError(f"--json and --format {form}: drop one of the two")
     form = form or ("jsonl" if as_json else None)
     if form is None:
         form = "text" if output is None else output.suffix.removeprefix(".")
@@ -55,17 +57,23 @@ def choose_format(form: str | None, as_json: bool, output: Path | None, rows: st
 
 
 def choose_stride(
-    tagger: FFTPAudioTaggingPipeline, time_stride: int | None, real_time_factor: float | None, batch_size: int
+    tagger: FFTPAudioTaggingPipeline,
+    time_stride: int | None,
+    real_time_factor: float | None,
+    batch_size: int,
+    part: Part,
 ) -> int | None:
     """The stride that is asked for, or that a budget allows, which is said on standard error; None is the model's.
 
     Raises:
-        ValueError: Both are given, or the budget allows none.
+        ValueError: Both are given, the budget allows none, or parts of one output might choose differently.
     """
     if real_time_factor is None:
         return time_stride
     if time_stride is not None:
         raise ValueError("--real_time_factor chooses the stride; drop --time_stride")
+    if part.of_process().count > 1:
+        raise ValueError("--real_time_factor measures each process for itself; name one --time_stride for all parts")
     factors = real_time_factors(tagger, batch_size)
     chosen = choose_time_stride(factors, real_time_factor)
     measured = ", ".join(f"{stride}: {factor:.2g}" for stride, factor in factors.items())
@@ -86,7 +94,7 @@ def print_answers(
         table.writerow(schema_of(rows, label_names(tagger.model.config)).names)
     # A person reads along; a program gets more at a time, which is faster.
     for answers in answer_recordings(tagger, recordings, round_numbers, 1 if form == "text" else CHUNK, **options):
-        for answer in answers:
+        for answer in map(as_text, answers):
             if "error" in answer:
                 failed += 1
                 print(f"fftp: {answer['error']}", file=sys.stderr)

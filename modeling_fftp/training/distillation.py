@@ -1,6 +1,5 @@
 """Distillation: a student learns from a teacher's answers to the sound that it hears itself."""
 
-import hashlib
 import inspect
 import logging
 import time
@@ -19,6 +18,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClas
 from modeling_fftp.convert.pretrained import load_pretrained
 from modeling_fftp.convert.sources import refuse_missing
 from modeling_fftp.loss_fftp import label_names
+from modeling_fftp.serving.load import hash_model
 
 logger = logging.getLogger(__name__)
 
@@ -158,11 +158,7 @@ class Teacher:
     @cached_property
     def digest(self) -> str:
         """What its answers depend on."""
-        state = hashlib.blake2b(repr((self.classes, self.dtype, self.extractor.to_dict())).encode(), digest_size=16)
-        for name, tensor in self.model.state_dict().items():
-            state.update(name.encode())
-            state.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return state.hexdigest()
+        return Hasher.hash((self.classes, self.dtype, self.extractor.to_dict(), hash_model(self.model)))
 
     def answer(self, clips: Dataset) -> Dataset:
         """`teacher_logits`, (labels,), of each clip, in the cache of `datasets`."""

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+import torch
 from pyarrow import parquet
 
+from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.serving.archive import Journal, Part, find_recordings
 from modeling_fftp.serving.tables import ROWS, schema_of, write_audacity
 from tests.support import ROOT
@@ -77,7 +80,7 @@ def test_tables_hold_the_same_in_every_format(trained, archive, tmp_path, rows):
         done = tag(archive, "--model", trained, "--output", output, "--rows", rows, "--threshold", 0.1)
         # One recording could not be read.
         assert done.returncode == 1, done.stderr
-    (failure,) = read_table(tmp_path / "tags.failed.csv")
+    (failure,) = read_table(tmp_path / "tags.csv.failed.csv")
     assert failure["file"].endswith("broken.wav")
     assert "cannot decode" in failure["error"]
     table, columns = read_table(outputs[0]), parquet.read_table(outputs[1]).to_pylist()
@@ -88,7 +91,7 @@ def test_tables_hold_the_same_in_every_format(trained, archive, tmp_path, rows):
     assert {row["file"] for row in table} == {path for path in find_recordings([str(archive)]) if "broken" not in path}
     # Nothing else is left.
     left = {path.name for path in tmp_path.iterdir()} - {"archive"}
-    assert left == {"tags.csv", "tags.parquet", "tags.failed.csv"}
+    assert left == {"tags.csv", "tags.parquet", "tags.csv.failed.csv", "tags.parquet.failed.csv"}
 
 
 def test_lines_of_json_are_those_that_are_printed(trained, archive, tmp_path):
@@ -159,14 +162,58 @@ def test_killed_and_resumed_is_the_same_table(trained, archive, tmp_path):
     refused = tag(archive, "--model", trained, "--output", broken)
     assert "is of a run that did not end: --resume goes on" in refused.stderr
     other = tag(archive, "--model", trained, "--output", broken, "--resume", "--threshold", 0.9)
-    assert "was begun with other settings: threshold" in other.stderr
+    assert "was begun with other settings: threshold None, now 0.9. Repeat those" in other.stderr
     assert journal.read_bytes().count(b"\n") == finished
     resumed = tag(archive, "--model", trained, "--output", broken, "--resume")
     assert resumed.returncode == 1, resumed.stderr
     assert broken.read_bytes() == whole.read_bytes()
-    assert (tmp_path / "broken.failed.csv").read_bytes() == (tmp_path / "whole.failed.csv").read_bytes()
+    assert (tmp_path / "broken.csv.failed.csv").read_bytes() == (tmp_path / "whole.csv.failed.csv").read_bytes()
     assert not journal.exists()
     assert "is there already" in tag(archive, "--model", trained, "--output", broken).stderr
+    # As if it had ended before it could tidy up.
+    journal.touch()
+    again = tag(archive, "--model", trained, "--output", broken, "--resume")
+    assert (again.returncode, again.stderr) == (1, f"{broken} is complete already\n")
+    assert not journal.exists()
+
+
+@pytest.mark.parametrize("change", ["threshold", "recordings", "weights"])
+def test_parts_that_do_not_belong_together_are_not_merged(trained, archive, tmp_path, change):
+    model = shutil.copytree(trained, tmp_path / "model")
+    files, output = archive / "high", tmp_path / "tags.csv"
+    tag(files, "--model", model, "--output", output, "--shard", "1/2")
+    if change == "recordings":
+        shutil.copy(files / "0.wav", files / "new.wav")
+    if change == "weights":
+        other = FFTPForAudioClassification.from_pretrained(model)
+        torch.nn.init.normal_(other.classifier.dense.weight)
+        other.save_pretrained(model)
+    options = ("--threshold", 0.9) if change == "threshold" else ()
+    refused = tag(files, "--model", model, "--output", output, "--shard", "2/2", *options)
+    assert refused.returncode == 1
+    assert f"tags.csv.part-00001-of-00002.jsonl was begun with other settings: {change}" in refused.stderr
+    assert not output.exists()
+
+
+def test_a_name_that_is_not_utf8_stops_nothing(trained, archive, tmp_path):
+    folder = os.fsencode(archive / "high")
+    os.rename(os.path.join(folder, b"0.wav"), os.path.join(folder, b"caf\xe9.wav"))
+    for name in ("tags.csv", "tags.parquet", "labels"):
+        form = ("--format", "audacity") if name == "labels" else ()
+        done = tag(archive / "high", "--model", trained, "--output", tmp_path / name, *form)
+        assert f"{name} is complete" in done.stderr, done.stderr
+    rows = read_table(tmp_path / "tags.csv")
+    assert "caf\\xe9.wav" in {Path(row["file"]).name for row in rows}
+
+
+def test_a_list_of_failures_goes_with_its_output(trained, archive, tmp_path):
+    output, failures = tmp_path / "tags.csv", tmp_path / "tags.csv.failed.csv"
+    tag(archive, "--model", trained, "--output", output)
+    assert failures.exists()
+    output.unlink()
+    tag(archive / "high", "--model", trained, "--output", output)
+    assert output.exists()
+    assert not failures.exists()
 
 
 def test_a_run_in_another_number_of_parts_is_refused(trained, archive, tmp_path):
@@ -210,6 +257,9 @@ def test_shards_and_processes_become_the_whole_table(trained, archive, tmp_path)
         (["--rows", "files", "--json"], "--rows files is for csv and parquet"),
         (["--shard", "3/2"], "--shard 3/2: expected a number"),
         (["--real_time_factor", "1", "--time_stride", "2"], "--real_time_factor chooses the stride"),
+        (["--real_time_factor", "1", "--shard", "1/2"], "name one --time_stride for all parts"),
+        (["--json", "--format", "csv"], "--json and --format csv: drop one of the two"),
+        (["--resume"], "--resume goes on with an output"),
     ],
 )
 def test_what_makes_no_sense_is_refused(trained, archive, words, message):

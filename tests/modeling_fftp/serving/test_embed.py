@@ -30,7 +30,7 @@ def test_the_table_holds_what_the_pipeline_gives(trained, archive, tmp_path, per
     output = tmp_path / "new" / "vectors.parquet"
     done = embed(archive, "--model", trained, "--output", output, "--per", per)
     assert done.exit_code == 1
-    assert "complete; 1 recordings could not be read: vectors.failed.csv" in done.stderr
+    assert "complete; 1 recordings could not be read: vectors.parquet.failed.csv" in done.stderr
     table = parquet.read_table(output).to_pandas()
     pipe = pipeline("audio-embedding", model=str(trained), trust_remote_code=True)
     for file, rows in table.groupby("file"):
