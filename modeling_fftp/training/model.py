@@ -2,11 +2,8 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
-from transformers.utils import CONFIG_NAME
 
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.log_mel_fftp import num_frames
@@ -18,9 +15,8 @@ from modeling_fftp.convert.patch_geometry import GEOMETRY
 from modeling_fftp.convert.sources import find_kind, load
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
 
-from .arguments import FFTPTrainingArguments, ModelArguments
+from .arguments import ModelArguments
 from .data.loading import SAMPLING_RATE, Clips
-from .trainer import last_whole_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -128,36 +124,6 @@ def read_config(source: str, task: str) -> FFTPConfig:
             f"{source} holds {config.architectures[0]}, which has no head for {task}, and none is trained"
         )
     return config
-
-
-def read_resumed_config(training: FFTPTrainingArguments) -> FFTPConfig | None:
-    """The config of the checkpoint that a training goes on from, if it goes on.
-
-    Raises:
-        FileNotFoundError: There is no whole checkpoint.
-        ValueError: What is named is none.
-    """
-    checkpoint = training.resume_from_checkpoint if training.do_train else None
-    if checkpoint is True:
-        checkpoint = last_whole_checkpoint(training.output_dir)
-    if not checkpoint:
-        return None
-    if not Path(checkpoint, CONFIG_NAME).is_file():
-        raise ValueError(f"--resume_from_checkpoint {checkpoint} is no folder of a checkpoint")
-    return FFTPConfig.from_pretrained(checkpoint)
-
-
-def refuse_other_shape(arguments: ModelArguments, config: FFTPConfig, resumed: FFTPConfig | None) -> None:
-    """Refuse to go on with a model of another shape than that of the checkpoint, if there is one.
-
-    Raises:
-        ValueError: A field that says what weights there are, or where their tokens stand, is another.
-    """
-    names = [item.name for item in fields(arguments) if hasattr(config, item.name) and item.name not in ADJUSTABLE]
-    for name in (*names, "max_length", "position_stride") if resumed is not None else ():
-        own, theirs = getattr(config, name), getattr(resumed, name)
-        if own != theirs:
-            raise ValueError(f"{name}={own}, and the training to go on with has {theirs}; choose another --output_dir")
 
 
 def refuse_new_patches(arguments: ModelArguments) -> None:

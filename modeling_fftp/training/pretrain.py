@@ -13,11 +13,12 @@ from modeling_fftp.hub.encoder_card import PICTURE, write_encoder_card
 from .command_line import find_recipe
 from .data.unlabelled import Pieces, SoundArguments, load_pieces
 from .masked_patches import MaskedPatchCollator
-from .model import read_resumed_config, refuse_other_shape, spread
+from .model import spread
 from .pretraining_arguments import parse
 from .pretraining_model import build, refuse_too_short
 from .reconstruction import plot_reconstruction
 from .results import write_results
+from .resuming import find_resumed, measured_of_all
 from .run import begin, build_averaging
 from .trainer import FFTPTrainer
 
@@ -37,13 +38,18 @@ def pretrain(arguments: Sequence[str]) -> None:
     groups = model_arguments, sound, training = parse(arguments)
     begin(training)
     recipe = find_recipe(groups)
-    resumed = read_resumed_config(training)
+    resumed = find_resumed(training)
+    if resumed is not None:
+        resumed.refuse_other_recipe(recipe)
     with training.main_process_first(desc="decoding"):
         # Crops are drawn from pieces of twice their length.
         pieces = load_pieces(sound, 2 * sound.max_seconds, training.seed, training.output_dir)
     seconds = min(sound.max_seconds, pieces.longest_seconds)
     model, extractor = build(model_arguments, lambda most=None: sounds_of(pieces, most), seconds)
-    refuse_other_shape(model_arguments, model.config, resumed)
+    described = describe(sound, pieces)
+    if resumed is not None:
+        resumed.refuse_other_data(described)
+        resumed.refuse_other_model(model_arguments, model)
     refuse_too_short(model.config, pieces, sound.max_seconds)
     collator = MaskedPatchCollator(extractor, model.config, sound.max_seconds, sound.gain)
     if "validation" not in pieces.splits:
@@ -58,18 +64,19 @@ def pretrain(arguments: Sequence[str]) -> None:
         averaging=build_averaging(training),
         layer_decay=training.layer_decay,
     )
+    # Now, so that a resumption can be held to them.
+    write_results(training, "recipe", recipe)
+    write_results(training, "data_results", described)
     result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     refuse_damaged(model.state_dict(), "the pretrained model")
     trainer.save_model()
     trainer.save_state()
-    trainer.save_metrics("train", result.metrics)
+    trainer.save_metrics("train", measured_of_all(result.metrics, training))
     if "validation" in pieces.splits:
         metrics = trainer.evaluate(metric_key_prefix="validation")
         trainer.log_metrics("validation", metrics)
         trainer.save_metrics("validation", metrics)
     if trainer.is_world_process_zero():
-        write_results(training, "recipe", recipe)
-        write_results(training, "data_results", describe(sound, pieces))
         save_picture(collator, pieces, Path(training.output_dir, PICTURE))
         write_encoder_card(training.output_dir, training.hub_license)
         print(f"pretrained on {pieces.seconds['train'] / 3600:.2f} hours, results in {training.output_dir}")

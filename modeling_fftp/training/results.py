@@ -86,8 +86,10 @@ def evaluate_strides(
 
 
 def write_results(training: FFTPTrainingArguments, name: str, results: dict) -> None:
-    """Write `NAME.json` into the output folder; the first process does."""
+    """Write `NAME.json` into the output folder, whole or not at all; the first process does."""
     if training.process_index == 0:
         path = Path(training.output_dir, f"{name}.json")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.replace(path)

@@ -36,9 +36,10 @@ from .data.streaming import stream_clips
 from .distillation import BATCH, Distillation, Teacher, add_answers
 from .frames import choose_postprocessing, evaluate_events, score_steps
 from .memory import keep_freed_memory
-from .model import build_model, read_config, read_resumed_config, refuse_other_shape, spread, training_sounds
+from .model import build_model, read_config, spread, training_sounds
 from .publishing import check_repository, find_repository, publish
 from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
+from .resuming import find_resumed, measured_of_all
 from .teacher_labels import load_unlabelled_clips
 from .trainer import FFTPTrainer
 from .weight_averaging import WeightAveraging
@@ -63,14 +64,19 @@ def run(arguments: Sequence[str]) -> None:
     begin(training)
     recipe = find_recipe(groups)
 
-    resumed = read_resumed_config(training)
-    clips, teacher = load_data(model_arguments, data_arguments, distillation, training, resumed)
+    resumed = find_resumed(training)
+    if resumed is not None:
+        resumed.refuse_other_recipe(recipe)
+    classes_from = None if resumed is None else resumed.config
+    clips, teacher = load_data(model_arguments, data_arguments, distillation, training, classes_from)
     described = describe_data(data_arguments.dataset_name, clips)
     if distillation.teacher_only:
         described["labelled_by"] = recipe["teacher"]
     max_seconds = data_arguments.max_seconds or min(MAX_SECONDS, clips.longest_seconds)
     model, extractor = build_model(model_arguments, clips, max_seconds, training.do_train, training.freeze_backbone)
-    refuse_other_shape(model_arguments, model.config, resumed)
+    if resumed is not None:
+        resumed.refuse_other_data(described)
+        resumed.refuse_other_model(model_arguments, model)
     if training.push_when_done:
         check_repository(model, training)
     crop_seconds = max_seconds
@@ -98,13 +104,14 @@ def run(arguments: Sequence[str]) -> None:
     scorer = score_steps(scorer) if is_framewise else scorer
     trainer = build_trainer(model, extractor, collator, clips, scorer, training, teacher, distillation)
 
+    if training.do_train:
+        # Now, so that a resumption can be held to them.
+        write_results(training, "recipe", recipe)
+        write_results(training, "data_results", described)
     calibration = train(trainer, groups[:4], label_smoothing, is_framewise) if training.do_train else None
     evaluate_splits(trainer, clips, scorer, calibration)
     if not training.do_train:
         return
-    if trainer.is_world_process_zero():
-        write_results(training, "recipe", recipe)
-        write_results(training, "data_results", described)
     seconds = min(clips.longest_seconds, MAX_SECONDS)
     strides = training.eval_time_strides or model.config.time_strides
     if strides and "validation" in clips.splits and not is_framewise:
@@ -264,7 +271,7 @@ def train(trainer: FFTPTrainer, groups: Sequence, label_smoothing: float, is_fra
         calibration = choose_postprocessing(trainer) if is_framewise else calibrate(trainer)
     trainer.save_model()
     trainer.save_state()
-    trainer.save_metrics("train", result.metrics)
+    trainer.save_metrics("train", measured_of_all(result.metrics, training))
     return calibration
 
 

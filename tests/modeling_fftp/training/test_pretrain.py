@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_weights_and_resuming_too(clip_folder, tmp_
     resumed = load_file(tmp_path / "second" / "model.safetensors")
     assert all(first[name].equal(resumed[name]) for name in first)
     with pytest.raises(
-        ValueError, match=r"decoder_hidden_size=96, and the training to go on with has .*; choose another"
+        ValueError, match=r"decoder_hidden_size is 96, and the training to go on with has .*; choose another"
     ):
         train(
             clip_folder, tmp_path / "second", *options, "--resume_from_checkpoint", "true", "--decoder_hidden_size", 96

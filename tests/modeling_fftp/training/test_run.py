@@ -374,10 +374,26 @@ def test_a_run_goes_on_with_what_it_began_with_alone(clip_folder, tmp_path):
     ):
         run_training(output, "--dataset_name", tmp_path / "others", *again)
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
-    with pytest.raises(ValueError, match="hidden_size=96, and the training to go on with has 48; choose another"):
-        run_training(output, "--dataset_name", clip_folder, *again, "--hidden_size", 96)
+    for argument in (("--hidden_size", 96), ("--seed", 7), ("--learning_rate", 0.01), ("--label_separator", "o")):
+        with pytest.raises(ValueError, match=f"{argument[0]} is {argument[1]}, and the training to go on with has"):
+            run_training(output, "--dataset_name", clip_folder, *again, *argument)
     with pytest.raises(ValueError, match="nowhere is no folder of a checkpoint"):
         run_training(output, "--dataset_name", clip_folder, "--resume_from_checkpoint", "nowhere")
+
+
+def test_a_run_goes_on_with_the_clips_that_it_began_with(clip_folder, tmp_path):
+    clips, output = shutil.copytree(clip_folder / "train", tmp_path / "clips"), tmp_path / "model"
+    run_training(output, "--dataset_name", clips)
+    before = json.loads((output / "train_results.json").read_text())
+    again = ("--dataset_name", clips, "--resume_from_checkpoint", "true", "--num_train_epochs", 2)
+    run_training(output, *again)
+    # What the last part took is not what all took.
+    assert "train_runtime" in before
+    assert json.loads((output / "train_results.json").read_text()) == {"epoch": 2.0}
+    assert "2 epochs." in (output / "README.md").read_text()
+    shutil.copy(next((clips / "low").iterdir()), clips / "low" / "another.wav")
+    with pytest.raises(ValueError, match=r"split train is .*, and the training to go on with has .*'clips': 32"):
+        run_training(output, *again)
 
 
 def launch(processes, *arguments):

@@ -1,0 +1,98 @@
+"""What a training must have in common with the one that it goes on from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import CONFIG_NAME
+
+from modeling_fftp import FFTPConfig
+from modeling_fftp.hub.card_facts import read_results
+from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
+
+from .arguments import FFTPTrainingArguments, ModelArguments
+from .model import ADJUSTABLE
+from .trainer import last_whole_checkpoint
+
+# Arguments that may be others from now on: how long to train, how to compute, what to measure, write and publish.
+MAY_CHANGE = (
+    "num_train_epochs", "max_steps", "bf16", "fp16", "auto_bf16", "tf32", "gradient_checkpointing",
+    "per_device_eval_batch_size", "calibrate", "target_precision",
+)  # fmt: skip
+MAY_CHANGE_PREFIXES = ("eval_", "save_", "logging_", "hub_", "dataloader_", "torch_compile")
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A training to go on with.
+
+    Args:
+        folder: Its output folder.
+        config: Of its checkpoint.
+    """
+
+    folder: Path
+    config: FFTPConfig
+
+    def refuse_other_recipe(self, recipe: Mapping[str, Any]) -> None:
+        """Refuse arguments that would make another training of it: some would count from now on, others not at all.
+
+        Raises:
+            ValueError: An argument is another than it began with.
+        """
+        began = read_results(self.folder, "recipe")
+        for name in sorted({*began, *recipe} if began is not None else ()):
+            if name not in MAY_CHANGE and not name.startswith(MAY_CHANGE_PREFIXES):
+                self._refuse_other(f"--{name}", recipe.get(name, "its default"), began.get(name, "its default"))
+
+    def refuse_other_data(self, described: Mapping[str, Any]) -> None:
+        """Refuse data that changed: what validates, and what features are normalised by, would be others.
+
+        Raises:
+            ValueError: A split has more or fewer clips, or another length, than when it began.
+        """
+        began = read_results(self.folder, "data_results")
+        if began is not None:
+            for split in sorted({*began["splits"], *described["splits"]}):
+                self._refuse_other(f"split {split}", described["splits"].get(split), began["splits"].get(split))
+
+    def refuse_other_model(self, arguments: ModelArguments, model: FFTPPreTrainedModel) -> None:
+        """Refuse a model of another shape, or for another task.
+
+        Raises:
+            ValueError: A field that says what weights there are, where their tokens stand or what they learn.
+        """
+        config = model.config
+        names = [item.name for item in fields(arguments) if hasattr(config, item.name) and item.name not in ADJUSTABLE]
+        for name in (*names, "max_length", "position_stride", "problem_type"):
+            self._refuse_other(name, getattr(config, name), getattr(self.config, name))
+        self._refuse_other("architecture", [type(model).__name__], self.config.architectures)
+
+    def _refuse_other(self, name: str, own: Any, theirs: Any) -> None:
+        if own != theirs:
+            raise ValueError(
+                f"{name} is {own}, and the training to go on with has {theirs}; choose another --output_dir"
+            )
+
+
+def find_resumed(training: FFTPTrainingArguments) -> Resumed | None:
+    """What a training goes on from, if it goes on.
+
+    Raises:
+        FileNotFoundError: There is no whole checkpoint.
+        ValueError: What is named is none.
+    """
+    checkpoint = training.resume_from_checkpoint if training.do_train else None
+    if checkpoint is True:
+        checkpoint = last_whole_checkpoint(training.output_dir)
+    if not checkpoint:
+        return None
+    if not Path(checkpoint, CONFIG_NAME).is_file():
+        raise ValueError(f"--resume_from_checkpoint {checkpoint} is no folder of a checkpoint")
+    return Resumed(Path(checkpoint).absolute().parent, FFTPConfig.from_pretrained(checkpoint))
+
+
+def measured_of_all(metrics: Mapping[str, float], training: FFTPTrainingArguments) -> dict[str, float]:
+    """What is known of a whole training: after a resumption, time and loss are those of its last part alone."""
+    return {"epoch": metrics["epoch"]} if training.resume_from_checkpoint else dict(metrics)
