@@ -28,6 +28,8 @@ def read_events(events: Iterable[Mapping[str, Any] | Sequence] | Mapping[str, Se
     if isinstance(events, Mapping):
         if not all(isinstance(events.get(key), Iterable) for key in KEYS):
             raise ValueError(f"events {events!r}: expected lists of onsets, offsets and labels")
+        if len({len(events[key]) for key in KEYS}) > 1:
+            raise ValueError(f"events {events!r}: expected as many onsets and offsets as labels")
         events = zip(*(events[key] for key in KEYS), strict=True)
     found = []
     for event in events:

@@ -253,7 +253,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         Assign them to `mean` and `std` before training, so that features of this audio come out normalised.
 
         Raises:
-            ValueError: No clips, clips of digital silence alone, or a clip that a call would refuse.
+            ValueError: No clips, clips with the same energy everywhere, or a clip that a call would refuse.
         """
         count, total, squares = 0, 0.0, 0.0
         for clip in clips:
@@ -267,7 +267,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         mean = total / count
         std = sqrt(max(0.0, squares / count - mean**2))
         if not std:
-            raise ValueError("the clips are silent: all their log-mel energies are equal, so nothing can be scaled")
+            raise ValueError("the clips have the same energy everywhere: a constant or silence")
         return mean, std
 
     @staticmethod

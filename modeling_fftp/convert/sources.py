@@ -94,9 +94,9 @@ def load(source: str | Path, kind: str | None = None, **options: Any) -> Convert
     Raises:
         ValueError: A source that is damaged or not of that kind, an unknown kind, or an option that it does not know.
     """
-    kind = kind or find_kind(source)
-    if kind not in LOADERS:
+    if kind is not None and kind not in LOADERS:
         raise ValueError(f"--kind {kind} is unknown; expected one of {', '.join(LOADERS)}")
+    kind = _choose_kind(source, kind)
     known = [name for name in inspect.signature(LOADERS[kind]).parameters if name != "kind"][1:]
     for name in options:
         if name not in known:
@@ -104,3 +104,16 @@ def load(source: str | Path, kind: str | None = None, **options: Any) -> Convert
     if kind in KINDS:
         options["kind"] = kind
     return LOADERS[kind](source, **options)
+
+
+def _choose_kind(source: str | Path, kind: str | None) -> str:
+    """The kind that is said, where the source does not say another."""
+    try:
+        found = find_kind(source)
+    except ValueError:
+        if kind is None:
+            raise
+        return kind
+    if kind not in (None, found):
+        raise ValueError(f"{source} is of the kind {found!r}, not {kind!r}")
+    return found

@@ -3,7 +3,7 @@
 import difflib
 import json
 from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -77,12 +77,24 @@ def parse_arguments(arguments: list[str]) -> tuple:
         refuse_unknown(recipe, names, arguments[0])
         if "teacher_trust_remote_code" in recipe:
             raise SystemExit("train: whether to trust a teacher's code is for the command line, not for a recipe")
-        parser.set_defaults(**recipe)
-        arguments = arguments[1:]
+        arguments = [*as_words(recipe), *arguments[1:]]
     *groups, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
     refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line")
     refuse_contradictions(*groups)
+    if not any(word.partition("=")[0] == "--output_dir" for word in arguments):
+        raise SystemExit("train: --output_dir is missing: the folder to create")
     return tuple(groups)
+
+
+def as_words(recipe: Mapping[str, Any]) -> list[str]:
+    """A recipe as words of a command line, so that its values are read and refused as they are there."""
+    words = []
+    for name, value in recipe.items():
+        if isinstance(value, list):
+            words += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            words.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
+    return words
 
 
 def read_recipe(source: str) -> dict[str, Any]:

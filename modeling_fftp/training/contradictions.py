@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .arguments import (
+    TASK_METRIC,
     WITHOUT_LABELS,
     AugmentationArguments,
     DistillationArguments,
@@ -12,6 +13,37 @@ from .arguments import (
     ModelArguments,
 )
 from .data.arguments import DataArguments
+
+# Where the values of arguments lie, in the notation of intervals.
+LIMITS = {
+    "max_seconds": "[0.025, inf)", "max_train_samples": "[1, inf)", "validation_fraction": "(0, 1)",
+    "max_left_out": "[0, 1]", "mixup_probability": "[0, 1]", "mixup_alpha": "(0, inf)", "speed": "[0, 1)",
+    "colored_noise": "[0, 1]", "roll_frames": "[0, inf)", "stretch_time": "[0, 1)", "stretch_frequency": "[0, 1)",
+    "gain": "[0, inf)", "filter_augment": "[0, inf)", "noise": "[0, inf)", "spec_mask_budget": "[0, inf)",
+    "spec_mask_full_share": "[0, 1]", "spec_mask_time_stride": "[1, inf)", "spec_augment_bins": "[0, inf)",
+    "spec_augment_frames": "[0, inf)", "teacher_share": "(0, 1]", "teacher_temperature": "(0, inf)",
+    "label_smoothing_factor": "[0, 1)", "stride_distillation": "[0, 1)", "target_precision": "(0, 1]",
+    "onset_collar": "[0, inf)", "offset_collar": "[0, inf)", "layer_decay": "(0, 1]", "ema_decay": "(0, 1)",
+    "average_last_epochs": "[1, inf)",
+}  # fmt: skip
+# Of a split, as evaluations name them; those of clips with one class each come last.
+METRICS, ONE_CLASS_METRICS = ("loss", "map", "mauc", "d_prime"), ("accuracy", "top5_accuracy")
+
+
+def refuse_beyond_limits(command: str, *groups: Any, **others: str) -> None:
+    """Stop on a value outside of `LIMITS`, or of others for this command."""
+    for group in groups:
+        for name, interval in (LIMITS | others).items():
+            value = getattr(group, name, None)
+            if value is not None and not lies_in(value, interval):
+                raise SystemExit(f"{command}: --{name} {value} must lie in {interval}")
+
+
+def lies_in(value: float, interval: str) -> bool:
+    """Whether a number is in an interval such as "[0, 1)"."""
+    low, high = map(float, interval[1:-1].split(", "))
+    is_above = value >= low if interval[0] == "[" else value > low
+    return is_above and (value <= high if interval[-1] == "]" else value < high)
 
 
 def refuse_contradictions(
@@ -24,6 +56,7 @@ def refuse_contradictions(
     """Stop on arguments that are missing or do not go together."""
     if data.dataset_name is None:
         raise SystemExit("train: --dataset_name is missing: a Hub id, a local folder, or a CSV or JSON file")
+    refuse_beyond_limits("train", data, augmentation, distillation, training)
     if (data.validation_column is None) != (data.validation_value is None):
         raise SystemExit(
             "train: --validation_column and --validation_value go together: a column and one of its groups"
@@ -32,27 +65,25 @@ def refuse_contradictions(
         raise SystemExit("train: --cache_features leaves nothing to compute on the device; drop one of the two")
     if both := {*data.exclude_labels} & {*data.none_labels}:
         raise SystemExit(f"train: --exclude_labels and --none_labels both name {both.pop()!r}; expected one of them")
-    if data.max_train_samples is not None and data.max_train_samples < 1:
-        raise SystemExit(f"train: --max_train_samples {data.max_train_samples} must be at least 1")
     if data.streaming and (data.cache_features or training.class_balanced):
         raise SystemExit(
             "train: --streaming reads clips in their order and keeps none; drop --cache_features and --class_balanced"
         )
     if model.patch_init is not None and model.model_name_or_path is None:
         raise SystemExit("train: --patch_init adapts a checkpoint; name it with --model_name_or_path")
-    refuse_precision(training.target_precision)
     if training.target_precision is not None and not training.calibrate:
         raise SystemExit("train: --target_precision chooses thresholds; drop it or --calibrate false")
     if training.freeze_backbone and model.model_name_or_path is None:
         raise SystemExit("train: --freeze_backbone keeps a checkpoint's weights; name it with --model_name_or_path")
-    if training.layer_decay is not None and not 0 < training.layer_decay <= 1:
-        raise SystemExit(f"train: --layer_decay {training.layer_decay} must lie in (0, 1]")
     if not training.do_train and model.model_name_or_path is None:
         raise SystemExit("train: --do_train false evaluates a checkpoint; name it with --model_name_or_path")
     if training.push_when_done and not training.do_train:
         raise SystemExit("train: --push_to_hub pushes what was trained; without training use `fftp push`")
-    if not 0 < data.validation_fraction < 1:
-        raise SystemExit(f"train: --validation_fraction {data.validation_fraction} must lie between 0 and 1")
+    best = training.metric_for_best_model
+    if best is not None and best.removeprefix("eval_") not in (TASK_METRIC, *METRICS, *ONE_CLASS_METRICS):
+        raise SystemExit(
+            f"train: --metric_for_best_model {best}: expected one of {', '.join((*METRICS, *ONE_CLASS_METRICS))}"
+        )
     low, *high = augmentation.colored_noise_snr
     if len(high) != 1 or low > high[0]:
         raise SystemExit(
@@ -71,10 +102,7 @@ def refuse_contradictions_of_frames(
     training: FFTPTrainingArguments,
 ) -> None:
     """Stop on what has no meaning, or no place, for steps in time."""
-    collars = {name: getattr(training, name) for name in ("onset_collar", "offset_collar")}
-    for name, seconds in collars.items():
-        if seconds < 0:
-            raise SystemExit(f"train: --{name} {seconds} must not be negative")
+    collars = ("onset_collar", "offset_collar")
     if data.task == "clips":
         if given := [name for name in changed_arguments(training) if name in collars]:
             raise SystemExit(f"train: --{given[0]} is about events; add --task frames")
@@ -99,11 +127,6 @@ def refuse_contradictions_of_teaching(
         raise SystemExit(f"train: --{given[0]} is about a teacher; name it with --teacher")
     if distillation.teacher is not None and not training.do_train:
         raise SystemExit("train: --teacher teaches; --do_train false only evaluates")
-    if not 0 < distillation.teacher_share <= 1 or distillation.teacher_temperature <= 0:
-        raise SystemExit(
-            f"train: --teacher_share {distillation.teacher_share} must lie in (0, 1], --teacher_temperature "
-            f"{distillation.teacher_temperature} above 0"
-        )
     if distillation.teacher_only:
         unused = [name for name in changed_arguments(data) if name not in WITHOUT_LABELS]
         unused += [name for name in ("teacher_share",) if name in given]
@@ -123,10 +146,6 @@ def refuse_contradictions_of_strides(
         if min(strides or [1]) < 1:
             raise SystemExit(f"train: --{name} {strides}: expected frames, each at least 1")
     if augmentation.spec_mask_time_stride is not None:
-        if augmentation.spec_mask_time_stride < 1:
-            raise SystemExit(
-                f"train: --spec_mask_time_stride {augmentation.spec_mask_time_stride}: expected at least 1"
-            )
         if model.time_strides:
             raise SystemExit("train: with --time_strides masks follow each batch's; drop --spec_mask_time_stride")
         if not augmentation.spec_mask_budget:
@@ -136,8 +155,6 @@ def refuse_contradictions_of_strides(
             "train: --eval_time_strides measures what a training leaves; --do_train false evaluates at --time_stride"
         )
     share = training.stride_distillation
-    if not 0 <= share < 1:
-        raise SystemExit(f"train: --stride_distillation {share} must lie in [0, 1)")
     if share and len(model.time_strides or ()) < 2:
         raise SystemExit("train: --stride_distillation teaches other strides; name them with --time_strides")
     if share and distillation.teacher is not None:
@@ -153,12 +170,6 @@ def refuse_output_dir(command: str, folder: str, resumes: bool = False) -> None:
     if not (there.is_dir() and os.access(there, os.W_OK)):
         reason = "cannot be written to" if there.is_dir() else "is a file"
         raise SystemExit(f"{command}: --output_dir {folder}: {there} {reason}")
-
-
-def refuse_precision(target: float | None, command: str = "train") -> None:
-    """Stop on a share that is none."""
-    if target is not None and not 0 < target <= 1:
-        raise SystemExit(f"{command}: --target_precision {target} must lie in (0, 1]")
 
 
 def changed_arguments(group: Any) -> list[str]:

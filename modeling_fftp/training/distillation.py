@@ -83,9 +83,8 @@ class Teacher:
     ):
         refuse_missing(source)
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        known = label_names(config)
-        self.classes = [*(known if classes is None else classes)]
-        self.order = find_order(source, known, self.classes)
+        self.source, self.known = source, label_names(config)
+        self.choose(self.known if classes is None else classes)
         self.problem_type = config.problem_type
         self.extractor = AutoFeatureExtractor.from_pretrained(source, trust_remote_code=trust_remote_code)
         # In float32, whatever type it was saved in: the extractor's output is, and `dtype` is asked for besides.
@@ -97,7 +96,14 @@ class Teacher:
         # Some extractors pad by themselves, to the length that their models need; others only where they are asked to.
         padding = inspect.signature(self.extractor.__call__).parameters.get("padding")
         self.pads = padding is None or padding.default is not False
-        self.source = source
+
+    def choose(self, classes: Sequence[str]) -> None:
+        """Answer for these classes from now on, in their order.
+
+        Raises:
+            ValueError: One that the teacher does not know.
+        """
+        self.classes, self.order = [*classes], find_order(self.source, self.known, classes)
 
     @property
     def is_multi_label(self) -> bool:

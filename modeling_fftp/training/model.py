@@ -32,6 +32,24 @@ ADJUSTABLE = (
 FITTED_CLIPS = 1024
 
 
+def refuse_impossible(arguments: ModelArguments) -> None:
+    """Refuse a model that cannot be, as far as that is known before clips are decoded.
+
+    Raises:
+        ValueError: Fields that do not fit each other, or not the checkpoint.
+    """
+    source = arguments.model_name_or_path
+    if source is None:
+        refuse_foreign_stride(FFTPConfig(**arguments.given))
+    elif find_kind(source) == FFTPConfig.model_type:
+        changes = {name: value for name, value in arguments.given.items() if name in (*GEOMETRY, *ADJUSTABLE)}
+        config = FFTPConfig.from_pretrained(source, **changes)
+        refuse_what_cannot_apply(arguments, config)
+        # New patches may bring a stride of their own.
+        if arguments.patch_size is None:
+            refuse_foreign_stride(config)
+
+
 def build_model(
     arguments: ModelArguments, clips: Clips, max_seconds: float, do_train: bool = True, freeze_backbone: bool = False
 ) -> tuple[FFTPPreTrainedModel, FFTPFeatureExtractor]:
@@ -100,11 +118,9 @@ def measure(extractor: FFTPFeatureExtractor, sounds: Iterable) -> None:
     """Give an extractor the statistics of sound.
 
     Raises:
-        ValueError: It is constant.
+        ValueError: As `FFTPFeatureExtractor.measure`.
     """
     extractor.mean, extractor.std = extractor.measure(sounds)
-    if not extractor.std > 0:
-        raise ValueError("the training audio has the same energy everywhere: a constant or silence")
     logger.info("Training audio: mean %.4f, std %.4f (natural log of mel energies)", extractor.mean, extractor.std)
 
 

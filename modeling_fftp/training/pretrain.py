@@ -13,7 +13,7 @@ from modeling_fftp.hub.encoder_card import PICTURE, write_encoder_card
 from .command_line import find_recipe
 from .data.unlabelled import Pieces, SoundArguments, load_pieces
 from .masked_patches import MaskedPatchCollator
-from .model import spread
+from .model import refuse_impossible, spread
 from .pretraining_arguments import parse
 from .pretraining_model import build, refuse_too_short
 from .reconstruction import plot_reconstruction
@@ -38,6 +38,7 @@ def pretrain(arguments: Sequence[str]) -> None:
     groups = model_arguments, sound, training = parse(arguments)
     begin(training)
     recipe = find_recipe(groups)
+    refuse_impossible(model_arguments)
     resumed = find_resumed(training)
     if resumed is not None:
         resumed.refuse_other_recipe(recipe)

@@ -8,7 +8,7 @@ from transformers import HfArgumentParser
 
 from .arguments import FFTPTrainingArguments, ModelArguments
 from .command_line import refuse_unknown
-from .contradictions import refuse_output_dir
+from .contradictions import refuse_beyond_limits, refuse_output_dir
 from .data.unlabelled import SoundArguments
 
 # Fields of the config that no checkpoint fixes.
@@ -113,8 +113,5 @@ def refuse_contradictions(
         raise SystemExit("pretrain: DATA is missing: a folder of sound, a table of paths, or a Hub id")
     if (sound.validation_column is None) != (sound.validation_value is None):
         raise SystemExit("pretrain: --validation_column and --validation_value go together")
-    if not 0 <= sound.validation_fraction < 1:
-        raise SystemExit(f"pretrain: --validation_fraction {sound.validation_fraction} must lie in [0, 1)")
-    if sound.max_seconds <= 0:
-        raise SystemExit(f"pretrain: --max_seconds {sound.max_seconds} must be positive")
+    refuse_beyond_limits("pretrain", sound, training, validation_fraction="[0, 1)")
     refuse_output_dir("pretrain", training.output_dir, bool(training.resume_from_checkpoint))

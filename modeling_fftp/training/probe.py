@@ -22,7 +22,7 @@ from modeling_fftp.loss_fftp import classification_loss
 from .arguments import DataArguments, FFTPTrainingArguments, ModelArguments
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
 from .command_line import refuse_unknown
-from .contradictions import refuse_output_dir, refuse_precision
+from .contradictions import refuse_beyond_limits, refuse_output_dir
 from .data.clips import clip_lengths
 from .data.loading import MAX_SECONDS, Clips, describe_data, load_clips
 from .model import build_model
@@ -138,7 +138,7 @@ def parse(
             raise SystemExit(f"probe: {name} is missing: fftp probe DATA --model MODEL --output_dir FOLDER")
     if data.task != "clips":
         raise SystemExit("probe: --task frames is for training")
-    refuse_precision(own.target_precision, "probe")
+    refuse_beyond_limits("probe", data, own, batch_size="[1, inf)")
     for name in UNUSED:
         if getattr(data, name):
             raise SystemExit(f"probe: --{name} is for training")

@@ -1,6 +1,6 @@
 """What a training must have in common with the one that it goes on from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from transformers.utils import CONFIG_NAME
 
 from modeling_fftp import FFTPConfig
 from modeling_fftp.hub.card_facts import read_results
+from modeling_fftp.loss_fftp import label_names
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
 
 from .arguments import FFTPTrainingArguments, ModelArguments
@@ -45,6 +46,19 @@ class Resumed:
         for name in sorted({*began, *recipe} if began is not None else ()):
             if name not in MAY_CHANGE and not name.startswith(MAY_CHANGE_PREFIXES):
                 self._refuse_other(f"--{name}", recipe.get(name, "its default"), began.get(name, "its default"))
+
+    def refuse_other_classes(self, classes: Iterable[str]) -> None:
+        """Refuse classes that it does not learn.
+
+        Raises:
+            ValueError: The data have others, or others more.
+        """
+        own, theirs = [*classes], label_names(self.config)
+        if own != theirs:
+            raise ValueError(
+                f"the training to go on with tells apart {theirs}, the data {own}; choose another --output_dir, and "
+                "start from the trained model with --model_name_or_path"
+            )
 
     def refuse_other_data(self, described: Mapping[str, Any]) -> None:
         """Refuse data that changed: what validates, and what features are normalised by, would be others.

@@ -12,8 +12,7 @@ from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
-from modeling_fftp import FFTPConfig
-from modeling_fftp.convert.sources import find_kind, refuse_missing
+from modeling_fftp.convert.sources import find_kind
 from modeling_fftp.hub.card_facts import EXPLANATION
 from modeling_fftp.hub.efficiency import measure_efficiency
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
@@ -30,16 +29,17 @@ from .arguments import (
 from .augmentation import build_collator, changes_sound
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
 from .command_line import find_recipe, parse_arguments
+from .contradictions import METRICS, ONE_CLASS_METRICS
 from .data.clips import compute_features
-from .data.loading import MAX_SECONDS, SAMPLING_RATE, Clips, describe_data, load_clips, refuse_other_classes
+from .data.loading import MAX_SECONDS, SAMPLING_RATE, Clips, describe_data, load_clips
 from .data.streaming import stream_clips
 from .distillation import BATCH, Distillation, Teacher, add_answers
 from .frames import choose_postprocessing, evaluate_events, score_steps
 from .memory import keep_freed_memory
-from .model import build_model, read_config, spread, training_sounds
+from .model import build_model, read_config, refuse_impossible, spread, training_sounds
 from .publishing import check_repository, find_repository, publish
 from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
-from .resuming import find_resumed, measured_of_all
+from .resuming import Resumed, find_resumed, measured_of_all
 from .teacher_labels import load_unlabelled_clips
 from .trainer import FFTPTrainer
 from .weight_averaging import WeightAveraging
@@ -63,12 +63,12 @@ def run(arguments: Sequence[str]) -> None:
     groups = model_arguments, data_arguments, augmentation, distillation, training = parse_arguments([*arguments])
     begin(training)
     recipe = find_recipe(groups)
-
+    if training.do_train:
+        refuse_impossible(model_arguments)
     resumed = find_resumed(training)
     if resumed is not None:
         resumed.refuse_other_recipe(recipe)
-    classes_from = None if resumed is None else resumed.config
-    clips, teacher = load_data(model_arguments, data_arguments, distillation, training, classes_from)
+    clips, teacher = load_data(model_arguments, data_arguments, distillation, training, resumed)
     described = describe_data(data_arguments.dataset_name, clips)
     if distillation.teacher_only:
         described["labelled_by"] = recipe["teacher"]
@@ -149,30 +149,32 @@ def load_data(
     data: DataArguments,
     distillation: DistillationArguments,
     training: FFTPTrainingArguments,
-    resumed: FFTPConfig | None,
+    resumed: Resumed | None,
 ) -> tuple[Clips, Teacher | None]:
     """The clips, and who teaches their classes, if anybody does."""
-
-    def build_teacher(classes: list[str] | None) -> Teacher:
-        dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
-        source, is_trusted = distillation.teacher, distillation.teacher_trust_remote_code
-        return Teacher(source, classes, SAMPLING_RATE, training.device, dtype, is_trusted)
-
     # Before clips are decoded for hours.
     if model.model_name_or_path:
         find_kind(model.model_name_or_path)
+    teacher = None
     if distillation.teacher:
-        refuse_missing(distillation.teacher)
+        dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
+        source, is_trusted = distillation.teacher, distillation.teacher_trust_remote_code
+        teacher = Teacher(source, None, SAMPLING_RATE, training.device, dtype, is_trusted)
+
+    def check_classes(classes: Sequence[str]) -> None:
+        if resumed is not None:
+            resumed.refuse_other_classes(classes)
+        if teacher is not None:
+            teacher.choose(classes)
+
     if distillation.teacher_only:
-        teacher = build_teacher(None)
-        refuse_other_classes(teacher.classes, resumed)
+        check_classes(teacher.classes)
         clips = load_unlabelled_clips(data, training, teacher)
     else:
         config = None if training.do_train else read_config(model.model_name_or_path, data.task)
-        clips = (stream_clips if data.streaming else load_clips)(data, training, config, resumed)
-        if not distillation.teacher or not training.do_train:
+        clips = (stream_clips if data.streaming else load_clips)(data, training, config, check_classes)
+        if teacher is None:
             return clips, None
-        teacher = build_teacher(clips.classes)
         teacher.refuse_other_kind(clips.is_multi_label)
     teacher.report([*training_sounds(clips, BATCH)])
     return clips, teacher
@@ -232,6 +234,11 @@ def build_trainer(
     """The trainer; the best checkpoint is that of the task's metric unless the arguments name another."""
     if training.metric_for_best_model == TASK_METRIC:
         training.metric_for_best_model = clips.metric
+    if clips.is_multi_label and (training.metric_for_best_model or "").removeprefix("eval_") in ONE_CLASS_METRICS:
+        raise ValueError(
+            f"--metric_for_best_model {training.metric_for_best_model} is for clips with one class each; expected one "
+            f"of {', '.join(METRICS)}"
+        )
     return FFTPTrainer(
         model=model,
         args=training,

@@ -90,6 +90,8 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
     feature = dataset.features[column]
     if separator is None and column == SEVERAL:
         separator = ","
+    if separator == "":
+        raise ValueError("--label_separator is empty; expected what stands between two labels, such as ,")
     is_list = isinstance(feature, (List, LargeList))
     inner = feature.feature if is_list else feature
     has_events = _are_events(feature)
@@ -104,6 +106,8 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
         return LabelColumn([*inner.names], is_list, [*inner.names], has_events=has_events)
     if not isinstance(inner, Value) or not inner.dtype.startswith(KINDS):
         raise ValueError(f"the labels in {column!r} are {feature}; expected names, indices, or lists of either")
+    if separator is not None and not inner.dtype.endswith("string"):
+        raise ValueError(f"--label_separator splits text; the labels in {column!r} are {feature}")
     labels = dataset[column][:]
     if has_events:
         labels = [

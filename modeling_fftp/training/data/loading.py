@@ -145,25 +145,11 @@ def checkpoint_classes(names: dict[str, str], config: FFTPConfig, is_multi_label
     return {written.get(name, name): name for name in known}, expects_several
 
 
-def refuse_other_classes(classes: Iterable[str], resumed: FFTPConfig | None) -> None:
-    """Stop where a training that is to go on has learned other classes.
-
-    Raises:
-        ValueError: It has.
-    """
-    classes = [*classes]
-    if resumed is not None and label_names(resumed) != classes:
-        raise ValueError(
-            f"the training to go on with tells apart {label_names(resumed)}, the data {classes}; choose another "
-            "--output_dir, and start from the trained model with --model_name_or_path"
-        )
-
-
 def load_clips(
     arguments: DataArguments,
     training: TrainingArguments,
     config: FFTPConfig | None = None,
-    resumed: FFTPConfig | None = None,
+    check_classes: Callable[[Sequence[str]], None] = lambda classes: None,
 ) -> Clips:
     """Load and decode every split; the first process decodes, the others find it in the cache.
 
@@ -171,16 +157,15 @@ def load_clips(
         arguments: Which data, and what of it.
         training: Seed and processes, and whether to train.
         config: Of the checkpoint, where it is evaluated and not trained.
-        resumed: Config of the training to go on with, if there is one.
+        check_classes: Refuses the names of the classes, where they cannot be learned, before anything is decoded.
 
     Raises:
-        ValueError: A missing split or column, an unknown class, classes that a training to go on with did not learn,
-            or more unusable clips than `--max_left_out`.
+        ValueError: A missing split or column, an unknown class, or more unusable clips than `--max_left_out`.
     """
     with training.main_process_first(desc="decoding"):
         splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"])
         decoder = build_decoder(arguments, next(iter(splits.values())), config)
-        refuse_other_classes(decoder.labels.values(), resumed)
+        check_classes([*decoder.labels.values()])
         clips, left_out = decode_splits(splits, decoder, arguments, training)
         clips = hold_out(clips, arguments, training.seed)
         if arguments.max_train_samples and "train" in clips:

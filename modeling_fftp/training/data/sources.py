@@ -9,7 +9,6 @@ import pyarrow as pa
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from pyarrow import parquet
 
 from modeling_fftp.sound_file_fftp import is_sound, walk
 
@@ -17,7 +16,7 @@ from .event_tables import CLIP_NAMES, SPLIT_COLUMN, group_events, has_event_rows
 from .folders import METADATA, divide, load_audio_folder
 from .splits import role_in
 from .strong_labels import EVENTS
-from .tables import is_table, read_table
+from .tables import is_table, read_schema, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +203,7 @@ def find_shards(folder: Path) -> list[Path]:
 
 def _features_of(shard: Path) -> Features:
     """Columns and types of a parquet file."""
-    return Features.from_arrow_schema(parquet.read_schema(shard))
+    return Features.from_arrow_schema(read_schema(shard))
 
 
 def _has_audio(features: Features) -> bool:
@@ -217,7 +216,7 @@ def refuse_other_columns(shards: Sequence[str | Path], schemas: Iterable[pa.Sche
     Raises:
         ValueError: They have; indices would mean other classes there.
     """
-    schemas = map(parquet.read_schema, shards) if schemas is None else schemas
+    schemas = map(read_schema, shards) if schemas is None else schemas
     features = [Features.from_arrow_schema(schema) for schema in schemas]
     for shard, other in zip(shards, features, strict=True):
         if other != features[0]:

@@ -1,7 +1,7 @@
 """Clips that are decoded when a batch needs them, in the workers of the loader, and are never written decoded."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from .loading import (
     decoders_of,
     find_roles,
     hold_out,
-    refuse_other_classes,
     refuse_unusable,
     report,
     roles_to_read,
@@ -70,6 +69,8 @@ class StreamedClips(TorchDataset):
         # Two million vectors of AudioSet fit into memory as bits.
         self._labels = labels if self.num_classes is None else np.packbits(labels.astype(bool), axis=1)
         self.unusable = self.batches = 0
+        # Where clips are measured, none counts twice.
+        self.may_repeat = True
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -108,6 +109,11 @@ class StreamedClips(TorchDataset):
                         f"{self.largest_share:.1%} may be left out"
                     ) from error
         # A batch of nothing cannot be: the next clip takes the place.
+        if not clips and not self.may_repeat:
+            raise ValueError(
+                f"none of the {len(places)} clips of a batch to measure on can be decoded; larger batches "
+                "(--per_device_eval_batch_size) hold some that can"
+            )
         return clips or self.__getitems__([(places[-1] + 1) % len(self)])
 
     @property
@@ -199,12 +205,12 @@ def stream_clips(
     arguments: DataArguments,
     training: TrainingArguments,
     config: FFTPConfig | None = None,
-    resumed: FFTPConfig | None = None,
+    check_classes: Callable[[Sequence[str]], None] = lambda classes: None,
 ) -> Clips:
     """Like `load_clips`, but labels alone are read, and some clips decoded to tell what all are like."""
     splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"], open_splits)
     decoder = build_decoder(arguments, next(iter(splits.values())), config)
-    refuse_other_classes(decoder.labels.values(), resumed)
+    check_classes([*decoder.labels.values()])
     splits = {role: splits[role] for role in roles_to_read(splits, arguments, training)}
     clips, left_out = {}, {}
     for role, own_decoder in decoders_of(splits, decoder).items():
@@ -216,6 +222,8 @@ def stream_clips(
     if arguments.max_train_samples and "train" in clips:
         order = np.random.default_rng(training.seed).permutation(len(clips["train"]))
         clips["train"] = clips["train"].select(order[: arguments.max_train_samples])
+    for role, split in clips.items():
+        split.may_repeat = role == "train"
     classes = [*decoder.labels.values()]
     facts = {role: find_facts(split, classes, left_out.get(role, [])) for role, split in clips.items()}
     with training.main_process_first(desc="report"):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset
+from pyarrow import parquet
 
 DELIMITED = (".csv", ".tsv", ".txt")
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
@@ -37,6 +38,9 @@ def read_table(path: Path) -> Dataset:
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
+        names = read_schema(path).names
+        if not parquet.read_metadata(path).num_rows:
+            raise ValueError(f"{path} holds no rows, of the columns {names}")
         return Dataset.from_parquet(str(path))
     text = read_text(path)
     if suffix in DELIMITED:
@@ -47,8 +51,20 @@ def read_table(path: Path) -> Dataset:
         raise ValueError(f"{path} holds no rows")
     try:
         return Dataset.from_dict(columns)
-    except (pa.ArrowException, TypeError, OverflowError) as error:
+    except (pa.ArrowException, TypeError, OverflowError, UnicodeEncodeError) as error:
         raise ValueError(f"{path} holds what no column can: {error}") from error
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """Columns and types of a parquet file.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        return parquet.read_schema(path)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} is no parquet file: {error}") from error
 
 
 def read_text(path: Path) -> str:

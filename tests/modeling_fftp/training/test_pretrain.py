@@ -209,7 +209,7 @@ def test_what_holds_no_sound_is_refused(recordings, tmp_path):
         (["--output_dir", "x"], "DATA is missing"),
         (["data", "--output_dir", "x", "--mask_ration", "0.5"], "did you mean 'mask_ratio'"),
         (["data", "--output_dir", "x", "--validation_column", "fold"], "go together"),
-        (["data", "--output_dir", "x", "--max_seconds", "0"], "max_seconds 0.0 must be positive"),
+        (["data", "--output_dir", "x", "--max_seconds", "0"], r"max_seconds 0.0 must lie in \[0.025, inf\)"),
         (["data", "--output_dir", "x", "--validation_fraction", "1"], "must lie in"),
         (["data", "--output_dir", "x", "--do_train", "false"], "--do_train is for training with labels"),
         (["data", "--output_dir", "x", "--class_balanced", "true"], "--class_balanced is for training with labels"),

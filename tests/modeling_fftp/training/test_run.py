@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import torch
 from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
@@ -501,11 +502,87 @@ def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, na
         ([], "--dataset_name is missing"),
         (["--dataset_name", "x", "--validation_column", "fold"], "--validation_value go together"),
         (["--dataset_name", "x", "--colored_noise_snr", "40", "10"], "expected two ratios in dB, the lower first"),
+        (["--dataset_name", "x", "--max_seconds", "0"], r"--max_seconds 0.0 must lie in \[0.025, inf\)"),
+        (["--dataset_name", "x", "--speed", "1.2"], r"--speed 1.2 must lie in \[0, 1\)"),
+        (["--dataset_name", "x", "--ema_decay", "0"], r"--ema_decay 0.0 must lie in \(0, 1\)"),
+        (["--dataset_name", "x", "--average_last_epochs", "0"], "--average_last_epochs 0 must lie in"),
+        (["--dataset_name", "x", "--metric_for_best_model", "acuracy"], "expected one of loss, map, .* accuracy"),
     ],
 )
 def test_misspelt_arguments(tmp_path, arguments, message):
     with pytest.raises(SystemExit, match=message):
         run(["--output_dir", str(tmp_path), *arguments])
+
+
+def test_where_the_result_goes_must_be_said():
+    with pytest.raises(SystemExit, match="--output_dir is missing"):
+        run(["--dataset_name", "x"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--hidden_size", "32"], "hidden_size=32 is not a multiple of num_attention_heads=3"),
+        (["--time_strides", "5", "20", "--time_stride", "10"], "leave out the model's own stride, 10"),
+        (["--model_name_or_path", "MODEL", "--hidden_size", "96"], "--hidden_size 96 cannot apply"),
+        (["--teacher", "DATA"], "DATA"),
+        (["--resume_from_checkpoint", "true"], "no whole checkpoint"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_sound_is_read(
+    trained, clip_folder, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.setattr("modeling_fftp.training.run.load_clips", None)
+    places = {"MODEL": str(trained), "DATA": str(clip_folder)}
+    arguments = [places.get(word, word) for word in arguments]
+    with pytest.raises((ValueError, OSError, StrictDataclassError), match=places.get(message, message)):
+        run_training(tmp_path / "model", "--dataset_name", clip_folder, *arguments)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_teacher_of_other_classes_is_refused_before_sound_is_read(trained, clip_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("modeling_fftp.training.data.loading.decode_splits", None)
+    for split in clip_folder.iterdir():
+        shutil.copytree(split / "low", tmp_path / "others" / split.name / "zebra")
+        shutil.copytree(split / "high", tmp_path / "others" / split.name / "high")
+    with pytest.raises(ValueError, match="does not know 1 of 2 classes, such as 'zebra'"):
+        run_training(tmp_path / "model", "--dataset_name", tmp_path / "others", "--teacher", trained)
+
+
+def test_a_metric_of_one_class_needs_one_class(clip_folder, tmp_path):
+    table = tmp_path / "clips.csv"
+    files = sorted((clip_folder / "train").rglob("*.wav"))
+    table.write_text("path,labels\n" + "".join(f'{file},"{file.parent.name},loud"\n' for file in files))
+    with pytest.raises(ValueError, match="--metric_for_best_model accuracy is for clips with one class each"):
+        run_training(
+            tmp_path / "model",
+            "--dataset_name",
+            table,
+            "--label_separator",
+            ",",
+            "--metric_for_best_model",
+            "accuracy",
+        )
+
+
+def test_a_recipe_is_read_as_a_command_line_is(tmp_path):
+    recipe = tmp_path / "recipe.json"
+
+    def parse(**values):
+        recipe.write_text(json.dumps(values))
+        return parse_arguments([str(recipe), "--dataset_name", "x", "--output_dir", "y"])
+
+    model, data, _, _, training = parse(
+        time_strides=5, patch_size=16, exclude_labels="a", validation_value=4, validation_column="fold",
+        eval_time_strides=[2, 4], load_best_model_at_end=False, label_separator=None,
+        lr_scheduler_kwargs={"num_cycles": 0.5},
+    )  # fmt: skip
+    assert (model.time_strides, model.patch_size, data.exclude_labels) == ([5], [16, 16], ["a"])
+    assert (data.validation_value, training.eval_time_strides, training.load_best_model_at_end) == ("4", [2, 4], False)
+    assert training.lr_scheduler_kwargs == {"num_cycles": 0.5}
+    for values in ({"max_train_samples": 10.5}, {"hidden_size": "wide"}, {"mixup_probability": [0.5, 0.6]}):
+        with pytest.raises(SystemExit):
+            parse(**values)
 
 
 def test_a_trained_folder_is_not_overwritten(trained, clip_folder):

@@ -91,6 +91,15 @@ def test_other_labels_are_refused(values, message):
         read_labels(column(values), "label")
 
 
+@pytest.mark.parametrize(
+    ("values", "separator", "message"),
+    [([1, 2], ",", "--label_separator splits text; the labels in 'label' are .*int64"), (["a"], "", "is empty")],
+)
+def test_a_separator_needs_text_to_split(values, separator, message):
+    with pytest.raises(ValueError, match=message):
+        read_labels(column(values), "label", separator)
+
+
 def test_capital_letters_are_named(caplog):
     assert read_labels(column(["Dog", "dog", "cat"]), "label").classes == ["Dog", "cat", "dog"]
     assert "differ in capital letters alone: Dog, dog" in caplog.text

@@ -174,7 +174,7 @@ def test_what_would_end_after_an_epoch_ends_before(folder, tmp_path):
         train(folder, tmp_path / "out")
     for path in (folder / "train").rglob("*.wav"):
         write(path, np.full(4000, 0.5))
-    with pytest.raises(ValueError, match="the training audio has the same energy everywhere"):
+    with pytest.raises(ValueError, match="the clips have the same energy everywhere"):
         train(folder, tmp_path / "out")
     shutil.rmtree(folder / "train" / "low")
     with pytest.raises(ValueError, match=r"all clips have one class, \['high'\]; expected two"):

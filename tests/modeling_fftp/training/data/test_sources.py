@@ -205,6 +205,18 @@ def test_broken_tables_are_named(tmp_path, name, text, message):
         load_splits(str(tmp_path / name))
 
 
+def test_broken_parquet_files_are_named(tmp_path):
+    path = tmp_path / "clips.parquet"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"clips\.parquet is no parquet file"):
+        load_splits(str(path))
+    with pytest.raises(ValueError, match=r"clips\.parquet is no parquet file"):
+        load_splits(str(tmp_path))
+    Dataset.from_dict({"path": ["a.wav"], "label": ["dog"]}).select([]).to_parquet(path)
+    with pytest.raises(ValueError, match=r"clips\.parquet holds no rows, of the columns \['path', 'label'\]"):
+        load_splits(str(path))
+
+
 def test_tables_in_other_encodings_are_named(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"path,label\ncaf\xe9.wav,dog\n")
     with pytest.raises(ValueError, match=r"a\.csv is not UTF-8: byte 14 is 0xe9"):

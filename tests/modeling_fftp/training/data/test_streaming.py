@@ -16,6 +16,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from safetensors.numpy import load_file
 
 from modeling_fftp.training.arguments import DataArguments, FFTPTrainingArguments
+from modeling_fftp.training.data.folders import PROBLEM
 from modeling_fftp.training.data.inspect import inspect
 from modeling_fftp.training.data.loading import build_decoder
 from modeling_fftp.training.data.parquet_rows import ParquetRows
@@ -65,6 +66,21 @@ def test_few_row_groups_are_in_memory(shards, monkeypatch):
         assert rows[number]["label"]
         assert len(rows._read) <= rows.groups_in_memory
     assert not ParquetRows.__getstate__(rows)["_read"]
+
+
+def test_what_is_measured_is_measured_once(shards):
+    """In training another clip takes the place of a batch of which none can be decoded."""
+    arguments = DataArguments(dataset_name=str(shards), streaming=True)
+    clips = stream_clips(arguments, FFTPTrainingArguments("out", report_to="none")).splits
+    for role in ("train", "validation"):
+        clips[role].largest_share = 1.0
+    clips["train"].examine = clips["validation"].examine = lambda place: (
+        {PROBLEM: "broken"} if place == 0 else {PROBLEM: None, "audio": place, "labels": 0}
+    )
+    assert clips["train"].__getitems__([0]) == [{"audio": 1, "labels": 0}]
+    with pytest.raises(ValueError, match="none of the 1 clips of a batch to measure on can be decoded"):
+        clips["validation"].__getitems__([0])
+    assert clips["validation"].__getitems__([0, 1]) == [{"audio": 1, "labels": 0}]
 
 
 def test_large_row_groups_are_named(shards, monkeypatch, caplog):
