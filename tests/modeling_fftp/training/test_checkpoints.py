@@ -156,7 +156,7 @@ def test_one_number_is_a_square_patch(clip_folder, tmp_path):
 
 @pytest.mark.parametrize("fraction", ["10", "0", "1", "-0.1"])
 def test_a_validation_fraction_is_a_fraction(clip_folder, tmp_path, fraction):
-    with pytest.raises(SystemExit, match=f"--validation_fraction {float(fraction)} must lie between 0 and 1"):
+    with pytest.raises(SystemExit, match=f"--validation_fraction {float(fraction)} must lie in"):
         run_training(tmp_path, "--dataset_name", clip_folder / "train", "--validation_fraction", fraction)
 
 

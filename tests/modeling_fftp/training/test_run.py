@@ -553,16 +553,9 @@ def test_a_metric_of_one_class_needs_one_class(clip_folder, tmp_path):
     table = tmp_path / "clips.csv"
     files = sorted((clip_folder / "train").rglob("*.wav"))
     table.write_text("path,labels\n" + "".join(f'{file},"{file.parent.name},loud"\n' for file in files))
+    options = ("--label_separator", ",", "--metric_for_best_model", "accuracy")
     with pytest.raises(ValueError, match="--metric_for_best_model accuracy is for clips with one class each"):
-        run_training(
-            tmp_path / "model",
-            "--dataset_name",
-            table,
-            "--label_separator",
-            ",",
-            "--metric_for_best_model",
-            "accuracy",
-        )
+        run_training(tmp_path / "model", "--dataset_name", table, *options)
 
 
 def test_a_recipe_is_read_as_a_command_line_is(tmp_path):
