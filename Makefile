@@ -55,9 +55,9 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.efficiency
-	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.growth --size small
 	$(BIN)/python -m benchmarks.features
-	$(BIN)/python -m benchmarks.scan
+	$(BIN)/python -m benchmarks.scan $(if $(MAMBA_SSM),--mamba_ssm_source $(MAMBA_SSM))
 	$(BIN)/python -m benchmarks.attention
 
 gpu: $(INSTALLED)

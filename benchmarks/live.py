@@ -148,6 +148,11 @@ def measure(arguments: argparse.Namespace) -> dict:
     return results
 
 
+def show_delay(seconds: float | None) -> str:
+    """A delay, if there is any."""
+    return "" if seconds is None else f"{seconds:.2f} s"
+
+
 def render(results: dict) -> str:
     """Markdown."""
     rows = []
@@ -169,7 +174,7 @@ one pass.
     if "words" in results:
         rows = [
             [f"{run['memory_seconds']:g} s", f"{run['threshold']:g}", f"{run['hits']:.1%}",
-             f"{run['false_alarms_per_hour']:.0f}", f"{run['delay_seconds']:.2f} s"]
+             f"{run['false_alarms_per_hour']:.0f}", show_delay(run["delay_seconds"])]
             for run in results["words"]
         ]  # fmt: skip
         first = results["words"][0]

@@ -39,9 +39,10 @@ def run_benchmark(
     parser.add_argument("--report", action="store_true", help="measure nothing, report what was measured")
     arguments = parser.parse_args()
     results = read_results(name) if arguments.report else measure(arguments)
-    text = render(results)
     RESULTS.mkdir(exist_ok=True)
+    # First, so that nothing that was measured is lost.
     write_json(RESULTS / f"{name}.json", results)
+    text = render(results)
     write_text(RESULTS / f"{name}.md", text)
     if plot is not None:
         save_figure(plot(results), RESULTS / f"{name}.png")

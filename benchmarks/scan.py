@@ -142,8 +142,8 @@ states; in brackets how many times the time of our CPU kernel. {name_machine(res
 measured.
 
 {render_table(["scan", *PASSES], rows)}
-A whole forward pass of FFTP-AuM-base (fo-bi, {LENGTH} tokens, batch {BATCH}) takes
-{share["forward_seconds"]:.2f} s; its 48 scans, two at a time, are {share["share"]:.0%} of it.
+One forward pass of FFTP-AuM-base (fo-bi, {LENGTH} tokens, batch {BATCH}), under torch's
+profiler, takes {share["forward_seconds"]:.2f} s; its 48 scans, two at a time, are {share["share"]:.0%} of it.
 """
 
 

@@ -16,8 +16,8 @@ DIFFERENCES = """
 Differences between two arms with the same seed, in points; the mean over seeds and the half-width of its 95 %
 confidence interval (Student's t). """
 UNCORRECTED = """A claim holds where the whole interval is above 0, the opposite where it is below;
-what is neither, or was measured with fewer than three seeds, is undecided. Nothing is corrected for the number of
-claims.
+what is neither, was measured with fewer than three seeds, or differs by the same in all of them, is undecided.
+Nothing is corrected for the number of claims.
 """
 CORRECTED = """p is that of the paired t-test, corrected after Holm for the number of claims of
 its family. A claim holds where p is below 0.05 and the difference above 0, the opposite where that is below; what is

@@ -1,5 +1,6 @@
 """The report of the study: tables and plots made of the results files alone."""
 
+import json
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ some were interrupted.
 SEARCHES = """## Learning rates that were tried
 
 With one seed that is not reported above. A search begins with the two in the middle and goes on from the better one
-until the result gets worse; the best, in bold, was taken.
+until the result gets worse or the grid ends; the best, in bold, was taken.
 """
 
 LENGTHS = """## Epochs that were tried
@@ -105,8 +106,9 @@ def render_starts(grid: dict, results: list[dict]) -> str:
     found = defaultdict(dict)
     for run in results:
         for name, start in run.get("starts", {}).items():
-            # Several runs share one start.
-            found[run["task"], name][start["train_runtime"]] = start
+            # Several runs share one start, which may have been made again on another machine.
+            arguments = json.dumps(run["start_arguments"][name], sort_keys=True)
+            found[run["task"], name][arguments] = start
     rows = []
     for (task, name), starts in found.items():
         minutes = statistics.median(start["train_runtime"] for start in starts.values()) / 60

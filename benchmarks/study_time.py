@@ -6,7 +6,8 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.timing import time_in_turn
-from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification
+from modeling_fftp.training.precision import gains_from_bfloat16
 
 MODEL_FIELDS = (
     "backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps",
@@ -18,24 +19,27 @@ def build_config(grid: dict, task: str, arm: str) -> FFTPConfig:
     """Model of an arm on a task of the grid."""
     arguments = grid["defaults"] | grid["tasks"][task]["arguments"] | grid["arms"][arm]
     fields = {name: arguments[name] for name in MODEL_FIELDS if name in arguments}
+    if arguments.get("task") == "frames":
+        fields["problem_type"] = "multi_label_classification"
     return FFTPConfig(max_length=grid["tasks"][task]["frames"], num_labels=grid["tasks"][task]["labels"], **fields)
 
 
 def measure_steps(grid: dict, task: str, arms: list[str], seconds: float) -> dict[str, float]:
     """Median milliseconds per clip of a forward and a backward pass at the task's batch size, by arm.
 
-    Arms with the same model are measured once; all models run in turn, in as many rounds as fit into the seconds.
+    Arms with the same model are measured once; all models run in turn, in as many rounds as fit into the seconds, in
+    the precision in which the grid trains here.
     """
     arguments = grid["defaults"] | grid["tasks"][task]["arguments"]
     batch, frames = arguments["per_device_train_batch_size"], grid["tasks"][task]["frames"]
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(grid["tasks"][task]["labels"], (batch,), generator=generator)
-    clips = torch.randn(batch, frames, 128, generator=generator)
+    clips = torch.randn(batch, frames, 128, generator=torch.Generator().manual_seed(0))
+    is_framewise = arguments.get("task") == "frames"
+    is_bf16 = arguments.get("auto_bf16", False) and gains_from_bfloat16(on_cpu=True)
     names = {arm: build_config(grid, task, arm).to_json_string() for arm in arms}
     calls = {}
     for arm, name in names.items():
         if name not in calls:
-            calls[name] = build_step(build_config(grid, task, arm), clips, labels)
+            calls[name] = build_step(build_config(grid, task, arm), clips, is_framewise, is_bf16)
     times = time_in_turn(calls, seconds)
     return {arm: 1000 * statistics.median(times[name]) / batch for arm, name in names.items()}
 
@@ -64,12 +68,19 @@ def stride_name(stride: int) -> str:
     return f"one clip at stride {stride}"
 
 
-def build_step(config: FFTPConfig, clips: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
-    """A forward and a backward pass of a new model."""
-    model = FFTPForAudioClassification(config).train()
+def build_step(config: FFTPConfig, clips: torch.Tensor, is_framewise: bool, is_bf16: bool) -> Callable[[], None]:
+    """A forward and a backward pass of a new model, as a training computes them."""
+    model_class = FFTPForAudioFrameClassification if is_framewise else FFTPForAudioClassification
+    model = model_class(config).train()
+    labels = torch.arange(len(clips)) % config.num_labels
+    if is_framewise:
+        steps = config.time_patches(clips.shape[1])
+        labels = torch.nn.functional.one_hot(labels, config.num_labels)[:, None].expand(-1, steps, -1)
 
     def step() -> None:
         model.zero_grad()
-        model(clips, labels=labels).loss.backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+            loss = model(clips, labels=labels).loss
+        loss.backward()
 
     return step

@@ -121,8 +121,8 @@ def pretrain(context: typer.Context) -> None:
 def probe(context: typer.Context) -> None:
     """Classify by a frozen model: fftp probe DATA --model MODEL --output_dir FOLDER.
 
-    Seconds, for any model that `fftp train` starts from; DATA and its options are as there. FOLDER is a model like
-    others.
+    For any clip classifier or encoder that `fftp train` starts from, in minutes at most for some thousand clips. DATA
+    and its options are as there. FOLDER is a model like others.
     """
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import StrictDataclassError
@@ -242,7 +242,10 @@ def explain(
         float, typer.Option("--start", help="Second from which on as much is explained as the model hears at once.")
     ] = 0.0,
     method: Annotated[
-        str, typer.Option("--method", help="gradient (times input), or rollout (of an AST's attention).")
+        str,
+        typer.Option(
+            "--method", help="gradient (integrated, from the steady background), or rollout (of an AST's attention)."
+        ),
     ] = "gradient",
     output: Annotated[Path | None, typer.Option("--output", help="Picture to write: PNG, SVG or PDF.")] = None,
 ) -> None:
@@ -300,7 +303,7 @@ def listen(
     device: Annotated[str | None, typer.Option("--device", help="Microphone: number or a part of its name.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per change.")] = False,
 ) -> None:
-    """Name sounds as they begin and end, live: arecord -f S16_LE -r 16000 | fftp listen - --model M."""
+    """Name sounds as they begin and end, live: arecord -t raw -f S16_LE -r 16000 | fftp listen - --model M."""
     from transformers.utils import logging
 
     from modeling_fftp.serving import stream as live

@@ -3,13 +3,20 @@
 import torch
 from torch import nn
 
+from .configuration_fftp import FFTPConfig
+
 
 class FFTPDropPath(nn.Module):
-    """Stochastic depth (Huang et al. 2016): training drops a sample's residual branch with probability `rate`."""
+    """Stochastic depth (Huang et al. 2016): training drops a sample's residual branch with probability `rate`.
 
-    def __init__(self, rate: float):
+    Args:
+        config: Says the rate of the last block.
+        layer_index: Of the block, counted from 0; the rate grows linearly.
+    """
+
+    def __init__(self, config: FFTPConfig, layer_index: int):
         super().__init__()
-        self.rate = rate
+        self.rate = config.drop_path_rate * layer_index / max(1, config.num_hidden_layers - 1)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, hidden) to the same shape, kept branches scaled by 1 / (1 - rate)."""

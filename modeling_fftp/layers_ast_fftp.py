@@ -205,7 +205,7 @@ class FFTPTransformerLayer(GradientCheckpointingLayer):
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = FFTPMLP(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.drop_path = FFTPDropPath(config.drop_path_rate * layer_index / max(1, config.num_hidden_layers - 1))
+        self.drop_path = FFTPDropPath(config, layer_index)
 
     def forward(
         self,

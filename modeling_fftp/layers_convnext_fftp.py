@@ -32,7 +32,7 @@ class FFTPConvNextLayer(GradientCheckpointingLayer):
         self.mlp = FFTPMLP(config)
         self.layer_scale_parameter = nn.Parameter(torch.zeros(config.hidden_size))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.drop_path = FFTPDropPath(config.drop_path_rate * layer_index / max(1, config.num_hidden_layers - 1))
+        self.drop_path = FFTPDropPath(config, layer_index)
 
     def forward(
         self,

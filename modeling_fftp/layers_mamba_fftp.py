@@ -157,7 +157,7 @@ class FFTPMambaLayer(GradientCheckpointingLayer):
         super().__init__()
         self.norm = FFTPRMSNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mixer = FFTPMambaMixer(config)
-        self.drop_path = FFTPDropPath(config.drop_path_rate * layer_index / max(1, config.num_hidden_layers - 1))
+        self.drop_path = FFTPDropPath(config, layer_index)
 
     def forward(
         self,

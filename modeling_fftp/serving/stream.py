@@ -122,7 +122,7 @@ class LiveBuffer:
 
 
 def read_pcm(file: BinaryIO, rate: int, channels: int, sampling_rate: int) -> Iterator[np.ndarray]:
-    """Raw PCM as programs send it, such as `arecord -f S16_LE -r 16000 -c 1`, as one channel at another rate.
+    """Raw PCM as programs send it, such as `arecord -t raw -f S16_LE -r 16000`, as one channel at another rate.
 
     Args:
         file: 16-bit signed little-endian samples, channels side by side.

@@ -105,14 +105,19 @@ class ModelArguments:
 class AugmentationArguments:
     """Changes to training clips; 0 turns one off."""
 
-    mixup_probability: float = 0.5
-    mixup_alpha: float = 10.0
+    mixup_probability: float = field(
+        default=0.5, metadata={"help": "Share of clips that are mixed with another, sound and labels."}
+    )
+    mixup_alpha: float = field(
+        default=10.0,
+        metadata={"help": "Of the Beta distribution that shares are drawn from; larger: nearer to half and half."},
+    )
     speed: float = field(default=0.0, metadata={"help": "Largest relative change of speed."})
     colored_noise: float = field(default=0.0, metadata={"help": "Share of clips with noise added to the sound."})
     colored_noise_snr: list[float] = field(
         default_factory=lambda: [10.0, 40.0], metadata={"help": "Lowest and highest signal-to-noise ratio in dB."}
     )
-    roll_frames: int = 10
+    roll_frames: int = field(default=10, metadata={"help": "Most frames by which a spectrogram is rolled along time."})
     stretch_time: float = field(default=0.0, metadata={"help": "Largest relative change of tempo."})
     stretch_frequency: float = field(default=0.0, metadata={"help": "Largest relative shift of the mel axis."})
     gain: float = field(default=0.0, metadata={"help": "Largest offset in normalised log units."})
@@ -121,7 +126,9 @@ class AugmentationArguments:
     )
     noise: float = field(default=0.1, metadata={"help": "Largest amplitude of uniform noise, normalised log units."})
     spec_mask_budget: float = field(default=0.2, metadata={"help": "Masked cells, or their share below 1."})
-    spec_mask_full_share: float = 0.7
+    spec_mask_full_share: float = field(
+        default=0.7, metadata={"help": "Share of the budget for full-frequency masks."}
+    )
     spec_mask_time_stride: int | None = field(
         default=None, metadata={"help": "Frames between places where masks may start; default: those of the patches."}
     )
@@ -155,18 +162,27 @@ class DistillationArguments:
 class FFTPTrainingArguments(TrainingArguments):
     """TrainingArguments with the defaults of audio classification from scratch."""
 
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.05
-    lr_scheduler_type: str = "cosine"
-    warmup_steps: float = 0.1
-    num_train_epochs: float = 40
-    per_device_train_batch_size: int = 64
-    per_device_eval_batch_size: int = 64
-    eval_strategy: str = "epoch"
-    save_strategy: str = "epoch"
-    save_total_limit: int | None = 1
-    load_best_model_at_end: bool = True
-    logging_strategy: str = "epoch"
+    learning_rate: float = field(default=5e-4, metadata={"help": "Highest learning rate."})
+    weight_decay: float = field(default=0.05, metadata={"help": "Of AdamW; biases, norms and the like have none."})
+    lr_scheduler_type: str = field(
+        default="cosine", metadata={"help": "One of transformers' schedules, such as cosine, linear or constant."}
+    )
+    warmup_steps: float = field(
+        default=0.1, metadata={"help": "Steps until the highest learning rate; below 1 their share of all."}
+    )
+    num_train_epochs: float = field(default=40, metadata={"help": "How often every clip is heard."})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Clips in a batch, in each process."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "The same where clips are measured."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to measure: no, steps or epoch."})
+    save_strategy: str = field(
+        default="epoch", metadata={"help": "When to write a checkpoint: no, steps, epoch or best."}
+    )
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep, the best one besides."})
+    load_best_model_at_end: bool = field(
+        default=True,
+        metadata={"help": "Result: the checkpoint with the best --metric_for_best_model; false: the last."},
+    )
+    logging_strategy: str = field(default="epoch", metadata={"help": "When to log: no, steps or epoch."})
     remove_unused_columns: bool = False
     do_train: bool = field(default=True, metadata={"help": "false: only evaluate the checkpoint."})
     eval_time_strides: list[int] | None = field(
@@ -200,7 +216,10 @@ class FFTPTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Learning rate of a block as a multiple of that of the next, such as 0.75; default: 1."},
     )
-    freeze_backbone: bool = field(default=False, metadata={"help": "Train the head alone."})
+    freeze_backbone: bool = field(
+        default=False,
+        metadata={"help": "Of a checkpoint train only what is new: the head, and the embedding of new patches."},
+    )
     class_balanced: bool = field(default=False, metadata={"help": "Draw clips of rare classes more often."})
     ema_decay: float | None = field(default=None, metadata={"help": "Result: moving average of the weights."})
     average_last_epochs: int | None = field(

@@ -12,7 +12,6 @@ from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
-from modeling_fftp.convert.sources import find_kind
 from modeling_fftp.hub.card_facts import EXPLANATION
 from modeling_fftp.hub.efficiency import measure_efficiency
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
@@ -110,16 +109,26 @@ def run(arguments: Sequence[str]) -> None:
         write_results(training, "data_results", described)
     calibration = train(trainer, groups[:4], label_smoothing, is_framewise) if training.do_train else None
     evaluate_splits(trainer, clips, scorer, calibration)
-    if not training.do_train:
-        return
+    if training.do_train:
+        finish(trainer, clips, validating)
+
+
+def finish(trainer: FFTPTrainer, clips: Clips, validating: Dataset | None) -> None:
+    """Measure what the saved model costs, draw what it listens to, and publish it.
+
+    Args:
+        trainer: Of the model.
+        clips: All of the run.
+        validating: Sound that validates.
+    """
+    training, strides = trainer.args, trainer.args.eval_time_strides or trainer.model.config.time_strides
     seconds = min(clips.longest_seconds, MAX_SECONDS)
-    strides = training.eval_time_strides or model.config.time_strides
-    if strides and "validation" in clips.splits and not is_framewise:
+    if strides and "validation" in clips.splits and not clips.is_framewise:
         measured = evaluate_strides(trainer, clips.splits["validation"], clips.metric, strides, seconds)
         write_results(training, "strides_results", measured)
     if trainer.is_world_process_zero():
         write_results(training, "efficiency_results", measure_efficiency(training.output_dir, seconds))
-        if validating and not is_framewise:
+        if validating and not clips.is_framewise:
             explain_longest(validating, training.output_dir)
         publish(training)
 
@@ -152,11 +161,9 @@ def load_data(
     resumed: Resumed | None,
 ) -> tuple[Clips, Teacher | None]:
     """The clips, and who teaches their classes, if anybody does."""
-    # Before clips are decoded for hours.
-    if model.model_name_or_path:
-        find_kind(model.model_name_or_path)
     teacher = None
     if distillation.teacher:
+        # Before clips are decoded for hours.
         dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
         source, is_trusted = distillation.teacher, distillation.teacher_trust_remote_code
         teacher = Teacher(source, None, SAMPLING_RATE, training.device, dtype, is_trusted)

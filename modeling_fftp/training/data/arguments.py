@@ -39,7 +39,9 @@ class DataArguments:
         default=None,
         metadata={"help": "Length of training clips; longer ones are cropped. Default: the longest, <= 10."},
     )
-    max_train_samples: int | None = None
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Clips to train on, drawn with the seed; default: all."}
+    )
     label_separator: str | None = field(
         default=None,
         metadata={"help": "What stands between classes where one string holds several."},
