@@ -147,12 +147,12 @@ class Journal:
             FileExistsError: It is there, and nobody wants to go on with it.
             ValueError: It was written with other settings.
         """
-        if not self.path.exists():
+        if self.path.exists():
+            if not resume:
+                raise FileExistsError(f"{self.path} is of a run that did not end: --resume goes on, or delete it")
+            self._cut()
+        if not self.path.exists() or not self.path.stat().st_size:
             self.append({"settings": settings})
-            return set()
-        if not resume:
-            raise FileExistsError(f"{self.path} is of a run that did not end: --resume goes on, or delete it")
-        self._cut()
         refuse_other_settings(self.path, settings)
         return {record["file"] for record in self.recordings()}
 
@@ -189,14 +189,16 @@ class Journal:
 
 
 def refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Refuse a journal whose answers do not belong to those of these settings.
+    """Refuse a journal whose answers do not belong to those of these settings; another process may just begin it.
 
     Raises:
         ValueError: It was begun with others.
     """
     with path.open(**TEXT) as file:
         line = file.readline()
-    began = json.loads(line).get("settings", {}) if line.endswith("\n") else {}
+    if not line.endswith("\n"):
+        return
+    began = json.loads(line).get("settings", {})
     changed = [
         name if name in DIGESTS else f"{name} {began.get(name)}, now {settings.get(name)}"
         for name in sorted({*began, *settings})

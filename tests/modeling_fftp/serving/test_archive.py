@@ -195,6 +195,16 @@ def test_parts_that_do_not_belong_together_are_not_merged(trained, archive, tmp_
     assert not output.exists()
 
 
+@pytest.mark.parametrize("begun", ["", '{"settings": {"thr'])
+def test_a_part_that_another_process_just_begins_is_no_other(trained, archive, tmp_path, begun):
+    output = tmp_path / "tags.csv"
+    for index in (0, 1):
+        Journal(output, Part(index, 2)).path.write_text(begun)
+    options = ("--model", trained, "--output", output, "--resume")
+    assert "waits for the other parts" in tag(archive / "high", *options, "--shard", "1/2").stderr
+    assert "is complete" in tag(archive / "high", *options, "--shard", "2/2").stderr
+
+
 def test_a_name_that_is_not_utf8_stops_nothing(trained, archive, tmp_path):
     folder = os.fsencode(archive / "high")
     os.rename(os.path.join(folder, b"0.wav"), os.path.join(folder, b"caf\xe9.wav"))
