@@ -8,14 +8,14 @@ Sound of any rate and channel count is decoded by soundfile and resampled by sox
 
 The whole run is one screen, `run` in modeling_fftp/training/run.py. Its steps, and the files beside it that hold them:
 
-    parse_arguments   arguments.py      the recipe and the options, which win
+    parse_arguments   command_line.py   the recipe and the options, which win
     load_data         run.py            decode, split and report, by `load_clips` or its kin; and who teaches
     build_model       model.py          a new model or a checkpoint, with its feature extractor
     build_collator    augmentation.py   what the recipe turns on
     build_trainer     run.py            transformers' Trainer, and what it lacks
     train             run.py            leaves model, extractor, arguments and results in the output folder
     evaluate_splits   run.py            results of every split, of each class, and of the calibration
-    publish           publishing.py     the card, and the push where that is wanted
+    finish            run.py            what the model costs and listens to, the card, and the push if that is wanted
 """
 
 import sys

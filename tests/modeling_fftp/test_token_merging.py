@@ -58,7 +58,7 @@ def test_a_trained_model_can_merge(make_config, tmp_path):
     for nothing in (None, []):
         again = FFTPForAudioClassification.from_pretrained(tmp_path, token_merge_layers=nothing)(clips).logits
         assert (again == plain).all()
-    with pytest.raises(StrictDataclassError, match=r"token_merge_layers=\[2\].*below num_hidden_layers=2"):
+    with pytest.raises(StrictDataclassError, match=r"token_merge_layers=\(2,\).*below num_hidden_layers=2"):
         FFTPForAudioClassification.from_pretrained(tmp_path, token_merge_layers=[2])
 
 

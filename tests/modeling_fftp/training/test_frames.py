@@ -168,7 +168,7 @@ def test_a_frame_classifier_starts_from_a_clip_classifier(trained, recordings, t
         (["--task", "frames", "--stretch_time", "0.1"], "--stretch_time does not go with --task frames"),
         (["--task", "frames", "--teacher", "x"], "--teacher does not go with --task frames"),
         (["--onset_collar", "0.1"], "--onset_collar is about events; add --task frames"),
-        (["--task", "frames", "--onset_collar", "-1"], "--onset_collar -1.0 must not be negative"),
+        (["--task", "frames", "--onset_collar", "-1"], r"--onset_collar -1.0 must lie in \[0, inf\)"),
         (["--exclude_labels", "low", "--none_labels", "low"], "both name 'low'"),
         (["--task", "frames"], "have no times; --task frames learns from events"),
     ],
