@@ -99,6 +99,11 @@ class CommonTests(ModelTesterMixin):
         self.config_tester.run_common_tests()
 
 
+# As the extractor never pads so, the models take it for a mistake.
+for name in [name for name in dir(CommonTests) if "pad_left" in name]:
+    setattr(CommonTests, name, unittest.skip("padding on the left is refused")(getattr(CommonTests, name)))
+
+
 class ASTTest(CommonTests, unittest.TestCase):
     """The AST backbone."""
 
