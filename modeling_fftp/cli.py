@@ -200,7 +200,7 @@ def tag(
         if output is None:
             failed = tagging.print_answers(tagger, part.of(recordings), form, rows, **options)
         else:
-            settings = {"model": model, "format": form, "rows": rows}
+            settings = {"format": form, "rows": rows}
             failed = tagging.write_answers(tagger, recordings, output, part, resume, settings, **options)
     raise typer.Exit(int(failed > 0))
 
@@ -227,8 +227,7 @@ def embed(
         recordings = archive.find_recordings(sources)
         options = {"per": per, "batch_size": batch_size, "time_stride": time_stride}
         failed = embedding.write_embeddings(
-            embedding.load_embedder(model), recordings, output, archive.Part.parse(shard), resume, {"model": model},
-            **options,
+            embedding.load_embedder(model), recordings, output, archive.Part.parse(shard), resume, **options
         )  # fmt: skip
     raise typer.Exit(int(failed > 0))
 

@@ -33,7 +33,7 @@ COMPLETE = {"is_complete": True}
 # Journals know recordings by the bytes of their names, whether those are UTF-8 or not.
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
 # Settings whose values say nothing to people.
-DIGESTS = ("recordings", "weights")
+DIGESTS = ("recordings", "weights", "extractor")
 # First sign of the name of a list of recordings.
 LIST = "@"
 
@@ -290,7 +290,10 @@ def answer_archive(
             f"{others[0]} is of a run in another number of parts than {part.count}; repeat that or delete it"
         )
     digest = hashlib.sha256(b"\0".join(map(os.fsencode, recordings))).hexdigest()
-    settings = {**(settings or {}), **options, "recordings": digest, "weights": hash_model(pipeline.model)}
+    extractor = hashlib.sha256(pipeline.feature_extractor.to_json_string().encode()).hexdigest()
+    settings = {**(settings or {}), **options, "recordings": digest, "extractor": extractor}
+    # The model by what it is: machines may have it in different places.
+    settings["weights"] = hash_model(pipeline.model)
     journal = Journal(output, part)
     for path in journals_of(output):
         if path != journal.path:

@@ -33,7 +33,6 @@ def write_embeddings(
     output: Path,
     part: Part,
     resume: bool,
-    settings: dict[str, Any],
     **options: Any,
 ) -> int:
     """Write the columns file, start, end and embedding into a parquet file.
@@ -44,7 +43,6 @@ def write_embeddings(
         output: As for `answer_archive`.
         part: As for `answer_archive`.
         resume: As for `answer_archive`.
-        settings: As for `answer_archive`.
         **options: Of the pipeline.
 
     Returns:
@@ -61,7 +59,7 @@ def write_embeddings(
     chunk = STEP_CHUNK if options["per"] == "step" else CHUNK
     write = partial(write_vectors, size=embedder.model.config.hidden_size)
     return answer_archive(
-        embedder, recordings, as_record, output, write, part.of_process(), resume, settings, chunk, **options
+        embedder, recordings, as_record, output, write, part.of_process(), resume, None, chunk, **options
     )
 
 

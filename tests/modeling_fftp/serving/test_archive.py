@@ -14,6 +14,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
+from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.serving.archive import Journal, Part, find_recordings
 from modeling_fftp.serving.tables import ROWS, schema_of, write_audacity
@@ -177,7 +178,7 @@ def test_killed_and_resumed_is_the_same_table(trained, archive, tmp_path):
     assert not journal.exists()
 
 
-@pytest.mark.parametrize("change", ["threshold", "recordings", "weights"])
+@pytest.mark.parametrize("change", ["threshold", "recordings", "weights", "extractor", None])
 def test_parts_that_do_not_belong_together_are_not_merged(trained, archive, tmp_path, change):
     model = shutil.copytree(trained, tmp_path / "model")
     files, output = archive / "high", tmp_path / "tags.csv"
@@ -188,8 +189,16 @@ def test_parts_that_do_not_belong_together_are_not_merged(trained, archive, tmp_
         other = FFTPForAudioClassification.from_pretrained(model)
         torch.nn.init.normal_(other.classifier.dense.weight)
         other.save_pretrained(model)
+    if change == "extractor":
+        FFTPFeatureExtractor.from_pretrained(model, mean=0.0).save_pretrained(model)
+    if change is None:
+        # As on another machine.
+        model = model.rename(tmp_path / "elsewhere")
     options = ("--threshold", 0.9) if change == "threshold" else ()
     refused = tag(files, "--model", model, "--output", output, "--shard", "2/2", *options)
+    if change is None:
+        assert "is complete" in refused.stderr
+        return
     assert refused.returncode == 1
     assert f"tags.csv.part-00001-of-00002.jsonl was begun with other settings: {change}" in refused.stderr
     assert not output.exists()
