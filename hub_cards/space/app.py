@@ -148,8 +148,9 @@ def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
             timeline = gradio.Dataframe(headers=["start (s)", "end (s)", "label", "score"], label="Timeline")
             spectrogram = gradio.Plot(label="Spectrogram")
             button.click(answer, [sound, threshold, own], [labels, timeline, spectrogram])
-        # The code of older models has no streams.
-        with gradio.Tab("Live", visible=hasattr(tag.model, "stream")):
+        # The code of older models has no streams. The page loads what encodes sound with the tab's children: were that
+        # when the tab opens, whoever records at once would record nothing.
+        with gradio.Tab("Live", visible=hasattr(tag.model, "stream"), render_children=True):
             with gradio.Row():
                 microphone = gradio.Audio(sources=["microphone"], type="numpy", streaming=True, label="Microphone")
                 live_labels = gradio.Label(num_top_classes=TOP_LABELS, label="Now")

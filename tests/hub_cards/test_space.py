@@ -72,6 +72,10 @@ def test_a_microphone_is_heard_live(space, tmp_path):
         page = browser.new_page(viewport={"width": 1200, "height": 800})
         page.goto(space)
         page.get_by_role("tab", name="Live").click()
+        # Gradio's two encoders of sound; what records before they are there records nothing.
+        while len(page.workers) < 2:
+            page.wait_for_timeout(200)
+        page.wait_for_timeout(1000)
         page.get_by_role("button", name="Record").last.click()
         for label in ("low", "high"):
             shown = page.get_by_test_id("label-output-value").last
