@@ -30,8 +30,8 @@ class SpecMaskDataCollator(TrainerCallback):
 
     An example holds either sound, `{"audio": ..., "labels": ...}`, in any form that the extractor takes, or features,
     `{"input_values": (frames, mel bins), "labels": ...}`, as the extractor makes them, with their mask if they are
-    padded. Labels are an index, or a vector over the labels, or what `step_labels` takes. Mixup, crops, noise and
-    changes of speed need sound.
+    padded. Labels, `labels` or `label`, are an index, or a vector over the labels, or what `step_labels` takes. Mixup,
+    crops, noise and changes of speed need sound.
 
     Args:
         feature_extractor: Computes features from sound, and pads by its own settings.
@@ -163,6 +163,9 @@ class SpecMaskDataCollator(TrainerCallback):
         if not examples:
             raise ValueError("no examples: expected at least one")
         is_training = feature_seed is not None
+        if _all_have(examples, "label") and not _all_have(examples, "labels"):
+            # The name in most data sets; transformers' collators take both.
+            examples = [{**example, "labels": example["label"]} for example in examples]
         labels, events = None, None
         has_labels = _all_have(examples, "labels")
         if self.step_labels is None:

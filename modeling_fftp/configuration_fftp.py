@@ -4,12 +4,15 @@ from math import ceil, isfinite
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 BACKBONES = ("ast", "mamba", "convnext")
 MAMBA_VARIANTS = ("fo-fo", "fo-bi", "bi-bi")
 POOLINGS = ("cls", "mean")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
-SCAN_IMPLEMENTATIONS = ("auto", "cpu", "torch", "export", "triton", "mamba_ssm")
+SCAN_IMPLEMENTATIONS = ("auto", "cpu", "torch", "export", "triton", "mamba_ssm", "reference")
 # Fields that name one of a few things.
 CHOICES = {
     "backbone": BACKBONES, "mamba_variant": MAMBA_VARIANTS, "pooling": POOLINGS, "problem_type": PROBLEM_TYPES,
@@ -22,6 +25,18 @@ POSITIVE_FIELDS = (
     *("state_size", "conv_kernel", "expand", "decoder_hidden_size", "decoder_num_hidden_layers"),
     *("decoder_num_attention_heads", "decoder_intermediate_size"),
 )
+# What training chooses for each label, by its name.
+FIELDS_OF_LABELS = ("thresholds", "median_filter_seconds")
+
+
+def _index_names(names: dict[int | str, str] | None, *default: str) -> dict[int, str]:
+    """`id2label` with numbers for keys, which JSON and the tutorials of transformers write as strings."""
+    return dict(enumerate(default)) if names is None else {int(index): name for index, name in names.items()}
+
+
+def _name_indices(indices: dict[str, int | str]) -> dict[str, int]:
+    """`label2id` with numbers for values, which the tutorials of transformers write as strings."""
+    return {name: int(index) for name, index in indices.items()}
 
 
 @strict
@@ -147,8 +162,22 @@ class FFTPConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """A config of a saved one; keywords take the place of what was saved before anything is resolved."""
+        """A config of a saved one; keywords take the place of what was saved before anything is resolved.
+
+        What was chosen for each label, thresholds and median filters, does not outlive the labels.
+        """
+        saved_names = _index_names(config_dict.get("id2label"), "LABEL_0", "LABEL_1")
+        names = saved_names
+        if kwargs.get("id2label") is not None:
+            names = kwargs["id2label"] = _index_names(kwargs["id2label"])
+        elif kwargs.get("num_labels") is not None:
+            names = {index: saved_names.get(index) for index in range(kwargs["num_labels"])}
+        if kwargs.get("label2id") is not None:
+            kwargs["label2id"] = _name_indices(kwargs["label2id"])
         changed = {name: kwargs.pop(name) for name in FFTPConfig.__annotations__ if name in kwargs}
+        if names != saved_names and (stale := [name for name in FIELDS_OF_LABELS if config_dict.get(name)]):
+            logger.warning_once(f"The labels are not those that {' and '.join(stale)} were chosen for: dropped")
+            changed = dict.fromkeys(stale) | changed
         return super().from_dict({**config_dict, **changed}, **kwargs)
 
     def __post_init__(self, **kwargs):
@@ -169,6 +198,8 @@ class FFTPConfig(PreTrainedConfig):
         if self.time_step_rank == "auto":
             self.time_step_rank = ceil(self.hidden_size / 16)
         super().__post_init__(**kwargs)
+        if self.label2id is not None:
+            self.label2id = _name_indices(self.label2id)
 
     def validate_architecture(self):
         """Check the fields against each other; `@strict` runs this after every construction."""

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional
 
 from .conv_cpu_fftp import causal_conv_silu_cpu, load_conv_kernel
-from .kernel_cpu_fftp import find_device
+from .kernel_cpu_fftp import find_device, takes_other_derivatives
 
 
 class FFTPCausalConv1d(nn.Module):
@@ -48,7 +48,7 @@ def causal_conv_silu(
         bias: (channels,).
         reverse: Whether time runs backwards.
         implementation: "torch" (runs anywhere), "cpu" (fused C kernel), or "auto": on a CPU cpu, else torch, also in
-            an export.
+            an export, in forward mode and in torch.func.
 
     Returns:
         (batch, channels, tokens), in the dtype of `x`.
@@ -59,7 +59,7 @@ def causal_conv_silu(
     if implementation not in ("auto", "torch", "cpu"):
         raise ValueError(f"implementation={implementation!r} is unknown; expected 'auto', 'torch' or 'cpu'")
     device = find_device(x, weight, bias)
-    if implementation == "auto" and not torch.compiler.is_exporting():
+    if implementation == "auto" and not torch.compiler.is_exporting() and not takes_other_derivatives():
         implementation = "cpu" if device.type == "cpu" and _has_kernel() else "torch"
     return (causal_conv_silu_cpu if implementation == "cpu" else causal_conv_silu_ref)(x, weight, bias, reverse)
 

@@ -85,6 +85,8 @@ class FFTPPatchEmbeddings(nn.Module):
             )
         if not is_tracing(input_values) and not len(input_values):
             raise ValueError(f"input_values has shape {tuple(input_values.shape)}; expected at least one clip")
+        # An extractor gives float32, whatever type the weights have.
+        input_values = input_values.to(self.projection.weight.dtype)
         time_stride = config.resolve_time_stride(time_stride)
         frames = config.patch_frames(time_stride)
         missing = frames - input_values.shape[1]

@@ -47,7 +47,7 @@ class FFTPStateSpace(nn.Module):
         inner_size = config.expand * config.hidden_size
         self.implementation, self.reverse = config.scan_implementation, reverse
         self.sizes = (config.time_step_rank, config.state_size, config.state_size)
-        conv_implementation = "torch" if self.implementation == "torch" else "auto"
+        conv_implementation = "torch" if self.implementation in ("torch", "reference") else "auto"
         self.conv1d = FFTPCausalConv1d(inner_size, config.conv_kernel, reverse, conv_implementation)
         self.x_proj = nn.Linear(inner_size, sum(self.sizes), bias=False)
         self.dt_proj = FFTPTimeStepProjection(config.time_step_rank, inner_size)

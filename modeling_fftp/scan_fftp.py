@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 from transformers.utils import logging
 
-from .kernel_cpu_fftp import find_device
+from .kernel_cpu_fftp import find_device, takes_other_derivatives
 from .scan_cpu_fftp import load_scan_kernel, selective_scan_cpu
 from .scan_triton_fftp import selective_scan_triton
 
@@ -200,6 +200,7 @@ IMPLEMENTATIONS = {
     "cpu": selective_scan_cpu,
     "triton": selective_scan_triton,
     "mamba_ssm": _scan_mamba_ssm,
+    "reference": partial(selective_scan_ref, return_last_state=True),
 }
 
 
@@ -214,6 +215,8 @@ def choose_implementation(implementation: str, device: str) -> str:
     if implementation == "auto":
         if torch.compiler.is_exporting():
             return "export"
+        if takes_other_derivatives():
+            return "reference"
         if device == "cuda":
             chosen = "mamba_ssm" if selective_scan_fn is not None else "triton" if triton is not None else "torch"
         else:
@@ -224,6 +227,11 @@ def choose_implementation(implementation: str, device: str) -> str:
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(
             f"implementation={implementation!r} is unknown; expected 'auto' or one of {[*IMPLEMENTATIONS]}"
+        )
+    if implementation not in ("export", "reference") and takes_other_derivatives():
+        raise ValueError(
+            f"implementation={implementation!r} has no derivatives but backward(); expected 'auto' or 'reference' in "
+            "forward mode and in torch.func"
         )
     if implementation == "cpu" and load_scan_kernel() is None:
         raise ImportError("implementation='cpu' needs a C compiler: apt-get install gcc")
@@ -299,8 +307,9 @@ def selective_scan(
         reverse: Whether time runs backwards.
         return_last_state: Whether to return the state after the last step as well.
         implementation: "torch" (runs anywhere), "cpu" (fused C kernel), "triton" (fused GPU kernel), "mamba_ssm" (the
-            official GPU kernel), "export" (one operator of torch, slow), or "auto": in an export that, on CUDA
-            mamba_ssm, else triton, else torch; on a CPU cpu, else torch.
+            official GPU kernel), "export" (one operator of torch, slow), "reference" (`selective_scan_ref`: all
+            derivatives that torch knows, slow), or "auto": in an export "export"; in forward mode and in torch.func
+            "reference"; on CUDA mamba_ssm, else triton, else torch; on a CPU cpu, else torch.
         initial_state: State before the first step, (batch, dim, state), as `return_last_state` gave it for the piece
             of the sequence before this one; None is zeros.
 

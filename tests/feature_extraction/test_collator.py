@@ -64,6 +64,8 @@ def test_labels(extractor, examples):
     assert several.dtype == torch.float32
     assert several.shape == (4, 3)
     assert "labels" not in collator([{"audio": example["audio"]} for example in examples])
+    as_in_data_sets = [{"audio": example["audio"], "label": example["labels"]} for example in examples]
+    assert torch.equal(collator(as_in_data_sets)["labels"], collator(examples)["labels"])
 
 
 def test_mixup_makes_distributions(extractor, examples, generator):

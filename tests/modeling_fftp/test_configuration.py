@@ -101,3 +101,28 @@ def test_every_implementation_of_the_scan_can_be_named():
 def test_types_are_strict():
     with pytest.raises(StrictDataclassError, match="hidden_size"):
         FFTPConfig(hidden_size="768")
+
+
+def test_labels_as_the_tutorials_of_transformers_write_them(tmp_path):
+    id2label, label2id = {"0": "a", "1": "b", "2": "c"}, {"a": "0", "b": "1", "c": "2"}
+    FFTPConfig(num_labels=4).save_pretrained(tmp_path)
+    for config in (
+        FFTPConfig(id2label=id2label, label2id=label2id),
+        FFTPConfig.from_pretrained(tmp_path, num_labels=3, id2label=id2label, label2id=label2id),
+    ):
+        assert config.id2label == {0: "a", 1: "b", 2: "c"}
+        assert config.label2id == {"a": 0, "b": 1, "c": 2}
+
+
+def test_what_was_chosen_for_labels_does_not_outlive_them(tmp_path):
+    labels = {0: "a", 1: "b"}
+    chosen = {"thresholds": {"a": 1.0}, "median_filter_seconds": {"b": 0.2}}
+    FFTPConfig(id2label=labels, **chosen).save_pretrained(tmp_path)
+    for same in ({}, {"id2label": labels}, {"id2label": {"0": "a", "1": "b"}}, {"num_labels": 2}):
+        config = FFTPConfig.from_pretrained(tmp_path, **same)
+        assert (config.thresholds, config.median_filter_seconds) == (chosen["thresholds"], {"b": 0.2})
+    for other in ({"id2label": {0: "c", 1: "a"}}, {"num_labels": 3}):
+        config = FFTPConfig.from_pretrained(tmp_path, **other)
+        assert (config.thresholds, config.median_filter_seconds) == (None, None)
+    named = FFTPConfig.from_pretrained(tmp_path, id2label={0: "c", 1: "a"}, thresholds={"c": 0.3})
+    assert (named.thresholds, named.median_filter_seconds) == ({"c": 0.3}, None)

@@ -38,6 +38,46 @@ def build(config, attention="sdpa"):
     return model
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_weights_of_any_type_take_what_an_extractor_gives(make_config, batch, backbone):
+    model = build(make_config(**BACKBONES[backbone]))
+    expected = model(**batch).logits
+    logits = model.bfloat16()(**batch).logits
+    assert logits.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.float(), expected, atol=0.2, rtol=0.1)
+
+
+@pytest.mark.parametrize("backbone", ["fo-fo", "fo-bi", "bi-bi", "convnext"])
+def test_derivatives_of_other_kinds(make_config, backbone):
+    """In forward mode, of every clip by itself, and the second one."""
+    model = build(make_config(**BACKBONES[backbone]))
+    features, weights = torch.randn(2, 60, 128).requires_grad_(), dict(model.named_parameters())
+    direction = torch.randn_like(features)
+    (gradient,) = torch.autograd.grad(model(features).logits.sum(), features)
+
+    def total(features):
+        return model(features).logits.sum()
+
+    slope = torch.func.jvp(total, (features.detach(),), (direction,))[1]
+    torch.testing.assert_close(slope, (gradient * direction).sum(), atol=1e-3, rtol=1e-3)
+
+    def loss(weights, clip, label):
+        return torch.func.functional_call(model, weights, (clip[None],), {"labels": label[None]}).loss
+
+    labels = torch.tensor([0, 3])
+    given = {name: weight.detach() for name, weight in weights.items()}
+    per_clip = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(given, features.detach(), labels)
+    model(features.detach(), labels=labels).loss.backward()
+    for name, weight in weights.items():
+        if weight.grad is not None:
+            torch.testing.assert_close(per_clip[name].mean(dim=0), weight.grad, atol=1e-4, rtol=1e-3)
+
+    model = build(make_config(**BACKBONES[backbone], scan_implementation="reference"))
+    (gradient,) = torch.autograd.grad(model(features).logits.sum(), features, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.square().sum(), features)
+    assert second.abs().max() > 0
+
+
 @pytest.mark.parametrize(
     ("pooled", "settings"),
     [

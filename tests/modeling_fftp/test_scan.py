@@ -306,6 +306,14 @@ def test_the_kernel_rounds_to_the_nearest_bfloat16(channels_last):
     assert torch.equal(results, selective_scan(**inputs, delta_softplus=True, implementation="cpu").bfloat16())
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS[:2])
+def test_derivatives_that_an_implementation_does_not_have_are_refused(implementation):
+    inputs = {name: tensor.detach() for name, tensor in make_inputs(1, 5, 9, 4).items()}
+    u = inputs.pop("u")
+    with pytest.raises(ValueError, match="no derivatives but backward"):
+        torch.func.jvp(lambda u: selective_scan(u, **inputs, implementation=implementation), (u,), (u,))
+
+
 @needs_compiler
 def test_auto_takes_the_kernel_on_a_cpu():
     assert scan_fftp.choose_implementation("auto", "cpu") == "cpu"
