@@ -42,7 +42,7 @@ def tag(model: str, archive: Path, table: Path, *options: str) -> None:
 
 def kill_half_way(model: str, archive: Path, table: Path, files: int) -> int:
     """Kill the command once half of the files are done; return how many were."""
-    journal = Journal(table, Part()).path
+    journal = Journal.of(table, Part()).path
     process = subprocess.Popen(tag_command(model, archive, table), stderr=subprocess.DEVNULL)
     while not journal.exists() or journal.read_bytes().count(b"\n") < files // 2:
         if process.poll() is not None:

@@ -19,8 +19,8 @@ Waveform = np.ndarray | torch.Tensor | list[float] | dict[str, Any] | Any
 
 # A 2-D array of more rows than this and at most this many columns is one recording laid out (samples, channels).
 MAX_CHANNELS = 8
-# Floats beyond this are those of integer samples.
-LARGEST_FLOAT = 8.0
+# Floats beyond the first are those of integer samples, beyond the second no sound: their power is no float32.
+LARGEST_FLOAT, LARGEST_SAMPLE = 8.0, 2.0**32
 
 
 class FFTPFeatureExtractor(SequenceFeatureExtractor):
@@ -331,12 +331,12 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         if not len(clips):
             raise ValueError("no clips: expected at least one waveform, got an empty batch")
         waveforms = [self.to_waveform(clip, index, device) for index, clip in enumerate(clips)]
-        # A sum is finite only where all samples are (one that overflowed is looked at again), and is much faster; one
-        # look at all of them waits for a GPU once.
-        sums, peaks = torch.stack([torch.stack((wave.sum(), wave.amax())) for wave in waveforms]).T.cpu()
-        if not sums.isfinite().all():
-            _refuse_not_finite(waveforms)
-        if peaks.max() > LARGEST_FLOAT:
+        # NaN is passed on; one look at all of them waits for a GPU once.
+        peaks = torch.stack([torch.stack(wave.aminmax()) for wave in waveforms]).abs().amax(dim=1).tolist()
+        for index, (waveform, peak) in enumerate(zip(waveforms, peaks, strict=True)):
+            if not peak <= LARGEST_SAMPLE:
+                _refuse_samples(waveform, index)
+        if max(peaks) > LARGEST_FLOAT:
             logger.warning_once(
                 "Samples reach far beyond [-1, 1]. Floats in the range of int16 must be divided by 32768, or the "
                 "model hears them much louder than what it learned from"
@@ -390,11 +390,11 @@ def _as_clips(raw_speech: Waveform | list[Waveform]) -> list[Waveform]:
     return list(raw_speech) if is_batch else [raw_speech]
 
 
-def _refuse_not_finite(waveforms: list[torch.Tensor]) -> None:
-    for index, waveform in enumerate(waveforms):
-        bad = int((~waveform.isfinite()).sum())
-        if bad:
-            raise ValueError(f"clip {index} holds {bad} samples that are NaN or infinite")
+def _refuse_samples(waveform: torch.Tensor, index: int) -> None:
+    bad = int((~waveform.isfinite()).sum())
+    if bad:
+        raise ValueError(f"clip {index} holds {bad} samples that are NaN or infinite")
+    raise ValueError(f"clip {index} reaches {waveform.abs().max().item():.1e}; expected samples in [-1, 1]")
 
 
 def pcm_to_float(samples: torch.Tensor, index: int) -> torch.Tensor:

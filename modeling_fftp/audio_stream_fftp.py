@@ -21,6 +21,8 @@ BLOCK_SECONDS = 10
 MAX_CHANNELS = 8
 # Types of integer samples, which are divided by their full range.
 PCM = ("uint8", "int8", "int16", "int32")
+# Floats beyond this are no sound; the extractor has the same limit.
+LARGEST_SAMPLE = 2.0**32
 
 
 def read_blocks(source: Any, sampling_rate: int) -> Iterator[np.ndarray]:
@@ -62,8 +64,11 @@ def read_audio(source: Any, sampling_rate: int) -> np.ndarray:
         waveform = np.concatenate([np.zeros(0, np.float32), *read_blocks(source, sampling_rate)])
         if not len(waveform):
             raise ValueError("no samples")
-        if not np.isfinite(waveform).all():
+        peak = np.abs(waveform).max()
+        if not np.isfinite(peak):
             raise ValueError("samples that are not finite")
+        if peak > LARGEST_SAMPLE:
+            raise ValueError(f"samples that reach {peak:.1e}; expected [-1, 1]")
     return waveform
 
 

@@ -1,6 +1,8 @@
 """The command `fftp`. A sub-command imports what it calls, so that `fftp --help` waits for nothing."""
 
+import io
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -75,6 +77,9 @@ def main(
     ] = False,
 ) -> None:
     """Audio classification with full-frequency patches."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal cannot show stops nothing.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @app.command(
@@ -295,7 +300,9 @@ def listen(
         ),
     ] = None,
     time_stride: TimeStride = None,
-    rate: Annotated[int | None, typer.Option("--rate", min=1, help="Of raw PCM in Hz; default: the model's.")] = None,
+    rate: Annotated[
+        int | None, typer.Option("--rate", min=1000, help="Of raw PCM in Hz; default: the model's.")
+    ] = None,
     channels: Annotated[
         int | None, typer.Option("--channels", min=1, help="Of raw PCM, side by side; default: 1.")
     ] = None,

@@ -1,7 +1,7 @@
 """Answers for an archive: many recordings, written as they come, resumed where they stopped, split over processes.
 
-Every finished recording is one line of a journal beside the output. When the journals of all parts are complete they
-become the output, in the order of the recordings, and are removed.
+Every finished recording is one line of a journal beside the output; of several lines about one the last counts. When
+the journals of all parts are complete they become the output, in the order of the recordings, and are removed.
 """
 
 import csv
@@ -12,12 +12,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from modeling_fftp.sound_file_fftp import is_sound, walk
@@ -32,54 +32,62 @@ CHUNK = 32
 COMPLETE = {"is_complete": True}
 # Journals know recordings by the bytes of their names, whether those are UTF-8 or not.
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
-# Settings whose values say nothing to people.
-DIGESTS = ("recordings", "weights", "extractor")
-# First sign of the name of a list of recordings.
-LIST = "@"
+# Settings whose values say nothing to people, and what differs where they do.
+DIGESTS = {
+    "recordings": "recordings, by number, order or the spelling of their paths",
+    "weights": "weights",
+    "extractor": "extractor",
+}
+# First sign of the name of a list of recordings, and what ends a line of it beside its break.
+LIST, BLANK = "@", " \t\r"
+# Signs that only patterns have.
+WILDCARDS = frozenset("*?")
 
 
 def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list[str]:
-    """Recordings that a command line names, each once, in its order.
+    """Recordings that a command line names, each once, however its path is spelled, in its order.
 
     Args:
         sources: Files; folders, of which every visible sound file counts; patterns such as `2024*/**/*.flac`; and
-            `@FILE`, a text file with one source per line.
+            `@FILE`, a text file with one source per line. All are relative to the working directory.
         lists: The lists that name these sources, if they come from lists.
 
     Raises:
         ValueError: A folder or pattern without a sound file, or a list that cannot be read or is in itself.
     """
-    found: dict[str, None] = {}
+    found: list[str] = []
     for source in sources:
         if source.startswith(LIST):
             if source in lists:
                 raise ValueError(f"{source}: the list names itself")
-            found |= dict.fromkeys(find_recordings(_read_list(source), (*lists, source)))
+            found += find_recordings(_read_list(source), (*lists, source))
         elif os.path.isdir(source):
             files = [str(path) for path in walk(Path(source)) if is_sound(path)]
             if not files:
                 raise ValueError(f"{source}: no sound files in this folder")
-            found |= dict.fromkeys(files)
-        elif glob.has_magic(source) and not os.path.exists(source):
+            found += files
+        elif glob.has_magic(source) and not os.path.lexists(source):
             files = sorted(path for path in glob.glob(source, recursive=True) if is_sound(Path(path)))
-            if not files:
+            if not files and WILDCARDS & {*source}:
                 raise ValueError(f"{source}: the pattern matches no sound files")
-            found |= dict.fromkeys(files)
+            # Brackets may be part of the name of a file that is not there.
+            found += files or [source]
         else:
             # What is not there fails with the others that cannot be read.
-            found[source] = None
-    return [*found]
+            found.append(source)
+    first = {os.path.abspath(path): path for path in reversed(found)}
+    return [*dict.fromkeys(first[os.path.abspath(path)] for path in found)]
 
 
 def _read_list(source: str) -> list[str]:
     """The lines of `@FILE` that hold something."""
     try:
-        lines = Path(source[len(LIST) :]).read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(source[len(LIST) :]).read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise ValueError(f"{source}: the list cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{source}: the list is not UTF-8") from error
-    return [line for line in map(str.strip, lines) if line]
+    return [line for line in (line.strip(BLANK) for line in lines) if line]
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class Part:
             ValueError: It is something else.
         """
         index, _, count = text.partition("/")
-        if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
             raise ValueError(f"--shard {text}: expected a number and how many there are, such as 3/16")
         return cls(int(index) - 1, int(count))
 
@@ -111,8 +119,20 @@ class Part:
         return Part(self.index * other.count + other.index, self.count * other.count)
 
     def of_process(self) -> "Part":
-        """The share of this process, of those that torchrun or accelerate began."""
-        return self.split(Part(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))))
+        """The share of this process, of those that torchrun or accelerate began.
+
+        Raises:
+            ValueError: The environment says half of which process this is, or what cannot be.
+        """
+        rank, size = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+        if not rank and not size:
+            return self
+        if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+            raise ValueError(
+                f"RANK={rank!r} and WORLD_SIZE={size!r} in the environment name no process of several; unset them, or "
+                "start by `accelerate launch`"
+            )
+        return self.split(Part(int(rank), int(size)))
 
     def of(self, recordings: Sequence[str]) -> list[str]:
         """Every `count`-th recording."""
@@ -123,21 +143,19 @@ class Journal:
     """Finished recordings of a part, one line each; a line that was cut off is as if it had never begun.
 
     Args:
-        output: What the parts become.
-        part: Which part.
+        path: Where.
     """
 
-    def __init__(self, output: Path, part: Part):
-        self.path = output.with_name(f"{output.name}.part-{part.index + 1:05d}-of-{part.count:05d}.jsonl")
+    def __init__(self, path: Path):
+        self.path = path
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """What was written, in its order."""
-        if self.path.exists():
-            with self.path.open(**TEXT) as file:
-                yield from (json.loads(line) for line in file if line.endswith("\n"))
+    @classmethod
+    def of(cls, output: Path, part: Part) -> "Journal":
+        """The journal of a part of an output."""
+        return cls(output.with_name(f"{output.name}.part-{part.index + 1:05d}-of-{part.count:05d}.jsonl"))
 
     def begin(self, settings: dict[str, Any], resume: bool) -> set[str]:
-        """Recordings that are finished already.
+        """Recordings that are finished already; what could not be read is tried again.
 
         Args:
             settings: What the answers depend on.
@@ -154,7 +172,7 @@ class Journal:
         if not self.path.exists() or not self.path.stat().st_size:
             self.append({"settings": settings})
         refuse_other_settings(self.path, settings)
-        return {record["file"] for record in self.recordings()}
+        return {*self.places()} - {*self.failures()}
 
     def append(self, *records: dict[str, Any]) -> None:
         """Add finished recordings, on the disk when this returns."""
@@ -177,15 +195,52 @@ class Journal:
             file.seek(max(0, self.path.stat().st_size - len(last)))
             return file.read() == last
 
-    def recordings(self) -> Iterator[dict[str, Any]]:
-        """Answers, in the order of the recordings."""
-        return (record for record in self if "file" in record)
+    def places(self) -> dict[str, int]:
+        """Where the record of each recording begins, in bytes."""
+        return {record["file"]: place for place, record in self._lines() if "file" in record}
+
+    def failures(self) -> list[str]:
+        """Recordings that could not be read."""
+        failed = {record["file"]: "error" in record for _, record in self._lines() if "file" in record}
+        return [file for file, has_failed in failed.items() if has_failed]
+
+    def _lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        place = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield place, read_line(line)
+                place += len(line)
 
     def _cut(self) -> None:
         """Remove a last line that was not written to its end."""
         with self.path.open("rb+") as file:
             size = sum(len(line) for line in file if line.endswith(b"\n"))
             file.truncate(size)
+
+
+def read_line(line: bytes) -> dict[str, Any]:
+    """A line of a journal."""
+    return json.loads(line.decode(**TEXT))
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep other runs from writing a file; what a killed run held is free.
+
+    Raises:
+        FileExistsError: Another run writes it.
+    """
+    lock = FileLock(f"{path}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise FileExistsError(f"{path} is being written by another run") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
@@ -200,7 +255,7 @@ def refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
         return
     began = json.loads(line).get("settings", {})
     changed = [
-        name if name in DIGESTS else f"{name} {began.get(name)}, now {settings.get(name)}"
+        DIGESTS[name] if name in DIGESTS else f"{name} {began.get(name)}, now {settings.get(name)}"
         for name in sorted({*began, *settings})
         if began.get(name) != settings.get(name)
     ]
@@ -276,44 +331,72 @@ def answer_archive(
         Recordings of this part that could not be read.
 
     Raises:
-        FileExistsError: The output is there, or a journal, and `resume` is not asked for.
+        FileExistsError: The output is there, or a journal, and `resume` is not asked for; or another run writes it.
         ValueError: A journal, of this part or another, of other settings, weights or recordings.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    if output.exists():
-        if not resume:
-            raise FileExistsError(f"{output} is there already; choose another --output")
-        return finish(output)
-    ending = f"-of-{part.count:05d}.jsonl"
-    if others := [path.name for path in journals_of(output) if not path.name.endswith(ending)]:
-        raise ValueError(
-            f"{others[0]} is of a run in another number of parts than {part.count}; repeat that or delete it"
-        )
-    digest = hashlib.sha256(b"\0".join(map(os.fsencode, recordings))).hexdigest()
-    extractor = hashlib.sha256(pipeline.feature_extractor.to_json_string().encode()).hexdigest()
-    settings = {**(settings or {}), **options, "recordings": digest, "extractor": extractor}
-    # The model by what it is: machines may have it in different places.
-    settings["weights"] = hash_model(pipeline.model)
-    journal = Journal(output, part)
+    journal = Journal.of(output, part)
+    with alone(journal.path):
+        if output.exists():
+            if not resume:
+                raise FileExistsError(f"{output} is there already; choose another --output")
+            return finish(output)
+        settings = {**(settings or {}), **options, **digests(pipeline, recordings)}
+        refuse_other_parts(output, part, settings)
+        done = journal.begin(settings, resume)
+        left = [file for file in part.of(recordings) if file not in done]
+        answer_left(pipeline, left, as_record, journal, chunk, **options)
+        journal.end()
+        failed = len(journal.failures())
+        is_complete = merge(output, part.count, recordings, write, settings)
+    state = "is complete" if is_complete else "waits for the other parts"
+    unread = f"; {failed} recordings could not be read: {failures_path(output).name}" if failed else ""
+    print(f"{output} {state}{unread}", file=sys.stderr)
+    return failed
+
+
+def digests(pipeline: FFTPWindowPipeline, recordings: Sequence[str]) -> dict[str, str]:
+    """What answers depend on beside options; the model by what it is, as machines may have it in different places."""
+    return {
+        "recordings": hashlib.sha256(b"\0".join(map(os.fsencode, recordings))).hexdigest(),
+        "extractor": hashlib.sha256(pipeline.feature_extractor.to_json_string().encode()).hexdigest(),
+        "weights": hash_model(pipeline.model),
+    }
+
+
+def refuse_other_parts(output: Path, part: Part, settings: dict[str, Any]) -> None:
+    """Refuse journals of other parts that do not go with one.
+
+    Raises:
+        ValueError: They are of another number of parts, or of other settings.
+    """
+    own, ending = Journal.of(output, part).path, f"-of-{part.count:05d}.jsonl"
     for path in journals_of(output):
-        if path != journal.path:
+        if not path.name.endswith(ending):
+            raise ValueError(
+                f"{path.name} is of a run in another number of parts than {part.count}; repeat that or delete it"
+            )
+        if path != own:
             refuse_other_settings(path, settings)
-    done = journal.begin(settings, resume)
-    left = [file for file in part.of(recordings) if file not in done]
-    with tqdm(total=len(left), unit="file", disable=None) as bar:
+
+
+def answer_left(
+    pipeline: FFTPWindowPipeline,
+    recordings: Sequence[str],
+    as_record: Callable[[dict[str, Any]], dict[str, Any]],
+    journal: Journal,
+    chunk: int,
+    **options: Any,
+) -> None:
+    """Write the answers for what is left of a part into its journal, and say how far that is."""
+    with tqdm(total=len(recordings), unit="file", disable=None) as bar:
         seconds, began = 0.0, time.monotonic()
-        for records in answer_recordings(pipeline, left, as_record, chunk, **options):
+        for records in answer_recordings(pipeline, recordings, as_record, chunk, **options):
             journal.append(*records)
             seconds += sum(record.get("duration", 0.0) for record in records)
             hours, minutes = seconds / 3600, (time.monotonic() - began) / 60
             bar.set_postfix_str(f"{hours:.2f} h of sound, {hours / minutes:.2f} h a minute")
             bar.update(len(records))
-    journal.end()
-    failed = sum("error" in record for record in journal.recordings())
-    state = "is complete" if merge(output, part.count, write, settings) else "waits for the other parts"
-    unread = f"; {failed} recordings could not be read: {failures_path(output).name}" if failed else ""
-    print(f"{output} {state}{unread}", file=sys.stderr)
-    return failed
 
 
 def as_text(record: dict[str, Any]) -> dict[str, Any]:
@@ -330,21 +413,31 @@ def journals_of(output: Path) -> list[Path]:
 
 
 def finish(output: Path) -> int:
-    """Remove what a run left that ended when its output was complete; how many recordings it could not read."""
-    for path in (*journals_of(output), Path(f"{output}.lock")):
+    """Remove what a run left that ended when its output was complete; how many recordings it could not read.
+
+    Raises:
+        ValueError: There are journals of a run that did not end, so the output is of something else.
+    """
+    journals = journals_of(output)
+    for path in journals:
+        if not Journal(path).is_complete():
+            raise ValueError(f"{output} is there, and {path.name} of a run that did not end; move one of them away")
+    for path in (*journals, Path(f"{output}.lock")):
         path.unlink(missing_ok=True)
     failures = failures_path(output)
     failed = 0
     if failures.exists():
         with failures.open(newline="", encoding="utf-8") as file:
             failed = sum(1 for _ in csv.DictReader(file))
-    print(f"{output} is complete already", file=sys.stderr)
+    unread = f", but for {failed} recordings in {failures.name}" if failed else ""
+    print(f"{output} is complete already{unread}; to answer anew, delete it", file=sys.stderr)
     return failed
 
 
 def merge(
     output: Path,
     count: int,
+    recordings: Sequence[str],
     write: Callable[[Iterator[dict[str, Any]], Path], None],
     settings: dict[str, Any],
 ) -> bool:
@@ -356,7 +449,7 @@ def merge(
     Raises:
         ValueError: A part of other settings.
     """
-    journals = [Journal(output, Part(index, count)) for index in range(count)]
+    journals = [Journal.of(output, Part(index, count)) for index in range(count)]
     # Several processes may end at once.
     with FileLock(f"{output}.lock"):
         if output.exists():
@@ -365,9 +458,19 @@ def merge(
             return False
         for journal in journals:
             refuse_other_settings(journal.path, settings)
-        # Parts hold every `count`-th recording.
-        rounds = zip_longest(*(journal.recordings() for journal in journals))
-        write((as_text(record) for records in rounds for record in records if record is not None), output)
+        write(read_in_order(journals, recordings), output)
     for path in (*(journal.path for journal in journals), Path(f"{output}.lock")):
         path.unlink(missing_ok=True)
     return True
+
+
+def read_in_order(journals: Sequence[Journal], recordings: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The record of each recording, as tables can hold it, from the journals of all parts."""
+    places = [journal.places() for journal in journals]
+    with ExitStack() as stack:
+        files = [stack.enter_context(journal.path.open("rb")) for journal in journals]
+        for index, recording in enumerate(recordings):
+            # Parts hold every `count`-th recording.
+            part = index % len(journals)
+            files[part].seek(places[part][recording])
+            yield as_text(read_line(files[part].readline()))

@@ -201,6 +201,8 @@ def open_sound(
     if source is not None and device is not None:
         raise ValueError(f"--device is a microphone's; the source is {source}")
     if source == "-":
+        if sys.stdin is None:
+            raise ValueError("standard input is closed; expected raw PCM there")
         yield read_pcm(sys.stdin.buffer, rate or sampling_rate, channels or 1, sampling_rate)
     elif source is not None:
         with path_in_errors(source):

@@ -81,7 +81,7 @@ def parse_arguments(arguments: list[str]) -> tuple:
     *groups, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
     refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line")
     refuse_contradictions(*groups)
-    if not any(word.partition("=")[0] == "--output_dir" for word in arguments):
+    if not any(word.partition("=")[0].replace("-", "_") == "__output_dir" for word in arguments):
         raise SystemExit("train: --output_dir is missing: the folder to create")
     return tuple(groups)
 

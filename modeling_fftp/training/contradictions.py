@@ -162,10 +162,15 @@ def refuse_contradictions_of_strides(
 
 
 def refuse_output_dir(command: str, folder: str, resumes: bool = False) -> None:
-    """Stop where a model is already, which only a resumed run may replace, or where none can be written."""
+    """Stop where a model or a part of one is already, which only a resumed run may replace, or none can be written."""
     path = Path(folder).absolute()
     if (path / "model.safetensors").exists() and not resumes:
         raise SystemExit(f"{command}: {folder} holds a model already; choose another --output_dir")
+    if not resumes and any(path.glob("checkpoint-*")):
+        raise SystemExit(
+            f"{command}: {folder} holds checkpoints of a run that did not end; --resume_from_checkpoint true goes on "
+            "with it, or choose another --output_dir"
+        )
     there = next(place for place in (path, *path.parents) if place.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
         reason = "cannot be written to" if there.is_dir() else "is a file"

@@ -151,6 +151,8 @@ def test_clip_shorter_than_a_window_is_padded_with_silence(extractor, speech):
         ([], "is empty|no clips"),
         ([np.zeros(500), np.zeros(0)], "clip 1 is empty"),
         ([np.zeros(500), np.array([0.0, np.nan])], "clip 1 holds 1 samples that are NaN or infinite"),
+        ([np.zeros(500), np.array([0.0, -np.inf])], "clip 1 holds 1 samples that are NaN or infinite"),
+        ([np.zeros(500), np.full(400, -1e25)], r"clip 1 reaches 1\.0e\+25; expected samples in \[-1, 1\]"),
         (np.array([0.0, np.inf, -np.inf]), "clip 0 holds 2 samples"),
         ([np.zeros(500), np.zeros((2, 500))], r"clip 1 has shape \(2, 500\); expected one channel"),
         (np.zeros((500, 2)), r"shape \(500, 2\) looks like \(samples, channels\)"),

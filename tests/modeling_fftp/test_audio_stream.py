@@ -75,6 +75,9 @@ def test_errors_name_the_file(tmp_path):
     soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), 16000, subtype="FLOAT")
     with pytest.raises(ValueError, match=r"nan\.wav: samples that are not finite"):
         read_audio(tmp_path / "nan.wav", 16000)
+    soundfile.write(tmp_path / "loud.wav", np.array([0.0, -1e25]), 16000, subtype="FLOAT")
+    with pytest.raises(ValueError, match=r"loud\.wav: samples that reach 1\.0e\+25; expected \[-1, 1\]"):
+        read_audio(tmp_path / "loud.wav", 16000)
 
 
 def make_mp3(seconds, frequency=440.0, rate=16000, channels=1, **options):

@@ -1,6 +1,7 @@
 """The command `fftp`: quick help, tags of files, errors in one line, and old names that say the new ones."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -108,6 +109,15 @@ def test_tags_as_json_and_files_that_cannot_be_read(fftp, trained, clip_folder, 
     assert all(entry["score"] >= 0.9 for entry in answer["timeline"])
     for file in files[:2]:
         assert f"{file}: cannot decode" in errors
+
+
+def test_a_name_that_the_terminal_cannot_show_stops_nothing(trained, clip_folder, tmp_path):
+    files = [shutil.copy(clip_folder / "validation" / "low" / "0.wav", tmp_path / name) for name in ("é.wav", "z.wav")]
+    command = [sys.executable, "-m", "modeling_fftp", "tag", *files, "--model", trained, "--format", "csv"]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\xe9.wav" in done.stdout
+    assert b"z.wav" in done.stdout
 
 
 def test_errors_are_one_line(fftp, trained, tmp_path):

@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification
-from modeling_fftp.serving.archive import Journal, Part, find_recordings
+from modeling_fftp.serving.archive import Journal, Part, alone, find_recordings
 from modeling_fftp.serving.tables import ROWS, schema_of, write_audacity
 from tests.support import ROOT
 
@@ -50,9 +50,10 @@ def test_files_folders_patterns_and_lists_are_found_once(archive, tmp_path, monk
     (tmp_path / "circle.txt").write_text("@circle.txt")
     found = find_recordings(["missing.wav", first, "@list.txt", "archive/n*/**/*.wav", str(archive)])
     assert found[:2] == ["missing.wav", first]
-    # The pattern's paths are relative, so they are others.
-    assert len(found) == len({*found}) == 2 + 4 + 4 + 8
+    # However their paths are spelled.
+    assert len(found) == len({*map(os.path.abspath, found)}) == 2 + 4 + 4 + 4
     assert not [path for path in found if path.endswith(".txt")]
+    assert find_recordings(["no[1].wav", "./list.txt", first]) == ["no[1].wav", "./list.txt", first]
     for source, message in (
         ("nothing/*.wav", "the pattern matches no sound files"),
         ("@nothing.txt", "the list cannot be read"),
@@ -148,7 +149,7 @@ def test_killed_and_resumed_is_the_same_table(trained, archive, tmp_path):
         str(broken),
     ]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    journal, deadline = Journal(broken, Part()).path, time.monotonic() + 120
+    journal, deadline = Journal.of(broken, Part()).path, time.monotonic() + 120
     while not journal.exists() or journal.read_bytes().count(b"\n") < 33:
         assert time.monotonic() < deadline
         assert process.poll() is None
@@ -172,10 +173,50 @@ def test_killed_and_resumed_is_the_same_table(trained, archive, tmp_path):
     assert not journal.exists()
     assert "is there already" in tag(archive, "--model", trained, "--output", broken).stderr
     # As if it had ended before it could tidy up.
-    journal.touch()
+    Journal(journal).end()
     again = tag(archive, "--model", trained, "--output", broken, "--resume")
-    assert (again.returncode, again.stderr) == (1, f"{broken} is complete already\n")
+    unread = "but for 1 recordings in broken.csv.failed.csv; to answer anew, delete it"
+    assert (again.returncode, again.stderr) == (1, f"{broken} is complete already, {unread}\n")
     assert not journal.exists()
+    # What somebody else put there, while a run is half done.
+    Journal(journal).append({"settings": {}})
+    mixed = tag(archive, "--model", trained, "--output", broken, "--resume")
+    assert f"{broken} is there, and {journal.name} of a run that did not end" in mixed.stderr
+    assert journal.exists()
+
+
+def test_what_could_not_be_read_is_tried_again(trained, archive, tmp_path):
+    options = ("--model", trained, "--output", tmp_path / "tags.csv")
+    broken = archive / "low" / "broken.wav"
+    place = find_recordings([str(archive)]).index(str(broken)) % 2
+    assert tag(archive, *options, "--shard", f"{place + 1}/2").returncode == 1
+    shutil.copy(archive / "low" / "0.wav", broken)
+    again = tag(archive, *options, "--shard", f"{place + 1}/2", "--resume")
+    assert (again.returncode, "waits for the other parts" in again.stderr) == (0, True)
+    assert tag(archive, *options, "--shard", f"{2 - place}/2").returncode == 0
+    assert tag(archive, "--model", trained, "--output", tmp_path / "whole.csv").returncode == 0
+    rows, whole = (read_table(tmp_path / name) for name in ("tags.csv", "whole.csv"))
+    assert [row["file"] for row in rows] == [row["file"] for row in whole]
+    assert not (tmp_path / "tags.csv.failed.csv").exists()
+
+
+def test_a_part_is_written_by_one_run(trained, archive, tmp_path):
+    options = ("--model", trained, "--output", tmp_path / "tags.csv", "--resume")
+    journal = Journal.of(tmp_path / "tags.csv", Part()).path
+    with alone(journal):
+        refused = tag(archive, *options)
+    assert (refused.returncode, f"{journal} is being written by another run" in refused.stderr) == (1, True)
+    assert "is complete" in tag(archive, *options).stderr
+
+
+@pytest.mark.parametrize("variables", [{"RANK": "1"}, {"WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}])
+def test_half_of_a_process_is_refused(monkeypatch, variables):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="name no process of several"):
+        Part().of_process()
 
 
 @pytest.mark.parametrize("change", ["threshold", "recordings", "weights", "extractor", None])
@@ -208,7 +249,7 @@ def test_parts_that_do_not_belong_together_are_not_merged(trained, archive, tmp_
 def test_a_part_that_another_process_just_begins_is_no_other(trained, archive, tmp_path, begun):
     output = tmp_path / "tags.csv"
     for index in (0, 1):
-        Journal(output, Part(index, 2)).path.write_text(begun)
+        Journal.of(output, Part(index, 2)).path.write_text(begun)
     options = ("--model", trained, "--output", output, "--resume")
     assert "waits for the other parts" in tag(archive / "high", *options, "--shard", "1/2").stderr
     assert "is complete" in tag(archive / "high", *options, "--shard", "2/2").stderr

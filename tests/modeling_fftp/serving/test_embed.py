@@ -44,7 +44,7 @@ def test_parts_are_merged_and_a_stopped_run_goes_on(trained, archive, tmp_path):
     whole, split = tmp_path / "whole.parquet", tmp_path / "split.parquet"
     embed(archive, "--model", trained, "--output", whole)
     embed(archive, "--model", trained, "--output", split, "--shard", "2/2")
-    journal = Journal(split, Part(1, 2)).path
+    journal = Journal.of(split, Part(1, 2)).path
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:3]) + lines[3][:10])
     assert "waits for" in embed(archive, "--model", trained, "--output", split, "--shard", "2/2", "--resume").stderr

@@ -140,6 +140,8 @@ def test_listen_says_what_is_missing(trained, tmp_path):
         assert done.returncode == 1
         assert message in done.stderr.decode()
         assert "Traceback" not in done.stderr.decode()
+    # A rate in kHz.
+    assert listen("-", "--model", trained, "--rate", 16, input=b"").returncode == 2
 
 
 def test_a_live_stream_forgets_by_default(trained):

@@ -585,6 +585,12 @@ def test_a_trained_folder_is_not_overwritten(trained, clip_folder):
     assert (trained / "model.safetensors").read_bytes() == before
 
 
+def test_a_training_that_did_not_end_is_not_mixed_with_another(clip_folder, tmp_path):
+    (tmp_path / "checkpoint-10").mkdir()
+    with pytest.raises(SystemExit, match="holds checkpoints of a run that did not end"):
+        run_training(tmp_path, "--dataset_name", clip_folder)
+
+
 def test_misspelt_recipe_keys(tmp_path):
     (tmp_path / "recipe.json").write_text('{"spec_mask_bugdet": 0.1}')
     with pytest.raises(SystemExit, match=r"'spec_mask_bugdet' in .*recipe\.json; did you mean 'spec_mask_budget'"):
