@@ -54,6 +54,9 @@ def test_files_folders_patterns_and_lists_are_found_once(archive, tmp_path, monk
     assert len(found) == len({*map(os.path.abspath, found)}) == 2 + 4 + 4 + 4
     assert not [path for path in found if path.endswith(".txt")]
     assert find_recordings(["no[1].wav", "./list.txt", first]) == ["no[1].wav", "./list.txt", first]
+    # Only lines end a name.
+    (tmp_path / "odd.txt").write_text("a\u2028b.wav\r\n c\x0cd.wav \n", encoding="utf-8")
+    assert find_recordings(["@odd.txt"]) == ["a\u2028b.wav", "c\x0cd.wav"]
     for source, message in (
         ("nothing/*.wav", "the pattern matches no sound files"),
         ("@nothing.txt", "the list cannot be read"),
