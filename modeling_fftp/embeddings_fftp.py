@@ -15,13 +15,13 @@ class FFTPPatchConv2d(nn.Conv2d):
     """torch's convolution, without padding and groups, computed as one matrix product over the patches.
 
     The numbers are the same, and the backward pass costs about as much as the forward one, which torch's CPU
-    convolution does not reach.
+    convolution does not reach. Extractors give float32, whatever type the weights have, so it takes any.
     """
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(batch, channels, height, width) to (batch, output channels, patches down, patches across)."""
         (height, width), (down, across) = self.kernel_size, self.stride
-        patches = images.unfold(2, height, down).unfold(3, width, across)
+        patches = images.to(self.weight.dtype).unfold(2, height, down).unfold(3, width, across)
         patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3)
         return nn.functional.linear(patches, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
@@ -85,8 +85,6 @@ class FFTPPatchEmbeddings(nn.Module):
             )
         if not is_tracing(input_values) and not len(input_values):
             raise ValueError(f"input_values has shape {tuple(input_values.shape)}; expected at least one clip")
-        # An extractor gives float32, whatever type the weights have.
-        input_values = input_values.to(self.projection.weight.dtype)
         time_stride = config.resolve_time_stride(time_stride)
         frames = config.patch_frames(time_stride)
         missing = frames - input_values.shape[1]
