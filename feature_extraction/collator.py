@@ -163,7 +163,7 @@ class SpecMaskDataCollator(TrainerCallback):
         if not examples:
             raise ValueError("no examples: expected at least one")
         is_training = feature_seed is not None
-        if _all_have(examples, "label") and not _all_have(examples, "labels"):
+        if not _all_have(examples, "labels") and _all_have(examples, "label"):
             # The name in most data sets; transformers' collators take both.
             examples = [{**example, "labels": example["label"]} for example in examples]
         labels, events = None, None

@@ -64,7 +64,8 @@ def read_audio(source: Any, sampling_rate: int) -> np.ndarray:
         waveform = np.concatenate([np.zeros(0, np.float32), *read_blocks(source, sampling_rate)])
         if not len(waveform):
             raise ValueError("no samples")
-        peak = np.abs(waveform).max()
+        # NaN is passed on by both.
+        peak = max(waveform.max(), -waveform.min())
         if not np.isfinite(peak):
             raise ValueError("samples that are not finite")
         if peak > LARGEST_SAMPLE:

@@ -54,12 +54,16 @@ def causal_conv_silu(
         (batch, channels, tokens), in the dtype of `x`.
 
     Raises:
-        ValueError: An unknown implementation, or tensors on several devices.
+        ValueError: An unknown implementation, one without the derivatives that are taken, or tensors on several
+            devices.
     """
     if implementation not in ("auto", "torch", "cpu"):
         raise ValueError(f"implementation={implementation!r} is unknown; expected 'auto', 'torch' or 'cpu'")
     device = find_device(x, weight, bias)
-    if implementation == "auto" and not torch.compiler.is_exporting() and not takes_other_derivatives():
+    other_derivatives = takes_other_derivatives()
+    if implementation == "cpu" and other_derivatives:
+        raise ValueError("implementation='cpu' has no derivatives but backward(); expected 'auto' or 'torch'")
+    if implementation == "auto" and not torch.compiler.is_exporting() and not other_derivatives:
         implementation = "cpu" if device.type == "cpu" and _has_kernel() else "torch"
     return (causal_conv_silu_cpu if implementation == "cpu" else causal_conv_silu_ref)(x, weight, bias, reverse)
 

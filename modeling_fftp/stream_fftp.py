@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import SequenceFeatureExtractor
 
+from .audio_stream_fftp import LARGEST_SAMPLE
 from .cache_fftp import FFTPCache, find_obstacle
 from .configuration_fftp import FFTPConfig
 from .events_fftp import frame_seconds, longest_frames
@@ -109,6 +110,8 @@ class FeatureStream:
             # Before they join the others, which one of them would spoil.
             if not samples.isfinite().all():
                 raise ValueError(f"{int(samples.isfinite().logical_not().sum())} samples are NaN or infinite")
+            if (peak := samples.abs().max().item()) > LARGEST_SAMPLE:
+                raise ValueError(f"samples reach {peak:.1e}; expected [-1, 1]")
             self.rest = torch.cat((self.rest, samples))
         count = max(0, (len(self.rest) - self.window) // self.hop + 1)
         if not count:

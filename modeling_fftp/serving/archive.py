@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -139,6 +139,13 @@ class Part:
         return [*recordings[self.index :: self.count]]
 
 
+class Entry(NamedTuple):
+    """Where the record of a recording begins in its journal, in bytes, and whether that could not be read."""
+
+    place: int
+    has_failed: bool
+
+
 class Journal:
     """Finished recordings of a part, one line each; a line that was cut off is as if it had never begun.
 
@@ -172,7 +179,7 @@ class Journal:
         if not self.path.exists() or not self.path.stat().st_size:
             self.append({"settings": settings})
         refuse_other_settings(self.path, settings)
-        return {*self.places()} - {*self.failures()}
+        return {file for file, entry in self.entries().items() if not entry.has_failed}
 
     def append(self, *records: dict[str, Any]) -> None:
         """Add finished recordings, on the disk when this returns."""
@@ -195,22 +202,16 @@ class Journal:
             file.seek(max(0, self.path.stat().st_size - len(last)))
             return file.read() == last
 
-    def places(self) -> dict[str, int]:
-        """Where the record of each recording begins, in bytes."""
-        return {record["file"]: place for place, record in self._lines() if "file" in record}
-
-    def failures(self) -> list[str]:
-        """Recordings that could not be read."""
-        failed = {record["file"]: "error" in record for _, record in self._lines() if "file" in record}
-        return [file for file, has_failed in failed.items() if has_failed]
-
-    def _lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        place = 0
+    def entries(self) -> dict[str, Entry]:
+        """What is known of each recording, in one reading."""
+        entries, place = {}, 0
         with self.path.open("rb") as file:
             for line in file:
-                if line.endswith(b"\n"):
-                    yield place, read_line(line)
+                record = read_line(line) if line.endswith(b"\n") else {}
+                if "file" in record:
+                    entries[record["file"]] = Entry(place, "error" in record)
                 place += len(line)
+        return entries
 
     def _cut(self) -> None:
         """Remove a last line that was not written to its end."""
@@ -347,7 +348,7 @@ def answer_archive(
         left = [file for file in part.of(recordings) if file not in done]
         answer_left(pipeline, left, as_record, journal, chunk, **options)
         journal.end()
-        failed = len(journal.failures())
+        failed = sum(entry.has_failed for entry in journal.entries().values())
         is_complete = merge(output, part.count, recordings, write, settings)
     state = "is complete" if is_complete else "waits for the other parts"
     unread = f"; {failed} recordings could not be read: {failures_path(output).name}" if failed else ""
@@ -466,11 +467,11 @@ def merge(
 
 def read_in_order(journals: Sequence[Journal], recordings: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The record of each recording, as tables can hold it, from the journals of all parts."""
-    places = [journal.places() for journal in journals]
+    entries = [journal.entries() for journal in journals]
     with ExitStack() as stack:
         files = [stack.enter_context(journal.path.open("rb")) for journal in journals]
         for index, recording in enumerate(recordings):
             # Parts hold every `count`-th recording.
             part = index % len(journals)
-            files[part].seek(places[part][recording])
+            files[part].seek(entries[part][recording].place)
             yield as_text(read_line(files[part].readline()))

@@ -66,6 +66,8 @@ def test_labels(extractor, examples):
     assert "labels" not in collator([{"audio": example["audio"]} for example in examples])
     as_in_data_sets = [{"audio": example["audio"], "label": example["labels"]} for example in examples]
     assert torch.equal(collator(as_in_data_sets)["labels"], collator(examples)["labels"])
+    # Of both, `labels` counts.
+    assert torch.equal(collator([{**examples[0], "label": 9}, *examples[1:]])["labels"], collator(examples)["labels"])
 
 
 def test_mixup_makes_distributions(extractor, examples, generator):

@@ -59,6 +59,15 @@ def test_cpu_kernel_is_a_proper_operator():
     torch.library.opcheck(_forward, (*inputs, False), test_utils=("test_schema", "test_faketensor"))
 
 
+@needs_compiler
+def test_derivatives_that_the_kernel_does_not_have_are_refused():
+    x, *rest = (tensor.detach() for tensor in make_inputs(1, 3, 4, 4, torch.float32))
+    slope = torch.func.jvp(lambda x: causal_conv_silu(x, *rest), (x,), (x,))[1]
+    assert slope.abs().max() > 0
+    with pytest.raises(ValueError, match="no derivatives but backward"):
+        torch.func.jvp(lambda x: causal_conv_silu(x, *rest, implementation="cpu"), (x,), (x,))
+
+
 def test_unknown_implementation():
     with pytest.raises(ValueError, match="'cuda' is unknown"):
         causal_conv_silu(*make_inputs(1, 3, 4, 4, torch.float32), implementation="cuda")

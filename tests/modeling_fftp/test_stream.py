@@ -155,6 +155,7 @@ def test_samples_that_are_refused_change_nothing(make_config, extractor, sound):
     for samples, message in (
         (np.zeros((100, 2), np.float32), "expected one channel"),
         (np.full(10, np.nan, np.float32), "10 samples are NaN or infinite"),
+        (np.full(10, -1e25, np.float32), r"samples reach 1\.0e\+25"),
     ):
         with pytest.raises(ValueError, match=message):
             stream.push(samples)
