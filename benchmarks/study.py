@@ -98,7 +98,7 @@ class Study:
     def searched_pairs(self) -> list[tuple[str, str]]:
         """Tasks and arms whose training is searched for."""
         runs = self.list_runs() if "search" in self.grid else []
-        return [*dict.fromkeys((self.searched_task(run["task"]), run["arm"]) for run in runs)]
+        return [*dict.fromkeys((self.searched_task(run["task"]), self.searched_arm(run["arm"])) for run in runs)]
 
     def epochs_of(self, task: str) -> list[int]:
         """Numbers of epochs that a search may try; none where the task says how many."""
@@ -150,9 +150,13 @@ class Study:
         """The task whose search chooses the learning rates of a task: its own, or that of a like one."""
         return self.grid["tasks"][task].get("learning_rate_of", task)
 
+    def searched_arm(self, arm: str) -> str:
+        """The arm whose search chooses how an arm is trained: its own, or that of a like one."""
+        return self.grid["search"].get("arm_of", {}).get(arm, arm)
+
     def choose(self, task: str, arm: str) -> tuple[float, int | None] | None:
         """Learning rate of an arm on a task, and its epochs where the grid searches them; None while that goes on."""
-        task = self.searched_task(task)
+        task, arm = self.searched_task(task), self.searched_arm(arm)
         search, counts = self.search(task, arm), self.epochs_of(task)
         rate = choose_rate(self.learning_rates, search.rates)
         if rate is None or not counts:

@@ -89,6 +89,9 @@ def test_the_best_learning_rate_is_taken_once_all_were_tried(small_study):
     assert not small_study.results()
     table = study_report.render_searches(small_study.grid, small_study.searches())
     assert "| stride 5 | sounds | **70.00 %** | 40.00 % |" in table
+    small_study.grid["search"]["arm_of"] = {"stride 1": "stride 5"}
+    assert {search["arm"] for search in small_study.list_searches()} == {"stride 5"}
+    assert {small_study.arguments(run)["learning_rate"] for run in small_study.list_runs()} == {1e-4}
 
 
 @pytest.mark.parametrize(
