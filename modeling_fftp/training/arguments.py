@@ -66,7 +66,7 @@ class ModelArguments:
         default=None, metadata={"help": "AST, ConvNeXt: layers after which neighbouring tokens merge; default: none."}
     )
     pooling: str | None = field(default=None, metadata={"help": "cls (default) or mean (ConvNeXt's)."})
-    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "AST, ConvNeXt: default: 0."})
+    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "Default: 0."})
     attention_probs_dropout_prob: float | None = field(default=None, metadata={"help": "AST: default: 0."})
     drop_path_rate: float | None = field(
         default=None, metadata={"help": "Stochastic depth of the last block; default: 0."}

@@ -168,8 +168,8 @@ def refuse_output_dir(command: str, folder: str, resumes: bool = False) -> None:
         raise SystemExit(f"{command}: {folder} holds a model already; choose another --output_dir")
     if not resumes and any(path.glob("checkpoint-*")):
         raise SystemExit(
-            f"{command}: {folder} holds checkpoints of a run that did not end; --resume_from_checkpoint true goes on "
-            "with it, or choose another --output_dir"
+            f"{command}: {folder} holds checkpoints of a training that did not end; go on with it by "
+            "--resume_from_checkpoint true, or choose another --output_dir"
         )
     there = next(place for place in (path, *path.parents) if place.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):

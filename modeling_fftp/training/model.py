@@ -27,6 +27,12 @@ ADJUSTABLE = (
     "drop_path_rate", "layer_norm_eps", "attn_implementation",
 )  # fmt: skip
 
+# Fields that only some backbones read.
+READ_BY = {
+    "mamba_variant": ("mamba",), "state_size": ("mamba",), "expand": ("mamba",),
+    "num_attention_heads": ("ast",), "attention_probs_dropout_prob": ("ast",), "attn_implementation": ("ast",),
+    "intermediate_size": ("ast", "convnext"), "layer_scale_init_value": ("convnext",),
+}  # fmt: skip
 
 # Clips that a patch embedding is fitted to.
 FITTED_CLIPS = 1024
@@ -40,7 +46,9 @@ def refuse_impossible(arguments: ModelArguments) -> None:
     """
     source = arguments.model_name_or_path
     if source is None:
-        refuse_foreign_stride(FFTPConfig(**arguments.given))
+        config = FFTPConfig(**arguments.given)
+        refuse_foreign_stride(config)
+        report_unread(arguments, config.backbone)
     elif find_kind(source) == FFTPConfig.model_type:
         changes = {name: value for name, value in arguments.given.items() if name in (*GEOMETRY, *ADJUSTABLE)}
         config = FFTPConfig.from_pretrained(source, **changes)
@@ -48,6 +56,15 @@ def refuse_impossible(arguments: ModelArguments) -> None:
         # New patches may bring a stride of their own.
         if arguments.patch_size is None:
             refuse_foreign_stride(config)
+
+
+def report_unread(arguments: ModelArguments, backbone: str) -> None:
+    """Log which arguments a new model has no use for."""
+    unread = [
+        f"--{name}" for name, backbones in READ_BY.items() if name in arguments.given and backbone not in backbones
+    ]
+    if unread:
+        logger.warning("Without effect on the backbone %s: %s", backbone, ", ".join(unread))
 
 
 def build_model(

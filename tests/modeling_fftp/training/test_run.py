@@ -19,12 +19,13 @@ from huggingface_hub.errors import StrictDataclassError
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.audio_stream_fftp import read_audio
+from modeling_fftp.configuration_fftp import BACKBONES
 from modeling_fftp.training.arguments import ModelArguments
 from modeling_fftp.training.command_line import parse_arguments
 from modeling_fftp.training.data.held_out import hold_out_fraction
 from modeling_fftp.training.data.loading import Clips
 from modeling_fftp.training.data.sources import load_splits
-from modeling_fftp.training.model import build_model
+from modeling_fftp.training.model import build_model, refuse_impossible
 from modeling_fftp.training.run import run
 from tests.support import ROOT, TINY, needs_compiler, run_training
 
@@ -587,8 +588,29 @@ def test_a_trained_folder_is_not_overwritten(trained, clip_folder):
 
 def test_a_training_that_did_not_end_is_not_mixed_with_another(clip_folder, tmp_path):
     (tmp_path / "checkpoint-10").mkdir()
-    with pytest.raises(SystemExit, match="holds checkpoints of a run that did not end"):
+    with pytest.raises(SystemExit, match="holds checkpoints of a training that did not end"):
         run_training(tmp_path, "--dataset_name", clip_folder)
+
+
+OTHER_VALUES = {
+    "mamba_variant": ("fo-fo", "bi-bi"), "state_size": (4, 8), "expand": (1, 2), "num_attention_heads": (1, 2),
+    "attention_probs_dropout_prob": (0.1, 0.5), "intermediate_size": (32, 48), "layer_scale_init_value": (0.5, 2.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("name", OTHER_VALUES)
+def test_what_a_backbone_does_not_read_is_said(name, backbone, caplog):
+    answers = []
+    for value in OTHER_VALUES[name]:
+        size = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        config = FFTPConfig(**size | {"backbone": backbone, "max_length": 60, name: value})
+        torch.manual_seed(0)
+        model = FFTPForAudioClassification(config).train()
+        answers.append(model(torch.randn(1, 60, 128)).logits)
+    is_read = not torch.equal(*answers)
+    refuse_impossible(ModelArguments(backbone=backbone, **{name: OTHER_VALUES[name][0]}))
+    assert (f"Without effect on the backbone {backbone}: --{name}" in caplog.text) == (not is_read)
 
 
 def test_misspelt_recipe_keys(tmp_path):
