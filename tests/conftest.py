@@ -26,7 +26,7 @@ SHARED_DATASETS = ROOT.parent / "shared" / "datasets"
 HIDE_PACKAGES = """
 import sys
 HIDDEN = {"modeling_fftp", "feature_extraction", "mamba_ssm", "triton", "torchaudio", "torchcodec", "soundfile",
-          "soxr", "datasets", "evaluate", "sklearn", "matplotlib"}
+          "soxr", "librosa", "datasets", "evaluate", "sklearn", "matplotlib"}
 class Hiding:
     def __init__(self, finder):
         self.finder = finder

@@ -112,7 +112,7 @@ def test_what_is_no_teacher_is_refused(teacher, tmp_path, speech):
     source = teacher()
     model = ASTForAudioClassification.from_pretrained(source)
     model.audio_spectrogram_transformer.save_pretrained(source)
-    with pytest.raises(ValueError, match=r"weights are missing.*classifier"):
+    with pytest.raises(ValueError, match="weights are missing"):
         Teacher(source, None, 16000)
     with pytest.raises(FileNotFoundError, match="neither a folder or a file here nor a Hub id"):
         Teacher(str(tmp_path / "nowhere"), None, 16000)
