@@ -77,8 +77,10 @@ def sound_seconds(source: Any, sampling_rate: int) -> float:
     """Length in seconds of what `read_blocks` takes, without decoding it; raises as that does.
 
     Of a file it is what the header claims, so a FLAC of unknown length is endless; of an MP3 it is what there is. A
-    pipe can be read once only; it is endless as well.
+    pipe, or a file object that cannot go back, can be read once only; it is endless as well.
     """
+    if hasattr(source, "read") and not source.seekable():
+        return math.inf
     sound, rate = _parse(source, sampling_rate)
     if rate is not None:
         return len(sound) / rate

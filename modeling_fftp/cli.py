@@ -36,6 +36,8 @@ Shard = Annotated[
     str, typer.Option("--shard", help="A share of the recordings, such as 3/16; the last writes the output.")
 ]
 BatchSize = Annotated[int, typer.Option("--batch_size", min=1, help="Windows at a time.")]
+# Of commands that take the arguments of trainings.
+PASSES_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 # Optional packages, and the extra that installs each.
 EXTRAS = {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "gradio": "space", "sounddevice": "live"}
 
@@ -45,10 +47,23 @@ def errors_in_one_line(kinds: type[Exception] | tuple[type[Exception], ...] = Ex
     """Show what is wrong with the input without a traceback, unless FFTP_TRACEBACK is set."""
     try:
         yield
+    except BrokenPipeError:
+        # Whoever reads has enough; typer ends quietly.
+        raise
     except kinds as error:
         if os.environ.get("FFTP_TRACEBACK"):
             raise
         raise SystemExit(f"fftp: {describe(error)}") from error
+
+
+@contextmanager
+def errors_of_input() -> Iterator[None]:
+    """The same for what is wrong with arguments and data; what else goes wrong in hours its traceback explains."""
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import StrictDataclassError
+
+    with errors_in_one_line((ValueError, OSError, DatasetsError, StrictDataclassError)):
+        yield
 
 
 def describe(error: Exception) -> str:
@@ -82,63 +97,44 @@ def main(
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-@app.command(
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-)
+@app.command(add_help_option=False, context_settings=PASSES_ON | {"help_option_names": []})
 def train(context: typer.Context) -> None:
     """Train or fine-tune a model: fftp train RECIPE --dataset_name DATA --output_dir FOLDER.
 
     RECIPE is the name of one that this package brings, or a JSON file. `fftp train --help` lists all options.
     """
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import StrictDataclassError
-
     from modeling_fftp.training.run import run
 
-    # What else goes wrong in hours of training, its traceback explains.
-    with errors_in_one_line((ValueError, OSError, DatasetsError, StrictDataclassError)):
+    with errors_of_input():
         run(context.args)
 
 
-@app.command(
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-)
+@app.command(add_help_option=False, context_settings=PASSES_ON | {"help_option_names": []})
 def pretrain(context: typer.Context) -> None:
     """Learn from sound without labels: fftp pretrain DATA --output_dir FOLDER.
 
     DATA is any folder of sound. `fftp train --model_name_or_path FOLDER` starts from the result.
     """
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import StrictDataclassError
-
     from modeling_fftp.training.pretrain import pretrain as run_pretraining
 
-    with errors_in_one_line((ValueError, OSError, DatasetsError, StrictDataclassError)):
+    with errors_of_input():
         run_pretraining(context.args)
 
 
-@app.command(
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-)
+@app.command(add_help_option=False, context_settings=PASSES_ON | {"help_option_names": []})
 def probe(context: typer.Context) -> None:
     """Classify by a frozen model: fftp probe DATA --model MODEL --output_dir FOLDER.
 
     For any clip classifier or encoder that `fftp train` starts from, in minutes at most for some thousand clips. DATA
     and its options are as there. FOLDER is a model like others.
     """
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import StrictDataclassError
-
     from modeling_fftp.training.probe import probe as run_probe
 
-    with errors_in_one_line((ValueError, OSError, DatasetsError, StrictDataclassError)):
+    with errors_of_input():
         run_probe(context.args)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(context_settings=PASSES_ON)
 def inspect(
     context: typer.Context,
     data: Annotated[str, typer.Argument(metavar="DATA", help="As --dataset_name of `fftp train`.")],
@@ -198,7 +194,7 @@ def tag(
             raise ValueError("--resume goes on with an output; name it with --output")
         recordings = archive.find_recordings(sources)
         tagger = tagging.load_tagger(model)
-        part = archive.Part.parse(shard)
+        part = archive.Part.parse(shard).of_process()
         time_stride = tagging.choose_stride(tagger, time_stride, real_time_factor, batch_size, part)
         options = {"top_k": top_k, "threshold": threshold, "batch_size": batch_size, "time_stride": time_stride}
         options["return_windows"] = rows == "windows"
@@ -230,9 +226,10 @@ def embed(
     logging.disable_progress_bar()
     with errors_in_one_line():
         recordings = archive.find_recordings(sources)
+        part = archive.Part.parse(shard).of_process()
         options = {"per": per, "batch_size": batch_size, "time_stride": time_stride}
         failed = embedding.write_embeddings(
-            embedding.load_embedder(model), recordings, output, archive.Part.parse(shard), resume, **options
+            embedding.load_embedder(model), recordings, output, part, resume, **options
         )  # fmt: skip
     raise typer.Exit(int(failed > 0))
 

@@ -18,6 +18,8 @@ CHOICES = {
     "backbone": BACKBONES, "mamba_variant": MAMBA_VARIANTS, "pooling": POOLINGS, "problem_type": PROBLEM_TYPES,
     "scan_implementation": SCAN_IMPLEMENTATIONS,
 }  # fmt: skip
+# The threshold of labels that are not to be heard: scores end at 1, and numbers of half the precision reach that.
+SILENT_THRESHOLD = 2.0
 MOST_CLASS_TOKENS = {"ast": 2, "mamba": 1, "convnext": 0}
 POSITIVE_FIELDS = (
     *("sampling_rate", "num_mel_bins", "max_length", "frequency_stride", "time_stride", "position_stride"),
@@ -228,8 +230,11 @@ class FFTPConfig(PreTrainedConfig):
         if list(strides) != sorted({*strides}) or min(strides, default=1) < 1:
             raise ValueError(f"time_strides={strides} must be frames in ascending order, each at least 1")
         for name, threshold in (self.thresholds or {}).items():
-            if not 0 < threshold <= 1:
-                raise ValueError(f"thresholds[{name!r}]={threshold} must lie in (0, 1], as scores do")
+            if not 0 < threshold <= 1 and threshold != SILENT_THRESHOLD:
+                raise ValueError(
+                    f"thresholds[{name!r}]={threshold} must lie in (0, 1], as scores do, or be {SILENT_THRESHOLD:g}, "
+                    "which none reaches"
+                )
         for name, seconds in (self.median_filter_seconds or {}).items():
             if seconds < 0 or not isfinite(seconds):
                 raise ValueError(f"median_filter_seconds[{name!r}]={seconds} must be a length, 0 or more")

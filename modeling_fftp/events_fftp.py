@@ -124,6 +124,8 @@ def join_steps(windows: torch.Tensor, spans: Sequence[torch.Tensor]) -> tuple[li
         joined.append(start + steps[is_kept])
     joined = torch.cat(joined)
     joined[:-1, 1] = joined[1:, 0]
+    # A patch that is wider than the sound sees what pads it.
+    joined[-1, 1] = joined[-1, 1].clamp(max=windows[-1, 1])
     return kept, joined
 
 

@@ -162,7 +162,8 @@ class FFTPStream:
         threshold: float | None = None,
     ):
         self.model, self.features = model, FeatureStream(feature_extractor)
-        given = {"hop_seconds": hop_seconds, "memory_seconds": memory_seconds, "threshold": threshold}
+        # The hop last: it may have been made of the memory.
+        given = {"memory_seconds": memory_seconds, "threshold": threshold, "hop_seconds": hop_seconds}
         for name, value in given.items():
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value} must be positive")

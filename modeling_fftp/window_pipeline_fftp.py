@@ -83,6 +83,8 @@ class FFTPWindowPipeline(ChunkPipeline):
         window = min(table_seconds(self.model.config), longest) if window_seconds is None else window_seconds
         if window > longest:
             raise ValueError(f"window_seconds={window}; the feature extractor cuts or pads to {longest:g} s")
+        if not window > 0:
+            raise ValueError(f"window_seconds={window} must be positive")
         hop = window / 2 if hop_seconds is None else hop_seconds
         if not 0 < hop <= window:
             raise ValueError(f"hop_seconds={hop} must lie between 0 and window_seconds={window}")

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -329,7 +329,7 @@ def answer_archive(
         **options: Of the pipeline.
 
     Returns:
-        Recordings of this part that could not be read.
+        Recordings that could not be read: of all parts once the output is there, and else of this one.
 
     Raises:
         FileExistsError: The output is there, or a journal, and `resume` is not asked for; or another run writes it.
@@ -342,16 +342,22 @@ def answer_archive(
             if not resume:
                 raise FileExistsError(f"{output} is there already; choose another --output")
             return finish(output)
-        settings = {**(settings or {}), **options, **digests(pipeline, recordings)}
+        # How many windows share a batch does not count, and machines may have room for different numbers.
+        lasting = {name: value for name, value in options.items() if name != "batch_size"}
+        settings = {**(settings or {}), **lasting, **digests(pipeline, recordings)}
         refuse_other_parts(output, part, settings)
         done = journal.begin(settings, resume)
         left = [file for file in part.of(recordings) if file not in done]
         answer_left(pipeline, left, as_record, journal, chunk, **options)
-        journal.end()
+        # Once the last part has ended, any of them may make the output of the journals and remove them.
         failed = sum(entry.has_failed for entry in journal.entries().values())
-        is_complete = merge(output, part.count, recordings, write, settings)
-    state = "is complete" if is_complete else "waits for the other parts"
-    unread = f"; {failed} recordings could not be read: {failures_path(output).name}" if failed else ""
+        journal.end()
+        if merge(output, part.count, recordings, write, settings):
+            failed = count_failures(output)
+            state, place = "is complete", f": {failures_path(output).name}"
+        else:
+            state, place = "waits for the other parts", ""
+    unread = f"; {failed} recordings could not be read{place}" if failed else ""
     print(f"{output} {state}{unread}", file=sys.stderr)
     return failed
 
@@ -425,14 +431,19 @@ def finish(output: Path) -> int:
             raise ValueError(f"{output} is there, and {path.name} of a run that did not end; move one of them away")
     for path in (*journals, Path(f"{output}.lock")):
         path.unlink(missing_ok=True)
-    failures = failures_path(output)
-    failed = 0
-    if failures.exists():
-        with failures.open(newline="", encoding="utf-8") as file:
-            failed = sum(1 for _ in csv.DictReader(file))
-    unread = f", but for {failed} recordings in {failures.name}" if failed else ""
+    failed = count_failures(output)
+    unread = f", but for {failed} recordings in {failures_path(output).name}" if failed else ""
     print(f"{output} is complete already{unread}; to answer anew, delete it", file=sys.stderr)
     return failed
+
+
+def count_failures(output: Path) -> int:
+    """Recordings that a complete output lacks."""
+    failures = failures_path(output)
+    if not failures.exists():
+        return 0
+    with failures.open(newline="", encoding="utf-8") as file:
+        return sum(1 for _ in csv.DictReader(file))
 
 
 def merge(
@@ -453,13 +464,12 @@ def merge(
     journals = [Journal.of(output, Part(index, count)) for index in range(count)]
     # Several processes may end at once.
     with FileLock(f"{output}.lock"):
-        if output.exists():
-            return True
-        if not all(journal.is_complete() for journal in journals):
-            return False
-        for journal in journals:
-            refuse_other_settings(journal.path, settings)
-        write(read_in_order(journals, recordings), output)
+        if not output.exists():
+            if not all(journal.is_complete() for journal in journals):
+                return False
+            for journal in journals:
+                refuse_other_settings(journal.path, settings)
+            write(read_in_order(journals, recordings), output)
     for path in (*(journal.path for journal in journals), Path(f"{output}.lock")):
         path.unlink(missing_ok=True)
     return True
@@ -468,10 +478,9 @@ def merge(
 def read_in_order(journals: Sequence[Journal], recordings: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The record of each recording, as tables can hold it, from the journals of all parts."""
     entries = [journal.entries() for journal in journals]
-    with ExitStack() as stack:
-        files = [stack.enter_context(journal.path.open("rb")) for journal in journals]
-        for index, recording in enumerate(recordings):
-            # Parts hold every `count`-th recording.
-            part = index % len(journals)
-            files[part].seek(entries[part][recording].place)
-            yield as_text(read_line(files[part].readline()))
+    for index, recording in enumerate(recordings):
+        # Parts hold every `count`-th recording. There may be more of them than a process may have open files.
+        part = index % len(journals)
+        with journals[part].path.open("rb") as file:
+            file.seek(entries[part][recording].place)
+            yield as_text(read_line(file.readline()))

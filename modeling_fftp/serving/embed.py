@@ -46,7 +46,7 @@ def write_embeddings(
         **options: Of the pipeline.
 
     Returns:
-        Recordings that could not be read.
+        As `answer_archive`.
 
     Raises:
         FileExistsError: As `answer_archive`.
@@ -58,9 +58,7 @@ def write_embeddings(
     check_unit(options["per"])
     chunk = STEP_CHUNK if options["per"] == "step" else CHUNK
     write = partial(write_vectors, size=embedder.model.config.hidden_size)
-    return answer_archive(
-        embedder, recordings, as_record, output, write, part.of_process(), resume, None, chunk, **options
-    )
+    return answer_archive(embedder, recordings, as_record, output, write, part, resume, None, chunk, **options)
 
 
 def as_record(answer: dict[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def choose_stride(
         return time_stride
     if time_stride is not None:
         raise ValueError("--real_time_factor chooses the stride; drop --time_stride")
-    if part.of_process().count > 1:
+    if part.count > 1:
         raise ValueError("--real_time_factor measures each process for itself; name one --time_stride for all parts")
     factors = real_time_factors(tagger, batch_size)
     chosen = choose_time_stride(factors, real_time_factor)
@@ -89,7 +89,7 @@ def print_answers(
     Returns:
         Recordings that could not be read.
     """
-    failed, table = 0, csv.writer(sys.stdout)
+    failed, table = 0, csv.writer(sys.stdout, lineterminator="\n")
     if form == "csv":
         table.writerow(schema_of(rows, label_names(tagger.model.config)).names)
     # A person reads along; a program gets more at a time, which is faster.
@@ -115,7 +115,7 @@ def write_answers(
     settings: dict[str, Any],
     **options: Any,
 ) -> int:
-    """Write answers into a file or folder; of several processes each takes a share of the part.
+    """Write answers into a file or folder.
 
     Args:
         tagger: The pipeline "audio-tagging".
@@ -127,7 +127,7 @@ def write_answers(
         **options: Of the pipeline.
 
     Returns:
-        Recordings that could not be read.
+        As `answer_archive`.
 
     Raises:
         FileExistsError, ValueError: As `answer_archive`.
@@ -135,9 +135,7 @@ def write_answers(
     write = find_writer(
         settings["format"], settings["rows"], label_names(tagger.model.config), tagger.feature_extractor.sampling_rate
     )
-    return answer_archive(
-        tagger, recordings, round_numbers, output, write, part.of_process(), resume, settings, **options
-    )
+    return answer_archive(tagger, recordings, round_numbers, output, write, part, resume, settings, **options)
 
 
 def round_numbers(value: Any) -> Any:

@@ -10,6 +10,7 @@ from sklearn.metrics import precision_recall_curve, precision_recall_fscore_supp
 from torch.nn.functional import one_hot
 
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.configuration_fftp import SILENT_THRESHOLD
 from modeling_fftp.loss_fftp import (
     DEFAULT_THRESHOLD,
     classification_loss,
@@ -24,8 +25,6 @@ logger = logging.getLogger(__name__)
 LOG_TEMPERATURES = (-3.0, 3.0)
 # Of confidence, in the expected calibration error; as in Guo et al. 2017.
 BINS = 15
-# A score that says nothing, where no lower one is precise enough.
-SILENT = 1.0
 
 
 @dataclass
@@ -65,7 +64,7 @@ def fit_calibration(
         if targets[:, index].any()
     }
     for problem, chosen in (
-        ("silent, since no threshold is precise enough", SILENT),
+        ("silent, since no threshold is precise enough", SILENT_THRESHOLD),
         (f"left at {DEFAULT_THRESHOLD}", None),
     ):
         if names := [name for name, threshold in found.items() if threshold == chosen]:
@@ -109,18 +108,19 @@ def fit_threshold(scores: np.ndarray, targets: np.ndarray, target_precision: flo
         target_precision: Precision to keep, with the highest recall; None maximises F1.
 
     Returns:
-        Half-way from the lowest score that counts to the next one below; `SILENT` where no score is precise enough;
-        None where the best is to count all clips, which says nothing of other sound.
+        Half-way from the lowest score that counts to the next one below; `SILENT_THRESHOLD` where no score is precise
+        enough; None where the best is to count all clips, which says nothing of other sound.
     """
     precision, recall, candidates = precision_recall_curve(targets, scores)
     precision, recall = precision[:-1], recall[:-1]
     if target_precision is None:
         best = np.argmax(2 * precision * recall / np.maximum(precision + recall, 1e-12))
     elif not (enough := np.flatnonzero(precision >= target_precision)).size:
-        return SILENT
+        return SILENT_THRESHOLD
     else:
         best = enough[0]
-    return float((candidates[best] + candidates[best - 1]) / 2) if best else None
+    # float32 may have no number between the two.
+    return (float(candidates[best]) + float(candidates[best - 1])) / 2 if best else None
 
 
 def apply_calibration(model: FFTPForAudioClassification, calibration: Calibration) -> None:

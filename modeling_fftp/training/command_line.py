@@ -122,6 +122,12 @@ def read_recipe(source: str) -> dict[str, Any]:
     return recipe
 
 
+def refuse_late_data(unknown: Sequence[str], command: str) -> None:
+    """Stop on data that are named after options; of what is unknown they are the first that is no option."""
+    if unknown and not unknown[0].startswith("-"):
+        raise SystemExit(f"{command}: {unknown[0]!r} comes late: DATA must come first, before all options")
+
+
 def refuse_unknown(given, names: list[str], origin: str, command: str = "train") -> None:
     """Stop on misspelt arguments, with the nearest valid name."""
     for name in given:

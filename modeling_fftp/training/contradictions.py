@@ -63,6 +63,8 @@ def refuse_contradictions(
         )
     if data.cache_features and data.features_on_device:
         raise SystemExit("train: --cache_features leaves nothing to compute on the device; drop one of the two")
+    if data.cache_features and (augmentation.mixup_probability or augmentation.speed or augmentation.colored_noise):
+        raise SystemExit("train: --cache_features goes with --mixup_probability 0, --speed 0 and --colored_noise 0")
     if both := {*data.exclude_labels} & {*data.none_labels}:
         raise SystemExit(f"train: --exclude_labels and --none_labels both name {both.pop()!r}; expected one of them")
     if data.streaming and (data.cache_features or training.class_balanced):

@@ -19,7 +19,7 @@ from .pretraining_model import build, refuse_too_short
 from .reconstruction import plot_reconstruction
 from .results import write_results
 from .resuming import find_resumed, measured_of_all
-from .run import begin, build_averaging
+from .run import begin, build_averaging, report_setting
 from .trainer import FFTPTrainer
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def pretrain(arguments: Sequence[str]) -> None:
     """
     groups = model_arguments, sound, training = parse(arguments)
     begin(training)
+    report_setting(training)
     recipe = find_recipe(groups)
     refuse_impossible(model_arguments)
     resumed = find_resumed(training)

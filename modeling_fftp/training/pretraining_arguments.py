@@ -7,7 +7,7 @@ from typing import ClassVar
 from transformers import HfArgumentParser
 
 from .arguments import FFTPTrainingArguments, ModelArguments
-from .command_line import refuse_unknown
+from .command_line import refuse_late_data, refuse_unknown
 from .contradictions import refuse_beyond_limits, refuse_output_dir
 from .data.unlabelled import SoundArguments
 
@@ -86,6 +86,7 @@ def parse(arguments: Sequence[str]) -> tuple[PretrainingModelArguments, SoundArg
         words.insert(0, "--dataset_name")
     *groups, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
     names = [item.name for group in ARGUMENTS for item in fields(group) if item.init]
+    refuse_late_data(unknown, "pretrain")
     refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line", "pretrain")
     model, sound, training = groups
     refuse_contradictions(model, sound, training)

@@ -1,6 +1,7 @@
 """Small classifiers on a frozen model: from labelled sound to results, and a folder whose head is the linear probe."""
 
 import logging
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -21,7 +22,7 @@ from modeling_fftp.loss_fftp import classification_loss
 
 from .arguments import DataArguments, FFTPTrainingArguments, ModelArguments
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
-from .command_line import refuse_unknown
+from .command_line import refuse_late_data, refuse_unknown
 from .contradictions import refuse_beyond_limits, refuse_output_dir
 from .data.clips import clip_lengths
 from .data.loading import MAX_SECONDS, Clips, describe_data, load_clips
@@ -126,11 +127,12 @@ def parse(
         prog="fftp probe",
         usage="fftp probe DATA --model MODEL --output_dir FOLDER [OPTION ...]",
     )
-    words = [f"{word}_name_or_path" if word == "--model" else word for word in arguments]
+    words = [re.sub(r"^--model(?==|$)", "--model_name_or_path", word) for word in arguments]
     if words and not words[0].startswith("-"):
         words.insert(0, "--dataset_name")
     model, data, own, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
     names = [item.name for group in groups for item in fields(group)]
+    refuse_late_data(unknown, "probe")
     refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line", "probe")
     needed = {"DATA": data.dataset_name, "--model": model.model_name_or_path, "--output_dir": own.output_dir}
     for name, value in needed.items():

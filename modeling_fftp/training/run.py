@@ -61,6 +61,7 @@ def run(arguments: Sequence[str]) -> None:
     """
     groups = model_arguments, data_arguments, augmentation, distillation, training = parse_arguments([*arguments])
     begin(training)
+    report_setting(training)
     recipe = find_recipe(groups)
     if training.do_train:
         refuse_impossible(model_arguments)
@@ -188,7 +189,7 @@ def load_data(
 
 
 def begin(training: FFTPTrainingArguments) -> None:
-    """Set up the process, say what will run, and find the repository to push to."""
+    """Set up the process, and find the repository to push to."""
     keep_freed_memory()
     if training.disable_tqdm:
         disable_progress_bar()
@@ -196,6 +197,10 @@ def begin(training: FFTPTrainingArguments) -> None:
     if training.push_when_done:
         find_repository(training)
     set_seed(training.seed)
+
+
+def report_setting(training: FFTPTrainingArguments) -> None:
+    """Say how the weights learn."""
     precision = "bfloat16 autocast" if training.bf16 else "float16 autocast" if training.fp16 else "float32"
     batch = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
     logger.info(
@@ -221,7 +226,8 @@ def cache_features(
     """
     if changes_sound(augmentation, clips.longest_seconds, max_seconds):
         raise SystemExit(
-            "train: --cache_features goes with --mixup_probability 0, --speed 0, --colored_noise 0 and no crops"
+            f"train: --cache_features leaves nothing to crop; drop it, or let --max_seconds {max_seconds:g} be at "
+            f"least {clips.longest_seconds:g}, the length of the longest clip"
         )
     with training.main_process_first(desc="features"):
         splits = {role: compute_features(split, extractor) for role, split in clips.splits.items()}
@@ -282,7 +288,10 @@ def train(trainer: FFTPTrainer, groups: Sequence, label_smoothing: float, is_fra
     result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     calibration = None
     if training.calibrate and trainer.eval_dataset is not None:
-        calibration = choose_postprocessing(trainer) if is_framewise else calibrate(trainer)
+        if is_framewise:
+            choose_postprocessing(trainer)
+        else:
+            calibration = calibrate(trainer)
     trainer.save_model()
     trainer.save_state()
     trainer.save_metrics("train", measured_of_all(result.metrics, training))

@@ -104,6 +104,19 @@ def test_integer_pcm_is_divided_by_its_full_range(extractor, speech, dtype, scal
         np.testing.assert_allclose(read_audio(sound, RATE), expected, atol=1e-6)
 
 
+class OnlyOnce(io.RawIOBase):
+    """Bytes that are gone once they are read."""
+
+    def __init__(self, data):
+        self.source = io.BytesIO(data)
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        return self.source.readinto(buffer)
+
+
 def test_file_objects_and_decoders(make_tagger, speech, decoder_class):
     buffer = io.BytesIO()
     soundfile.write(buffer, speech, RATE, format="WAV", subtype="FLOAT")
@@ -115,6 +128,10 @@ def test_file_objects_and_decoders(make_tagger, speech, decoder_class):
     stereo = decoder_class(np.stack((speech, speech)), RATE)
     for answer in tag([stereo, buffer, speech], batch_size=2):
         assert [entry["label"] for entry in answer["labels"]] == [entry["label"] for entry in expected["labels"]]
+        assert answer["labels"][0]["score"] == pytest.approx(expected["labels"][0]["score"], abs=1e-5)
+    # What comes over a network is read once.
+    once = [io.BufferedReader(OnlyOnce(buffer.getvalue())) for _ in range(2)]
+    for answer in tag(once, batch_size=2):
         assert answer["labels"][0]["score"] == pytest.approx(expected["labels"][0]["score"], abs=1e-5)
     halved = tag(decoder_class(speech, 2 * RATE))
     assert halved["duration"] == pytest.approx(len(speech) / RATE / 2, abs=1e-3)
@@ -294,6 +311,8 @@ def test_arguments_of_the_call(make_tagger, speech, tmp_path):
         tag(speech, windows=3)
     with pytest.raises(ValueError, match=r"hop_seconds=2.0 must lie between 0 and window_seconds=1.0"):
         tag(speech, hop_seconds=2.0)
+    with pytest.raises(ValueError, match=r"window_seconds=0 must be positive"):
+        tag(speech, window_seconds=0)
     for arguments, message in (
         ({"aggregation": "median"}, "'median' is unknown; expected one of mean, max"),
         ({"top_k": -1}, "top_k=-1 must be at least 1, or None for all labels"),

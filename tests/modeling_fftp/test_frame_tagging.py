@@ -56,6 +56,14 @@ def test_a_clip_s_events_are_where_its_steps_say(build, extractor, speech, backb
         assert best["LABEL_0"] == pytest.approx(scores[:, 0].max().item(), abs=1e-5)
 
 
+def test_nothing_sounds_after_the_end(build, extractor, speech):
+    model = build()
+    tag = pipeline("audio-tagging", model=model, feature_extractor=extractor, device="cpu", threshold=0.0)
+    # Shorter than a patch of 0.115 s.
+    answer = tag(speech[: round(0.05 * RATE)])
+    assert {entry["end"] for entry in answer["timeline"]} == {answer["duration"]} == {0.05}
+
+
 def test_windows_are_joined_into_one_timeline(build, extractor, speech):
     tag = pipeline("audio-tagging", model=build(), feature_extractor=extractor, device="cpu")
     answer = tag(np.tile(speech, 2), return_windows=True)

@@ -16,8 +16,9 @@ from pyarrow import parquet
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification
-from modeling_fftp.serving.archive import Journal, Part, alone, find_recordings
+from modeling_fftp.serving.archive import COMPLETE, Journal, Part, alone, find_recordings, read_in_order
 from modeling_fftp.serving.tables import ROWS, schema_of, write_audacity
+from modeling_fftp.serving.tag import load_tagger, write_answers
 from tests.support import ROOT
 
 
@@ -201,6 +202,61 @@ def test_what_could_not_be_read_is_tried_again(trained, archive, tmp_path):
     rows, whole = (read_table(tmp_path / name) for name in ("tags.csv", "whole.csv"))
     assert [row["file"] for row in rows] == [row["file"] for row in whole]
     assert not (tmp_path / "tags.csv.failed.csv").exists()
+
+
+def test_other_batches_go_on_and_the_last_part_says_what_all_could_not_read(trained, archive, tmp_path):
+    options = ("--model", trained, "--output", tmp_path / "tags.csv")
+    place = find_recordings([str(archive)]).index(str(archive / "low" / "broken.wav")) % 2
+    first = tag(archive, *options, "--shard", f"{place + 1}/2", "--batch_size", 2)
+    assert first.stderr.endswith("waits for the other parts; 1 recordings could not be read\n")
+    last = tag(archive, *options, "--shard", f"{2 - place}/2", "--batch_size", 4)
+    assert (last.returncode, "could not be read: tags.csv.failed.csv" in last.stderr) == (1, True)
+
+
+def test_another_process_may_merge_first(trained, archive, tmp_path, monkeypatch):
+    def merge_elsewhere(journal):
+        journal.append(COMPLETE)
+        journal.path.unlink()
+        output.write_text("merged")
+
+    tagger, output = load_tagger(trained), tmp_path / "tags.csv"
+    monkeypatch.setattr(Journal, "end", merge_elsewhere)
+    recordings = find_recordings([str(archive / "high")])
+    settings = {"format": "csv", "rows": "events"}
+    assert write_answers(tagger, recordings, output, Part(0, 2), False, settings) == 0
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["tags.csv"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux lists them")
+def test_many_parts_do_not_need_many_open_files(tmp_path):
+    journals = [Journal.of(tmp_path / "tags.csv", Part(index, 50)) for index in range(50)]
+    for index, journal in enumerate(journals):
+        journal.append({"file": str(index)})
+    before = len(os.listdir("/proc/self/fd"))
+    for index, record in enumerate(read_in_order(journals, [*map(str, range(50))])):
+        assert record == {"file": str(index)}
+        assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+def test_processes_print_their_shares(trained, archive):
+    printed = [
+        tag(
+            archive / "high", "--model", trained, "--format", "csv", "--rows", "files", RANK=rank, WORLD_SIZE="2"
+        ).stdout
+        for rank in ("0", "1")
+    ]
+    files = [{row["file"] for row in csv.DictReader(text.splitlines())} for text in printed]
+    assert not files[0] & files[1]
+    assert len(files[0] | files[1]) == len([*(archive / "high").iterdir()])
+    # As other lines that commands print end.
+    assert "\r" not in printed[0]
+
+
+def test_a_reader_who_has_enough_is_no_error(trained, archive):
+    words = [sys.executable, "-m", "modeling_fftp", "tag", archive / "high", "--model", trained, "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
 
 
 def test_a_part_is_written_by_one_run(trained, archive, tmp_path):

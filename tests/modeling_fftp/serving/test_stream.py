@@ -133,6 +133,7 @@ def test_listen_says_what_is_missing(trained, tmp_path):
         (("-", "--model", tmp_path / "none"), "is no folder with a model"),
         (("-", "--model", trained, "--hop_seconds", -1), "hop_seconds=-1.0 must be positive"),
         (("-", "--model", trained, "--hop_seconds", 0), "hop_seconds=0.0 must be positive"),
+        (("-", "--model", trained, "--memory_seconds", -1), "memory_seconds=-1.0 must be positive"),
         (("x.wav", "--model", trained, "--rate", 8000), "--rate and --channels are those of raw PCM"),
         (("x.wav", "--model", trained, "--device", 1), "--device is a microphone's; the source is x.wav"),
     ):

@@ -12,7 +12,10 @@ from transformers import pipeline
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
-from modeling_fftp.training.calibration import SILENT, fit_calibration, fit_threshold, measure_scores
+from modeling_fftp.audio_tagging_fftp import find_segments
+from modeling_fftp.configuration_fftp import SILENT_THRESHOLD
+from modeling_fftp.loss_fftp import label_names, label_thresholds
+from modeling_fftp.training.calibration import fit_calibration, fit_threshold, measure_scores
 from modeling_fftp.training.run import run
 from tests.support import run_training
 
@@ -66,7 +69,7 @@ def test_thresholds_are_the_best_of_all(seed):
         if precision_score(targets, scores >= other, zero_division=0) >= 0.7
     ]
     if not precise:
-        assert chosen == SILENT
+        assert chosen == SILENT_THRESHOLD
     else:
         assert precision_score(targets, scores >= chosen) >= 0.7
         assert recall_score(targets, scores >= chosen) == max(precise)
@@ -74,7 +77,25 @@ def test_thresholds_are_the_best_of_all(seed):
 
 def test_a_threshold_lies_half_way():
     assert fit_threshold(np.array([0.9, 0.7, 0.3, 0.1]), np.array([1, 1, 0, 0])) == pytest.approx(0.5)
-    assert fit_threshold(np.array([0.9, 0.2]), np.array([0, 1]), target_precision=0.9) == SILENT
+    assert fit_threshold(np.array([0.9, 0.2]), np.array([0, 1]), target_precision=0.9) == SILENT_THRESHOLD
+    # No number of float32 is between the two.
+    below = np.float32(0.7)
+    above = np.nextafter(below, np.float32(1))
+    assert float(below) < fit_threshold(np.array([above, below]), np.array([1, 0])) < float(above)
+
+
+def test_a_silent_label_is_not_heard_however_sure_the_model_is(make_config):
+    # A softmax of float32 reaches 1.
+    config = make_config(num_labels=2, id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1})
+    logits = np.array([[90.0, 0.0], [90.0, 0.0], [0.0, 1.0], [0.0, 1.0]], np.float32)
+    calibration = fit_calibration(logits, np.array([0, 1, 1, 1]), config, target_precision=0.9)
+    assert calibration.thresholds["a"] == SILENT_THRESHOLD
+    config.thresholds = calibration.thresholds
+    config.validate()
+    scores = torch.tensor([[1.0, 0.0]] * 2)
+    spans = torch.tensor([[0.0, 1.0], [0.5, 1.5]], dtype=torch.float64)
+    thresholds = label_thresholds(label_names(config), config.thresholds)
+    assert not [segment for segment in find_segments(scores, spans, thresholds) if segment[2] == 0]
 
 
 def test_the_calibration_error_is_that_of_a_few_scores():
@@ -190,5 +211,5 @@ def test_what_makes_no_sense_is_refused(clip_folder, tmp_path, words, message):
 
 
 def test_a_threshold_is_a_score():
-    with pytest.raises(StrictDataclassError, match=r"thresholds\['a'\]=2.0 must lie in \(0, 1\]"):
-        FFTPConfig(thresholds={"a": 2.0})
+    with pytest.raises(StrictDataclassError, match=r"thresholds\['a'\]=1.5 must lie in \(0, 1\]"):
+        FFTPConfig(thresholds={"a": 1.5})

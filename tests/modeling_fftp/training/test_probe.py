@@ -102,6 +102,8 @@ def test_neighbours_are_the_closest_by_cosine():
         (["DATA"], "--model is missing"),
         (["DATA", "--model", "M"], "--output_dir is missing"),
         (["DATA", "--model", "M", "--output_dir", "O", "--streaming", "true"], "--streaming is for training"),
+        (["DATA", "--model=M"], "--output_dir is missing"),
+        (["--model", "M", "--output_dir", "O", "DATA"], "'DATA' comes late: DATA must come first"),
         (["DATA", "--learning_rate", "1"], "unknown argument 'learning_rate'"),
         (["DATA", "--model", "M", "--output_dir", "O", "--max_seconds", "1"], "--max_seconds is for training"),
         (["DATA", "--model", "M", "--output_dir", "O", "--target_precision", "90"], r"90.0 must lie in \(0, 1\]"),

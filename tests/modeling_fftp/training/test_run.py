@@ -334,7 +334,12 @@ def test_features_from_other_places_train_the_same_model(clip_folder, tmp_path):
         for other in parameters[1:]:
             torch.testing.assert_close(parameters[0], other, atol=1e-4, rtol=1e-3)
     with pytest.raises(SystemExit, match="--cache_features goes with --mixup_probability 0"):
-        run_training(tmp_path / "mixed", "--dataset_name", clip_folder, "--cache_features", "true")
+        # Before any clip is decoded.
+        run_training(tmp_path / "mixed", "--dataset_name", tmp_path / "nowhere", "--cache_features", "true")
+    with pytest.raises(
+        SystemExit, match=r"leaves nothing to crop; drop it, or let --max_seconds 0\.2 be at least 0\."
+    ):
+        run_training(tmp_path / "cut", *plain, "--cache_features", "true", "--max_seconds", 0.2)
     with pytest.raises(SystemExit, match="--cache_features leaves nothing to compute on the device"):
         run_training(tmp_path / "both", *plain, "--cache_features", "true", "--features_on_device", "true")
 
