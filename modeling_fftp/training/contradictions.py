@@ -63,14 +63,14 @@ def refuse_contradictions(
         )
     if data.cache_features and data.features_on_device:
         raise SystemExit("train: --cache_features leaves nothing to compute on the device; drop one of the two")
-    if data.cache_features and (augmentation.mixup_probability or augmentation.speed or augmentation.colored_noise):
-        raise SystemExit("train: --cache_features goes with --mixup_probability 0, --speed 0 and --colored_noise 0")
     if both := {*data.exclude_labels} & {*data.none_labels}:
         raise SystemExit(f"train: --exclude_labels and --none_labels both name {both.pop()!r}; expected one of them")
     if data.streaming and (data.cache_features or training.class_balanced):
         raise SystemExit(
             "train: --streaming reads clips in their order and keeps none; drop --cache_features and --class_balanced"
         )
+    if data.cache_features and (augmentation.mixup_probability or augmentation.speed or augmentation.colored_noise):
+        raise SystemExit("train: --cache_features goes with --mixup_probability 0, --speed 0 and --colored_noise 0")
     if model.patch_init is not None and model.model_name_or_path is None:
         raise SystemExit("train: --patch_init adapts a checkpoint; name it with --model_name_or_path")
     if training.target_precision is not None and not training.calibrate:
