@@ -39,7 +39,7 @@ FITTED_CLIPS = 1024
 
 
 def refuse_impossible(arguments: ModelArguments) -> None:
-    """Refuse a model that cannot be, as far as that is known before clips are decoded.
+    """Refuse a model that cannot be, as far as that is known before clips are decoded; say what has no effect on it.
 
     Raises:
         ValueError: Fields that do not fit each other, or not the checkpoint.
