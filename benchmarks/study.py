@@ -15,6 +15,7 @@ best serves.
 
 import argparse
 import json
+import statistics
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -129,9 +130,11 @@ class Study:
         return search
 
     def value(self, run: dict) -> float | None:
-        """The result of a run, if there is one."""
+        """What a run is chosen by, if it has a result: that, or the mean over the strides that it was trained for."""
         result = self.result(run)
-        return None if result is None else result["value"]
+        if result is None or not (strides := result["arguments"].get("time_strides")):
+            return None if result is None else result["value"]
+        return statistics.mean(result["strides"][str(stride)] for stride in strides)
 
     def arguments(self, run: dict) -> dict | None:
         """Arguments of `fftp train` beside data and folders; None where it is not known yet how to train."""

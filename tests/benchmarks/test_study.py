@@ -94,6 +94,20 @@ def test_the_best_learning_rate_is_taken_once_all_were_tried(small_study):
     assert {small_study.arguments(run)["learning_rate"] for run in small_study.list_runs()} == {1e-4}
 
 
+def test_a_model_of_many_strides_is_chosen_by_their_mean(small_study):
+    grid = small_study.grid
+    grid["search"] = {"seed": 9, "learning_rates": [1e-4, 1e-3], "fold_of_task": {}}
+    grid["arms"]["stride 5"]["time_strides"] = [5, 10]
+    first, second = [run for run in small_study.list_searches() if run["arm"] == "stride 5"]
+    (run, _) = small_study.list_runs()
+    for search, wide in ((first, 0.4), (second, 0.5)):
+        strides = {"5": 0.7, "10": wide, "20": 0.9 - wide}
+        small_study.keep(search | {"value": 0.7, "strides": strides, "arguments": small_study.arguments(search)})
+    assert small_study.arguments(run)["learning_rate"] == 1e-3
+    table = study_report.render_searches(grid, small_study.searches())
+    assert "| stride 5 | sounds | 55.00 % | **60.00 %** |" in table
+
+
 @pytest.mark.parametrize(
     ("values", "tried", "best"),
     [
