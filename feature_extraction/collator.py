@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from .events import Event, read_events
 from .feature_extraction_fftp import FFTPFeatureExtractor
+from .log_mel_fftp import hop_length
 from .randomness import batch_seeds, integers, seeded
 from .spec_mask import SpectrogramMask
 from .spectrogram_augmentation import SpectrogramTransform
@@ -230,7 +231,7 @@ class SpecMaskDataCollator(TrainerCallback):
                 given = batch["input_values"], batch.get("attention_mask"), generator
                 if events is not None and getattr(transform, "moves_in_time", False):
                     rate = self.feature_extractor.sampling_rate
-                    batch["input_values"], events = transform.with_events(*given, events, rate * 10 // 1000 / rate)
+                    batch["input_values"], events = transform.with_events(*given, events, hop_length(rate) / rate)
                 else:
                     batch["input_values"] = transform(*given)
         return batch, events

@@ -30,10 +30,9 @@ class FFTPAudioEmbeddingPipeline(FFTPWindowPipeline):
         embed = pipeline("audio-embedding", model=MODEL, trust_remote_code=True)
         vectors = embed("recording.flac", per="window")["embeddings"]
 
-    It takes classifiers, whose head it leaves out, and encoders that were pretrained without labels. A call takes what
+    It takes encoders that were pretrained without labels, and classifiers, whose head it leaves out. For frame
+    classifiers, whose pooled state was never trained, a window's vector is the mean of its steps. A call takes what
     `read_blocks` takes, or a list of that, and these arguments:
-
-    Of frame classifiers, whose pooled state was never trained, the mean of the steps stands for it.
 
     Args:
         per: "recording", the mean over its windows; "window", the pooled state of each; or "step", the state of each

@@ -22,11 +22,11 @@ CHOICES = {
 SILENT_THRESHOLD = 2.0
 MOST_CLASS_TOKENS = {"ast": 2, "mamba": 1, "convnext": 0}
 POSITIVE_FIELDS = (
-    *("sampling_rate", "num_mel_bins", "max_length", "frequency_stride", "time_stride", "position_stride"),
-    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-    *("state_size", "conv_kernel", "expand", "decoder_hidden_size", "decoder_num_hidden_layers"),
-    *("decoder_num_attention_heads", "decoder_intermediate_size"),
-)
+    "sampling_rate", "num_mel_bins", "max_length", "frequency_stride", "time_stride", "position_stride",
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "state_size", "conv_kernel", "expand", "decoder_hidden_size", "decoder_num_hidden_layers",
+    "decoder_num_attention_heads", "decoder_intermediate_size",
+)  # fmt: skip
 # What training chooses for each label, by its name.
 FIELDS_OF_LABELS = ("thresholds", "median_filter_seconds")
 

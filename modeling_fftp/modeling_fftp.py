@@ -60,8 +60,8 @@ class FFTPPreTrainedModel(PreTrainedModel):
     # The loss is a mean over clips; Trainer averages it over accumulated batches.
     accepts_loss_kwargs = False
     _no_split_modules = [  # noqa: RUF012
-        *("FFTPEmbeddings", "FFTPTransformerLayer", "FFTPMambaLayer", "FFTPConvNextLayer", "FFTPDecoder"),
-    ]
+        "FFTPEmbeddings", "FFTPTransformerLayer", "FFTPMambaLayer", "FFTPConvNextLayer", "FFTPDecoder",
+    ]  # fmt: skip
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -143,7 +143,7 @@ class FFTPPreTrainedModel(PreTrainedModel):
         }
         if isinstance(self, (FFTPForAudioClassification, FFTPForAudioFrameClassification)):
             self.config.custom_pipelines["audio-tagging"] = as_custom_pipeline(FFTPAudioTaggingPipeline, head)
-        # What a checkpoint of another head could be opened by is not what this one can.
+        # A checkpoint of another head may have named Auto classes that cannot open this one.
         auto_map = dict(getattr(self.config, "auto_map", None) or {})
         for name in ("AutoModelForAudioClassification", "AutoModelForPreTraining"):
             auto_map.pop(name, None)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,16 @@ from modeling_fftp.audio_tagging_fftp import FRAME_CLASSIFIER
 from modeling_fftp.events_fftp import table_seconds
 from modeling_fftp.loss_fftp import label_names
 
-from .card_facts import BACKBONES, CURVES, EXPLANATION, RELIABILITY, describe_patches, find_license, read_results
+from .card_facts import (
+    BACKBONES,
+    CURVES,
+    EXPLANATION,
+    RELIABILITY,
+    describe_patches,
+    find_license,
+    read_results,
+    save_card,
+)
 from .encoder_card import has_head, write_encoder_card
 from .reliability import plot_reliability
 from .training_curves import plot_training
@@ -64,10 +72,7 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
         curves=curves,
         **facts,
     )
-    part = folder / "README.md.part"
-    card.save(part)
-    os.replace(part, folder / "README.md")
-    return folder / "README.md"
+    return save_card(card, folder)
 
 
 def collect_facts(folder: Path) -> dict[str, Any]:
@@ -88,10 +93,11 @@ def collect_facts(folder: Path) -> dict[str, Any]:
     probe = read_results(folder, "probe_results")
     base = probe["model"] if probe else (recipe or {}).get("model_name_or_path", "")
     selects = recipe is not None and recipe.get("load_best_model_at_end", True)
+    is_multi_label = config.problem_type == "multi_label_classification"
     return {
         "config": config,
         "labels": label_names(config),
-        "is_multi_label": config.problem_type == "multi_label_classification",
+        "is_multi_label": is_multi_label,
         "backbone": BACKBONES[config.backbone],
         "patches": describe_patches(config),
         "rate": FFTPFeatureExtractor.from_pretrained(folder).sampling_rate,
@@ -113,14 +119,14 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "explanation": EXPLANATION if (folder / EXPLANATION).exists() else None,
         "efficiency": read_results(folder, "efficiency_results"),
         "strides": read_results(folder, "strides_results"),
-        "task_metric": "map" if config.problem_type == "multi_label_classification" else "accuracy",
+        "task_metric": "map" if is_multi_label else "accuracy",
     }
 
 
 def build_metadata(facts: dict[str, Any], name: str, license: str | None) -> ModelCardData:
     """The card's YAML."""
     data = facts["data"] or {}
-    metric = "map" if facts["is_multi_label"] else "accuracy"
+    metric = facts["task_metric"]
     results = [
         EvalResult(
             task_type="audio-classification",

@@ -1,6 +1,7 @@
 """What cards of every kind of folder say."""
 
 import json
+import os
 from pathlib import Path
 
 from huggingface_hub import ModelCard
@@ -25,6 +26,15 @@ def find_license(folder: Path) -> str | None:
     """Licence that a card in the folder names, which a new card goes on naming."""
     path = folder / "README.md"
     return ModelCard.load(path, ignore_metadata_errors=True).data.license if path.exists() else None
+
+
+def save_card(card: ModelCard, folder: Path) -> Path:
+    """Write README.md, whole or not at all."""
+    path = folder / "README.md"
+    part = path.with_suffix(".md.part")
+    card.save(part)
+    os.replace(part, path)
+    return path
 
 
 def describe_patches(config: FFTPConfig) -> str:

@@ -16,6 +16,9 @@ from modeling_fftp.modeling_fftp import FFTPForAudioClassification, FFTPForAudio
 # Processors of one model name differ in these, and by a multiple in speed: torch's names for them.
 MATRIX_UNITS = {"AVX-512": "avx512_f", "bfloat16": "avx512_bf16", "VNNI": "avx512_vnni", "AMX": "amx_tile"}
 
+# Measurements of a time, of which the median is taken.
+ROUNDS = 9
+
 
 def count_flops(config: FFTPConfig, frames: int, whole: bool = False) -> dict[str, int]:
     """Floating-point operations of one clip of so many frames by torch's operator names, attention included.
@@ -58,13 +61,12 @@ def describe_machine() -> dict[str, str | int]:
     }
 
 
-def measure_efficiency(folder: str | Path, seconds: float, rounds: int = 9, time_stride: int | None = None) -> dict:
+def measure_efficiency(folder: str | Path, seconds: float, time_stride: int | None = None) -> dict:
     """Cost of one clip: as counted, and as measured on this machine's CPU in float32, features included.
 
     Args:
         folder: With a model and its feature extractor.
         seconds: Length of the clip.
-        rounds: Measurements; the result is their median.
         time_stride: Frames between patches; None is the model's.
     """
     # Whatever it was trained with: these run on a CPU, and on the meta device that counts.
@@ -78,7 +80,7 @@ def measure_efficiency(folder: str | Path, seconds: float, rounds: int = 9, time
     frames = num_frames(samples, extractor.sampling_rate)
     clip, times = torch.zeros(samples), []
     with torch.inference_mode():
-        for _ in range(rounds + 1):
+        for _ in range(ROUNDS + 1):
             started = time.perf_counter()
             model(**extractor(clip, sampling_rate=extractor.sampling_rate, return_tensors="pt"))
             times.append(time.perf_counter() - started)

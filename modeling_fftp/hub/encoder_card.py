@@ -1,7 +1,6 @@
 """The card of a folder without a head, pretrained or converted, made of what is there."""
 
 import json
-import os
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
@@ -9,7 +8,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from hub_cards import ENCODER_CARD_TEMPLATE
 from modeling_fftp import FFTPConfig, FFTPForPreTraining, FFTPModel
 
-from .card_facts import BACKBONES, CURVES, describe_patches, find_license, read_results
+from .card_facts import BACKBONES, CURVES, describe_patches, find_license, read_results, save_card
 from .training_curves import plot_training
 
 PICTURE = "reconstruction.png"
@@ -32,11 +31,8 @@ def write_encoder_card(folder: str | Path, license: str | None = None) -> Path:
     folder = Path(folder)
     if (folder / "trainer_state.json").exists():
         plot_training(folder / "trainer_state.json", folder / CURVES)
-    config, data, recipe = (
-        FFTPConfig.from_pretrained(folder),
-        read_results(folder, "data_results"),
-        read_results(folder, "recipe"),
-    )
+    config = FFTPConfig.from_pretrained(folder)
+    data, recipe = read_results(folder, "data_results"), read_results(folder, "recipe")
     metadata = ModelCardData(
         pipeline_tag="feature-extraction",
         library_name="transformers",
@@ -59,7 +55,4 @@ def write_encoder_card(folder: str | Path, license: str | None = None) -> Path:
         curves=CURVES,
         picture=PICTURE if (folder / PICTURE).exists() else None,
     )
-    part = folder / "README.md.part"
-    card.save(part)
-    os.replace(part, folder / "README.md")
-    return folder / "README.md"
+    return save_card(card, folder)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from .figures import save_figure
+
 
 def plot_reliability(measured: dict, path: Path) -> None:
     """Share that is right by score, before and after a calibration.
@@ -26,6 +28,4 @@ def plot_reliability(measured: dict, path: Path) -> None:
         axis.scatter(*points, sizes, color=line.get_color(), marker=marker, label=label)
     axis.set(xlabel="score", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02))
     figure.legend(title="expected calibration error", loc="outside lower center", ncols=3)
-    part = path.with_suffix(".part.png")
-    figure.savefig(part, dpi=120)
-    part.replace(path)
+    save_figure(figure, path, dpi=120)

@@ -3,11 +3,9 @@
 import json
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-
-from matplotlib import pyplot
+from .figures import save_figure
 
 COLORS = {"training loss": "#4477AA", "validation loss": "#EE6677", "validation result": "#228833"}
 RESULTS = {"eval_accuracy": "accuracy", "eval_map": "mAP"}
@@ -18,9 +16,9 @@ def plot_training(trainer_state: Path, path: Path) -> None:
     history = json.loads(trainer_state.read_text(encoding="utf-8"))["log_history"]
     keys = {key for entry in history for key in entry}
     result = next((key for key in RESULTS if key in keys), None)
-    figure, axes = pyplot.subplots(
-        1, 1 if result is None else 2, figsize=(9, 3.5), layout="constrained", squeeze=False
-    )
+    # Without pyplot, whose backend is the user's.
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    axes = figure.subplots(1, 1 if result is None else 2, squeeze=False)
     panels = {"training loss": (axes[0, 0], "loss"), "validation loss": (axes[0, 0], "eval_loss")}
     axes[0, 0].set(title="Loss (training clips are augmented)")
     if result is not None:
@@ -38,5 +36,4 @@ def plot_training(trainer_state: Path, path: Path) -> None:
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         axis.title.set_fontsize(10)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    save_figure(figure, path, dpi=150)

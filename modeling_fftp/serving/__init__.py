@@ -1,1 +1,1 @@
-"""Trained models at work: tags of files, ONNX."""
+"""Trained models at work: tags and embeddings of files, live sound, explanations, ONNX."""

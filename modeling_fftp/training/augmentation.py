@@ -6,7 +6,7 @@ from feature_extraction.waveform_augmentation import ColoredNoise, Mixup, Random
 from modeling_fftp import FFTPConfig
 
 from .arguments import AugmentationArguments
-from .data.loading import SAMPLING_RATE
+from .data.clips import SAMPLING_RATE
 from .step_labels import EventLabels
 
 

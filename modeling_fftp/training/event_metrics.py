@@ -30,9 +30,9 @@ class Collars:
     """How near an event must be to be right.
 
     Args:
-        onset: Seconds.
-        offset: Seconds, or if that is more:
-        offset_share: of the length of the true event.
+        onset: Greatest distance of the beginnings, in seconds.
+        offset: That of the ends, in seconds.
+        offset_share: That of the ends as a share of the true event's length, where that is more.
     """
 
     onset: float = 0.2

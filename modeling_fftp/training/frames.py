@@ -83,7 +83,7 @@ def evaluate_events(trainer: FFTPTrainer, clips: Dataset, name: str, metrics: di
 
 
 def collars_of(trainer: FFTPTrainer) -> Collars:
-    """As the arguments say."""
+    """The collars of a trainer's arguments."""
     return Collars(trainer.args.onset_collar, trainer.args.offset_collar)
 
 

@@ -3,8 +3,6 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
-
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification
@@ -16,7 +14,8 @@ from modeling_fftp.convert.sources import find_kind, load
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
 
 from .arguments import ModelArguments
-from .data.loading import SAMPLING_RATE, Clips
+from .data.clips import SAMPLING_RATE, spread
+from .data.loading import Clips
 
 logger = logging.getLogger(__name__)
 
@@ -123,12 +122,6 @@ def training_sounds(clips: Clips, most: int | None = None) -> Iterator:
     sample = clips.splits["train"] if clips.sample is None else clips.sample
     for index in spread(len(sample), most):
         yield sample[index]["audio"]
-
-
-def spread(length: int, most: int | None) -> list[int]:
-    """At most so many places, evenly over a length."""
-    count = length if most is None else min(length, most)
-    return np.linspace(0, length - 1, count).round().astype(int).tolist()
 
 
 def measure(extractor: FFTPFeatureExtractor, sounds: Iterable) -> None:

@@ -11,9 +11,10 @@ from modeling_fftp.convert.converted import refuse_damaged
 from modeling_fftp.hub.encoder_card import PICTURE, write_encoder_card
 
 from .command_line import find_recipe
+from .data.clips import spread
 from .data.unlabelled import Pieces, SoundArguments, load_pieces
 from .masked_patches import MaskedPatchCollator
-from .model import refuse_impossible, spread
+from .model import refuse_impossible
 from .pretraining_arguments import parse
 from .pretraining_model import build, refuse_too_short
 from .reconstruction import plot_reconstruction

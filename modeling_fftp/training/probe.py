@@ -24,8 +24,8 @@ from .arguments import DataArguments, FFTPTrainingArguments, ModelArguments
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
 from .command_line import refuse_late_data, refuse_unknown
 from .contradictions import refuse_beyond_limits, refuse_output_dir
-from .data.clips import clip_lengths
-from .data.loading import MAX_SECONDS, Clips, describe_data, load_clips
+from .data.clips import MAX_SECONDS, clip_lengths
+from .data.loading import Clips, describe_data, load_clips
 from .model import build_model
 from .probe_classifiers import LinearProbe, fit_linear, neighbour_scores
 from .results import Scorer, build_scorer, only_numbers, write_per_class, write_results

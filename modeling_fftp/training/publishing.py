@@ -15,8 +15,8 @@ from .arguments import FFTPTrainingArguments
 logger = logging.getLogger(__name__)
 
 
-def find_repository(training: FFTPTrainingArguments) -> None:
-    """Full name of the repository to push to; raises where nobody is logged in."""
+def set_repository(training: FFTPTrainingArguments) -> None:
+    """Set `training.hub_model_id` to the full name of the repository to push to; raises where nobody is logged in."""
     user = HfApi(token=training.hub_token).whoami()["name"]
     name = training.hub_model_id or Path(training.output_dir).resolve().name
     training.hub_model_id = name if "/" in name else f"{user}/{name}"

@@ -9,6 +9,7 @@ from torch import nn
 from modeling_fftp import FFTPForPreTraining
 from modeling_fftp.events_fftp import frame_seconds
 from modeling_fftp.pretraining_fftp import normalised_patches
+from modeling_fftp.serving.explain import save_figure
 
 
 @torch.no_grad()
@@ -77,6 +78,4 @@ def plot_reconstruction(
         axis.set(title=title, ylabel="mel bin")
     axes[-1].set(xlabel="seconds")
     figure.colorbar(picture, ax=axes, label="normalised log energy")
-    part = path.with_suffix(".part.png")
-    figure.savefig(part, dpi=100)
-    part.replace(path)
+    save_figure(figure, path)

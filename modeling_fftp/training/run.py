@@ -29,14 +29,14 @@ from .augmentation import build_collator, changes_sound
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
 from .command_line import find_recipe, parse_arguments
 from .contradictions import METRICS, ONE_CLASS_METRICS
-from .data.clips import compute_features
-from .data.loading import MAX_SECONDS, SAMPLING_RATE, Clips, describe_data, load_clips
+from .data.clips import MAX_SECONDS, SAMPLING_RATE, compute_features, spread
+from .data.loading import Clips, describe_data, load_clips
 from .data.streaming import stream_clips
 from .distillation import BATCH, Distillation, Teacher, add_answers
 from .frames import choose_postprocessing, evaluate_events, score_steps
 from .memory import keep_freed_memory
-from .model import build_model, read_config, refuse_impossible, spread, training_sounds
-from .publishing import check_repository, find_repository, publish
+from .model import build_model, read_config, refuse_impossible, training_sounds
+from .publishing import check_repository, publish, set_repository
 from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
 from .resuming import Resumed, find_resumed, measured_of_all
 from .teacher_labels import load_unlabelled_clips
@@ -195,7 +195,7 @@ def begin(training: FFTPTrainingArguments) -> None:
         disable_progress_bar()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if training.push_when_done:
-        find_repository(training)
+        set_repository(training)
     set_seed(training.seed)
 
 

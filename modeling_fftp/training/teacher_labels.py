@@ -4,8 +4,8 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from .arguments import WITHOUT_LABELS, DataArguments, FFTPTrainingArguments
-from .data.clips import clip_lengths
-from .data.loading import MAX_SECONDS, Clips
+from .data.clips import MAX_SECONDS, clip_lengths
+from .data.loading import Clips
 from .data.unlabelled import SoundArguments, load_pieces
 from .distillation import Teacher
 

@@ -27,9 +27,9 @@ from .weight_averaging import WeightAveraging
 # Parameters beside biases and norms that weight decay would only pull away from where they belong: the scan's decay
 # rates and skip weights (mamba-ssm marks them so), a ConvNeXt's layer scale, positions and class tokens.
 UNDECAYED = (
-    *("A_log", "A_log_reverse", "D", "layer_scale_parameter"),
-    *("position_embeddings.weight", "cls_token", "distillation_token"),
-)
+    "A_log", "A_log_reverse", "D", "layer_scale_parameter",
+    "position_embeddings.weight", "cls_token", "distillation_token",
+)  # fmt: skip
 # Values of `train_sampling_strategy` that need lengths.
 GROUPING = ("group_by_length", "batch_rebalance")
 # Trainer writes this file of a checkpoint last.

@@ -1,10 +1,9 @@
 """Where sound and labels come from, as the command line says it."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from .sources import AUDIO_COLUMNS, LABEL_COLUMNS
-
-TASKS = ("clips", "frames")
 
 
 @dataclass
@@ -19,7 +18,7 @@ class DataArguments:
     dataset_revision: str | None = field(
         default=None, metadata={"help": "Hub revision; refs/convert/parquet for data sets that are scripts."}
     )
-    task: str = field(
+    task: Literal["clips", "frames"] = field(
         default="clips",
         metadata={"help": "clips: which sounds a clip has; frames: when each begins and ends, learned from events."},
     )
@@ -81,12 +80,3 @@ class DataArguments:
         },
     )
     num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
-
-    def __post_init__(self):
-        """Stop on a task that is unknown.
-
-        Raises:
-            SystemExit: It is.
-        """
-        if self.task not in TASKS:
-            raise SystemExit(f"fftp: --task {self.task}: expected one of {', '.join(TASKS)}")

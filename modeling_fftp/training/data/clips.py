@@ -27,6 +27,9 @@ from .strong_labels import EVENT, EVENTS, count_events
 
 logger = logging.getLogger(__name__)
 
+SAMPLING_RATE = 16000
+# Longest clip that a model is shown in training unless --max_seconds says otherwise.
+MAX_SECONDS = 10.0
 # Columns that decoded clips have until they are reported, and the problem of a clip that is not wanted.
 SOURCE, FACTS, EXCLUDED = "__source__", "__facts__", "excluded"
 FACT_TYPES = {
@@ -331,3 +334,9 @@ def compute_features(dataset: Dataset, extractor: FFTPFeatureExtractor) -> Datas
         features=Features({"input_values": spectrogram} | kept),
         desc="Extracting features",
     ).with_format("numpy")
+
+
+def spread(length: int, most: int | None) -> list[int]:
+    """At most so many places, evenly over a length."""
+    count = length if most is None else min(length, most)
+    return np.linspace(0, length - 1, count).round().astype(int).tolist()

@@ -11,7 +11,7 @@ from .loading import build_decoder, decoders_of, find_roles
 from .report import find_split_facts, render_report
 from .sources import load_splits
 from .splits import ROLES
-from .streaming import find_facts, open_splits, read_clips
+from .streaming import find_sampled_facts, open_splits, read_clips
 
 
 def inspect(arguments: Sequence[str]) -> str:
@@ -34,7 +34,7 @@ def inspect(arguments: Sequence[str]) -> str:
         if data.streaming:
             labelled, unlabelled = read_clips(splits[role], own_decoder, data.max_left_out)
             clips, unusable = labelled.look()
-            facts[role] = find_facts(clips, classes, unlabelled + unusable)
+            facts[role] = find_sampled_facts(clips, classes, unlabelled + unusable)
         else:
             clips, left_out = decode_dataset(splits[role], own_decoder, num_proc=data.num_proc)
             facts[role] = find_split_facts(clips, classes, left_out)

@@ -16,7 +16,16 @@ from modeling_fftp import FFTPConfig
 from modeling_fftp.loss_fftp import label_names
 
 from .arguments import DataArguments
-from .clips import FACTS, SOURCE, ClipDecoder, announce_cache, clip_lengths, decode_dataset, report_left_out
+from .clips import (
+    FACTS,
+    SAMPLING_RATE,
+    SOURCE,
+    ClipDecoder,
+    announce_cache,
+    clip_lengths,
+    decode_dataset,
+    report_left_out,
+)
 from .event_tables import has_event_rows
 from .held_out import hold_out_fraction, hold_out_group
 from .labels import read_class_names, read_labels
@@ -27,9 +36,6 @@ from .strong_labels import EVENTS, keep_measurable, split_measurable
 
 logger = logging.getLogger(__name__)
 
-SAMPLING_RATE = 16000
-# Longest training clip unless --max_seconds says otherwise.
-MAX_SECONDS = 10.0
 # Columns of which people may think that they cut clips out of recordings.
 TIME_COLUMNS = ("onset", "offset", "start", "end", "start_time", "end_time", "begin time (s)", "end time (s)")
 # The file that says what the clips are like, and how many classes the log counts.

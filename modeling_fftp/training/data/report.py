@@ -114,7 +114,7 @@ def _describe_clips(splits: dict[str, SplitFacts]) -> str:
         "hours": lambda split: f"{sum(split.values('seconds')) / 3600:.2f}",
         "events": lambda split: sum(split.values("events")),
         "events without times": lambda split: sum(split.values("untimed")),
-        "seconds: shortest, median, longest": lambda split: _spread(split.values("seconds")),
+        "seconds: shortest, median, longest": lambda split: _describe_range(split.values("seconds")),
         "rates in Hz": lambda split: _tally(split.values("rate")),
         "channels": lambda split: _tally(split.values("channels")),
         "silent": lambda split: len(split.silent),
@@ -147,10 +147,10 @@ def find_warnings(splits: dict[str, SplitFacts]) -> Iterator[str]:
             yield f"{name}: clips of which more than {CLIPPED_SHARE:.1%} is at full scale: {_some(split.clipped)}."
         for problem, clips in _by_problem(split.left_out).items():
             yield f"{name}: left out, since {problem}: {_some(clips)}."
-    yield from _doubles(splits)
+    yield from _duplicates(splits)
 
 
-def _doubles(splits: dict[str, SplitFacts]) -> Iterator[str]:
+def _duplicates(splits: dict[str, SplitFacts]) -> Iterator[str]:
     """Clips with the same sound, in one split or, worse, on both sides of an evaluation."""
     places: dict[str, list[tuple[str, str]]] = {}
     for name, split in splits.items():
@@ -188,7 +188,7 @@ def _short(source: str) -> str:
     return source if " = " in source else "/".join(Path(source).parts[-2:])
 
 
-def _spread(values: list[float]) -> str:
+def _describe_range(values: list[float]) -> str:
     return f"{min(values):.2f}, {statistics.median(values):.2f}, {max(values):.2f}" if values else "none"
 
 

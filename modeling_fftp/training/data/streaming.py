@@ -16,7 +16,7 @@ from modeling_fftp.sound_file_fftp import is_sound, walk
 
 from ..memory import give_back_freed_memory
 from .arguments import DataArguments
-from .clips import FACTS, PROBLEM, SOURCE, ClipDecoder, report_left_out
+from .clips import FACTS, PROBLEM, SOURCE, ClipDecoder, report_left_out, spread
 from .loading import (
     Clips,
     build_decoder,
@@ -140,10 +140,10 @@ class StreamedClips(TorchDataset):
             The clips without those that turned out to be unusable, and these, as `decode_dataset` names them.
         """
         groups = self.groups or np.array_split(np.arange(len(self)), min(SAMPLED_PLACES, len(self)))
-        chosen = [groups[index] for index in _spread(len(groups), SAMPLED_PLACES)]
+        chosen = [groups[index] for index in spread(len(groups), SAMPLED_PLACES)]
         count = max(1, SAMPLED_CLIPS // len(chosen))
         unusable, problems = [], []
-        for place in np.concatenate([group[_spread(len(group), count)] for group in chosen]).tolist():
+        for place in np.concatenate([group[spread(len(group), count)] for group in chosen]).tolist():
             row, result = int(self.rows[place]), self.examine(place)
             if result[PROBLEM] is None:
                 self.facts[row] = {"source": result[SOURCE] or f"row {row}", **result[FACTS]}
@@ -174,11 +174,6 @@ class StreamedClips(TorchDataset):
         if not groups:
             return None
         return RowGroupSampler(groups, batch_size, streams, self.source.groups_in_memory, seed)
-
-
-def _spread(length: int, count: int) -> np.ndarray:
-    """So many places, evenly over a length, or all."""
-    return np.unique(np.linspace(0, length - 1, min(length, count)).round().astype(int))
 
 
 def open_splits(
@@ -225,7 +220,7 @@ def stream_clips(
     for role, split in clips.items():
         split.may_repeat = role == "train"
     classes = [*decoder.labels.values()]
-    facts = {role: find_facts(split, classes, left_out.get(role, [])) for role, split in clips.items()}
+    facts = {role: find_sampled_facts(split, classes, left_out.get(role, [])) for role, split in clips.items()}
     with training.main_process_first(desc="report"):
         report_left_out(left_out, sizes, arguments.max_left_out, Path(training.output_dir, "left_out_clips.csv"))
         report(facts, arguments.dataset_name, training)
@@ -259,7 +254,7 @@ def read_clips(
     return StreamedClips(source, decoder, np.array(rows), np.stack(labels), largest_share), left_out
 
 
-def find_facts(clips: StreamedClips, classes: Sequence[str], left_out: list[dict[str, Any]]) -> SplitFacts:
+def find_sampled_facts(clips: StreamedClips, classes: Sequence[str], left_out: list[dict[str, Any]]) -> SplitFacts:
     """What is known of clips: classes of all, and facts of those that were looked at."""
     rows = [clips.facts[row] for row in clips.rows.tolist() if row in clips.facts]
     return SplitFacts(count_classes(clips.labels, classes), rows, left_out, len(clips))

@@ -15,15 +15,23 @@ from feature_extraction.log_mel_fftp import window_length
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.sound_file_fftp import is_sound, walk
 
-from .clips import PROBLEM, SOURCE, WRITER_BATCH, cache_of_files, clip_lengths, locate, report_left_out
+from .clips import (
+    MAX_SECONDS,
+    PROBLEM,
+    SAMPLING_RATE,
+    SOURCE,
+    WRITER_BATCH,
+    cache_of_files,
+    clip_lengths,
+    locate,
+    report_left_out,
+    spread,
+)
 from .sources import AUDIO_COLUMNS, SAVED, base_folder, find_column, find_shards, load_splits
 from .splits import role_in, role_of
 
 logger = logging.getLogger(__name__)
 
-SAMPLING_RATE = 16000
-# Longest stretch of sound that a model is shown unless --max_seconds says otherwise.
-MAX_SECONDS = 10.0
 # Samples of one frame.
 SHORTEST = window_length(SAMPLING_RATE)
 # Recordings that another step is given as a sample.
@@ -136,7 +144,7 @@ def load_pieces(arguments: SoundArguments, piece_seconds: float, seed: int, outp
     """
     parts: dict[str, list[Dataset]] = {}
     folder = base_folder(arguments.dataset_name, arguments.dataset_data_dir)
-    for role, recordings in hold_out(find_recordings(arguments), arguments, seed):
+    for role, recordings in assign_roles(find_recordings(arguments), arguments, seed):
         column = audio_column(recordings, arguments.audio_column_name)
         cutter = RecordingCutter(column, piece_seconds, folder)
         pieces = recordings.map(
@@ -236,7 +244,7 @@ def _walk(folder: Path, wanted: str | None) -> Iterator[tuple[str | None, Datase
         yield role_in(str(shard.relative_to(folder))), table
 
 
-def hold_out(
+def assign_roles(
     parts: list[tuple[str | None, Dataset]], arguments: SoundArguments, seed: int
 ) -> list[tuple[str, Dataset]]:
     """The recordings as "train" and "validation".
@@ -289,7 +297,7 @@ def read_sound(source: str | Path) -> Iterator[np.ndarray]:
     for _, recordings in parts:
         column = find_column(recordings, "audio")
         count = max(1, round(share * len(recordings)))
-        for row in np.linspace(0, len(recordings) - 1, count).round().astype(int).tolist():
+        for row in spread(len(recordings), count):
             try:
                 yield read_audio(locate(recordings[row][column], base_folder(str(source))), SAMPLING_RATE)
             except ValueError as error:

@@ -164,7 +164,6 @@ def test_a_frame_classifier_starts_from_a_clip_classifier(trained, recordings, t
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--task", "words"], "--task words: expected one of clips, frames"),
         (["--task", "frames", "--stretch_time", "0.1"], "--stretch_time does not go with --task frames"),
         (["--task", "frames", "--teacher", "x"], "--teacher does not go with --task frames"),
         (["--onset_collar", "0.1"], "--onset_collar is about events; add --task frames"),

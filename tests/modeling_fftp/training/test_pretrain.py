@@ -15,7 +15,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassificati
 
 from modeling_fftp.cli import app
 from modeling_fftp.hub.push import files_to_push
-from modeling_fftp.training.data.unlabelled import SoundArguments, hold_out, load_pieces, read_sound
+from modeling_fftp.training.data.unlabelled import SoundArguments, assign_roles, load_pieces, read_sound
 from modeling_fftp.training.masked_patches import MaskedPatchCollator
 from modeling_fftp.training.pretrain import pretrain
 from modeling_fftp.training.run import run
@@ -157,7 +157,7 @@ def test_validation_sound_is_measured_on_and_test_sound_is_left_alone(clip_folde
     pieces = load_pieces(SoundArguments(str(clip_folder)), 20, 0, str(tmp_path))
     assert {role: len(split) for role, split in pieces.splits.items()} == {"train": 36, "validation": 12}
     # Parts of a few recordings add up.
-    held_out = hold_out([(None, Dataset.from_dict({"audio": ["x"] * 9}))] * 50, SoundArguments("x"), 0)
+    held_out = assign_roles([(None, Dataset.from_dict({"audio": ["x"] * 9}))] * 50, SoundArguments("x"), 0)
     assert sum(len(table) for role, table in held_out if role == "validation") == 22
     no_share = load_pieces(SoundArguments(str(folder), validation_fraction=0.0), 20, 0, str(tmp_path))
     assert {*no_share.splits} == {"train"}
@@ -176,7 +176,7 @@ def test_data_sets_lie_side_by_side(clip_folder, tmp_path):
     pieces = load_pieces(arguments, 20, 0, str(tmp_path))
     assert {role: len(split) for role, split in pieces.splits.items()} == {"train": 20, "validation": 10}
     table = Dataset.from_dict({"audio": ["x"] * 4, "fold": [1, 2, 1, 2]})
-    held_out = hold_out([("train", table), ("validation", table)], arguments, 0)
+    held_out = assign_roles([("train", table), ("validation", table)], arguments, 0)
     assert [(role, table["fold"][:]) for role, table in held_out] == [
         ("train", [1, 1]), ("validation", [2, 2]), ("validation", [1, 2, 1, 2]),
     ]  # fmt: skip

@@ -68,10 +68,10 @@ def test_few_row_groups_are_in_memory(shards, monkeypatch):
     assert not ParquetRows.__getstate__(rows)["_read"]
 
 
-def test_what_is_measured_is_measured_once(shards):
+def test_what_is_measured_is_measured_once(shards, tmp_path):
     """In training another clip takes the place of a batch of which none can be decoded."""
     arguments = DataArguments(dataset_name=str(shards), streaming=True)
-    clips = stream_clips(arguments, FFTPTrainingArguments("out", report_to="none")).splits
+    clips = stream_clips(arguments, FFTPTrainingArguments(str(tmp_path), report_to="none")).splits
     for role in ("train", "validation"):
         clips[role].largest_share = 1.0
     clips["train"].examine = clips["validation"].examine = lambda place: (

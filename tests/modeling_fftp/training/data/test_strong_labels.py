@@ -179,7 +179,7 @@ a.wav\t1.6\t1.9\tdog
 """
 
 
-def test_tables_of_events(tmp_path):
+def test_tables_of_events(tmp_path, capsys):
     """As DCASE has them: a row per event, and one without an event for a clip that has none."""
     (tmp_path / "strong.tsv").write_text(TSV)
     split = load_splits(str(tmp_path / "strong.tsv"))["train"]
@@ -199,8 +199,9 @@ def test_tables_of_events(tmp_path):
     (tmp_path / "weak.tsv").write_text(TSV + "b.wav\t\t\tdog\n")
     report = inspect([str(tmp_path / "weak.tsv"), "--dataset_data_dir", "audio", "--task", "frames"])
     assert "| events without times | 1 |" in report
-    with pytest.raises(SystemExit, match="--task frame: expected one of clips, frames"):
+    with pytest.raises(SystemExit):
         inspect([str(tmp_path / "weak.tsv"), "--task", "frame"])
+    assert "argument --task: invalid choice: 'frame' (choose from" in capsys.readouterr().err
     soundfile.write(tmp_path / "audio" / "a.wav", make_recording()[: int(1.7 * RATE)], RATE)
     report = inspect([str(tmp_path / "strong.tsv"), "--dataset_data_dir", "audio"])
     assert "left out, since event (1.6, 1.9, 'dog') ends after its clip, which is 1.70 s long: audio/a.wav" in report
