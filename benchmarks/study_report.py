@@ -23,7 +23,8 @@ MARKERS = "os^v"
 Searches = Mapping[tuple[str, str], Search]
 
 STRIDES = """Each of these models at each of the strides, whatever it was trained for: mean over the seeds. The time is
-of one clip on one thread, median of one run in which all strides took turns.
+of one clip on one thread, median of one run in which all strides took turns; the last row is what one clip took in all
+epochs, forward and backward, on one thread.
 """
 
 STARTS = """## What starts and teachers cost

@@ -36,11 +36,12 @@ def render_strides(grid: dict, study: dict, results: list[dict], steps: list[dic
         for values in values_by_arm(study, results, stride).values():
             cells.append(show(100 * statistics.mean(values) if values else None, ".2f", " %"))
         rows.append([str(stride), *cells])
-    seconds = ["", "", "", "training, minutes"]
+    training = ["", "", "", "all training steps"]
     for arm in arms:
-        taken = [run["train_seconds"] for run in results if (run["task"], run["arm"]) == (study["task"], arm)]
-        seconds.append(show(statistics.mean(taken) / 60 if taken else None, ".1f"))
-    return render_table(["stride", "patches", "multiply-adds", "one clip", *arms], [*rows, seconds])
+        step = next((step for step in steps if (step["task"], step["arm"]) == (study["task"], arm)), None)
+        epochs = (task["arguments"] | task.get("overrides", {}).get(arm, {}))["num_train_epochs"]
+        training.append(show(step and epochs * step["milliseconds"] / 1000, ".2f", " s"))
+    return render_table(["stride", "patches", "multiply-adds", "one clip", *arms], [*rows, training])
 
 
 def milliseconds_at(task: str, stride: int, steps: list[dict]) -> float | None:

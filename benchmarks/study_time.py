@@ -27,21 +27,31 @@ def build_config(grid: dict, task: str, arm: str) -> FFTPConfig:
 def measure_steps(grid: dict, task: str, arms: list[str], seconds: float) -> dict[str, float]:
     """Median milliseconds per clip of a forward and a backward pass at the task's batch size, by arm.
 
-    Arms with the same model are measured once; all models run in turn, in as many rounds as fit into the seconds, in
-    the precision in which the grid trains here.
+    That of an arm which draws its stride is the mean over its strides. Models that are the same are measured once; all
+    run in turn, in as many rounds as fit into the seconds, in the precision in which the grid trains here.
     """
     arguments = grid["defaults"] | grid["tasks"][task]["arguments"]
     batch, frames = arguments["per_device_train_batch_size"], grid["tasks"][task]["frames"]
     clips = torch.randn(batch, frames, 128, generator=torch.Generator().manual_seed(0))
     is_framewise = arguments.get("task") == "frames"
     is_bf16 = arguments.get("auto_bf16", False) and gains_from_bfloat16(on_cpu=True)
-    names = {arm: build_config(grid, task, arm).to_json_string() for arm in arms}
+    names = {arm: [config.to_json_string() for config in configs_at_strides(grid, task, arm)] for arm in arms}
     calls = {}
-    for arm, name in names.items():
-        if name not in calls:
-            calls[name] = build_step(build_config(grid, task, arm), clips, is_framewise, is_bf16)
-    times = time_in_turn(calls, seconds)
-    return {arm: 1000 * statistics.median(times[name]) / batch for arm, name in names.items()}
+    for arm in arms:
+        for config in configs_at_strides(grid, task, arm):
+            if config.to_json_string() not in calls:
+                calls[config.to_json_string()] = build_step(config, clips, is_framewise, is_bf16)
+    medians = {name: 1000 * statistics.median(times) / batch for name, times in time_in_turn(calls, seconds).items()}
+    return {arm: statistics.mean(medians[name] for name in of_arm) for arm, of_arm in names.items()}
+
+
+def configs_at_strides(grid: dict, task: str, arm: str) -> list[FFTPConfig]:
+    """Models that an arm trains: one, or one for each stride that it draws."""
+    strides = grid["arms"][arm].get("time_strides")
+    configs = [build_config(grid, task, arm) for _ in strides or [None]]
+    for config, stride in zip(configs, strides or [], strict=False):
+        config.time_stride = stride
+    return configs
 
 
 def measure_strides(grid: dict, task: str, arm: str, seconds: float) -> dict[str, float]:

@@ -250,8 +250,11 @@ def test_a_run_is_measured_at_other_strides_too(small_study, clip_folder, tmp_pa
 def test_arms_with_one_model_are_timed_once(small_study):
     small_grid = small_study.grid
     small_grid["arms"]["masked"] = {"time_stride": 5, "spec_mask_budget": 0.1}
-    times = study_time.measure_steps(small_grid, "sounds", ["stride 5", "masked", "stride 1"], seconds=0.0)
+    small_grid["arms"]["elastic"] = {"time_stride": 1, "time_strides": [1, 5]}
+    times = study_time.measure_steps(small_grid, "sounds", ["stride 5", "masked", "stride 1", "elastic"], seconds=0.0)
     assert times["masked"] == times["stride 5"] != times["stride 1"]
+    configs = study_time.configs_at_strides(small_grid, "sounds", "elastic")
+    assert [(config.time_stride, config.position_stride) for config in configs] == [(1, 1), (5, 1)]
     assert min(times.values()) > 0
 
 
