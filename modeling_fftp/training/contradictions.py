@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer_utils import SaveStrategy
+
 from .arguments import (
     TASK_METRIC,
     WITHOUT_LABELS,
@@ -91,10 +93,27 @@ def refuse_contradictions(
         raise SystemExit(
             f"train: --colored_noise_snr {augmentation.colored_noise_snr}: expected two ratios in dB, the lower first"
         )
+    refuse_contradictions_of_training(data, training)
     refuse_contradictions_of_frames(data, augmentation, distillation, training)
     refuse_contradictions_of_teaching(data, distillation, training)
     refuse_contradictions_of_strides(model, augmentation, distillation, training)
     refuse_output_dir("train", training.output_dir, bool(training.resume_from_checkpoint))
+
+
+def refuse_contradictions_of_training(data: DataArguments, training: FFTPTrainingArguments) -> None:
+    """Stop on what transformers' Trainer or ours would refuse later, or trip over."""
+    for name, wanted in (("prediction_loss_only", False), ("eval_do_concat_batches", True)):
+        if getattr(training, name) is not wanted:
+            raise SystemExit(f"train: --{name} {getattr(training, name)} leaves nothing to measure")
+    if training.ema_decay and training.average_last_epochs:
+        raise SystemExit("train: --ema_decay and --average_last_epochs are two averages; expected one")
+    if training.average_last_epochs and training.save_strategy == SaveStrategy.STEPS:
+        raise SystemExit(
+            "train: --average_last_epochs does not go with --save_strategy steps: a checkpoint inside an epoch would "
+            "miss its end"
+        )
+    if training.class_balanced and data.none_labels:
+        raise SystemExit("train: --class_balanced draws clips by their classes; those of --none_labels have none")
 
 
 def refuse_contradictions_of_frames(

@@ -3,6 +3,9 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 
+import torch
+from torch import nn
+
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification
@@ -20,6 +23,8 @@ from .data.loading import Clips
 logger = logging.getLogger(__name__)
 
 
+# Name of the table in the weights of the base model.
+POSITIONS = "embeddings.position_embeddings.weight"
 # Fields that say how a model trains or computes, not what weights it has: a checkpoint may take other values.
 ADJUSTABLE = (
     "token_merge_layers", "time_strides", "stretch_patches", "hidden_dropout_prob", "attention_probs_dropout_prob",
@@ -182,8 +187,12 @@ def load_checkpoint(
     anew = {"thresholds": None, "median_filter_seconds": None} if do_train else {}
     config = FFTPConfig.from_dict(start.model.config.to_dict() | anew, **settings, **labels)
     refuse_foreign_stride(config)
+    weights = start.model.base_model.state_dict()
+    if do_train and not start.extractor.truncation and clip_frames(max_seconds) > config.max_length:
+        stretch_positions(config, weights, clip_frames(max_seconds))
+        start.extractor.max_length = config.max_length
     model = model_class(clips)(config)
-    model.base_model.load_state_dict(start.model.base_model.state_dict())
+    model.base_model.load_state_dict(weights)
     if has_same_head(start.model, model):
         model.classifier.load_state_dict(start.model.classifier.state_dict())
     elif do_train:
@@ -196,6 +205,25 @@ def load_checkpoint(
             logger.info("The embedding of the new patches learns too: frozen, it would stay as it began")
             model.get_input_embeddings().requires_grad_(True)
     return model, start.extractor
+
+
+def stretch_positions(config: FFTPConfig, weights: dict[str, torch.Tensor], max_length: int) -> None:
+    """Give a table of positions the length of the clips to learn from, over which the model would stretch it anyway.
+
+    So what is trained is served as it was trained: pipelines cut recordings into windows as long as the table.
+
+    Args:
+        config: Of the model; its `max_length` changes.
+        weights: Of the base model; the table changes.
+        max_length: Frames of the clips, more than the table has.
+    """
+    grid = config.position_grid
+    logger.info("Positions are stretched from %d to %d frames, the length of the clips", config.max_length, max_length)
+    config.max_length = max_length
+    if config.use_absolute_position_embeddings:
+        table = weights[POSITIONS].unflatten(0, grid).movedim(1, -1)
+        stretched = nn.functional.interpolate(table.float(), config.position_grid[1], mode="linear")
+        weights[POSITIONS] = stretched.movedim(-1, 1).flatten(0, 1).to(table.dtype)
 
 
 def load_start(arguments: ModelArguments, sounds: Callable[..., Iterable], max_seconds: float) -> Converted:

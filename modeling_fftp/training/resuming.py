@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer import SCHEDULER_NAME
 from transformers.utils import CONFIG_NAME
 
 from modeling_fftp import FFTPConfig
@@ -22,6 +23,10 @@ MAY_CHANGE = (
     "per_device_eval_batch_size", "calibrate", "target_precision",
 )  # fmt: skip
 MAY_CHANGE_PREFIXES = ("eval_", "save_", "logging_", "hub_", "dataloader_", "torch_compile")
+# Begins like those that may, but changes how many steps an epoch has.
+MUST_STAY = ("dataloader_drop_last",)
+# Where `arguments.json` keeps the number of processes.
+WORLD_SIZE = "world_size"
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,18 @@ class Resumed:
         """
         began = read_results(self.folder, "recipe")
         for name in sorted({*began, *recipe} if began is not None else ()):
-            if name not in MAY_CHANGE and not name.startswith(MAY_CHANGE_PREFIXES):
+            may_change = name in MAY_CHANGE or name.startswith(MAY_CHANGE_PREFIXES)
+            if name in MUST_STAY or not may_change:
                 self._refuse_other(f"--{name}", recipe.get(name, "its default"), began.get(name, "its default"))
+
+    def refuse_other_processes(self, world_size: int) -> None:
+        """Refuse another number of processes: Trainer would take the steps that were made for other epochs.
+
+        Raises:
+            ValueError: It began with more or fewer.
+        """
+        began = (read_results(self.folder, "arguments") or {}).get(WORLD_SIZE, world_size)
+        self._refuse_other("the number of processes", world_size, began)
 
     def refuse_other_classes(self, classes: Iterable[str]) -> None:
         """Refuse classes that it does not learn.
@@ -104,6 +119,11 @@ def find_resumed(training: FFTPTrainingArguments) -> Resumed | None:
         return None
     if not Path(checkpoint, CONFIG_NAME).is_file():
         raise ValueError(f"--resume_from_checkpoint {checkpoint} is no folder of a checkpoint")
+    if not Path(checkpoint, SCHEDULER_NAME).is_file():
+        raise ValueError(
+            f"{checkpoint} has no {SCHEDULER_NAME}, as --save_only_model leaves it: there is nothing to go on from; "
+            "start anew from its weights with --model_name_or_path"
+        )
     return Resumed(Path(checkpoint).absolute().parent, FFTPConfig.from_pretrained(checkpoint))
 
 

@@ -38,7 +38,7 @@ from .memory import keep_freed_memory
 from .model import build_model, read_config, refuse_impossible, training_sounds
 from .publishing import check_repository, publish, set_repository
 from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
-from .resuming import Resumed, find_resumed, measured_of_all
+from .resuming import WORLD_SIZE, Resumed, find_resumed, measured_of_all
 from .teacher_labels import load_unlabelled_clips
 from .trainer import FFTPTrainer
 from .weight_averaging import WeightAveraging
@@ -68,6 +68,7 @@ def run(arguments: Sequence[str]) -> None:
     resumed = find_resumed(training)
     if resumed is not None:
         resumed.refuse_other_recipe(recipe)
+        resumed.refuse_other_processes(training.world_size)
     clips, teacher = load_data(model_arguments, data_arguments, distillation, training, resumed)
     described = describe_data(data_arguments.dataset_name, clips)
     if distillation.teacher_only:
@@ -247,6 +248,9 @@ def build_trainer(
     """The trainer; the best checkpoint is that of the task's metric unless the arguments name another."""
     if training.metric_for_best_model == TASK_METRIC:
         training.metric_for_best_model = clips.metric
+    # It grows with mAUC, and is infinite where that is 1.
+    if (training.metric_for_best_model or "").removeprefix("eval_") == "d_prime":
+        training.metric_for_best_model = "mauc"
     if clips.is_multi_label and (training.metric_for_best_model or "").removeprefix("eval_") in ONE_CLASS_METRICS:
         raise ValueError(
             f"--metric_for_best_model {training.metric_for_best_model} is for clips with one class each; expected one "
@@ -284,8 +288,11 @@ def train(trainer: FFTPTrainer, groups: Sequence, label_smoothing: float, is_fra
     """
     training = trainer.args
     arguments = {key: value for group in groups for key, value in vars(group).items()} | training.to_dict()
-    write_results(training, "arguments", arguments | {"label_smoothing_factor": label_smoothing})
+    arguments |= {"label_smoothing_factor": label_smoothing, WORLD_SIZE: training.world_size}
+    write_results(training, "arguments", arguments)
     result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    # Now, so that nothing that goes wrong from here on loses it; and again when it is calibrated.
+    trainer.save_model()
     calibration = None
     if training.calibrate and trainer.eval_dataset is not None:
         if is_framewise:

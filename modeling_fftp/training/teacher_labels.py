@@ -5,7 +5,7 @@ from datasets import Dataset, concatenate_datasets
 
 from .arguments import WITHOUT_LABELS, DataArguments, FFTPTrainingArguments
 from .data.clips import MAX_SECONDS, clip_lengths
-from .data.loading import Clips
+from .data.loading import VALIDATION_FRACTION, Clips
 from .data.unlabelled import SoundArguments, load_pieces
 from .distillation import Teacher
 
@@ -25,7 +25,8 @@ def load_unlabelled_clips(arguments: DataArguments, training: FFTPTrainingArgume
     """
     seconds = arguments.max_seconds or MAX_SECONDS
     given = {name: getattr(arguments, name) for name in WITHOUT_LABELS}
-    sound = SoundArguments(**given | {"max_seconds": seconds})
+    given |= {"max_seconds": seconds, "validation_fraction": arguments.validation_fraction or VALIDATION_FRACTION}
+    sound = SoundArguments(**given)
     with training.main_process_first(desc="decoding"):
         pieces = load_pieces(sound, seconds, training.seed, training.output_dir)
     splits = dict(pieces.splits)

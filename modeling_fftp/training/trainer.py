@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset, List
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import SaveStrategy, has_length
 
 from feature_extraction import SpecMaskDataCollator
@@ -18,6 +18,7 @@ from feature_extraction.collator import replace_collator
 
 from .class_balanced_sampler import ClassBalancedSampler
 from .data.clips import clip_lengths
+from .data.row_group_sampler import RowGroupSampler
 from .data.streaming import StreamedClips
 from .distillation import Distillation, Teacher
 from .layer_decay import split_by_depth
@@ -34,6 +35,21 @@ UNDECAYED = (
 GROUPING = ("group_by_length", "batch_rebalance")
 # Trainer writes this file of a checkpoint last.
 LAST_OF_CHECKPOINT = "trainer_state.json"
+
+
+class EpochsOfSampler(TrainerCallback):
+    """Tells one of our samplers which epoch begins.
+
+    Trainer does so too, but not where a run goes on in the middle of an epoch in several processes: what accelerate
+    wraps a sampler in to skip batches there passes nothing on.
+    """
+
+    sampler: RowGroupSampler | ClassBalancedSampler | None = None
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        """Set the epoch, also that in the middle of which a run goes on."""
+        if self.sampler is not None:
+            self.sampler.set_epoch(int(state.epoch + 1e-6))
 
 
 class FFTPTrainer(Trainer):
@@ -74,6 +90,8 @@ class FFTPTrainer(Trainer):
                 "label_smoothing_factor cannot smooth mixed labels; SpecMaskDataCollator(label_smoothing=) can"
             )
         self.class_balanced = class_balanced
+        self.epochs = EpochsOfSampler()
+        self.add_callback(self.epochs)
         self.layer_decay = layer_decay
         if teacher is not None and not getattr(self.data_collator, "defer_features", False):
             raise ValueError("a teacher needs the sound that SpecMaskDataCollator(defer_features=True) leaves")
@@ -180,12 +198,14 @@ class FFTPTrainer(Trainer):
             if self.class_balanced or self.args.train_sampling_strategy in GROUPING:
                 raise ValueError("streamed clips have an order of their own, neither class_balanced nor by length")
             streams = self.args.world_size * max(1, self.args.dataloader_num_workers)
-            sampler = dataset.sampler(self.args.train_batch_size, streams, self.args.seed)
-            return super()._get_train_sampler(dataset) if sampler is None else sampler
-        if not self.class_balanced:
-            return super()._get_train_sampler(self._only_lengths(dataset))
-        labels = dataset["labels"][:] if isinstance(dataset, Dataset) else [example["labels"] for example in dataset]
-        return ClassBalancedSampler(torch.as_tensor(np.asarray(labels)), self.args.seed)
+            self.epochs.sampler = dataset.sampler(self.args.train_batch_size, streams, self.args.seed)
+        elif self.class_balanced:
+            is_table = isinstance(dataset, Dataset)
+            labels = dataset["labels"][:] if is_table else [example["labels"] for example in dataset]
+            self.epochs.sampler = ClassBalancedSampler(torch.as_tensor(np.asarray(labels)), self.args.seed)
+        if self.epochs.sampler is not None:
+            return self.epochs.sampler
+        return super()._get_train_sampler(self._only_lengths(dataset))
 
     def _get_eval_sampler(self, eval_dataset):
         return super()._get_eval_sampler(self._only_lengths(eval_dataset))

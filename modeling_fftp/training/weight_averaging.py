@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 AVERAGED_WEIGHTS = "averaged_weights.safetensors"
 
@@ -70,6 +70,8 @@ class WeightAveraging(TrainerCallback):
             weights = load_file(Path(self.checkpoint, AVERAGED_WEIGHTS))
             self._averaged.n_averaged.copy_(weights.pop("n_averaged"))
             self._averaged.module.load_state_dict(weights)
+            if self.last_epochs is not None:
+                self._forget_earlier_epochs(state)
 
     def on_step_end(self, args, state, control, model, **kwargs):
         """Update the moving average."""
@@ -80,6 +82,23 @@ class WeightAveraging(TrainerCallback):
         """Add the weights of one of the last epochs."""
         if self.last_epochs is not None and math.ceil(state.epoch - 1e-6) > state.num_train_epochs - self.last_epochs:
             self._averaged.update_parameters(model)
+
+    def _forget_earlier_epochs(self, state: TrainerState) -> None:
+        """Drop an average of epochs that are no longer among the last, since training goes on for longer.
+
+        Raises:
+            ValueError: Some of them are.
+        """
+        done, count = math.ceil(state.epoch - 1e-6), int(self._averaged.n_averaged)
+        first = state.num_train_epochs - self.last_epochs + 1
+        if done < first:
+            self._averaged.n_averaged.zero_()
+        elif done - count + 1 < first:
+            raise ValueError(
+                f"the checkpoint holds the mean of epochs {done - count + 1} to {done}, of which those before {first} "
+                f"would stay in that of the last {self.last_epochs} of {state.num_train_epochs}; expected at least "
+                f"{done + self.last_epochs} epochs"
+            )
 
     def save(self, folder: str) -> None:
         """Write the average into a checkpoint."""

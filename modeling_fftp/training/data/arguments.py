@@ -27,8 +27,9 @@ class DataArguments:
     train_split_name: str = "train"
     validation_split_name: str = "validation"
     test_split_name: str = "test"
-    validation_fraction: float = field(
-        default=0.1, metadata={"help": "Share of the training clips to validate on where there is no such split."}
+    validation_fraction: float | None = field(
+        default=None,
+        metadata={"help": "Share of the training clips to validate on where there is no such split; default: 0.1."},
     )
     validation_column: str | None = field(
         default=None, metadata={"help": "Column that groups clips (fold, speaker): one group validates instead."}

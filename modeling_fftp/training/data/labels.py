@@ -163,9 +163,18 @@ def _are_vectors(labels: Sequence[list | None], column: str) -> bool:
     """
     labels = [label for label in labels if label is not None]
     lengths, values = {len(label) for label in labels}, {value for label in labels for value in label}
-    if any(isinstance(value, str) for value in values) or not values <= {0, 1}:
+    if any(isinstance(value, str) for value in values):
         return False
     repeated = next((label for label in labels if len({*label}) < len(label)), None)
+    if not values <= {0, 1}:
+        if len(lengths) == 1 and repeated is not None:
+            odd = next(label for label in labels if not {*label} <= {0, 1})
+            raise ValueError(
+                f"the labels in {column!r} are lists of one length, some with a value twice, such as {repeated} and "
+                f"{odd}; expected vectors of 0 and 1, or lists of indices without doubles. Leave out clips of which "
+                "something is unknown"
+            )
+        return False
     if len(lengths) > 1 and repeated is not None:
         raise ValueError(
             f"the labels in {column!r} are vectors like {repeated}, of {len(lengths)} lengths; expected one length"

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 # Columns of which people may think that they cut clips out of recordings.
 TIME_COLUMNS = ("onset", "offset", "start", "end", "start_time", "end_time", "begin time (s)", "end time (s)")
+# Share of the clips to train on that validate where there is no split for that.
+VALIDATION_FRACTION = 0.1
 # The file that says what the clips are like, and how many classes the log counts.
 REPORT, LOGGED_CLASSES = "data_report.md", 20
 
@@ -217,6 +219,13 @@ def find_roles(
         raise ValueError(f"no split {expected} in {arguments.dataset_name}; it has {[*splits]}")
     if group and "train" in names and group not in splits[names["train"]].column_names:
         raise ValueError(f"no column {group!r} to validate by; the data has {splits[names['train']].column_names}")
+    if first == "train" != needed[0] and not group and arguments.validation_fraction is None:
+        logger.warning(
+            "No split %r or %r: all of %r is measured. If the model learned from a part of it, --validation_fraction "
+            "%g measures the share that a training with this seed kept out",
+            wanted["validation"], wanted["test"], names["train"], VALIDATION_FRACTION,
+        )  # fmt: skip
+        return {"test": splits[names["train"]]}
     return {role: splits[names[role]] for role in dict.fromkeys((first, *names))}
 
 
@@ -308,7 +317,8 @@ def hold_out(clips: dict[str, Dataset], arguments: DataArguments, seed: int) -> 
         return clips
     else:
         drawable, others = split_measurable(clips["train"]) if arguments.task == "frames" else (clips["train"], None)
-        train, validation = hold_out_fraction(drawable, arguments.validation_fraction, seed)
+        fraction = arguments.validation_fraction or VALIDATION_FRACTION
+        train, validation = hold_out_fraction(drawable, fraction, seed)
         # What has no times trains, whatever is drawn.
         train = concatenate_datasets([train, others]) if others else train
         logger.warning(

@@ -68,7 +68,7 @@ class StreamedClips(TorchDataset):
         self.num_classes = labels.shape[1] if labels.ndim == 2 else None
         # Two million vectors of AudioSet fit into memory as bits.
         self._labels = labels if self.num_classes is None else np.packbits(labels.astype(bool), axis=1)
-        self.unusable = self.batches = 0
+        self.batches, self.unusable = 0, set()
         # Where clips are measured, none counts twice.
         self.may_repeat = True
 
@@ -102,10 +102,11 @@ class StreamedClips(TorchDataset):
                 clips.append(self[place])
             except ValueError as error:
                 logger.warning("A clip is left out: %s", error)
-                self.unusable += 1
-                if self.unusable > self.largest_share * len(self):
+                # Each once, however many epochs meet it.
+                self.unusable.add(place)
+                if len(self.unusable) > self.largest_share * len(self):
                     raise ValueError(
-                        f"{self.unusable} of {len(self)} clips cannot be used, the last since {error}. At most "
+                        f"{len(self.unusable)} of {len(self)} clips cannot be used, the last since {error}. At most "
                         f"{self.largest_share:.1%} may be left out"
                     ) from error
         # A batch of nothing cannot be: the next clip takes the place.
@@ -133,17 +134,17 @@ class StreamedClips(TorchDataset):
         rows, labels = self.rows[places], self.labels[places]
         return StreamedClips(self.source, self.decoder, rows, labels, self.largest_share, self.facts)
 
-    def look(self) -> tuple["StreamedClips", list[dict[str, Any]]]:
+    def look(self, at_all: bool = False) -> tuple["StreamedClips", list[dict[str, Any]]]:
         """Decode clips from several places to know what all are like.
+
+        Args:
+            at_all: Decode all clips.
 
         Returns:
             The clips without those that turned out to be unusable, and these, as `decode_dataset` names them.
         """
-        groups = self.groups or np.array_split(np.arange(len(self)), min(SAMPLED_PLACES, len(self)))
-        chosen = [groups[index] for index in spread(len(groups), SAMPLED_PLACES)]
-        count = max(1, SAMPLED_CLIPS // len(chosen))
         unusable, problems = [], []
-        for place in np.concatenate([group[spread(len(group), count)] for group in chosen]).tolist():
+        for place in range(len(self)) if at_all else self._sampled_places():
             row, result = int(self.rows[place]), self.examine(place)
             if result[PROBLEM] is None:
                 self.facts[row] = {"source": result[SOURCE] or f"row {row}", **result[FACTS]}
@@ -153,6 +154,13 @@ class StreamedClips(TorchDataset):
         if isinstance(self.source, ParquetRows):
             self.source.forget()
         return self.select(np.setdiff1d(np.arange(len(self)), unusable)), problems
+
+    def _sampled_places(self) -> list[int]:
+        """Places of clips that stand for all: some from each of some row groups."""
+        groups = self.groups or np.array_split(np.arange(len(self)), min(SAMPLED_PLACES, len(self)))
+        chosen = [groups[index] for index in spread(len(groups), SAMPLED_PLACES)]
+        count = max(1, SAMPLED_CLIPS // len(chosen))
+        return np.concatenate([group[spread(len(group), count)] for group in chosen]).tolist()
 
     @property
     def sample(self) -> "StreamedClips":
@@ -209,16 +217,21 @@ def stream_clips(
     splits = {role: splits[role] for role in roles_to_read(splits, arguments, training)}
     clips, left_out = {}, {}
     for role, own_decoder in decoders_of(splits, decoder).items():
-        labelled, unlabelled = read_clips(splits[role], own_decoder, arguments.max_left_out)
-        clips[role], unusable = labelled.look()
-        left_out[role] = unlabelled + unusable
-    sizes = {role: len(split) for role, split in clips.items()}
+        clips[role], left_out[role] = read_clips(splits[role], own_decoder, arguments.max_left_out)
+    # Where clips of each role come from: those that are held out, from those to train on.
+    source_of = {role: role for role in clips} | ({} if "validation" in clips else {"validation": "train"})
     clips = hold_out(clips, arguments, training.seed)
     if arguments.max_train_samples and "train" in clips:
         order = np.random.default_rng(training.seed).permutation(len(clips["train"]))
         clips["train"] = clips["train"].select(order[: arguments.max_train_samples])
     for role, split in clips.items():
-        split.may_repeat = role == "train"
+        # Processes gather as many results each: a clip that only one of them leaves out would end the evaluation.
+        clips[role], unusable = split.look(at_all=role != "train" and training.world_size > 1)
+        clips[role].may_repeat = role == "train"
+        left_out[source_of[role]] += unusable
+    sizes = dict.fromkeys(left_out, 0)
+    for role, split in clips.items():
+        sizes[source_of[role]] += len(split)
     classes = [*decoder.labels.values()]
     facts = {role: find_sampled_facts(split, classes, left_out.get(role, [])) for role, split in clips.items()}
     with training.main_process_first(desc="report"):

@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
 
+import tests.support
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.audio_stream_fftp import read_audio
@@ -384,6 +385,16 @@ def test_a_run_goes_on_with_what_it_began_with_alone(clip_folder, tmp_path):
     for argument in (("--hidden_size", 96), ("--seed", 7), ("--learning_rate", 0.01), ("--label_separator", "o")):
         with pytest.raises(ValueError, match=f"{argument[0]} is {argument[1]}, and the training to go on with has"):
             run_training(output, "--dataset_name", clip_folder, *again, *argument)
+    with pytest.raises(ValueError, match="--dataloader_drop_last is True, and the training to go on with has"):
+        run_training(output, "--dataset_name", clip_folder, *again, "--dataloader_drop_last", "true")
+    arguments = json.loads((output / "arguments.json").read_text())
+    (output / "arguments.json").write_text(json.dumps(arguments | {"world_size": 2}))
+    with pytest.raises(ValueError, match="the number of processes is 1, and the training to go on with has 2"):
+        run_training(output, "--dataset_name", clip_folder, *again)
+    (output / "arguments.json").write_text(json.dumps(arguments))
+    next(output.glob("checkpoint-*/scheduler.pt")).unlink()
+    with pytest.raises(ValueError, match=r"checkpoint-\d+ has no scheduler\.pt, as --save_only_model leaves it"):
+        run_training(output, "--dataset_name", clip_folder, *again)
     with pytest.raises(ValueError, match="nowhere is no folder of a checkpoint"):
         run_training(output, "--dataset_name", clip_folder, "--resume_from_checkpoint", "nowhere")
 
@@ -426,6 +437,41 @@ def test_best_checkpoint_is_that_of_the_metric(trained):
     state = json.loads((trained / "trainer_state.json").read_text())
     accuracies = [entry["eval_accuracy"] for entry in state["log_history"] if "eval_accuracy" in entry]
     assert state["best_metric"] == max(accuracies)
+
+
+def test_an_infinite_metric_does_not_end_a_training(clip_folder, tmp_path):
+    """d' has no value where mAUC is 1; it grows with that, which chooses."""
+    run_training(tmp_path, "--dataset_name", clip_folder, "--metric_for_best_model", "d_prime")
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    assert state["best_metric"] == max(entry["eval_mauc"] for entry in state["log_history"] if "eval_mauc" in entry)
+
+
+def test_all_of_a_table_of_ones_own_is_measured(trained, clip_folder, tmp_path):
+    paths = sorted((clip_folder / "train").rglob("*.wav"))
+    (tmp_path / "mine.csv").write_text("\n".join(["path,class", *(f"{path},{path.parent.name}" for path in paths)]))
+    words = ["--dataset_name", tmp_path / "mine.csv", "--model_name_or_path", trained, "--do_train", "false"]
+    run_training(tmp_path / "all", *words)
+    assert "| clips | 36 |" in (tmp_path / "all" / "data_report.md").read_text()
+    assert (tmp_path / "all" / "test_results.json").exists()
+    run_training(tmp_path / "share", *words, "--validation_fraction", 0.25)
+    assert not (tmp_path / "share" / "test_results.json").exists()
+    assert (tmp_path / "share" / "validation_results.json").exists()
+
+
+@pytest.mark.parametrize("backbone", tests.support.BACKBONES)
+def test_a_start_on_short_clips_is_served_in_the_windows_that_it_learned(make_config, extractor, tmp_path, backbone):
+    torch.manual_seed(0)
+    start = FFTPForAudioClassification(make_config(**tests.support.BACKBONES[backbone], max_length=64)).eval()
+    torch.nn.init.normal_(start.fftp.embeddings.position_embeddings.weight)
+    start.save_pretrained(tmp_path)
+    extractor.save_pretrained(tmp_path)
+    arguments, names = ModelArguments(model_name_or_path=str(tmp_path)), ["a", "b", "c", "d"]
+    model, own_extractor = build_model(arguments, clips_of(names), max_seconds=2.0)
+    assert model.config.max_length == own_extractor.max_length == 198
+    features = torch.randn(2, 198, 128)
+    # As the start would stretch its table over such clips.
+    torch.testing.assert_close(model.eval().fftp(features)[0], start.fftp(features)[0], atol=1e-5, rtol=1e-5)
+    assert build_model(arguments, clips_of(names), max_seconds=0.5)[0].config.max_length == 64
 
 
 def test_evaluation_of_a_checkpoint_for_other_classes_is_refused(trained, clip_folder, tmp_path):
@@ -512,6 +558,11 @@ def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, na
         (["--dataset_name", "x", "--speed", "1.2"], r"--speed 1.2 must lie in \[0, 1\)"),
         (["--dataset_name", "x", "--ema_decay", "0"], r"--ema_decay 0.0 must lie in \(0, 1\)"),
         (["--dataset_name", "x", "--average_last_epochs", "0"], "--average_last_epochs 0 must lie in"),
+        (["--dataset_name", "x", "--prediction_loss_only", "true"], "--prediction_loss_only True leaves nothing"),
+        (["--dataset_name", "x", "--eval_do_concat_batches", "false"], "leaves nothing to measure"),
+        (["--dataset_name", "x", "--ema_decay", "0.9", "--average_last_epochs", "2"], "are two averages"),
+        (["--dataset_name", "x", "--average_last_epochs", "2", "--save_strategy", "steps"], "would miss its end"),
+        (["--dataset_name", "x", "--class_balanced", "true", "--none_labels", "y"], "of --none_labels have none"),
         (["--dataset_name", "x", "--metric_for_best_model", "acuracy"], "expected one of loss, map, .* accuracy"),
     ],
 )

@@ -150,6 +150,23 @@ def test_resumed_average_is_that_of_an_unbroken_run(build, tmp_path, averaging):
         assert torch.equal(one, other)
 
 
+def test_more_epochs_move_the_mean_of_the_last(build):
+    build(WeightAveraging(last_epochs=2))[0].train()
+    trainer, recorder = build(WeightAveraging(last_epochs=2), num_train_epochs=8, eval_strategy="epoch")
+    trainer.train(resume_from_checkpoint=True)
+    for name, value in trainer.model.named_parameters():
+        torch.testing.assert_close(value, (recorder.steps[8][name] + recorder.steps[11][name]) / 2)
+    # Before the last epochs, evaluations see the weights in training.
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert len({*losses}) == len(losses)
+
+
+def test_a_mean_with_epochs_that_are_not_the_last_is_refused(build):
+    build(WeightAveraging(last_epochs=2))[0].train()
+    with pytest.raises(ValueError, match=r"the mean of epochs 3 to 4, .* before 4 .*; expected at least 6 epochs"):
+        build(WeightAveraging(last_epochs=2), num_train_epochs=5)[0].train(resume_from_checkpoint=True)
+
+
 def test_sound_becomes_features_in_the_trainer(make_config, extractor, tmp_path):
     rng = np.random.default_rng(0)
     examples = [{"audio": rng.normal(size=16000 - 900 * i).astype(np.float32), "labels": i % 4} for i in range(8)]

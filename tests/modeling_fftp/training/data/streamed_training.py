@@ -1,4 +1,4 @@
-"""What a process of several does for `test_streaming.py`: a training on streamed clips.
+"""What a process of several does for `test_streaming.py`: a training on streamed clips, and once more its last steps.
 
 torchrun --nproc_per_node 2 tests/modeling_fftp/training/data/streamed_training.py FOLDER DATA WORKERS
 
@@ -21,28 +21,31 @@ from tests.support import leave_group
 
 
 def main(folder: Path, data: str, workers: int) -> None:
-    """Train, and write the log of this process."""
+    """Train, go on from inside the second epoch, and write the log of this process."""
     arguments = FFTPTrainingArguments(
         output_dir=str(folder / "out"), num_train_epochs=2, per_device_train_batch_size=3, use_cpu=True,
-        report_to="none", disable_tqdm=True, save_strategy="no", eval_strategy="no", load_best_model_at_end=False,
-        dataloader_num_workers=workers,
+        report_to="none", disable_tqdm=True, save_strategy="steps", save_steps=8, eval_strategy="no",
+        load_best_model_at_end=False, save_total_limit=2, dataloader_num_workers=workers,
     )  # fmt: skip
     clips = stream_clips(DataArguments(dataset_name=data), arguments)
     config = FFTPConfig(
         hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, num_labels=len(clips.classes)
     )
-    model, seen = FFTPForAudioClassification(config), []
+    log = {}
+    for name, checkpoint in (("whole", None), ("resumed", str(folder / "out" / "checkpoint-8"))):
+        model, seen = FFTPForAudioClassification(config), []
 
-    def log_clips(model, args, inputs):
-        seen.extend(inputs["input_values"][:, 5, 30:34].tolist())
+        def log_clips(model, args, inputs, seen=seen):
+            seen.extend(inputs["input_values"][:, 5, 30:34].tolist())
 
-    model.register_forward_pre_hook(log_clips, with_kwargs=True)
-    collator = SpecMaskDataCollator(FFTPFeatureExtractor())
-    trainer = FFTPTrainer(model, arguments, data_collator=collator, train_dataset=clips.splits["train"])
-    # So that each worker of each process reads row groups of its own.
-    assert trainer._get_train_sampler().streams == 2 * max(1, workers)
-    trainer.train()
-    (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(seen))
+        model.register_forward_pre_hook(log_clips, with_kwargs=True)
+        collator = SpecMaskDataCollator(FFTPFeatureExtractor())
+        trainer = FFTPTrainer(model, arguments, data_collator=collator, train_dataset=clips.splits["train"])
+        # So that each worker of each process reads row groups of its own.
+        assert trainer._get_train_sampler().streams == 2 * max(1, workers)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        log[name] = seen
+    (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(log))
     leave_group()
 
 

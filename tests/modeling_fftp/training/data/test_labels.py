@@ -1,5 +1,7 @@
 """Labels as people write them: names, indices, lists, vectors; what could mean two things is refused."""
 
+import math
+
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, List
@@ -121,6 +123,14 @@ def test_files_of_class_names_are_checked(tmp_path, rows, message):
 
 def test_vectors_are_read_from_numpy_columns():
     assert read_labels(column(np.array(VECTORS)), "label").is_vector
+
+
+@pytest.mark.parametrize("odd", [None, math.nan, -1, 2])
+def test_one_odd_value_does_not_make_indices_of_vectors(odd):
+    with pytest.raises(
+        ValueError, match=r"lists of one length, some with a value twice, such as \[1.*, 0.*, 1.*\] and"
+    ):
+        read_labels(column([*VECTORS, [0, odd, 1]]), "label")
 
 
 def test_what_is_no_vector_among_vectors_is_refused():

@@ -162,6 +162,16 @@ def test_without_a_validation_split_some_clips_are_held_out(shards, tmp_path):
     assert {*np.bincount(validation.labels)} <= {1, 2}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_those_clips_are_looked_at_that_train(shards, tmp_path, monkeypatch, seed):
+    """Not others, of which few may be among them."""
+    monkeypatch.setattr("modeling_fftp.training.data.streaming.SAMPLED_CLIPS", 3)
+    monkeypatch.setattr("modeling_fftp.training.data.streaming.SAMPLED_PLACES", 3)
+    training = FFTPTrainingArguments(output_dir=str(tmp_path), report_to="none", seed=seed)
+    clips = stream_clips(DataArguments(dataset_name=str(shards), max_train_samples=4), training)
+    assert len(clips.sample) == len(clips.lengths["train"]) == 3
+
+
 def test_what_cannot_be_used_is_left_out_by_name(clip_folder, tmp_path):
     paths = sorted((clip_folder / "train").rglob("*.wav"))
     rows = {
@@ -191,10 +201,15 @@ def test_what_turns_out_to_be_unusable_is_named(clip_folder, tmp_path, caplog):
     assert "A clip is left out: row 5: " in caplog.text
     assert "nowhere.wav: cannot decode: No such file" in caplog.text
     # Not a batch of nothing.
-    clips.unusable = 0
-    assert clips.__getitems__([6])[0]["labels"] == clips.labels[7]
-    with pytest.raises(ValueError, match=r"2 of 36 clips cannot be used, the last since row 6: .* At most 5\.0%"):
-        clips.__getitems__([6, 7])
+    clips.unusable.clear()
+    # One clip, in whatever epoch.
+    for _ in range(3):
+        assert clips.__getitems__([6])[0]["labels"] == clips.labels[7]
+    with pytest.raises(ValueError, match=r"2 of 36 clips cannot be used, the last since row 5: .* At most 5\.0%"):
+        clips.__getitems__([5, 7])
+    usable, problems = clips.look(at_all=True)
+    assert [problem["row"] for problem in problems] == [5, 6]
+    assert len(usable) == len(usable.sample) == 34
     with pytest.raises(ValueError, match=r"row 5: .*nowhere\.wav"):
         clips[5]
 
@@ -239,11 +254,14 @@ def test_two_processes_share_the_clips(shards, tmp_path, workers):
     command += [str(SCRIPT), str(tmp_path), str(shards), str(workers)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    logs = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    first, second = (log["whole"] for log in logs)
     assert [len(first), len(second)] == [36, 36]
     for epoch in (slice(0, 18), slice(18, 36)):
         assert len({*map(tuple, first[epoch] + second[epoch])}) == 36
     assert first[:18] != first[18:]
+    # From the second step of the second epoch on.
+    assert [log["resumed"] for log in logs] == [first[24:], second[24:]]
 
 
 @pytest.mark.parametrize("option", [["--cache_features", "true"], ["--class_balanced", "true"]])
