@@ -166,21 +166,28 @@ class FFTPConfig(PreTrainedConfig):
     def from_dict(cls, config_dict, **kwargs):
         """A config of a saved one; keywords take the place of what was saved before anything is resolved.
 
-        What was chosen for each label, thresholds and median filters, does not outlive the labels.
+        What was chosen for each label, thresholds and median filters, does not outlive the labels or their loss.
         """
         saved_names = _index_names(config_dict.get("id2label"), "LABEL_0", "LABEL_1")
         names = saved_names
+        if kwargs.get("label2id") is not None and kwargs.get("id2label") is None:
+            kwargs["id2label"] = {index: name for name, index in _name_indices(kwargs["label2id"]).items()}
         if kwargs.get("id2label") is not None:
             names = kwargs["id2label"] = _index_names(kwargs["id2label"])
+            kwargs["label2id"] = {name: index for index, name in names.items()}
         elif kwargs.get("num_labels") is not None:
             names = {index: saved_names.get(index) for index in range(kwargs["num_labels"])}
-        if kwargs.get("label2id") is not None:
-            kwargs["label2id"] = _name_indices(kwargs["label2id"])
         changed = {name: kwargs.pop(name) for name in FFTPConfig.__annotations__ if name in kwargs}
-        if names != saved_names and (stale := [name for name in FIELDS_OF_LABELS if config_dict.get(name)]):
-            logger.warning_once(f"The labels are not those that {' and '.join(stale)} were chosen for: dropped")
+        saved_loss = config_dict.get("problem_type") or PROBLEM_TYPES[0]
+        is_other = names != saved_names or changed.get("problem_type", saved_loss) not in (saved_loss, None)
+        if is_other and (stale := [name for name in FIELDS_OF_LABELS if config_dict.get(name)]):
+            fields = " and ".join(stale)
+            logger.warning_once(f"The labels or their loss are not those that {fields} were chosen for: dropped")
             changed = dict.fromkeys(stale) | changed
-        return super().from_dict({**config_dict, **changed}, **kwargs)
+        # A table without a stride of its own has the one that was saved with it, not one that takes its place.
+        saved_stride = config_dict.get("time_stride", cls.time_stride)
+        own = {"position_stride": config_dict.get("position_stride") or saved_stride}
+        return super().from_dict({**config_dict, **own, **changed}, **kwargs)
 
     def __post_init__(self, **kwargs):
         """Bring fields that may be written in several ways into the form that every reader of the config relies on."""
@@ -199,9 +206,11 @@ class FFTPConfig(PreTrainedConfig):
             self.layer_norm_eps = 1e-6 if self.backbone == "convnext" else 1e-12
         if self.time_step_rank == "auto":
             self.time_step_rank = ceil(self.hidden_size / 16)
+        if self.id2label is None and self.label2id is not None:
+            self.id2label = {index: name for name, index in _name_indices(self.label2id).items()}
         super().__post_init__(**kwargs)
-        if self.label2id is not None:
-            self.label2id = _name_indices(self.label2id)
+        # Names decide; indices by names that do not follow from them would send events to other labels.
+        self.label2id = {name: index for index, name in self.id2label.items()}
 
     def validate_architecture(self):
         """Check the fields against each other; `@strict` runs this after every construction."""
@@ -226,6 +235,8 @@ class FFTPConfig(PreTrainedConfig):
                 raise ValueError(
                     f"{prefix}hidden_size={width} is not a multiple of {prefix}num_attention_heads={heads}"
                 )
+        if sorted(self.id2label) != [*range(self.num_labels)] or len(self.label2id) < self.num_labels:
+            raise ValueError(f"id2label={self.id2label} must name the outputs 0, 1, ..., each differently")
         strides = self.time_strides or ()
         if list(strides) != sorted({*strides}) or min(strides, default=1) < 1:
             raise ValueError(f"time_strides={strides} must be frames in ascending order, each at least 1")

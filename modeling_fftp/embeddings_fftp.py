@@ -53,11 +53,21 @@ def resize_matrix(old: int, new: int) -> np.ndarray:
     return identity[lower] * (1 - share)[:, None] + identity[upper] * share[:, None]
 
 
-@torch.compiler.assume_constant_result
+# In this order: dynamo looks through a cache, at what is marked.
 @cache
+@torch.compiler.assume_constant_result
 def shrink_matrix(old: int, new: int) -> tuple[tuple[float, ...], ...]:
     """The pseudo-inverse of a resize from `old` to `new`, (old, new): numbers, which exports hold as constants."""
     return tuple(map(tuple, np.linalg.pinv(resize_matrix(old, new)).tolist()))
+
+
+def contiguous(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in the order of its shape, whatever its lengths are.
+
+    What `contiguous()` or `flatten()` would do depends on the strides, and so on the length of a clip: torch.export
+    would take the lengths of its example for a rule.
+    """
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 class FFTPPatchEmbeddings(nn.Module):
@@ -94,7 +104,7 @@ class FFTPPatchEmbeddings(nn.Module):
         # (batch, frequency patches, time patches, mel bins, frames)
         patches = self._shrink(rows.unfold(2, frames, time_stride))
         # Side by side: (batch, 1, frequency patches * mel bins, time patches * frames).
-        images = patches.permute(0, 1, 3, 2, 4).flatten(3, 4).flatten(1, 2).unsqueeze(1)
+        images = contiguous(patches.permute(0, 1, 3, 2, 4)).flatten(3, 4).flatten(1, 2).unsqueeze(1)
         return self.projection(images)
 
     def _shrink(self, patches: torch.Tensor) -> torch.Tensor:
@@ -106,7 +116,8 @@ class FFTPPatchEmbeddings(nn.Module):
         known, frames = self.config.patch_size[1], patches.shape[-1]
         if frames == known:
             return patches
-        return patches @ torch.tensor(shrink_matrix(known, frames), dtype=patches.dtype, device=patches.device).T
+        matrix = torch.tensor(shrink_matrix(known, frames), dtype=patches.dtype, device=patches.device)
+        return contiguous(patches) @ matrix.T
 
 
 class FFTPPositionEmbeddings(nn.Module):
@@ -140,8 +151,9 @@ class FFTPPositionEmbeddings(nn.Module):
         wider = config.patch_frames(time_stride) - config.patch_size[1]
         # Entries that a table as long as the clip would have.
         needed = ((valid_patches - 1) * time_stride + wider) // config.position_stride + 1
-        scale = self.time_patches / needed.clamp(min=self.time_patches)
-        middles = torch.arange(time_patches, device=self.weight.device) * time_stride + wider / 2
+        # In float32, whatever torch's default is: half of the precision cannot tell tokens apart.
+        scale = self.time_patches / needed.clamp(min=self.time_patches).float()
+        middles = torch.arange(time_patches, dtype=torch.float32, device=self.weight.device) * time_stride + wider / 2
         steps = middles / config.position_stride
         source = ((steps + 0.5) * scale - 0.5).clamp(0, self.time_patches - 1)
         lower = source.long()

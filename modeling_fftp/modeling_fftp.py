@@ -21,7 +21,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .audio_embedding_fftp import FFTPAudioEmbeddingPipeline
 from .audio_tagging_fftp import FFTPAudioTaggingPipeline
 from .cache_fftp import FFTPCache
-from .configuration_fftp import FFTPConfig
+from .configuration_fftp import FIELDS_OF_LABELS, FFTPConfig
 from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings, check_padding_side
 from .events_fftp import Event, events_to_labels, token_spans
 from .explain_fftp import explain
@@ -94,6 +94,13 @@ class FFTPPreTrainedModel(PreTrainedModel):
         """Replace the patch embedding."""
         self.base_model.embeddings.patch_embeddings = value
 
+    def _forget_another_head(self) -> None:
+        """Drop what was chosen for the scores of another head, of clips or of steps."""
+        heads = {FFTPForAudioClassification.__name__, FFTPForAudioFrameClassification.__name__}
+        if {*(self.config.architectures or ())} & (heads - {type(self).__name__}):
+            for name in FIELDS_OF_LABELS:
+                setattr(self.config, name, None)
+
     def set_time_stride(self, time_stride: int) -> None:
         """Run from now on with another number of frames between patches; it is saved with the model.
 
@@ -141,7 +148,8 @@ class FFTPPreTrainedModel(PreTrainedModel):
         self.config.custom_pipelines = {
             "audio-embedding": as_custom_pipeline(FFTPAudioEmbeddingPipeline, "AutoModel"),
         }
-        if isinstance(self, (FFTPForAudioClassification, FFTPForAudioFrameClassification)):
+        has_labels = self.config.problem_type != "regression"
+        if has_labels and isinstance(self, (FFTPForAudioClassification, FFTPForAudioFrameClassification)):
             self.config.custom_pipelines["audio-tagging"] = as_custom_pipeline(FFTPAudioTaggingPipeline, head)
         # A checkpoint of another head may have named Auto classes that cannot open this one.
         auto_map = dict(getattr(self.config, "auto_map", None) or {})
@@ -214,6 +222,8 @@ class FFTPModel(FFTPPreTrainedModel):
         """
         if cache_params is not None:
             cache_params.check(self.config, input_values, attention_mask, time_stride)
+            if self.training and self.is_gradient_checkpointing:
+                raise ValueError("cache_params would move on twice: gradient checkpointing computes every layer again")
         if bool_masked_pos is not None and (cache_params is not None or self.config.token_merge_layers):
             raise ValueError("bool_masked_pos goes neither with cache_params nor with config.token_merge_layers")
         if input_values.ndim == 2:
@@ -307,6 +317,7 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
 
     def __init__(self, config: FFTPConfig):
         super().__init__(config)
+        self._forget_another_head()
         if config.architectures == [FFTPForAudioFrameClassification.__name__]:
             logger.warning(
                 "These weights tell steps in time apart; what they say of whole clips means nothing before a training"
@@ -387,6 +398,7 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
 
     def __init__(self, config: FFTPConfig):
         super().__init__(config)
+        self._forget_another_head()
         self.num_labels = config.num_labels
         self.fftp = FFTPModel(config)
         self.classifier = FFTPClassificationHead(config)

@@ -29,7 +29,9 @@ def merge_neighbours(
         mask = mask.to(tokens.device)
         is_real, has_partner = _pairs(mask[:, num_class_tokens:], num_rows)
         second = torch.where(has_partner[..., None], second, first)
-        mask = torch.cat((mask[:, :num_class_tokens], is_real.flatten(1)), dim=1)
+        # A copy whatever the lengths are, see `contiguous` in embeddings_fftp.py.
+        is_real = is_real.clone(memory_format=torch.contiguous_format).flatten(1)
+        mask = torch.cat((mask[:, :num_class_tokens], is_real), dim=1)
     merged = ((first + second) / 2).flatten(1, 2)
     return torch.cat((tokens[:, :num_class_tokens], merged), dim=1), mask
 
@@ -49,9 +51,10 @@ def restore_tokens(
     Returns:
         (batch, num_tokens, hidden).
     """
-    patches = tokens[:, num_class_tokens:].unflatten(1, (num_rows, -1)).repeat_interleave(2**num_merges, dim=2)
-    steps = (num_tokens - num_class_tokens) // num_rows
-    return torch.cat((tokens[:, :num_class_tokens], patches[:, :, :steps].flatten(1, 2)), dim=1)
+    patches = tokens[:, num_class_tokens:].unflatten(1, (num_rows, -1))
+    steps = torch.arange((num_tokens - num_class_tokens) // num_rows, device=tokens.device)
+    patches = patches.index_select(2, steps // 2**num_merges)
+    return torch.cat((tokens[:, :num_class_tokens], patches.flatten(1, 2)), dim=1)
 
 
 def _pairs(patches: torch.Tensor, num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:

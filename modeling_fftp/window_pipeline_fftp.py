@@ -38,6 +38,12 @@ class FFTPWindowPipeline(ChunkPipeline):
     _load_image_processor = False
     _load_processor = False
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # A model that comes from a training would drop other features and layers at every call.
+        if isinstance(self.model, nn.Module):
+            self.model.eval()
+
     @property
     def bare_model(self) -> nn.Module:
         """The model behind adapters of PEFT and torch.compile."""
@@ -53,6 +59,8 @@ class FFTPWindowPipeline(ChunkPipeline):
     def __call__(self, inputs: Any, *args, **kwargs) -> dict[str, Any] | list[dict[str, Any]]:
         """As in the class. Recordings of a list share batches with those of about their length: little is padded."""
         batch_size = kwargs.get("batch_size") or self._batch_size or 1
+        if isinstance(inputs, list) and not inputs:
+            return []
         if not isinstance(inputs, list) or batch_size == 1:
             return super().__call__(inputs, *args, **kwargs)
         order = sorted(range(len(inputs)), key=lambda index: self._seconds(inputs[index]), reverse=True)

@@ -69,7 +69,8 @@ class LiveSession:
     def __init__(self, tag: Pipeline, rate: int):
         self.rate, extractor = rate, tag.feature_extractor
         self.resampler = soxr.ResampleStream(rate, extractor.sampling_rate, 1, dtype="float32")
-        seconds = tag.model.config.max_length * SECONDS_PER_FRAME
+        # From frame to frame 10 ms, in whole samples.
+        seconds = tag.model.config.max_length * (extractor.sampling_rate // 100) / extractor.sampling_rate
         self.stream = tag.model.stream(extractor, hop_seconds=LIVE_SECONDS, memory_seconds=seconds)
         self.labels, self.scores, self.events = self.stream.tracker.labels, {}, []
 

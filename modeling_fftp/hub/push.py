@@ -39,6 +39,11 @@ def files_to_push(folder: Path) -> list[Path]:
     names = list(filter_repo_objects(found, allow_patterns=list(PATTERNS)))
     index = folder / "model.safetensors.index.json"
     weights = ["model.safetensors"]
+    if index.exists() and "model.safetensors" in names:
+        raise ValueError(
+            f"{folder} holds model.safetensors and the shards of {index.name}, of which only one can be meant; "
+            "delete the other"
+        )
     if index.exists():
         weights = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     missing = [name for name in (*REQUIRED, *weights) if name not in names]

@@ -11,6 +11,7 @@ from transformers import pipeline
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import (
     FFTPForAudioClassification,
+    FFTPForAudioFrameClassification,
     audio_stream_fftp,
     sound_file_fftp,
 )
@@ -257,6 +258,22 @@ def test_a_long_recording_is_what_its_windows_are(make_tagger, speech, problem_t
         assert scores == pytest.approx({f"LABEL_{i}": p for i, p in enumerate(expected.tolist())}, abs=1e-5)
         assert answer["timeline"] or max(scores.values()) < 0.5
         assert all(item["score"] >= 0.5 and 0 <= item["start"] < item["end"] <= 2 for item in answer["timeline"])
+
+
+def test_a_model_that_comes_from_a_training_answers_alike_twice(make_config, extractor, speech):
+    model = FFTPForAudioClassification(make_config(hidden_dropout_prob=0.5)).train()
+    torch.nn.init.normal_(model.classifier.dense.weight)
+    tag = pipeline("audio-tagging", model=model, feature_extractor=extractor, device="cpu")
+    assert tag(speech) == tag(speech)
+    assert tag([]) == []
+
+
+@pytest.mark.parametrize("head", [FFTPForAudioClassification, FFTPForAudioFrameClassification])
+def test_thresholds_are_those_of_the_head_that_they_were_chosen_for(make_config, tmp_path, head):
+    config = make_config(problem_type="multi_label_classification", thresholds={"LABEL_0": 0.9})
+    FFTPForAudioClassification(config).save_pretrained(tmp_path)
+    expected = {"LABEL_0": 0.9} if head is FFTPForAudioClassification else None
+    assert head.from_pretrained(tmp_path).config.thresholds == expected
 
 
 def test_several_recordings_of_unequal_length_in_batches(make_tagger, speech):

@@ -1,5 +1,7 @@
 """FFTPConfig: geometry, round trips and errors."""
 
+import json
+
 import numpy as np
 import pytest
 from huggingface_hub.errors import StrictDataclassError
@@ -114,14 +116,42 @@ def test_labels_as_the_tutorials_of_transformers_write_them(tmp_path):
         assert config.label2id == {"a": 0, "b": 1, "c": 2}
 
 
+def test_names_and_indices_of_labels_follow_from_each_other(tmp_path):
+    FFTPConfig(id2label={0: "dog", 1: "bell"}).save_pretrained(tmp_path)
+    for config in (
+        FFTPConfig(id2label={0: "rain", 1: "dog"}),
+        FFTPConfig(label2id={"dog": 1, "rain": 0}),
+        FFTPConfig.from_pretrained(tmp_path, id2label={0: "rain", 1: "dog"}),
+        FFTPConfig.from_pretrained(tmp_path, label2id={"rain": 0, "dog": 1}),
+    ):
+        assert config.id2label == {0: "rain", 1: "dog"}
+        assert config.label2id == {"rain": 0, "dog": 1}
+    for wrong in ({1: "a", 2: "b"}, {0: "a", 1: "a"}):
+        with pytest.raises(StrictDataclassError, match=r"must name the outputs 0, 1, \.\.\., each differently"):
+            FFTPConfig(id2label=wrong)
+
+
+def test_a_table_without_its_stride_has_that_of_the_saved_model(tmp_path):
+    FFTPConfig().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    saved = json.loads(path.read_text())
+    for stride in (5, 4):
+        path.write_text(json.dumps({**saved, "time_stride": stride, "position_stride": None}))
+        config = FFTPConfig.from_pretrained(tmp_path, time_stride=10)
+        assert (config.time_stride, config.position_stride) == (10, stride)
+
+
 def test_what_was_chosen_for_labels_does_not_outlive_them(tmp_path):
     labels = {0: "a", 1: "b"}
     chosen = {"thresholds": {"a": 1.0}, "median_filter_seconds": {"b": 0.2}}
     FFTPConfig(id2label=labels, **chosen).save_pretrained(tmp_path)
-    for same in ({}, {"id2label": labels}, {"id2label": {"0": "a", "1": "b"}}, {"num_labels": 2}):
+    one = {"problem_type": "single_label_classification"}
+    for same in ({}, {"id2label": labels}, {"id2label": {"0": "a", "1": "b"}}, {"num_labels": 2}, one):
         config = FFTPConfig.from_pretrained(tmp_path, **same)
         assert (config.thresholds, config.median_filter_seconds) == (chosen["thresholds"], {"b": 0.2})
-    for other in ({"id2label": {0: "c", 1: "a"}}, {"num_labels": 3}):
+    for other in (
+        {"id2label": {0: "c", 1: "a"}}, {"num_labels": 3}, {"problem_type": "multi_label_classification"},
+    ):  # fmt: skip
         config = FFTPConfig.from_pretrained(tmp_path, **other)
         assert (config.thresholds, config.median_filter_seconds) == (None, None)
     named = FFTPConfig.from_pretrained(tmp_path, id2label={0: "c", 1: "a"}, thresholds={"c": 0.3})

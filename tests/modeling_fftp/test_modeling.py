@@ -701,17 +701,50 @@ def test_a_mask_without_padding_is_none(make_config, backbone):
     assert [given is None for given in seen] == [True, True, False]
 
 
-@pytest.mark.parametrize("backbone", ["ast", "fo-bi", "convnext"])
-def test_an_export_takes_every_length(make_config, backbone):
-    model = FFTPForAudioClassification(make_config(**BACKBONES[backbone])).eval()
-    size = torch.export.Dim.AUTO
+def test_positions_do_not_depend_on_the_default_type(make_config):
+    positions = FFTPForAudioClassification(make_config(max_length=1000)).fftp.embeddings.position_embeddings
+    torch.nn.init.normal_(positions.weight)
+    count = torch.tensor([[198]])
+    expected = positions(198, count)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert torch.equal(positions(198, count), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_stretched_patches_compile_whole(make_config):
+    model = FFTPForAudioClassification(make_config(stretch_patches=True)).eval()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    features = torch.randn(2, 157, 128)
+    with torch.no_grad():
+        expected = model(features, time_stride=20).logits
+        torch.testing.assert_close(compiled(features, time_stride=20).logits, expected)
+
+
+STRIDED = {"time_stride": 10}
+STRETCHED = {"time_stride": 20, "position_stride": 5, "stretch_patches": True}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *(BACKBONES[name] | fields for name in ("ast", "fo-bi", "convnext") for fields in ({}, STRIDED, STRETCHED)),
+        BACKBONES["merging"] | {"pooling": "mean"},
+        BACKBONES["convnext"] | {"num_hidden_layers": 2, "token_merge_layers": [1]},
+    ],
+    ids=str,
+)
+def test_an_export_takes_every_length(make_config, fields):
+    model = FFTPForAudioClassification(make_config(**fields)).eval()
+    size = torch.export.Dim.DYNAMIC
     features = torch.randn(2, 300, 128)
     inputs = {"input_values": features, "attention_mask": torch.ones(2, 300, dtype=torch.long)}
     exported = torch.export.export(
         model, (), inputs, dynamic_shapes={name: {0: size, 1: size} for name in inputs}, strict=False
     ).module()
     # Beyond as many tokens as attention on a CPU may take another way for.
-    for frames in (90, 1500):
+    for frames in (90, 97, 115, 1500):
         inputs = {
             "input_values": torch.randn(3, frames, 128),
             "attention_mask": torch.ones(3, frames, dtype=torch.long),

@@ -236,6 +236,13 @@ def test_a_piece_that_begins_a_stream_trains_as_a_clip_does(make_config, batch):
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
 
 
+def test_a_state_moves_on_once(make_config, batch):
+    model = build(make_config(**CAUSAL)).train()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    with pytest.raises(ValueError, match="cache_params would move on twice: gradient checkpointing"):
+        model(batch["input_values"], cache_params=FFTPCache(model.config, 3))
+
+
 @pytest.mark.parametrize("fields", [CAUSAL, {}], ids=["state", "window"])
 def test_a_stream_keeps_its_stride(make_config, extractor, sound, fields):
     model = build(make_config(**fields))

@@ -248,3 +248,11 @@ def test_an_incomplete_folder_is_named(model_folder, push, hub):
     with pytest.raises(FileNotFoundError, match=r"lacks README\.md, model\.safetensors"):
         push(model_folder, "words")
     assert not hub.repos
+
+
+def test_weights_in_two_forms_are_refused(model_folder, push, hub):
+    index = model_folder / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"x": "model-00001-of-00001.safetensors"}}')
+    with pytest.raises(ValueError, match=r"model\.safetensors and the shards of model\.safetensors\.index\.json"):
+        push(model_folder, "words")
+    assert not hub.repos
