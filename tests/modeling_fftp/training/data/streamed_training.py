@@ -1,8 +1,9 @@
-"""What a process of several does for `test_streaming.py`: a training on streamed clips, and once more its last steps.
+"""What a process of several does for `test_streaming.py`: a training on streamed clips.
 
-torchrun --nproc_per_node 2 tests/modeling_fftp/training/data/streamed_training.py FOLDER DATA WORKERS
+torchrun --nproc_per_node 2 tests/modeling_fftp/training/data/streamed_training.py FOLDER DATA WORKERS [CHECKPOINT]
 
-Each process leaves in FOLDER what tells apart the clips that it trained on.
+Each process leaves in FOLDER what tells apart the clips that it trained on, and those after a checkpoint, if one is
+named.
 """
 
 import json
@@ -20,8 +21,8 @@ from modeling_fftp.training.trainer import FFTPTrainer
 from tests.support import leave_group
 
 
-def main(folder: Path, data: str, workers: int) -> None:
-    """Train, go on from inside the second epoch, and write the log of this process."""
+def main(folder: Path, data: str, workers: int, *checkpoints: str) -> None:
+    """Train, go on from the checkpoints, and write the log of this process."""
     arguments = FFTPTrainingArguments(
         output_dir=str(folder / "out"), num_train_epochs=2, per_device_train_batch_size=3, use_cpu=True,
         report_to="none", disable_tqdm=True, save_strategy="steps", save_steps=8, eval_strategy="no",
@@ -32,7 +33,7 @@ def main(folder: Path, data: str, workers: int) -> None:
         hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, num_labels=len(clips.classes)
     )
     log = {}
-    for name, checkpoint in (("whole", None), ("resumed", str(folder / "out" / "checkpoint-8"))):
+    for name in ("whole", *checkpoints):
         model, seen = FFTPForAudioClassification(config), []
 
         def log_clips(model, args, inputs, seen=seen):
@@ -43,11 +44,11 @@ def main(folder: Path, data: str, workers: int) -> None:
         trainer = FFTPTrainer(model, arguments, data_collator=collator, train_dataset=clips.splits["train"])
         # So that each worker of each process reads row groups of its own.
         assert trainer._get_train_sampler().streams == 2 * max(1, workers)
-        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.train(resume_from_checkpoint=str(folder / "out" / name) if name in checkpoints else None)
         log[name] = seen
     (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(log))
     leave_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), *sys.argv[4:])
