@@ -47,10 +47,11 @@ def measure_steps(grid: dict, task: str, arms: list[str], seconds: float) -> dic
 
 def configs_at_strides(grid: dict, task: str, arm: str) -> list[FFTPConfig]:
     """Models that an arm trains: one, or one for each stride that it draws."""
-    strides = grid["arms"][arm].get("time_strides")
-    configs = [build_config(grid, task, arm) for _ in strides or [None]]
-    for config, stride in zip(configs, strides or [], strict=False):
-        config.time_stride = stride
+    configs = []
+    for stride in grid["arms"][arm].get("time_strides", [None]):
+        config = build_config(grid, task, arm)
+        config.time_stride = config.resolve_time_stride(stride)
+        configs.append(config)
     return configs
 
 

@@ -1,5 +1,6 @@
 """FFTP models: the base model and its heads, over clips and over frames."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,13 +94,6 @@ class FFTPPreTrainedModel(PreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the patch embedding."""
         self.base_model.embeddings.patch_embeddings = value
-
-    def _forget_another_head(self) -> None:
-        """Drop what was chosen for the scores of another head, of clips or of steps."""
-        heads = {FFTPForAudioClassification.__name__, FFTPForAudioFrameClassification.__name__}
-        if {*(self.config.architectures or ())} & (heads - {type(self).__name__}):
-            for name in FIELDS_OF_LABELS:
-                setattr(self.config, name, None)
 
     def set_time_stride(self, time_stride: int) -> None:
         """Run from now on with another number of frames between patches; it is saved with the model.
@@ -312,12 +306,28 @@ class FFTPClassificationHead(nn.Module):
         return self.dense(self.layernorm(hidden_states))
 
 
+def forget_another_head(config: FFTPConfig, head: str) -> FFTPConfig:
+    """A config without what was chosen for the scores of another head, of clips or of steps.
+
+    A copy, since the other head may still be in use.
+    """
+    heads = {FFTPForAudioClassification.__name__, FFTPForAudioFrameClassification.__name__}
+    stale = [name for name in FIELDS_OF_LABELS if getattr(config, name)]
+    if not stale or not {*(config.architectures or ())} & (heads - {head}):
+        return config
+    logger.warning(f"{' and '.join(stale)} were chosen for the scores of another head: dropped")
+    config = copy.deepcopy(config)
+    for name in stale:
+        setattr(config, name, None)
+    return config
+
+
 class FFTPForAudioClassification(FFTPPreTrainedModel):
     """An FFTP model with a linear head on the pooled state: one set of labels per clip."""
 
     def __init__(self, config: FFTPConfig):
+        config = forget_another_head(config, type(self).__name__)
         super().__init__(config)
-        self._forget_another_head()
         if config.architectures == [FFTPForAudioFrameClassification.__name__]:
             logger.warning(
                 "These weights tell steps in time apart; what they say of whole clips means nothing before a training"
@@ -397,8 +407,8 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
     """
 
     def __init__(self, config: FFTPConfig):
+        config = forget_another_head(config, type(self).__name__)
         super().__init__(config)
-        self._forget_another_head()
         self.num_labels = config.num_labels
         self.fftp = FFTPModel(config)
         self.classifier = FFTPClassificationHead(config)

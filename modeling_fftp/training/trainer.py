@@ -198,14 +198,15 @@ class FFTPTrainer(Trainer):
             if self.class_balanced or self.args.train_sampling_strategy in GROUPING:
                 raise ValueError("streamed clips have an order of their own, neither class_balanced nor by length")
             streams = self.args.world_size * max(1, self.args.dataloader_num_workers)
-            self.epochs.sampler = dataset.sampler(self.args.train_batch_size, streams, self.args.seed)
+            sampler = dataset.sampler(self.args.train_batch_size, streams, self.args.seed)
         elif self.class_balanced:
             is_table = isinstance(dataset, Dataset)
             labels = dataset["labels"][:] if is_table else [example["labels"] for example in dataset]
-            self.epochs.sampler = ClassBalancedSampler(torch.as_tensor(np.asarray(labels)), self.args.seed)
-        if self.epochs.sampler is not None:
-            return self.epochs.sampler
-        return super()._get_train_sampler(self._only_lengths(dataset))
+            sampler = ClassBalancedSampler(torch.as_tensor(np.asarray(labels)), self.args.seed)
+        else:
+            sampler = None
+        self.epochs.sampler = sampler
+        return super()._get_train_sampler(self._only_lengths(dataset)) if sampler is None else sampler
 
     def _get_eval_sampler(self, eval_dataset):
         return super()._get_eval_sampler(self._only_lengths(eval_dataset))

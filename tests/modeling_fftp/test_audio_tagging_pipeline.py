@@ -274,6 +274,9 @@ def test_thresholds_are_those_of_the_head_that_they_were_chosen_for(make_config,
     FFTPForAudioClassification(config).save_pretrained(tmp_path)
     expected = {"LABEL_0": 0.9} if head is FFTPForAudioClassification else None
     assert head.from_pretrained(tmp_path).config.thresholds == expected
+    clips = FFTPForAudioClassification.from_pretrained(tmp_path)
+    assert head(clips.config).config.thresholds == expected
+    assert clips.config.thresholds == {"LABEL_0": 0.9}
 
 
 def test_several_recordings_of_unequal_length_in_batches(make_tagger, speech):

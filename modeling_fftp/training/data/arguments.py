@@ -1,7 +1,7 @@
 """Where sound and labels come from, as the command line says it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from .sources import AUDIO_COLUMNS, LABEL_COLUMNS
 
@@ -81,3 +81,13 @@ class DataArguments:
         },
     )
     num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
+
+    def __post_init__(self):
+        """Refuse a task that is unknown; from the command line argparse does.
+
+        Raises:
+            ValueError: It is.
+        """
+        tasks = get_args(type(self).__annotations__["task"])
+        if self.task not in tasks:
+            raise ValueError(f"task={self.task!r} is unknown; expected one of {', '.join(tasks)}")

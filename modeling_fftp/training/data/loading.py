@@ -219,7 +219,8 @@ def find_roles(
         raise ValueError(f"no split {expected} in {arguments.dataset_name}; it has {[*splits]}")
     if group and "train" in names and group not in splits[names["train"]].column_names:
         raise ValueError(f"no column {group!r} to validate by; the data has {splits[names['train']].column_names}")
-    if first == "train" != needed[0] and not group and arguments.validation_fraction is None:
+    trains = needed[0] == "train"
+    if first == "train" and not trains and not group and arguments.validation_fraction is None:
         logger.warning(
             "No split %r or %r: all of %r is measured. If the model learned from a part of it, --validation_fraction "
             "%g measures the share that a training with this seed kept out",

@@ -175,3 +175,9 @@ def test_a_frame_classifier_starts_from_a_clip_classifier(trained, recordings, t
 def test_what_makes_no_sense_is_refused(clip_folder, tmp_path, words, message):
     with pytest.raises((SystemExit, ValueError), match=message):
         run_training(tmp_path, "--dataset_name", clip_folder, *words)
+
+
+def test_an_unknown_task_is_refused(clip_folder, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_training(tmp_path, "--dataset_name", clip_folder, "--task", "words")
+    assert "argument --task: invalid choice: 'words' (choose from" in capsys.readouterr().err

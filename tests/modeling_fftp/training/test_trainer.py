@@ -167,6 +167,15 @@ def test_a_mean_with_epochs_that_are_not_the_last_is_refused(build):
         build(WeightAveraging(last_epochs=2), num_train_epochs=5)[0].train(resume_from_checkpoint=True)
 
 
+def test_no_sampler_outlives_its_setting(build):
+    trainer, _ = build(None)
+    trainer.class_balanced = True
+    assert trainer._get_train_sampler() is trainer.epochs.sampler
+    trainer.class_balanced = False
+    assert not isinstance(trainer._get_train_sampler(), ClassBalancedSampler)
+    assert trainer.epochs.sampler is None
+
+
 def test_sound_becomes_features_in_the_trainer(make_config, extractor, tmp_path):
     rng = np.random.default_rng(0)
     examples = [{"audio": rng.normal(size=16000 - 900 * i).astype(np.float32), "labels": i % 4} for i in range(8)]

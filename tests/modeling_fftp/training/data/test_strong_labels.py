@@ -202,6 +202,8 @@ def test_tables_of_events(tmp_path, capsys):
     with pytest.raises(SystemExit):
         inspect([str(tmp_path / "weak.tsv"), "--task", "frame"])
     assert "argument --task: invalid choice: 'frame' (choose from" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="task='frame' is unknown; expected one of clips, frames"):
+        DataArguments(task="frame")
     soundfile.write(tmp_path / "audio" / "a.wav", make_recording()[: int(1.7 * RATE)], RATE)
     report = inspect([str(tmp_path / "strong.tsv"), "--dataset_data_dir", "audio"])
     assert "left out, since event (1.6, 1.9, 'dog') ends after its clip, which is 1.70 s long: audio/a.wav" in report
