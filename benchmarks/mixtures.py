@@ -48,11 +48,11 @@ def make_mixtures(source: Path, folder: Path, seed: int = 0) -> None:
     write_clips(rows, {"labels": List(ClassLabel(names=names)), "fold": Value("int64")}, folder)
 
 
-def write_clips(rows: dict[str, list], features: dict, folder: Path) -> None:
+def write_clips(rows: dict[str, list], features: dict, folder: Path, split: str = "train") -> None:
     """Write a split of clips in Hub layout: "audio", as `as_flac` makes it, and columns of these features."""
     # What an undecoded audio column holds; `Audio` itself would need torchcodec to write it.
     audio = {"bytes": Value("binary"), "path": Value("string")}
-    Dataset.from_dict(rows, features=Features({"audio": audio, **features})).to_parquet(folder / "train.parquet")
+    Dataset.from_dict(rows, features=Features({"audio": audio, **features})).to_parquet(folder / f"{split}.parquet")
 
 
 def as_flac(waveform: np.ndarray) -> dict:

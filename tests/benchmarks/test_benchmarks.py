@@ -20,6 +20,7 @@ from benchmarks import (
     growth,
     inference,
     live,
+    live_words,
     long_recording,
     report,
     scan,
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "efficiency": efficiency_report.render,
     "features": features.render,
     "growth": growth.render, "inference": inference.render, "live": live.render,
+    "live_words": live_words.render,
     "long_recording": long_recording.render, "scan": scan.render, "training": training.render,
 }  # fmt: skip
 
