@@ -1,13 +1,20 @@
 """What cards of every kind of folder say."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
 
 from huggingface_hub import ModelCard
+from transformers.utils import logging
 
 from modeling_fftp import FFTPConfig
 
+logger = logging.get_logger(__name__)
+
+EDITED = "README.edited.md"
+# A reader of the page does not see it; it tells whether somebody changed the card since it was written.
+SEAL = "\n<!-- fftp card {} -->\n"
 CURVES, RELIABILITY, EXPLANATION = "training.png", "reliability.png", "explanation.png"
 BACKBONES = {
     "ast": "an Audio Spectrogram Transformer",
@@ -29,12 +36,26 @@ def find_license(folder: Path) -> str | None:
 
 
 def save_card(card: ModelCard, folder: Path) -> Path:
-    """Write README.md, whole or not at all."""
-    path = folder / "README.md"
+    """Write README.md, whole or not at all; one that somebody edited is kept beside it."""
+    path, kept = folder / "README.md", folder / EDITED
     part = path.with_suffix(".md.part")
-    card.save(part)
+    text = str(card)
+    part.write_text(text + SEAL.format(_digest(text)), encoding="utf-8")
+    if path.exists() and not _is_as_written(path.read_text(encoding="utf-8")):
+        os.replace(path, kept)
+        logger.warning("%s was edited; what it was is in %s", path, kept.name)
     os.replace(part, path)
     return path
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_as_written(text: str) -> bool:
+    """Whether a card's last line is the seal of the text above it."""
+    above = text[: -len(SEAL.format(_digest("")))]
+    return text == above + SEAL.format(_digest(above))
 
 
 def describe_patches(config: FFTPConfig) -> str:

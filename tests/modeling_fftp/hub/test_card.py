@@ -94,6 +94,20 @@ def test_a_card_that_is_written_again_keeps_its_licence(bare_folder, model_class
         assert ModelCard.load(write_card(bare_folder, "me/animals", license=given)).data.license == expected
 
 
+@pytest.mark.parametrize("model_class", [FFTPForAudioClassification, FFTPModel])
+def test_a_card_that_was_edited_is_kept(bare_folder, model_class, caplog):
+    model_class.from_pretrained(bare_folder).save_pretrained(bare_folder)
+    written = write_card(bare_folder)
+    edited, kept = written.read_text(encoding="utf-8") + "Recorded in my garden.\n", bare_folder / "README.edited.md"
+    assert write_card(bare_folder, "me/animals") == written
+    assert not kept.exists()
+    written.write_text(edited, encoding="utf-8")
+    write_card(bare_folder)
+    assert kept.read_text(encoding="utf-8") == edited
+    assert "garden" not in written.read_text(encoding="utf-8")
+    assert "README.edited.md" in caplog.text
+
+
 def test_a_local_base_is_no_hub_id(bare_folder):
     (bare_folder / "recipe.json").write_text('{"model_name_or_path": "ckpt"}')
     card = write_card(bare_folder).read_text(encoding="utf-8")
