@@ -61,10 +61,17 @@ def count_hits(true: np.ndarray, found: np.ndarray, collars: Collars) -> int:
     """Most pairs of a true and a found event of one label, (events, 2) each, in seconds, that are near enough."""
     if not len(true) or not len(found):
         return 0
-    distance = np.abs(true[:, None] - found[None])
-    most = np.maximum(collars.offset, collars.offset_share * (true[:, 1] - true[:, 0]))[:, None]
-    is_near = (distance[..., 0] <= collars.onset + ROUNDING_SECONDS) & (distance[..., 1] <= most + ROUNDING_SECONDS)
-    return int((maximum_bipartite_matching(csr_array(is_near)) >= 0).sum())
+    # Of each true event those whose beginnings are near: few, in however long a sound.
+    found = found[found[:, 0].argsort()]
+    reach = collars.onset + ROUNDING_SECONDS
+    first = np.searchsorted(found[:, 0], true[:, 0] - reach, side="left")
+    count = np.searchsorted(found[:, 0], true[:, 0] + reach, side="right") - first
+    rows = np.repeat(np.arange(len(true)), count)
+    columns = np.arange(count.sum()) + np.repeat(first - (count.cumsum() - count), count)
+    most = np.maximum(collars.offset, collars.offset_share * (true[rows, 1] - true[rows, 0])) + ROUNDING_SECONDS
+    is_near = np.abs(true[rows, 1] - found[columns, 1]) <= most
+    pairs = np.ones(is_near.sum(), dtype=bool), (rows[is_near], columns[is_near])
+    return int((maximum_bipartite_matching(csr_array(pairs, shape=(len(true), len(found)))) >= 0).sum())
 
 
 def times_of(events: Sequence[Event], label: str) -> np.ndarray:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import find_segments
@@ -17,6 +18,8 @@ FILTER_STEPS = (1, 3, 5, 7, 11, 15, 21)
 NUM_THRESHOLDS = 65
 # Logits of the lowest and the highest threshold at most.
 MAX_LOGIT = 6.0
+# Score of what lies between two recordings, below every threshold.
+SILENCE = -1.0
 
 
 def fit_postprocessing(
@@ -28,22 +31,40 @@ def fit_postprocessing(
     has none, which stands for `DEFAULT_THRESHOLD`.
     """
     step = config.time_stride * frame_seconds(config.sampling_rate)[1]
+    shifts, spans = lay_end_to_end(recordings, collars)
     thresholds, seconds = {}, {}
     for index, label in config.id2label.items():
-        true = [times_of(recording.events, label) for recording in recordings]
-        if not any(map(len, true)):
+        true = [times_of(recording.events, label) + shift for recording, shift in zip(recordings, shifts, strict=True)]
+        true = np.concatenate(true)
+        if not len(true):
             continue
         candidates = spread_thresholds(torch.cat([recording.scores[:, index] for recording in recordings]))
         best = 0.0
         for length in FILTER_STEPS:
             filtered = [median_filter(recording.scores[:, [index]], [length])[:, 0] for recording in recordings]
-            values = [_f1(true, filtered, recordings, threshold, collars) for threshold in candidates]
+            scores = torch.cat([pad(column, (0, 1), value=SILENCE) for column in filtered])
+            values = [_f1(true, find_stretches(scores, spans, threshold), collars) for threshold in candidates]
             if max(values) > best:
                 best = max(values)
                 places = np.flatnonzero(np.array(values) == best)
                 thresholds[label] = candidates[places[len(places) // 2]]
                 seconds[label] = length * step if length > 1 else 0.0
     return thresholds, seconds
+
+
+def lay_end_to_end(recordings: Sequence[Recording], collars: Collars) -> tuple[list[float], torch.Tensor]:
+    """Put recordings one after another, so far apart that no event is near one of another.
+
+    Returns:
+        When each begins, in seconds, and the spans of all steps, (steps, 2), with one of silence after each recording.
+    """
+    shifts, spans, shift = [], [], 0.0
+    for recording in recordings:
+        end = max(recording.spans[-1, 1].item(), *(offset for _, offset, _ in recording.events), 0.0)
+        shifts.append(shift)
+        spans += [recording.spans + shift, torch.full((1, 2), shift + end, dtype=recording.spans.dtype)]
+        shift += end + 2 * collars.onset + 1.0
+    return shifts, torch.cat(spans)
 
 
 def spread_thresholds(scores: torch.Tensor) -> list[float]:
@@ -55,20 +76,9 @@ def spread_thresholds(scores: torch.Tensor) -> list[float]:
     return torch.linspace(low, high, NUM_THRESHOLDS, dtype=torch.float64).sigmoid().tolist()
 
 
-def _f1(
-    true: Sequence[np.ndarray],
-    scores: Sequence[torch.Tensor],
-    recordings: Sequence[Recording],
-    threshold: float,
-    collars: Collars,
-) -> float:
-    """Event F1 of one label at a threshold."""
-    hits = said = 0
-    for events, column, recording in zip(true, scores, recordings, strict=True):
-        found = find_stretches(column, recording.spans, threshold)
-        hits += count_hits(events, found, collars)
-        said += len(found)
-    return 2 * hits / (said + sum(map(len, true)))
+def _f1(true: np.ndarray, found: np.ndarray, collars: Collars) -> float:
+    """Event F1 of one label."""
+    return 2 * count_hits(true, found, collars) / (len(found) + len(true))
 
 
 def find_stretches(scores: torch.Tensor, spans: torch.Tensor, threshold: float) -> np.ndarray:
