@@ -22,7 +22,8 @@ from benchmarks.long_recording import write_recording
 from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
 from benchmarks.timing import time_call
 from demo.sounds import KINDS, write_sounds
-from modeling_fftp.serving.archive import Journal, Part
+from modeling_fftp.serving.journal import Journal
+from modeling_fftp.serving.recordings import Part
 
 ROUNDS = 3
 

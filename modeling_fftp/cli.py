@@ -184,17 +184,17 @@ def tag(
     """List the sounds in recordings and when they occur. What cannot be read is named, and the status is 1."""
     from transformers.utils import logging
 
-    from modeling_fftp.serving import archive
     from modeling_fftp.serving import tag as tagging
+    from modeling_fftp.serving.recordings import Part, find_recordings
 
     logging.disable_progress_bar()
     with errors_in_one_line():
         form = tagging.choose_format(form, as_json, output, rows)
         if resume and output is None:
             raise ValueError("--resume goes on with an output; name it with --output")
-        recordings = archive.find_recordings(sources)
+        recordings = find_recordings(sources)
         tagger = tagging.load_tagger(model)
-        part = archive.Part.parse(shard).of_process()
+        part = Part.parse(shard).of_process()
         time_stride = tagging.choose_stride(tagger, time_stride, real_time_factor, batch_size, part)
         options = {"top_k": top_k, "threshold": threshold, "batch_size": batch_size, "time_stride": time_stride}
         options["return_windows"] = rows == "windows"
@@ -220,13 +220,13 @@ def embed(
     """Turn recordings into vectors: a table of file, start, end and embedding."""
     from transformers.utils import logging
 
-    from modeling_fftp.serving import archive
     from modeling_fftp.serving import embed as embedding
+    from modeling_fftp.serving.recordings import Part, find_recordings
 
     logging.disable_progress_bar()
     with errors_in_one_line():
-        recordings = archive.find_recordings(sources)
-        part = archive.Part.parse(shard).of_process()
+        recordings = find_recordings(sources)
+        part = Part.parse(shard).of_process()
         options = {"per": per, "batch_size": batch_size, "time_stride": time_stride}
         failed = embedding.write_embeddings(
             embedding.load_embedder(model), recordings, output, part, resume, **options

@@ -13,8 +13,9 @@ from pyarrow import parquet
 from modeling_fftp.audio_embedding_fftp import FFTPAudioEmbeddingPipeline, check_unit
 from modeling_fftp.modeling_fftp import FFTPModel
 
-from .archive import CHUNK, Part, answer_archive
+from .archive import CHUNK, answer_archive
 from .load import load_pipeline
+from .recordings import Part
 from .tables import Answers, keep_readable, write_whole
 
 # Rows of parquet that are written at once, and recordings that are embedded before they are.

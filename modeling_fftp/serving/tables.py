@@ -44,6 +44,14 @@ def find_writer(form: str, rows: str, labels: list[str], sampling_rate: int) -> 
     return partial(write_csv if form == "csv" else write_parquet, rows=rows, schema=schema)
 
 
+def as_text(record: dict[str, Any]) -> dict[str, Any]:
+    """A record that tables can hold: bytes of a name that are not UTF-8 are written as such."""
+    names = {name: record[name] for name in ("file", "error") if name in record}
+    return record | {
+        name: text.encode(errors="surrogateescape").decode(errors="backslashreplace") for name, text in names.items()
+    }
+
+
 def schema_of(rows: str, labels: list[str]) -> pa.Schema:
     """Columns of a table.
 

@@ -11,10 +11,11 @@ from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassific
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
 from modeling_fftp.loss_fftp import label_names
 
-from .archive import CHUNK, Part, answer_archive, answer_recordings, as_text
+from .archive import CHUNK, answer_archive, answer_recordings
 from .budget import choose_time_stride, real_time_factors
 from .load import load_pipeline
-from .tables import FOLDERS, ROWS, TABLES, find_writer, list_rows, schema_of
+from .recordings import Part
+from .tables import FOLDERS, ROWS, TABLES, as_text, find_writer, list_rows, schema_of
 
 DECIMALS = 4
 # What can be printed as it comes.

@@ -16,20 +16,12 @@ from pyarrow import parquet
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification
-from modeling_fftp.serving.archive import COMPLETE, Journal, Part, alone, find_recordings, read_in_order
+from modeling_fftp.serving.archive import alone
+from modeling_fftp.serving.journal import COMPLETE, Journal, read_in_order
+from modeling_fftp.serving.recordings import Part, find_recordings
 from modeling_fftp.serving.tables import ROWS, schema_of, write_audacity
 from modeling_fftp.serving.tag import load_tagger, write_answers
 from tests.support import ROOT
-
-
-@pytest.fixture
-def archive(clip_folder, tmp_path):
-    """Twelve clips in folders, one of them twice, and a file that is no sound."""
-    folder = tmp_path / "archive"
-    shutil.copytree(clip_folder / "validation", folder)
-    (folder / "low" / "broken.wav").write_text("no sound")
-    (folder / "notes.txt").write_text("not a sound file")
-    return folder
 
 
 def tag(*words, **variables):
@@ -41,42 +33,6 @@ def tag(*words, **variables):
 def read_table(path):
     with path.open(newline="", encoding="utf-8") as file:
         return [*csv.DictReader(file)]
-
-
-def test_files_folders_patterns_and_lists_are_found_once(archive, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    first = str(archive / "low" / "0.wav")
-    (tmp_path / "list.txt").write_text(f"{first}\n\n{archive / 'high'}\n", encoding="utf-8-sig")
-    (tmp_path / "other.txt").write_text(first, encoding="utf-16")
-    (tmp_path / "circle.txt").write_text("@circle.txt")
-    found = find_recordings(["missing.wav", first, "@list.txt", "archive/n*/**/*.wav", str(archive)])
-    assert found[:2] == ["missing.wav", first]
-    # However their paths are spelled.
-    assert len(found) == len({*map(os.path.abspath, found)}) == 2 + 4 + 4 + 4
-    assert not [path for path in found if path.endswith(".txt")]
-    assert find_recordings(["no[1].wav", "./list.txt", first]) == ["no[1].wav", "./list.txt", first]
-    # Only lines end a name.
-    (tmp_path / "odd.txt").write_text("a\u2028b.wav\r\n c\x0cd.wav \n", encoding="utf-8")
-    assert find_recordings(["@odd.txt"]) == ["a\u2028b.wav", "c\x0cd.wav"]
-    for source, message in (
-        ("nothing/*.wav", "the pattern matches no sound files"),
-        ("@nothing.txt", "the list cannot be read"),
-        ("@other.txt", "@other.txt: the list is not UTF-8"),
-        ("@circle.txt", "@circle.txt: the list names itself"),
-        (str(tmp_path / "empty"), "no sound files in this folder"),
-    ):
-        (tmp_path / "empty").mkdir(exist_ok=True)
-        with pytest.raises(ValueError, match=message):
-            find_recordings([source])
-
-
-def test_parts_share_everything_once():
-    files = [str(index) for index in range(23)]
-    parts = [Part.parse(f"{index}/3").split(Part(process, 2)) for index in (1, 2, 3) for process in (0, 1)]
-    assert sorted(int(file) for part in parts for file in part.of(files)) == [*range(23)]
-    for text in ("0/3", "4/3", "3", "a/b", "-1/3"):
-        with pytest.raises(ValueError, match="expected a number and how many there are"):
-            Part.parse(text)
 
 
 @pytest.mark.parametrize("rows", ROWS)
@@ -266,16 +222,6 @@ def test_a_part_is_written_by_one_run(trained, archive, tmp_path):
         refused = tag(archive, *options)
     assert (refused.returncode, f"{journal} is being written by another run" in refused.stderr) == (1, True)
     assert "is complete" in tag(archive, *options).stderr
-
-
-@pytest.mark.parametrize("variables", [{"RANK": "1"}, {"WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}])
-def test_half_of_a_process_is_refused(monkeypatch, variables):
-    for name in ("RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="name no process of several"):
-        Part().of_process()
 
 
 @pytest.mark.parametrize("change", ["threshold", "recordings", "weights", "extractor", None])

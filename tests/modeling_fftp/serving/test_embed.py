@@ -9,7 +9,8 @@ from transformers import pipeline
 from typer.testing import CliRunner
 
 from modeling_fftp.cli import app
-from modeling_fftp.serving.archive import Journal, Part
+from modeling_fftp.serving.journal import Journal
+from modeling_fftp.serving.recordings import Part
 
 
 @pytest.fixture

@@ -1,0 +1,113 @@
+"""The recordings that a command line names, and how several processes share them."""
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modeling_fftp.sound_file_fftp import is_sound, walk
+
+# First sign of the name of a list of recordings, and what ends a line of it beside its break.
+LIST, BLANK = "@", " \t\r"
+# Signs that only patterns have.
+WILDCARDS = frozenset("*?")
+
+
+def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list[str]:
+    """Recordings that a command line names, each once, however its path is spelled, in its order.
+
+    Args:
+        sources: Files; folders, of which every visible sound file counts; patterns such as `2024*/**/*.flac`; and
+            `@FILE`, a text file with one source per line. All are relative to the working directory.
+        lists: The lists that name these sources, if they come from lists.
+
+    Raises:
+        ValueError: A folder or pattern without a sound file, or a list that cannot be read or is in itself.
+    """
+    found: list[str] = []
+    for source in sources:
+        if source.startswith(LIST):
+            if source in lists:
+                raise ValueError(f"{source}: the list names itself")
+            found += find_recordings(_read_list(source), (*lists, source))
+        elif os.path.isdir(source):
+            files = [str(path) for path in walk(Path(source)) if is_sound(path)]
+            if not files:
+                raise ValueError(f"{source}: no sound files in this folder")
+            found += files
+        elif glob.has_magic(source) and not os.path.lexists(source):
+            files = sorted(path for path in glob.glob(source, recursive=True) if is_sound(Path(path)))
+            if not files and WILDCARDS & {*source}:
+                raise ValueError(f"{source}: the pattern matches no sound files")
+            # Brackets may be part of the name of a file that is not there.
+            found += files or [source]
+        else:
+            # What is not there fails with the others that cannot be read.
+            found.append(source)
+    first = {os.path.abspath(path): path for path in reversed(found)}
+    return [*dict.fromkeys(first[os.path.abspath(path)] for path in found)]
+
+
+def _read_list(source: str) -> list[str]:
+    """The lines of `@FILE` that hold something."""
+    try:
+        lines = Path(source[len(LIST) :]).read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise ValueError(f"{source}: the list cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source}: the list is not UTF-8") from error
+    return [line for line in (line.strip(BLANK) for line in lines) if line]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of an archive.
+
+    Args:
+        index: Which, counted from 0.
+        count: Of how many.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """From "3/16", counted from 1.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            raise ValueError(f"--shard {text}: expected a number and how many there are, such as 3/16")
+        return cls(int(index) - 1, int(count))
+
+    def split(self, other: "Part") -> "Part":
+        """A share of this share."""
+        return Part(self.index * other.count + other.index, self.count * other.count)
+
+    def of_process(self) -> "Part":
+        """The share of this process, of those that torchrun or accelerate began.
+
+        Raises:
+            ValueError: The environment says half of which process this is, or what cannot be.
+        """
+        rank, size = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+        if not rank and not size:
+            return self
+        if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+            raise ValueError(
+                f"RANK={rank!r} and WORLD_SIZE={size!r} in the environment name no process of several; unset them, or "
+                "start by `accelerate launch`"
+            )
+        return self.split(Part(int(rank), int(size)))
+
+    def of(self, recordings: Sequence[str]) -> list[str]:
+        """Every `count`-th recording."""
+        return [*recordings[self.index :: self.count]]
+
+
+# All of an archive.
+WHOLE = Part()

@@ -1,0 +1,53 @@
+"""What a command line names is found once, and shared without loss or doubles."""
+
+import os
+
+import pytest
+
+from modeling_fftp.serving.recordings import Part, find_recordings
+
+
+def test_files_folders_patterns_and_lists_are_found_once(archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = str(archive / "low" / "0.wav")
+    (tmp_path / "list.txt").write_text(f"{first}\n\n{archive / 'high'}\n", encoding="utf-8-sig")
+    (tmp_path / "other.txt").write_text(first, encoding="utf-16")
+    (tmp_path / "circle.txt").write_text("@circle.txt")
+    found = find_recordings(["missing.wav", first, "@list.txt", "archive/n*/**/*.wav", str(archive)])
+    assert found[:2] == ["missing.wav", first]
+    # However their paths are spelled.
+    assert len(found) == len({*map(os.path.abspath, found)}) == 2 + 4 + 4 + 4
+    assert not [path for path in found if path.endswith(".txt")]
+    assert find_recordings(["no[1].wav", "./list.txt", first]) == ["no[1].wav", "./list.txt", first]
+    # Only lines end a name.
+    (tmp_path / "odd.txt").write_text("a\u2028b.wav\r\n c\x0cd.wav \n", encoding="utf-8")
+    assert find_recordings(["@odd.txt"]) == ["a\u2028b.wav", "c\x0cd.wav"]
+    for source, message in (
+        ("nothing/*.wav", "the pattern matches no sound files"),
+        ("@nothing.txt", "the list cannot be read"),
+        ("@other.txt", "@other.txt: the list is not UTF-8"),
+        ("@circle.txt", "@circle.txt: the list names itself"),
+        (str(tmp_path / "empty"), "no sound files in this folder"),
+    ):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match=message):
+            find_recordings([source])
+
+
+def test_parts_share_everything_once():
+    files = [str(index) for index in range(23)]
+    parts = [Part.parse(f"{index}/3").split(Part(process, 2)) for index in (1, 2, 3) for process in (0, 1)]
+    assert sorted(int(file) for part in parts for file in part.of(files)) == [*range(23)]
+    for text in ("0/3", "4/3", "3", "a/b", "-1/3"):
+        with pytest.raises(ValueError, match="expected a number and how many there are"):
+            Part.parse(text)
+
+
+@pytest.mark.parametrize("variables", [{"RANK": "1"}, {"WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}])
+def test_half_of_a_process_is_refused(monkeypatch, variables):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="name no process of several"):
+        Part().of_process()
