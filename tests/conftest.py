@@ -19,7 +19,9 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig
 from tests.support import ROOT, run_training
 
-LONGEST = ("test_docs.py", "test_export.py", "test_modeling.py", "test_packaging.py", "test_run.py")
+LONGEST = (
+    "test_compiling.py", "test_docs.py", "test_export.py", "test_modeling.py", "test_packaging.py", "test_run.py",
+)  # fmt: skip
 SHARED_DATASETS = ROOT.parent / "shared" / "datasets"
 
 # Everything that a loaded checkpoint must not need: our own packages and whatever is optional.

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import torch
 from torch import distributed
 
+from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.training.run import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +51,18 @@ POOLED = {
     for pooling in ("cls", "mean")
     if (name, pooling) != ("convnext", "cls")
 }
+
+
+def build_classifier(config, attention="sdpa"):
+    """A model in eval mode whose weights, positions too, are far from zero."""
+    torch.manual_seed(0)
+    config._attn_implementation = attention
+    model = FFTPForAudioClassification(config).eval()
+    with torch.no_grad():
+        model.fftp.embeddings.position_embeddings.weight.normal_()
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model
 
 
 def run_training(output, *arguments):
