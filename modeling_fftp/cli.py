@@ -39,7 +39,7 @@ BatchSize = Annotated[int, typer.Option("--batch_size", min=1, help="Windows at 
 # Of commands that take the arguments of trainings.
 PASSES_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 # Optional packages, and the extra that installs each.
-EXTRAS = {"onnx": "export", "onnxruntime": "export", "onnxscript": "export", "gradio": "space", "sounddevice": "live"}
+OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "gradio", "sounddevice"}
 
 
 @contextmanager
@@ -68,8 +68,8 @@ def errors_of_input() -> Iterator[None]:
 
 def describe(error: Exception) -> str:
     """An error in words."""
-    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
-        return f"this needs {error.name}: pip install 'fftp[{EXTRAS[error.name]}]'"
+    if isinstance(error, ModuleNotFoundError) and error.name in OPTIONAL:
+        return f"this needs {error.name}: pip install {error.name}"
     if type(error).__name__.startswith("StrictDataclass") and error.__cause__ is not None:
         # What a config says of its own fields, without the name of its validator.
         return str(error.__cause__)
@@ -412,7 +412,9 @@ def convert(
     ] = None,
     patch_init: Annotated[
         str | None,
-        typer.Option("--patch_init", help="For another --patch_size: random, resize, pi_resize or least_squares."),
+        typer.Option(
+            "--patch_init", help="For another --patch_size: pi_resize (default), resize, least_squares or random."
+        ),
     ] = None,
     sound: Annotated[
         Path | None, typer.Option("--sound", help="Folder of sound that least_squares fits the patch embedding to.")

@@ -103,7 +103,7 @@ for words in {commands!r}:
 
 
 def test_the_space_of_the_wheel_starts(installed, environment, trained, tmp_path):
-    pytest.importorskip("gradio", reason="needs gradio: pip install 'fftp[space]'")
+    pytest.importorskip("gradio", reason="needs gradio: pip install gradio")
     command = [sys.executable, str(installed / "bin" / "fftp"), "space", str(trained)]
     log = tmp_path / "log"
     with log.open("w") as file:

@@ -6,7 +6,7 @@
     fftp export FOLDER --time_stride 10   # model_stride10.onnx, fewer tokens from the start
 
 The file's metadata holds the labels and the settings of the feature extractor; `onnx_model.py` runs it in pipelines of
-transformers. Needs `pip install 'fftp[export]'`.
+transformers. Needs onnx, onnxruntime and onnxscript.
 """
 
 import json

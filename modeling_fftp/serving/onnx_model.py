@@ -6,7 +6,7 @@
     extractor = FFTPFeatureExtractor.from_pretrained(FOLDER)
     classify = pipeline("audio-classification", model=model, feature_extractor=extractor, device="cpu")
 
-Needs `pip install 'fftp[export]'`.
+Needs onnxruntime.
 """
 
 import copy

@@ -28,7 +28,7 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "Patch embedding where a checkpoint gets patches of another size: random, resize, pi_resize or "
-            "least_squares (fitted to the training clips); default: what docs/start.md recommends."
+            "least_squares (fitted to the training clips); default: pi_resize."
         },
     )
     backbone: str | None = field(default=None, metadata={"help": "ast (default), mamba or convnext."})

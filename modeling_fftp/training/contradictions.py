@@ -57,7 +57,7 @@ def refuse_contradictions(
 ) -> None:
     """Stop on arguments that are missing or do not go together."""
     if data.dataset_name is None:
-        raise SystemExit("train: --dataset_name is missing: a Hub id, a local folder, or a CSV or JSON file")
+        raise SystemExit("train: --dataset_name is missing: a Hub id, a local folder, or a table")
     refuse_beyond_limits("train", data, augmentation, distillation, training)
     if (data.validation_column is None) != (data.validation_value is None):
         raise SystemExit(

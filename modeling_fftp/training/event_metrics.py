@@ -128,7 +128,7 @@ def psds(recordings: Sequence[Recording], labels: Sequence[str]) -> dict[str, fl
             from sed_scores_eval.base_modules.scores import create_score_dataframe
             from sed_scores_eval.intersection_based import psds as measure_psds
     except ImportError as error:
-        logger.info("PSDS is not measured: pip install 'fftp[events]' (%s)", error)
+        logger.info("PSDS is not measured: pip install sed_scores_eval 'setuptools<81' (%s)", error)
         return {}
     known = [
         index for index, label in enumerate(labels) if any(len(times_of(one.events, label)) for one in recordings)

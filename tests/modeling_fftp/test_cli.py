@@ -140,12 +140,12 @@ def test_errors_are_one_line(fftp, trained, tmp_path):
 
 
 def test_a_missing_package_is_named_with_the_line_that_installs_it(fftp, trained, monkeypatch):
-    for command, package, extra in (("export", "onnx", "export"), ("space", "gradio", "space")):
+    for command, package in (("export", "onnx"), ("space", "gradio")):
         monkeypatch.setitem(sys.modules, package, None)
         for module in ("modeling_fftp.serving.export", "hub_cards.space.app"):
             monkeypatch.delitem(sys.modules, module, raising=False)
         _, _, errors = fftp(command, trained)
-        assert errors == f"fftp: this needs {package}: pip install 'fftp[{extra}]'"
+        assert errors == f"fftp: this needs {package}: pip install {package}"
 
 
 @pytest.mark.parametrize("kind", ["another package", "no head"])

@@ -10,8 +10,10 @@ from .sources import AUDIO_COLUMNS, LABEL_COLUMNS
 class DataArguments:
     """Where sound and labels come from."""
 
-    dataset_name: str | None = field(default=None, metadata={"help": "Hub id, local folder, or CSV/JSON file."})
-    dataset_config_name: str | None = None
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Hub id, local folder, or table: CSV, TSV, JSON, JSON lines or parquet."}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
     dataset_data_dir: str | None = field(
         default=None, metadata={"help": "Folder inside the Hub data set, or of the sound of a table."}
     )
@@ -24,9 +26,9 @@ class DataArguments:
     )
     audio_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {AUDIO_COLUMNS}."})
     label_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {LABEL_COLUMNS}."})
-    train_split_name: str = "train"
-    validation_split_name: str = "validation"
-    test_split_name: str = "test"
+    train_split_name: str = field(default="train", metadata={"help": "Split to train on."})
+    validation_split_name: str = field(default="validation", metadata={"help": "Split to validate on."})
+    test_split_name: str = field(default="test", metadata={"help": "Split to test on."})
     validation_fraction: float | None = field(
         default=None,
         metadata={"help": "Share of the training clips to validate on where there is no such split; default: 0.1."},
