@@ -192,9 +192,9 @@ def tag(
         form = tagging.choose_format(form, as_json, output, rows)
         if resume and output is None:
             raise ValueError("--resume goes on with an output; name it with --output")
+        part = Part.parse(shard).of_process()
         recordings = find_recordings(sources)
         tagger = tagging.load_tagger(model)
-        part = Part.parse(shard).of_process()
         time_stride = tagging.choose_stride(tagger, time_stride, real_time_factor, batch_size, part)
         options = {"top_k": top_k, "threshold": threshold, "batch_size": batch_size, "time_stride": time_stride}
         options["return_windows"] = rows == "windows"
@@ -225,8 +225,8 @@ def embed(
 
     logging.disable_progress_bar()
     with errors_in_one_line():
-        recordings = find_recordings(sources)
         part = Part.parse(shard).of_process()
+        recordings = find_recordings(sources)
         options = {"per": per, "batch_size": batch_size, "time_stride": time_stride}
         failed = embedding.write_embeddings(
             embedding.load_embedder(model), recordings, output, part, resume, **options
@@ -254,11 +254,14 @@ def explain(
     from transformers.utils import logging
 
     from modeling_fftp import FFTPForAudioClassification
+    from modeling_fftp.figures import refuse_other_forms, save_figure
     from modeling_fftp.serving import explain as explaining
     from modeling_fftp.serving.tag import load_tagger
 
     logging.disable_progress_bar()
     with errors_in_one_line():
+        if output is not None:
+            refuse_other_forms(output)
         tagger = load_tagger(model)
         if not isinstance(tagger.model, FFTPForAudioClassification):
             raise ValueError(f"{model} is a frame classifier, whose events `fftp tag` lists")
@@ -267,8 +270,7 @@ def explain(
         explanation = explaining.explain_recording(file, tagger.model, tagger.feature_extractor, label, start, method)
         print(explaining.describe(explanation))
         if output is not None:
-            figure = explaining.draw(explanation, tagger.feature_extractor.sampling_rate)
-            explaining.save_figure(figure, output)
+            save_figure(explaining.draw(explanation, tagger.feature_extractor.sampling_rate), output)
 
 
 @app.command()

@@ -104,7 +104,9 @@ def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
     # Thresholds that the model was calibrated to, if it was.
     has_own = bool(getattr(tag.model.config, "thresholds", None))
 
-    def answer(path: str | None, threshold: float, takes_own: bool) -> tuple[dict[str, float], list[list], Figure]:
+    def answer(
+        path: str | None, threshold: float, takes_own: bool
+    ) -> tuple[dict[str, float], list[list], Figure | None]:
         if path is None:
             raise gradio.Error("Upload or record a sound first.")
         try:
@@ -117,7 +119,12 @@ def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
             [round(item["start"], 2), round(item["end"], 2), item["label"], round(item["score"], 3)]
             for item in tagged["timeline"]
         ]
-        return {item["label"]: item["score"] for item in tagged["labels"]}, rows, draw_start(path, tag)
+        try:
+            picture = draw_start(path, tag)
+        except (ValueError, soundfile.LibsndfileError):
+            # The pipeline mends files that soundfile alone cannot read.
+            picture = None
+        return {item["label"]: item["score"] for item in tagged["labels"]}, rows, picture
 
     def hear(
         chunk: tuple[int, np.ndarray] | None, threshold: float, takes_own: bool, session: LiveSession | None

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from feature_extraction import FFTPFeatureExtractor
@@ -63,7 +64,7 @@ def convert(
     output_folder: str | Path,
     kind: str | None = None,
     geometry: dict[str, Any] | None = None,
-    sound: Iterable[torch.Tensor] | None = None,
+    sound: Iterable[np.ndarray] | None = None,
     seed: int = 0,
     **options: Any,
 ) -> None:
@@ -94,7 +95,7 @@ def convert(
         converted.extractor.save_pretrained(folder)
 
 
-def spectrograms_of(converted: Converted, sound: Iterable[torch.Tensor]) -> Iterable[torch.Tensor]:
+def spectrograms_of(converted: Converted, sound: Iterable[np.ndarray]) -> Iterable[torch.Tensor]:
     """Each waveform's normalised spectrogram, (frames, mel bins), without padding."""
     for waveform in sound:
         features = converted.extractor(

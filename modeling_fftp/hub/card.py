@@ -55,7 +55,7 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; expected one that a training left")
     if not has_head(folder):
-        return write_encoder_card(folder, license)
+        return write_encoder_card(folder, repo_id, license)
     curves = None
     if read_results(folder, "trainer_state"):
         plot_training(folder / "trainer_state.json", folder / CURVES)

@@ -9,7 +9,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from feature_extraction import FFTPFeatureExtractor
-from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp.configuration_fftp import FFTPConfig
 from modeling_fftp.modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
 
@@ -43,7 +42,11 @@ def multiply_adds(config: FFTPConfig, frames: int) -> int:
     So the paper counts linear layers. The patch embedding is one over patches; every layer counts over every token.
     The convolutions of a Mamba are left out with its scan.
     """
-    flops = count_flops(config, frames, whole=True)
+    return sum_multiply_adds(count_flops(config, frames, whole=True))
+
+
+def sum_multiply_adds(flops: dict[str, int]) -> int:
+    """Multiply-adds of linear layers and convolutions, of FLOPs by operator."""
     return sum(flops.get(name, 0) for name in ("aten.addmm", "aten.mm", "aten.convolution")) // 2
 
 
@@ -76,20 +79,22 @@ def measure_efficiency(folder: str | Path, seconds: float, time_stride: int | No
     model_class = FFTPForAudioFrameClassification if is_framewise else FFTPForAudioClassification
     model = model_class.from_pretrained(folder, **settings).eval()
     extractor = FFTPFeatureExtractor.from_pretrained(folder)
-    config, samples = model.config, round(seconds * extractor.sampling_rate)
-    frames = num_frames(samples, extractor.sampling_rate)
-    clip, times = torch.zeros(samples), []
+    config, clip, times = model.config, torch.zeros(round(seconds * extractor.sampling_rate)), []
     with torch.inference_mode():
         for _ in range(ROUNDS + 1):
             started = time.perf_counter()
-            model(**extractor(clip, sampling_rate=extractor.sampling_rate, return_tensors="pt"))
+            features = extractor(clip, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+            model(**features)
             times.append(time.perf_counter() - started)
+    # What the model computes, with what the extractor pads.
+    frames = features["input_values"].shape[1]
+    flops = count_flops(config, frames, whole=True)
     return {
         "seconds": seconds,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "tokens": config.frequency_patches * config.time_patches(frames),
-        "multiply_adds": multiply_adds(config, frames),
-        "flops": sum(count_flops(config, frames, whole=True).values()),
+        "multiply_adds": sum_multiply_adds(flops),
+        "flops": sum(flops.values()),
         "milliseconds": 1000 * statistics.median(times[1:]),
         "machine": describe_machine(),
     }

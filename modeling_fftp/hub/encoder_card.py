@@ -21,11 +21,12 @@ def has_head(folder: Path) -> bool:
     return not architectures or architectures[0] not in HEADLESS
 
 
-def write_encoder_card(folder: str | Path, license: str | None = None) -> Path:
+def write_encoder_card(folder: str | Path, repo_id: str | None = None, license: str | None = None) -> Path:
     """Write README.md, and the curves of a pretraining, into a folder without a head.
 
     Args:
         folder: As `fftp pretrain` or `fftp convert` leaves it.
+        repo_id: What the command in it starts from; default: the folder's name.
         license: Licence of the weights, by its id on the Hub; without it that of the card before, or none.
     """
     folder = Path(folder)
@@ -40,10 +41,12 @@ def write_encoder_card(folder: str | Path, license: str | None = None) -> Path:
         datasets=data["hub_id"] if data else None,
         tags=["audio", "fftp", "arxiv:2508.21243"],
     )
+    model_id = repo_id or folder.resolve().name
     card = ModelCard.from_template(
         metadata,
         template_path=str(ENCODER_CARD_TEMPLATE),
-        name=folder.resolve().name,
+        name=model_id.split("/")[-1],
+        model_id=model_id,
         config=config,
         backbone=BACKBONES[config.backbone],
         patches=describe_patches(config),

@@ -75,8 +75,7 @@ def fit_calibration(
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor, config: FFTPConfig) -> float:
     """What logits are divided by for the lowest loss (Guo et al. 2017).
 
-    Targets are a little below 1 and above 0, as in Platt 1999, by the number of clips: no finite number makes
-    certain.
+    Targets are a little below 1 and above 0, as in Platt 1999: no finite number of clips justifies a score of 1 or 0.
     """
     targets = smooth_single(labels, logits.shape[1]) if labels.ndim == 1 else smooth_multiple(labels)
 

@@ -14,6 +14,7 @@ from hub_cards import list_recipes
 
 from .arguments import ARGUMENTS
 from .contradictions import refuse_contradictions
+from .data.sources import public_name
 
 # What belongs to one machine or one run, and not into a recipe.
 NOT_IN_RECIPE = (
@@ -43,8 +44,8 @@ def find_recipe(groups: Sequence) -> dict[str, Any]:
             if given[name] != default[name]:
                 recipe[name] = given[name]
     for name in PATHS:
-        if name in recipe and Path(recipe[name]).exists():
-            recipe[name] = Path(recipe[name]).resolve().name
+        if name in recipe:
+            recipe[name] = public_name(recipe[name])
     if recipe.get("auto_bf16"):
         recipe.pop("bf16", None)
     return json.loads(json.dumps(recipe))
@@ -122,8 +123,25 @@ def read_recipe(source: str) -> dict[str, Any]:
     return recipe
 
 
+def parse_with_data(groups: Sequence[type], arguments: Sequence[str], command: str, usage: str) -> tuple:
+    """Dataclasses from the words of a command whose first word is DATA.
+
+    Raises:
+        SystemExit: Arguments that are unknown.
+    """
+    parser = HfArgumentParser(groups, allow_abbrev=False, prog=f"fftp {command}", usage=usage)
+    words = [*arguments]
+    if words and not words[0].startswith("-"):
+        words.insert(0, "--dataset_name")
+    *parsed, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+    names = [item.name for group in groups for item in fields(group) if item.init]
+    refuse_late_data(unknown, command)
+    refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line", command)
+    return tuple(parsed)
+
+
 def refuse_late_data(unknown: Sequence[str], command: str) -> None:
-    """Stop on data that are named after options; of what is unknown they are the first that is no option."""
+    """Stop on DATA that come after options: the first unknown word is DATA if it is no option."""
     if unknown and not unknown[0].startswith("-"):
         raise SystemExit(f"{command}: {unknown[0]!r} comes late: DATA must come first, before all options")
 
@@ -133,7 +151,7 @@ def refuse_unknown(given, names: list[str], origin: str, command: str = "train")
     for name in given:
         if name not in names:
             if name in list_recipes():
-                raise SystemExit(f"train: the recipe {name!r} must come first, before all options")
+                raise SystemExit(f"{command}: the recipe {name!r} must come first, before all options")
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise SystemExit(f"{command}: unknown argument {name!r} in {origin}{hint}")

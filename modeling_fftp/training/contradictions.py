@@ -1,6 +1,7 @@
 """Arguments that are missing, make no sense or do not go together: said before anything is read."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,9 @@ def refuse_contradictions(
     if data.dataset_name is None:
         raise SystemExit("train: --dataset_name is missing: a Hub id, a local folder, or a table")
     refuse_beyond_limits("train", data, augmentation, distillation, training)
-    if (data.validation_column is None) != (data.validation_value is None):
-        raise SystemExit(
-            "train: --validation_column and --validation_value go together: a column and one of its groups"
-        )
+    refuse_contradictions_of_data("train", data)
     if data.cache_features and data.features_on_device:
         raise SystemExit("train: --cache_features leaves nothing to compute on the device; drop one of the two")
-    if both := {*data.exclude_labels} & {*data.none_labels}:
-        raise SystemExit(f"train: --exclude_labels and --none_labels both name {both.pop()!r}; expected one of them")
     if data.streaming and (data.cache_features or training.class_balanced):
         raise SystemExit(
             "train: --streaming reads clips in their order and keeps none; drop --cache_features and --class_balanced"
@@ -100,6 +96,18 @@ def refuse_contradictions(
     refuse_output_dir("train", training.output_dir, bool(training.resume_from_checkpoint))
 
 
+def refuse_contradictions_of_data(command: str, data: DataArguments) -> None:
+    """Stop on clips that are chosen in two ways, or by half of what it takes."""
+    if (data.validation_column is None) != (data.validation_value is None):
+        raise SystemExit(
+            f"{command}: --validation_column and --validation_value go together: a column and one of its groups"
+        )
+    if both := {*data.exclude_labels} & {*data.none_labels}:
+        raise SystemExit(
+            f"{command}: --exclude_labels and --none_labels both name {both.pop()!r}; expected one of them"
+        )
+
+
 def refuse_contradictions_of_training(data: DataArguments, training: FFTPTrainingArguments) -> None:
     """Stop on what transformers' Trainer or ours would refuse later, or trip over."""
     for name, wanted in (("prediction_loss_only", False), ("eval_do_concat_batches", True)):
@@ -112,6 +120,8 @@ def refuse_contradictions_of_training(data: DataArguments, training: FFTPTrainin
             "train: --average_last_epochs does not go with --save_strategy steps: a checkpoint inside an epoch would "
             "miss its end"
         )
+    if training.class_balanced and training.train_sampling_strategy != "random":
+        raise SystemExit("train: --class_balanced draws clips by their classes; drop it or --train_sampling_strategy")
     if training.class_balanced and data.none_labels:
         raise SystemExit("train: --class_balanced draws clips by their classes; those of --none_labels have none")
 
@@ -125,7 +135,8 @@ def refuse_contradictions_of_frames(
     """Stop on what has no meaning, or no place, for steps in time."""
     collars = ("onset_collar", "offset_collar")
     if data.task == "clips":
-        if given := [name for name in changed_arguments(training) if name in collars]:
+        default = {item.name: item.default for item in fields(training)}
+        if given := [name for name in collars if getattr(training, name) != default[name]]:
             raise SystemExit(f"train: --{given[0]} is about events; add --task frames")
         return
     given = {
@@ -200,4 +211,5 @@ def refuse_output_dir(command: str, folder: str, resumes: bool = False) -> None:
 
 def changed_arguments(group: Any) -> list[str]:
     """Names of the arguments of a group that are not as by default."""
-    return [name for name, value in vars(group).items() if value != getattr(type(group)(), name)]
+    default = type(group)()
+    return [name for name, value in vars(group).items() if value != getattr(default, name)]

@@ -28,7 +28,7 @@ BATCH = 16
 
 @dataclass
 class Distillation:
-    """How much a student learns from a teacher, and how soft that answers.
+    """How much a student learns from a teacher, and how soft the teacher's answers are.
 
     Args:
         share: Of the teacher in the loss; the rest is that of the labels.

@@ -8,7 +8,9 @@ LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
 def find_depth(name: str, num_layers: int) -> int:
-    """How many blocks and the head stand above a parameter: 0 for the head and the last norm."""
+    """How many blocks and the head stand above a parameter: 0 for the last norm, and for a head or a decoder."""
+    if name.startswith("decoder."):
+        return 0
     if match := LAYER.search(name):
         return num_layers - int(match[1])
     return num_layers + 1 if "embeddings." in name else 0
@@ -22,7 +24,8 @@ def split_by_depth(
     Source: Clark et al. 2020 (ELECTRA), appendix; Bao et al. 2022 (BEiT).
 
     Args:
-        groups: Parameters and their options; those of the head come first in the result, whose rate is logged.
+        groups: Parameters and their options. Those of the head come first in the result, since Trainer logs the rate
+            of the first.
         names: Of the parameters, by identity.
         num_layers: Blocks of the model.
         decay: Ratio of the learning rates of two blocks that follow each other.

@@ -46,8 +46,8 @@ class MaskedPatchCollator(SpecMaskDataCollator):
 
     def augment(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """A batch to train on."""
-        sound_seed, mask_seed, _ = batch_seeds(self.generator)
-        return self._hide(examples, seeded(mask_seed), sound_seed, mask_seed)
+        sound_seed, feature_seed, mask_seed = batch_seeds(self.generator)
+        return self._hide(examples, seeded(mask_seed), sound_seed, feature_seed)
 
     def _hide(
         self, examples: list[dict[str, Any]], generator: torch.Generator, *seeds: int

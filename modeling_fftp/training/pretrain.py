@@ -12,6 +12,7 @@ from modeling_fftp.hub.encoder_card import PICTURE, write_encoder_card
 
 from .command_line import find_recipe
 from .data.clips import spread
+from .data.sources import is_local, public_name
 from .data.unlabelled import Pieces, SoundArguments, load_pieces
 from .masked_patches import MaskedPatchCollator
 from .model import refuse_impossible
@@ -19,7 +20,7 @@ from .pretraining_arguments import parse
 from .pretraining_model import build, refuse_too_short
 from .reconstruction import plot_reconstruction
 from .results import write_results
-from .resuming import find_resumed, measured_of_all
+from .resuming import find_resumed, measured_of_all, write_arguments
 from .run import begin, build_averaging, report_setting
 from .trainer import FFTPTrainer
 
@@ -44,6 +45,7 @@ def pretrain(arguments: Sequence[str]) -> None:
     resumed = find_resumed(training)
     if resumed is not None:
         resumed.refuse_other_recipe(recipe)
+        resumed.refuse_other_processes(training.world_size)
     with training.main_process_first(desc="decoding"):
         # Crops are drawn from pieces of twice their length.
         pieces = load_pieces(sound, 2 * sound.max_seconds, training.seed, training.output_dir)
@@ -69,6 +71,7 @@ def pretrain(arguments: Sequence[str]) -> None:
     )
     # Now, so that a resumption can be held to them.
     write_results(training, "recipe", recipe)
+    write_arguments(training, groups[:2])
     write_results(training, "data_results", described)
     result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     refuse_damaged(model.state_dict(), "the pretrained model")
@@ -81,7 +84,7 @@ def pretrain(arguments: Sequence[str]) -> None:
         trainer.save_metrics("validation", metrics)
     if trainer.is_world_process_zero():
         save_picture(collator, pieces, Path(training.output_dir, PICTURE))
-        write_encoder_card(training.output_dir, training.hub_license)
+        write_encoder_card(training.output_dir, license=training.hub_license)
         print(f"pretrained on {pieces.seconds['train'] / 3600:.2f} hours, results in {training.output_dir}")
 
 
@@ -93,10 +96,10 @@ def sounds_of(pieces: Pieces, most: int | None = None) -> Iterator:
 
 def describe(arguments: SoundArguments, pieces: Pieces) -> dict:
     """What the card says about the sound."""
-    source, is_local = arguments.dataset_name, Path(arguments.dataset_name).exists()
+    source = arguments.dataset_name
     return {
-        "dataset": Path(source).resolve().name if is_local else source,
-        "hub_id": None if is_local else source,
+        "dataset": public_name(source),
+        "hub_id": None if is_local(source) else source,
         "splits": {
             role: {"pieces": len(split), "hours": pieces.seconds[role] / 3600} for role, split in pieces.splits.items()
         },

@@ -1,13 +1,11 @@
 """What a pretraining can be told, by the command line."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from transformers import HfArgumentParser
-
 from .arguments import FFTPTrainingArguments, ModelArguments
-from .command_line import refuse_late_data, refuse_unknown
+from .command_line import parse_with_data
 from .contradictions import refuse_beyond_limits, refuse_output_dir
 from .data.unlabelled import SoundArguments
 
@@ -47,7 +45,8 @@ class PretrainingArguments(FFTPTrainingArguments):
 
     def __post_init__(self):
         """Let evaluation compute the loss, for which Trainer wants to know an input that it needs."""
-        self.metric_for_best_model, self.greater_is_better = self.metric_for_best_model or "loss", False
+        self.metric_for_best_model = self.metric_for_best_model or "loss"
+        self.greater_is_better = bool(self.greater_is_better)
         super().__post_init__()
         self.label_names, self.prediction_loss_only = ["bool_masked_pos"], True
 
@@ -75,25 +74,13 @@ def parse(arguments: Sequence[str]) -> tuple[PretrainingModelArguments, SoundArg
     Raises:
         SystemExit: Arguments that are unknown, missing, or do not go together.
     """
-    parser = HfArgumentParser(
-        ARGUMENTS,
-        allow_abbrev=False,
-        prog="fftp pretrain",
-        usage="fftp pretrain DATA --output_dir FOLDER [OPTION ...]",
-    )
-    words = [*arguments]
-    if words and not words[0].startswith("-"):
-        words.insert(0, "--dataset_name")
-    *groups, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
-    names = [item.name for group in ARGUMENTS for item in fields(group) if item.init]
-    refuse_late_data(unknown, "pretrain")
-    refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line", "pretrain")
-    model, sound, training = groups
-    refuse_contradictions(model, sound, training)
+    usage = "fftp pretrain DATA --output_dir FOLDER [OPTION ...]"
+    model, sound, training = parse_with_data(ARGUMENTS, arguments, "pretrain", usage)
+    refuse_contradictions_of_pretraining(model, sound, training)
     return model, sound, training
 
 
-def refuse_contradictions(
+def refuse_contradictions_of_pretraining(
     model: PretrainingModelArguments, sound: SoundArguments, training: PretrainingArguments
 ) -> None:
     """Stop on arguments that are missing, do not go together, or are for training with labels."""
@@ -104,6 +91,8 @@ def refuse_contradictions(
     for name in ("time_strides", "stretch_patches"):
         if getattr(model, name) is not None:
             raise SystemExit(f"pretrain: --{name} is for training with labels; pretraining has one stride")
+    if training.metric_for_best_model.removeprefix("eval_") != "loss" or training.greater_is_better:
+        raise SystemExit("pretrain: --metric_for_best_model is the loss, of which the lowest is best")
     if training.push_when_done:
         raise SystemExit(
             f"pretrain: --push_to_hub is for trained models; `fftp push {training.output_dir}` pushes this"

@@ -4,13 +4,12 @@ import logging
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, HfArgumentParser
+from transformers import EvalPrediction
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
@@ -22,10 +21,11 @@ from modeling_fftp.loss_fftp import classification_loss
 
 from .arguments import DataArguments, FFTPTrainingArguments, ModelArguments
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
-from .command_line import refuse_late_data, refuse_unknown
-from .contradictions import refuse_beyond_limits, refuse_output_dir
+from .command_line import parse_with_data
+from .contradictions import refuse_beyond_limits, refuse_contradictions_of_data, refuse_output_dir
 from .data.clips import MAX_SECONDS, clip_lengths
 from .data.loading import Clips, describe_data, load_clips
+from .data.sources import public_name
 from .model import build_model
 from .probe_classifiers import LinearProbe, fit_linear, neighbour_scores
 from .results import Scorer, build_scorer, only_numbers, write_per_class, write_results
@@ -72,7 +72,7 @@ def probe(arguments: Sequence[str]) -> None:
     model, extractor = build_model(model_arguments, clips, seconds)
     began = time.monotonic()
     splits = find_states(model.to(training.device).eval(), extractor, clips, own.batch_size)
-    described = {"model": Path(source).resolve().name if Path(source).exists() else source, "metric": clips.metric}
+    described = {"model": public_name(source), "metric": clips.metric}
     described["seconds_of_states"] = time.monotonic() - began
     best, described["linear"] = choose_linear(splits, model.config)
     described["neighbours"] = measure_neighbours(splits, clips, scorer)
@@ -121,19 +121,9 @@ def parse(
         SystemExit: Arguments that are unknown, missing, or for training alone.
     """
     groups = (ModelArguments, DataArguments, ProbeArguments)
-    parser = HfArgumentParser(
-        groups,
-        allow_abbrev=False,
-        prog="fftp probe",
-        usage="fftp probe DATA --model MODEL --output_dir FOLDER [OPTION ...]",
-    )
     words = [re.sub(r"^--model(?==|$)", "--model_name_or_path", word) for word in arguments]
-    if words and not words[0].startswith("-"):
-        words.insert(0, "--dataset_name")
-    model, data, own, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
-    names = [item.name for group in groups for item in fields(group)]
-    refuse_late_data(unknown, "probe")
-    refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line", "probe")
+    usage = "fftp probe DATA --model MODEL --output_dir FOLDER [OPTION ...]"
+    model, data, own = parse_with_data(groups, words, "probe", usage)
     needed = {"DATA": data.dataset_name, "--model": model.model_name_or_path, "--output_dir": own.output_dir}
     for name, value in needed.items():
         if value is None:
@@ -144,8 +134,11 @@ def parse(
     for name in UNUSED:
         if getattr(data, name):
             raise SystemExit(f"probe: --{name} is for training")
-    refuse_output_dir("probe", own.output_dir)
-    return model, data, own, FFTPTrainingArguments(own.output_dir, seed=own.seed, report_to="none")
+    refuse_contradictions_of_data("probe", data)
+    training = FFTPTrainingArguments(own.output_dir, seed=own.seed, report_to="none")
+    # As it was understood: "~" is a home folder.
+    refuse_output_dir("probe", training.output_dir)
+    return model, data, own, training
 
 
 def refuse_untrained_state(source: str) -> None:

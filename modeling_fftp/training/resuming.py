@@ -1,6 +1,6 @@
 """What a training must have in common with the one that it goes on from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
 
 from .arguments import FFTPTrainingArguments, ModelArguments
 from .model import ADJUSTABLE
+from .results import write_results
 from .trainer import last_whole_checkpoint
 
 # Arguments that may be others from now on: how long to train, how to compute, what to measure, write and publish.
@@ -125,6 +126,12 @@ def find_resumed(training: FFTPTrainingArguments) -> Resumed | None:
             "start anew from its weights with --model_name_or_path"
         )
     return Resumed(Path(checkpoint).absolute().parent, FFTPConfig.from_pretrained(checkpoint))
+
+
+def write_arguments(training: FFTPTrainingArguments, groups: Sequence[Any], **others: Any) -> None:
+    """Keep all arguments of a training, and the number of its processes, in its folder; `others` win."""
+    given = {name: value for group in groups for name, value in vars(group).items()}
+    write_results(training, "arguments", given | training.to_dict() | others | {WORLD_SIZE: training.world_size})
 
 
 def measured_of_all(metrics: Mapping[str, float], training: FFTPTrainingArguments) -> dict[str, float]:

@@ -38,7 +38,7 @@ from .memory import keep_freed_memory
 from .model import build_model, read_config, refuse_impossible, training_sounds
 from .publishing import check_repository, publish, set_repository
 from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
-from .resuming import WORLD_SIZE, Resumed, find_resumed, measured_of_all
+from .resuming import Resumed, find_resumed, measured_of_all, write_arguments
 from .teacher_labels import load_unlabelled_clips
 from .trainer import FFTPTrainer
 from .weight_averaging import WeightAveraging
@@ -87,7 +87,7 @@ def run(arguments: Sequence[str]) -> None:
             clips.splits["train"] = add_answers(clips.splits["train"], teacher)
         teacher = crop_seconds = None
     validating = clips.splits.get("validation")
-    # Of streamed clips those that are known to be sound.
+    # Of streamed clips those that were decoded without a problem.
     validating = getattr(validating, "sample", validating)
     if data_arguments.cache_features:
         clips = cache_features(clips, extractor, augmentation, max_seconds, training)
@@ -287,9 +287,7 @@ def train(trainer: FFTPTrainer, groups: Sequence, label_smoothing: float, is_fra
         What the scores were calibrated by, if they were.
     """
     training = trainer.args
-    arguments = {key: value for group in groups for key, value in vars(group).items()} | training.to_dict()
-    arguments |= {"label_smoothing_factor": label_smoothing, WORLD_SIZE: training.world_size}
-    write_results(training, "arguments", arguments)
+    write_arguments(training, groups, label_smoothing_factor=label_smoothing)
     result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     # Now, so that nothing that goes wrong from here on loses it; and again when it is calibrated.
     trainer.save_model()

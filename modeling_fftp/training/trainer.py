@@ -26,10 +26,10 @@ from .processes import let_exchanges_end
 from .weight_averaging import WeightAveraging
 
 # Parameters beside biases and norms that weight decay would only pull away from where they belong: the scan's decay
-# rates and skip weights (mamba-ssm marks them so), a ConvNeXt's layer scale, positions and class tokens.
+# rates and skip weights (mamba-ssm marks them so), a ConvNeXt's layer scale, positions and tokens of their own.
 UNDECAYED = (
     "A_log", "A_log_reverse", "D", "layer_scale_parameter",
-    "position_embeddings.weight", "cls_token", "distillation_token",
+    "position_embeddings.weight", "cls_token", "distillation_token", "mask_token",
 )  # fmt: skip
 # Values of `train_sampling_strategy` that need lengths.
 GROUPING = ("group_by_length", "batch_rebalance")
@@ -200,6 +200,8 @@ class FFTPTrainer(Trainer):
             streams = self.args.world_size * max(1, self.args.dataloader_num_workers)
             sampler = dataset.sampler(self.args.train_batch_size, streams, self.args.seed)
         elif self.class_balanced:
+            if self.args.train_sampling_strategy in GROUPING:
+                raise ValueError("class_balanced draws clips by their classes; drop it or train_sampling_strategy")
             is_table = isinstance(dataset, Dataset)
             labels = dataset["labels"][:] if is_table else [example["labels"] for example in dataset]
             sampler = ClassBalancedSampler(torch.as_tensor(np.asarray(labels)), self.args.seed)

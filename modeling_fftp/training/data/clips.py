@@ -274,12 +274,14 @@ def _state(path: Path) -> tuple[int, int] | None:
     return state.st_size, state.st_mtime_ns
 
 
-def report_left_out(left_out: dict[str, list[dict]], sizes: dict[str, int], largest_share: float, path: Path) -> None:
+def report_left_out(
+    left_out: dict[str, list[dict]], shares: dict[str, float], largest_share: float, path: Path
+) -> None:
     """Name the clips that are left out in a CSV file, and count them in the log.
 
     Args:
         left_out: What `decode_dataset` left out of each split.
-        sizes: Number of clips that each split keeps.
+        shares: That part of each split.
         largest_share: Share of a split that may be left out.
         path: The file; removed where nothing is left out.
 
@@ -295,9 +297,8 @@ def report_left_out(left_out: dict[str, list[dict]], sizes: dict[str, int], larg
         writer.writeheader()
         writer.writerows({"split": split, **clip} for split, clips in left_out.items() for clip in clips)
     for split, clips in left_out.items():
-        share = len(clips) / max(1, sizes[split] + len(clips))
-        message = f"{split}: {len(clips)} clips ({share:.1%}) cannot be used; {path} names them and says why"
-        if share > largest_share:
+        message = f"{split}: {len(clips)} clips ({shares[split]:.1%}) cannot be used; {path} names them and says why"
+        if shares[split] > largest_share:
             raise ValueError(f"{message}. At most {largest_share:.1%} may be left out")
         if clips:
             logger.warning("%s. They are left out", message)

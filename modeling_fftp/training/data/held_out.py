@@ -13,7 +13,7 @@ def hold_out_group(dataset: Dataset, column: str, value: str) -> tuple[Dataset, 
     Raises:
         ValueError: A group that holds no clips, or all.
     """
-    groups = np.array([str(group) for group in dataset[column]])
+    groups = np.array([str(group) for group in dataset[column][:]])
     is_held_out = groups == value
     if not is_held_out.any() or is_held_out.all():
         raise ValueError(
@@ -31,7 +31,7 @@ def hold_out_fraction(dataset: Dataset, fraction: float, seed: int) -> tuple[Dat
     Raises:
         ValueError: No class has two clips, or there is one clip alone.
     """
-    labels = np.asarray(dataset["labels"])
+    labels = np.asarray(dataset["labels"][:])
     if len(labels) < 2:
         raise ValueError(f"{len(labels)} clip to draw from; expected two, one to train on and one to validate")
     clips, wanted, strata = np.arange(len(labels)), fraction, None

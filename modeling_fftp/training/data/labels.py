@@ -5,7 +5,7 @@ import io
 import logging
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,17 +200,19 @@ def _hint_at_lists(classes: Sequence[str], column: str) -> None:
 
 def refuse_lookalikes(classes: Iterable[str]) -> None:
     """Stop on classes that spaces around them or Unicode's forms tell apart; log those that capital letters do."""
-    for key in (lambda name: unicodedata.normalize("NFC", name).strip(), str.casefold):
-        groups: dict[str, list[str]] = {}
-        for name in classes:
-            groups.setdefault(key(name), []).append(name)
-        alike = [names for names in groups.values() if len(names) > 1]
-        if alike and key is not str.casefold:
-            raise ValueError(
-                f"the classes {', '.join(map(ascii, alike[0]))} look alike; expected one way to write each"
-            )
-        if alike:
-            logger.warning("Classes that differ in capital letters alone: %s", "; ".join(map(", ".join, alike)))
+    classes = [*classes]
+    if alike := _alike(classes, lambda name: unicodedata.normalize("NFC", name).strip()):
+        raise ValueError(f"the classes {', '.join(map(ascii, alike[0]))} look alike; expected one way to write each")
+    if alike := _alike(classes, str.casefold):
+        logger.warning("Classes that differ in capital letters alone: %s", "; ".join(map(", ".join, alike)))
+
+
+def _alike(classes: Sequence[str], key: Callable[[str], str]) -> list[list[str]]:
+    """Groups of several classes that a key does not tell apart."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(key(name), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
 
 
 def read_class_names(path: Path) -> dict[str, str]:
@@ -220,7 +222,7 @@ def read_class_names(path: Path) -> dict[str, str]:
         ValueError: Columns or indices that are not so, or an id or name that comes twice.
     """
     rows = list(csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True))[1:]
-    if any(len(row) != 3 for row in rows) or [row[0] for row in rows] != [*map(str, range(len(rows)))]:
+    if not rows or any(len(row) != 3 for row in rows) or [row[0] for row in rows] != [*map(str, range(len(rows)))]:
         raise ValueError(f"{path}: expected a header and the columns index (0, 1, ...), id, display name")
     for column, kind in ((1, "id"), (2, "display name")):
         value, count = Counter(row[column] for row in rows).most_common(1)[0]

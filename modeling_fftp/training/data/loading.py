@@ -30,7 +30,7 @@ from .event_tables import has_event_rows
 from .held_out import hold_out_fraction, hold_out_group
 from .labels import read_class_names, read_labels
 from .report import SplitFacts, find_split_facts, render_report
-from .sources import base_folder, find_column, load_splits
+from .sources import base_folder, find_column, is_local, load_splits, public_name
 from .splits import ROLES, find_splits
 from .strong_labels import EVENTS, keep_measurable, split_measurable
 
@@ -117,6 +117,11 @@ def build_decoder(arguments: DataArguments, split: Dataset, config: FFTPConfig |
     # A clip with none is no case of one class per clip.
     is_multi_label = kind.is_multi_label or bool(arguments.none_labels)
     if config is not None:
+        known = label_names(config)
+        # Of an excluded class the checkpoint need not know anything.
+        names = {
+            label: name for label, name in names.items() if name in known or label not in arguments.exclude_labels
+        }
         names, is_multi_label = checkpoint_classes(names, config, is_multi_label)
     # An evaluation drops the clips of an excluded class, but the checkpoint still knows it.
     labels = {label: name for label, name in names.items() if config or label not in arguments.exclude_labels}
@@ -281,8 +286,8 @@ def decode_splits(
             splits[role], own_decoder, keep_columns=columns, num_proc=arguments.num_proc
         )
         clips[role] = decoded.with_format("numpy")
-    sizes = {role: len(split) for role, split in clips.items()}
-    report_left_out(left_out, sizes, arguments.max_left_out, Path(training.output_dir, "left_out_clips.csv"))
+    shares = {role: len(left_out[role]) / max(1, len(split) + len(left_out[role])) for role, split in clips.items()}
+    report_left_out(left_out, shares, arguments.max_left_out, Path(training.output_dir, "left_out_clips.csv"))
     return clips, left_out
 
 
@@ -345,16 +350,16 @@ def describe_data(source: str, clips: Clips) -> dict:
         source: Hub id, folder or file.
         clips: Made of it.
     """
-    is_local, card, license = Path(source).exists(), Path(source, "README.md"), None
-    if card.exists() or not is_local:
+    card, license = Path(source, "README.md").expanduser(), None
+    if card.exists() or not is_local(source):
         try:
-            license = DatasetCard.load(card if is_local else source).data.license
+            license = DatasetCard.load(card if is_local(source) else source).data.license
             license = ", ".join(license) if isinstance(license, list) else license
         except (OSError, ValueError, yaml.YAMLError, HfHubHTTPError) as error:
             logger.info("The licence of the data is not known: %s", error)
     return {
-        "dataset": Path(source).resolve().name if is_local else source,
-        "hub_id": None if is_local else source,
+        "dataset": public_name(source),
+        "hub_id": None if is_local(source) else source,
         "license": license,
         "splits": {
             role: {"clips": len(split), "hours": find_hours(clips.lengths[role], len(split))}

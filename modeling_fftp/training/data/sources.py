@@ -82,6 +82,16 @@ def _load(source: str, config_name: str | None, data_dir: str | None, revision: 
     return _load_tables(path, tables) or load_audio_folder(path)
 
 
+def is_local(source: str) -> bool:
+    """Whether a source is a file or folder of this machine, and no Hub id."""
+    return Path(source).expanduser().exists()
+
+
+def public_name(source: str) -> str:
+    """The bare name of a file or folder, which says nothing of this machine; a Hub id as it is."""
+    return Path(source).expanduser().resolve().name if is_local(source) else source
+
+
 def base_folder(source: str, data_dir: str | None = None) -> Path:
     """What the relative paths in a data set start from: its folder, or that of a table, or a folder in there."""
     path = Path(source).expanduser()

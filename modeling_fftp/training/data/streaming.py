@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 # So many clips say what all are like; they come from so many places of the data.
 SAMPLED_CLIPS, SAMPLED_PLACES = 512, 16
+# Standard deviations by which the unusable clips that a worker meets may exceed their share.
+DEVIATIONS = 3.0
 # Batches after which freed memory goes back to the system: sound comes in many sizes, whose gaps would add up.
 TRIMMED_BATCHES = 8
 # The Hub's parquet form of data sets that are something else.
@@ -68,7 +70,7 @@ class StreamedClips(TorchDataset):
         self.num_classes = labels.shape[1] if labels.ndim == 2 else None
         # Two million vectors of AudioSet fit into memory as bits.
         self._labels = labels if self.num_classes is None else np.packbits(labels.astype(bool), axis=1)
-        self.batches, self.unusable = 0, set()
+        self.batches, self.seen, self.unusable = 0, 0, 0
         # Where clips are measured, none counts twice.
         self.may_repeat = True
 
@@ -98,15 +100,17 @@ class StreamedClips(TorchDataset):
             give_back_freed_memory()
         clips = []
         for place in places:
+            self.seen += 1
             try:
                 clips.append(self[place])
             except ValueError as error:
                 logger.warning("A clip is left out: %s", error)
-                # Each once, however many epochs meet it.
-                self.unusable.add(place)
-                if len(self.unusable) > self.largest_share * len(self):
+                self.unusable += 1
+                # Every worker counts what it meets alone: more than chance brings where the share is just allowed.
+                expected = self.largest_share * max(self.seen, SAMPLED_CLIPS)
+                if self.unusable > expected + DEVIATIONS * expected**0.5:
                     raise ValueError(
-                        f"{len(self.unusable)} of {len(self)} clips cannot be used, the last since {error}. At most "
+                        f"{self.unusable} of {self.seen} clips cannot be used, the last since {error}. At most "
                         f"{self.largest_share:.1%} may be left out"
                     ) from error
         # A batch of nothing cannot be: the next clip takes the place.
@@ -218,24 +222,27 @@ def stream_clips(
     clips, left_out = {}, {}
     for role, own_decoder in decoders_of(splits, decoder).items():
         clips[role], left_out[role] = read_clips(splits[role], own_decoder, arguments.max_left_out)
+    labelled = {role: len(split) / (len(split) + len(left_out[role])) for role, split in clips.items()}
     # Where clips of each role come from: those that are held out, from those to train on.
     source_of = {role: role for role in clips} | ({} if "validation" in clips else {"validation": "train"})
     clips = hold_out(clips, arguments, training.seed)
     if arguments.max_train_samples and "train" in clips:
         order = np.random.default_rng(training.seed).permutation(len(clips["train"]))
         clips["train"] = clips["train"].select(order[: arguments.max_train_samples])
+    looked, broken = dict.fromkeys(left_out, 0), dict.fromkeys(left_out, 0)
     for role, split in clips.items():
         # Processes gather as many results each: a clip that only one of them leaves out would end the evaluation.
         clips[role], unusable = split.look(at_all=role != "train" and training.world_size > 1)
         clips[role].may_repeat = role == "train"
         left_out[source_of[role]] += unusable
-    sizes = dict.fromkeys(left_out, 0)
-    for role, split in clips.items():
-        sizes[source_of[role]] += len(split)
+        broken[source_of[role]] += len(unusable)
+        looked[source_of[role]] += len(unusable) + len(clips[role].sample)
+    # All labels were read, but only some clips decoded.
+    shares = {role: 1 - labelled[role] * (1 - broken[role] / looked[role]) for role in left_out}
     classes = [*decoder.labels.values()]
     facts = {role: find_sampled_facts(split, classes, left_out.get(role, [])) for role, split in clips.items()}
     with training.main_process_first(desc="report"):
-        report_left_out(left_out, sizes, arguments.max_left_out, Path(training.output_dir, "left_out_clips.csv"))
+        report_left_out(left_out, shares, arguments.max_left_out, Path(training.output_dir, "left_out_clips.csv"))
         report(facts, arguments.dataset_name, training)
         refuse_unusable(facts, decoder.is_multi_label)
     lengths = {

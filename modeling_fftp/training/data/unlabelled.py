@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 SHORTEST = window_length(SAMPLING_RATE)
 # Recordings that another step is given as a sample.
 SAMPLED_RECORDINGS = 512
+# Of the recording that a piece comes from.
+ROW = "row"
 
 
 @dataclass
@@ -98,16 +100,19 @@ class RecordingCutter:
     folder: Path = Path()
     version: str = getattr(modeling_fftp, "__version__", "")
 
-    features = Features({"audio": List(Value("float32")), SOURCE: Value("string"), PROBLEM: Value("string")})
+    features = Features(
+        {"audio": List(Value("float32")), ROW: Value("int64"), SOURCE: Value("string"), PROBLEM: Value("string")}
+    )
 
-    def __call__(self, batch: dict[str, list]) -> dict[str, list]:
+    def __call__(self, batch: dict[str, list], rows: list[int]) -> dict[str, list]:
         """Pieces of a batch of recordings, or one empty piece and its problem where a recording cannot be read."""
         pieces = {name: [] for name in self.features}
-        for source in batch[self.audio_column]:
+        for row, source in zip(rows, batch[self.audio_column], strict=True):
             source = locate(source, self.folder)
             name = source.get("path") if isinstance(source, dict) else source
             for sound, problem in self._cut(source):
                 pieces["audio"].append(sound)
+                pieces[ROW].append(row)
                 pieces[SOURCE].append(name if isinstance(name, str) else None)
                 pieces[PROBLEM].append(problem)
         return pieces
@@ -143,12 +148,14 @@ def load_pieces(arguments: SoundArguments, piece_seconds: float, seed: int, outp
         ValueError: No sound to learn, or more unusable recordings than `max_left_out`.
     """
     parts: dict[str, list[Dataset]] = {}
+    num_recordings = 0
     folder = base_folder(arguments.dataset_name, arguments.dataset_data_dir)
     for role, recordings in assign_roles(find_recordings(arguments), arguments, seed):
         column = audio_column(recordings, arguments.audio_column_name)
         cutter = RecordingCutter(column, piece_seconds, folder)
         pieces = recordings.map(
             cutter,
+            with_indices=True,
             batched=True,
             batch_size=1,
             remove_columns=recordings.column_names,
@@ -159,6 +166,7 @@ def load_pieces(arguments: SoundArguments, piece_seconds: float, seed: int, outp
             **cache_of_files(recordings, cutter, []),
         )
         parts.setdefault(role, []).append(pieces)
+        num_recordings += len(recordings)
     splits, left_out = {}, {}
     for role, pieces in parts.items():
         splits[role], left_out[role] = leave_out_unusable(concatenate_datasets(pieces))
@@ -166,7 +174,7 @@ def load_pieces(arguments: SoundArguments, piece_seconds: float, seed: int, outp
     # One limit for all: a few recordings to measure on are too few for a share of their own.
     everything = [clip for clips in left_out.values() for clip in clips]
     path = Path(output_dir, "left_out_clips.csv")
-    report_left_out({"all": everything}, {"all": sum(sizes.values())}, arguments.max_left_out, path)
+    report_left_out({"all": everything}, {"all": len(everything) / num_recordings}, arguments.max_left_out, path)
     if not splits.get("train"):
         raise ValueError(f"no sound to learn in {arguments.dataset_name}; found {sizes}")
     seconds = {role: sum(clip_lengths(split)) / SAMPLING_RATE for role, split in splits.items()}
@@ -177,10 +185,10 @@ def load_pieces(arguments: SoundArguments, piece_seconds: float, seed: int, outp
 
 def leave_out_unusable(pieces: Dataset) -> tuple[Dataset, list[dict[str, Any]]]:
     """The pieces that can be used, and the others as `report_left_out` names them."""
-    sources, problems = pieces[SOURCE][:], pieces[PROBLEM][:]
+    rows, sources, problems = pieces[ROW][:], pieces[SOURCE][:], pieces[PROBLEM][:]
     left_out = [
         {"row": row, "source": source or f"row {row}", "problem": problem}
-        for row, (source, problem) in enumerate(zip(sources, problems, strict=True))
+        for row, source, problem in zip(rows, sources, problems, strict=True)
         if problem is not None
     ]
     whole = [row for row, problem in enumerate(problems) if problem is None]
@@ -209,11 +217,14 @@ def find_recordings(arguments: SoundArguments) -> list[tuple[str | None, Dataset
     tested = sum(len(recordings) for role, recordings in found if role == "test")
     if tested:
         logger.warning("%d recordings of test splits are not used", tested)
-    return [(role, recordings) for role, recordings in found if role != "test"]
+    kept = [(role, recordings) for role, recordings in found if role != "test"]
+    if not any(len(recordings) for _, recordings in kept):
+        raise ValueError(f"no sound in {path} but in splits for testing, which are not used")
+    return kept
 
 
 def audio_column(table: Dataset, wanted: str | None) -> str:
-    """The column of sound: the wanted one, which not all parts of a folder need to have.
+    """The column of sound: the wanted one where this part of a folder has it, and else found as usual.
 
     Raises:
         ValueError: There is none.

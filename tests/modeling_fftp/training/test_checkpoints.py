@@ -170,6 +170,11 @@ def test_an_evaluation_never_scores_a_new_head(checkpoint, published, clip_folde
     expected = accuracy_of_pipeline(published / "converted", clip_folder, kinds=("low", "high"))
     assert accuracy_of_training(tmp_path / "without") == pytest.approx(expected)
 
+    # Nor need it know that class.
+    run_training(tmp_path / "two", "--dataset_name", clip_folder, "--exclude_labels", "noise")
+    run_training(tmp_path / "again", *evaluate, tmp_path / "two", "--exclude_labels", "noise")
+    assert accuracy_of_training(tmp_path / "again") == accuracy_of_training(tmp_path / "two")
+
     config = FFTPConfig.from_pretrained(checkpoint)
     headless = {name: w for name, w in load_file(checkpoint / "model.safetensors").items() if "classifier" not in name}
     save_file(headless, checkpoint / "model.safetensors", metadata={"format": "pt"})

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
-from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp import FFTPForAudioClassification, FFTPForPreTraining
 from modeling_fftp.training.layer_decay import find_depth
 from modeling_fftp.training.trainer import FFTPTrainer
 from tests.support import BACKBONES, run_training
@@ -86,6 +86,13 @@ def test_a_resumed_run_has_the_same_rates(trained, clip_folder, tmp_path):
     run_training(tmp_path / "halved", *options, "--num_train_epochs", 2, "--resume_from_checkpoint", "true")
     whole, halved = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "halved"))
     assert all(torch.equal(whole[name], halved[name]) for name in whole)
+
+
+def test_a_decoder_learns_as_fast_as_a_head(make_config):
+    model = FFTPForPreTraining(make_config())
+    names = [name for name, _ in model.named_parameters() if name.startswith("decoder.")]
+    assert any(".layers." in name for name in names)
+    assert {find_depth(name, model.config.num_hidden_layers) for name in names} == {0}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from datasets import Audio, Dataset
 from safetensors.torch import load_file
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 
+from feature_extraction.randomness import batch_seeds, seeded
+from feature_extraction.spectrogram_augmentation import RandomGain
 from modeling_fftp.cli import app
 from modeling_fftp.hub.push import files_to_push
 from modeling_fftp.training.data.unlabelled import SoundArguments, assign_roles, load_pieces, read_sound
@@ -214,6 +216,11 @@ def test_what_holds_no_sound_is_refused(recordings, tmp_path):
         (["data", "--output_dir", "x", "--do_train", "false"], "--do_train is for training with labels"),
         (["data", "--output_dir", "x", "--class_balanced", "true"], "--class_balanced is for training with labels"),
         (["data", "--output_dir", "x", "--push_to_hub", "true"], "`fftp push x`"),
+        (
+            ["data", "--output_dir", "x", "--metric_for_best_model", "accuracy"],
+            "the loss, of which the lowest is best",
+        ),
+        (["data", "--output_dir", "x", "--greater_is_better", "true"], "the loss, of which the lowest is best"),
     ],
 )
 def test_wrong_words_are_refused_at_once(words, message):
@@ -247,6 +254,30 @@ def test_a_card_is_written_anew_and_goes_to_the_hub(clip_folder, tmp_path):
     app(["card", str(tmp_path / "out")], standalone_mode=False)
     assert (tmp_path / "out" / "README.md").read_text() == card
     assert {"reconstruction.png", "pretraining_fftp.py"} <= {path.name for path in files_to_push(tmp_path / "out")}
+    app(["card", str(tmp_path / "out"), "--repo_id", "user/start"], standalone_mode=False)
+    assert "--model_name_or_path user/start " in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_pretraining_goes_on_in_as_many_processes(clip_folder, tmp_path):
+    train(clip_folder, tmp_path, "--num_train_epochs", 2)
+    arguments = json.loads((tmp_path / "arguments.json").read_text())
+    assert (arguments["world_size"], arguments["mask_ratio"]) == (1, None)
+    (tmp_path / "arguments.json").write_text(json.dumps(arguments | {"world_size": 2}))
+    with pytest.raises(ValueError, match="the number of processes is 1, and the training to go on with has 2"):
+        train(clip_folder, tmp_path, "--num_train_epochs", 2, "--resume_from_checkpoint", "true")
+
+
+def test_recordings_are_counted_and_not_their_pieces(tmp_path):
+    folder = tmp_path / "sound"
+    folder.mkdir()
+    (folder / "broken.wav").write_text("nothing")
+    soundfile.write(folder / "long.wav", np.random.default_rng(0).normal(size=16000 * 20) * 0.1, 16000)
+    arguments = SoundArguments(str(folder), validation_fraction=0, max_left_out=0.4)
+    with pytest.raises(ValueError, match=r"1 clips \(50\.0%\) cannot be used"):
+        load_pieces(arguments, 1.0, 0, str(tmp_path / "out"))
+    assert (tmp_path / "out" / "left_out_clips.csv").read_text().splitlines()[1].startswith("all,0,")
+    arguments.max_left_out = 0.5
+    assert len(load_pieces(arguments, 1.0, 0, str(tmp_path / "out")).splits["train"]) == 20
 
 
 def test_a_pretrained_folder_is_not_overwritten(clip_folder, tmp_path):
@@ -264,6 +295,13 @@ def test_batches_to_train_on_hide_anew_and_those_to_measure_on_do_not(make_confi
     assert all(first[name].equal(again[name]) for name in first)
     assert not first["bool_masked_pos"].equal(other["bool_masked_pos"])
     assert not collators[0].augment(clips)["bool_masked_pos"].equal(first["bool_masked_pos"])
+    # What changes features does not draw what is hidden.
+    quiet = MaskedPatchCollator(extractor, make_config(), 1.0, 0.0, torch.Generator().manual_seed(0)).augment(clips)
+    gains = (first["input_values"] - quiet["input_values"]).mean(dim=(1, 2))
+    _, feature_seed, mask_seed = batch_seeds(torch.Generator().manual_seed(0))
+    drawn = [RandomGain(0.1)(torch.zeros(2, 98, 128), None, seeded(seed)) for seed in (feature_seed, mask_seed)]
+    torch.testing.assert_close(gains, drawn[0].mean(dim=(1, 2)), atol=1e-4, rtol=0)
+    assert (gains - drawn[1].mean(dim=(1, 2))).abs().max() > 1e-3
     assert first["input_values"].shape == (2, 98, 128)
     assert first["bool_masked_pos"].shape == (2, 18)
     plain = collators[0](clips)

@@ -106,6 +106,11 @@ def test_neighbours_are_the_closest_by_cosine():
         (["--model", "M", "--output_dir", "O", "DATA"], "'DATA' comes late: DATA must come first"),
         (["DATA", "--learning_rate", "1"], "unknown argument 'learning_rate'"),
         (["DATA", "--model", "M", "--output_dir", "O", "--max_seconds", "1"], "--max_seconds is for training"),
+        (["DATA", "--model", "M", "--output_dir", "O", "--validation_value", "4"], "probe: --validation_column and"),
+        (
+            ["DATA", "--model", "M", "--output_dir", "O", "--exclude_labels", "a", "--none_labels", "a"],
+            "both name 'a'",
+        ),
         (["DATA", "--model", "M", "--output_dir", "O", "--target_precision", "90"], r"90.0 must lie in \(0, 1\]"),
     ],
 )
@@ -114,6 +119,9 @@ def test_what_makes_no_sense_is_refused(words, message):
         probe(words)
 
 
-def test_a_folder_with_a_model_is_left_alone(probed, trained, clip_folder):
+def test_a_folder_with_a_model_is_left_alone(probed, trained, clip_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(probed.parent))
+    with pytest.raises(SystemExit, match="holds a model already"):
+        probe([str(clip_folder), "--model", str(trained), f"--output_dir=~/{probed.name}"])
     with pytest.raises(SystemExit, match="holds a model already"):
         probe([str(clip_folder), "--model", str(trained), "--output_dir", str(probed)])

@@ -112,6 +112,7 @@ def test_capital_letters_are_named(caplog):
     [
         ("0,/m/1,Speech\n1,/m/2,Speech\n", "display name 'Speech' stands for 2 classes"),
         ("0,/m/1,Speech\n1,/m/1,Music\n", "id '/m/1' stands for 2 classes"),
+        ("", r"expected a header and the columns index"),
         ("1,/m/1,Speech\n", r"expected a header and the columns index \(0, 1"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from datasets import Dataset, DatasetDict
 
-from modeling_fftp.training.data.sources import load_splits
+from modeling_fftp.training.data.sources import is_local, load_splits, public_name
 from modeling_fftp.training.data.splits import find_splits
 from modeling_fftp.training.data.tables import read_table
 
@@ -296,3 +296,12 @@ def test_numbers_beyond_all_columns_are_named(tmp_path):
     (tmp_path / "a.json").write_text('[{"path": "a.wav", "label": 123456789012345678901}]')
     with pytest.raises(ValueError, match=r"a\.json holds what no column can"):
         load_splits(str(tmp_path / "a.json"))
+
+
+def test_names_of_folders_say_nothing_of_the_machine(tmp_path, monkeypatch):
+    (tmp_path / "sounds").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [public_name(source) for source in ("~/sounds", str(tmp_path / "sounds"))] == ["sounds"] * 2
+    assert public_name("user/sounds") == "user/sounds"
+    assert is_local("~/sounds")
+    assert not is_local("user/sounds")

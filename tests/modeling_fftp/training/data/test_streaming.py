@@ -190,7 +190,24 @@ def test_what_cannot_be_used_is_left_out_by_name(clip_folder, tmp_path):
     assert f"train: left out, since cannot decode: Format not recognised: {paths[5].name}" in report
 
 
-def test_what_turns_out_to_be_unusable_is_named(clip_folder, tmp_path, caplog):
+def test_shares_are_those_of_what_was_read_and_looked_at(clip_folder, tmp_path, monkeypatch):
+    paths = sorted((clip_folder / "train").rglob("*.wav"))
+    rows = {"audio": [*map(str, paths)] * 10, "label": [path.parent.name for path in paths] * 10}
+    rows["label"][0] = None
+    training = FFTPTrainingArguments(output_dir=str(tmp_path / "out"), report_to="none")
+    Dataset.from_dict(rows).to_parquet(tmp_path / "train.parquet")
+    # One label in 360 is missing, however few clips train.
+    stream_clips(DataArguments(dataset_name=str(tmp_path), max_train_samples=10, max_left_out=0.01), training)
+    # All sound is missing, though few clips are looked at.
+    monkeypatch.setattr("modeling_fftp.training.data.streaming.SAMPLED_CLIPS", 16)
+    rows["audio"] = [path if index % 2 else "nowhere.wav" for index, path in enumerate(rows["audio"])]
+    Dataset.from_dict(rows).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=r"train: \d+ clips \([3-6]\d\.\d%\) cannot be used"):
+        stream_clips(DataArguments(dataset_name=str(tmp_path), max_left_out=0.2), training)
+
+
+def test_what_turns_out_to_be_unusable_is_named(clip_folder, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("modeling_fftp.training.data.streaming.SAMPLED_CLIPS", 8)
     paths = sorted((clip_folder / "train").rglob("*.wav"))
     rows = {"audio": [*map(str, paths)], "label": [path.parent.name for path in paths]}
     rows["audio"][5] = rows["audio"][6] = "nowhere.wav"
@@ -203,11 +220,18 @@ def test_what_turns_out_to_be_unusable_is_named(clip_folder, tmp_path, caplog):
     assert "A clip is left out: row 5: " in caplog.text
     assert "nowhere.wav: cannot decode: No such file" in caplog.text
     # Not a batch of nothing.
-    clips.unusable.clear()
-    # One clip, in whatever epoch.
-    for _ in range(3):
-        assert clips.__getitems__([6])[0]["labels"] == clips.labels[7]
-    with pytest.raises(ValueError, match=r"2 of 36 clips cannot be used, the last since row 5: .* At most 5\.0%"):
+    assert clips.__getitems__([6])[0]["labels"] == clips.labels[7]
+    # 2 of 5 may be chance, where one in 20 is allowed; 3 of 6 are not.
+    with pytest.raises(ValueError, match=r"3 of 6 clips cannot be used, the last since row 5: .* At most 5\.0%"):
+        clips.__getitems__([5, 7])
+    clips.largest_share, clips.unusable = 0.0, 0
+    with pytest.raises(ValueError, match="1 of 7 clips"):
+        clips.__getitems__([5, 7])
+    # In long trainings chance counts less.
+    clips.largest_share, clips.unusable, clips.seen = 0.05, 60, 1000
+    assert len(clips.__getitems__([5, 7])) == 1
+    clips.unusable = 80
+    with pytest.raises(ValueError, match="81 of 1003 clips"):
         clips.__getitems__([5, 7])
     usable, problems = clips.look(at_all=True)
     assert [problem["row"] for problem in problems] == [5, 6]
