@@ -189,7 +189,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     rows, validated = [], {}
     for name, memories in MEMORIES.items():
         model = train_model(name, words, noise)
-        validated[name] = json.loads((model / "validation_results.json").read_text(encoding="utf-8"))["validation_mAP"]
+        validated[name] = json.loads((model / "validation_results.json").read_text(encoding="utf-8"))["validation_map"]
         for memory in memories:
             labels, heard = hear(model, sound, memory)
             for threshold in arguments.thresholds:
