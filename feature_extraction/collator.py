@@ -264,6 +264,8 @@ class SpecMaskDataCollator(TrainerCallback):
     def _soften(self, labels: torch.Tensor) -> torch.Tensor:
         """Smoothed vectors over the labels; mixed afterwards they are what a smoothed mixture would be."""
         has_one_class = labels.ndim == 1
+        if has_one_class and labels.is_floating_point():
+            raise ValueError("labels are floats, one per clip; mixup and label smoothing expect indices or vectors")
         if has_one_class:
             labels = torch.nn.functional.one_hot(labels, self.num_labels).float()
         elif self.num_labels not in (None, labels.shape[1]):

@@ -86,7 +86,7 @@ class SpectrogramMask:
 class SpecMask(SpectrogramMask):
     """Draws and applies SpecMask (arXiv 2508.21243, section 3.2).
 
-    A share of the budget goes to full-frequency masks, one patch (`patch_frames`) wide, the rest to localized masks,
+    A share of the budget goes to full-frequency masks, as wide as a patch, the rest to localized masks,
     one patch wide and a random band of bins high. Starts lie on the patch grid. Each clip draws its own masks. No cell
     is counted twice: the masked cells never exceed the budget and fall short of it by less than `num_mel_bins` cells.
     Where a share leaves less than a whole mask the last one shrinks, to one frame at least. For a clip of fewer than
@@ -95,7 +95,7 @@ class SpecMask(SpectrogramMask):
     Args:
         num_mel_bins: Height of the spectrogram.
         max_length: Frames that the budget refers to.
-        patch_frames: Width of a mask in frames.
+        patch_frames: Width of a patch in frames, which is that of a mask.
         time_stride: Frames between two places where a mask may start.
         budget: Masked cells in `max_length` frames; below 1, their fraction.
         full_share: Share of the budget for full-frequency masks.
@@ -130,9 +130,8 @@ class SpecMask(SpectrogramMask):
             raise ValueError(f"full_share={full_share} must lie in [0, 1]")
         self.num_mel_bins = num_mel_bins
         self.max_length = max_length
-        self.patch_frames = max(patch_frames, time_stride) if stretches else patch_frames
+        self.patch_frames, self.stretches = patch_frames, stretches
         self.time_stride = time_stride
-        self.known_frames, self.stretches = patch_frames, stretches
         self.budget = int(cells)
         self.full_share = full_share
 
@@ -151,14 +150,17 @@ class SpecMask(SpectrogramMask):
             stretches=getattr(config, "stretch_patches", False),
         )
 
+    @property
+    def mask_frames(self) -> int:
+        """Width of a mask in frames: that of a patch, which may stretch to the stride."""
+        return max(self.patch_frames, self.time_stride) if self.stretches else self.patch_frames
+
     def at_stride(self, time_stride: int) -> "SpecMask":
         """Masks on the grid of another stride, of which patches see as much as of these."""
         other = copy.copy(self)
         other.time_stride = time_stride
-        if self.stretches:
-            other.patch_frames = max(self.known_frames, time_stride)
         # Masks lie where patches do, which may skip frames.
-        seen = [min(mask.patch_frames / mask.time_stride, 1) for mask in (self, other)]
+        seen = [min(mask.mask_frames / mask.time_stride, 1) for mask in (self, other)]
         other.budget = int(self.budget * seen[1] / seen[0])
         return other
 
@@ -210,7 +212,7 @@ class SpecMask(SpectrogramMask):
     @property
     def _starts_per_patch(self) -> int:
         """Neighbouring places on the grid whose masks overlap."""
-        return -(-self.patch_frames // self.time_stride)
+        return -(-self.mask_frames // self.time_stride)
 
     def _count_places(self, num_frames: int) -> int:
         """Places on the grid in so many frames."""
@@ -238,7 +240,7 @@ class SpecMask(SpectrogramMask):
         starts = places * self.time_stride
         order = uniform((batch, len(places)), generator)
         order += (places % self._starts_per_patch != phase).float()
-        order += 2.0 * (starts + self.patch_frames > is_valid.sum(dim=1, keepdim=True))
+        order += 2.0 * (starts + self.mask_frames > is_valid.sum(dim=1, keepdim=True))
         rank = order.argsort(dim=1).argsort(dim=1)
 
         frames = torch.arange(num_frames, device="cpu")
@@ -247,7 +249,7 @@ class SpecMask(SpectrogramMask):
         best_place = nearest.expand_as(best_rank)
         for back in range(self._starts_per_patch):
             place = (nearest - back).clamp(min=0)
-            is_covered = (nearest >= back) & (starts[place] + self.patch_frames > frames)
+            is_covered = (nearest >= back) & (starts[place] + self.mask_frames > frames)
             candidate = torch.where(is_covered, rank[:, place], rank[:, place] + len(places))
             is_better = candidate < best_rank
             best_rank = torch.where(is_better, candidate, best_rank)

@@ -11,6 +11,17 @@ from .randomness import integers, uniform
 from .spec_mask import valid_frames
 
 
+def check_limits(**limits: float) -> None:
+    """Refuse limits of what is drawn that are negative.
+
+    Raises:
+        ValueError: One of them is.
+    """
+    for name, value in limits.items():
+        if not value >= 0:
+            raise ValueError(f"{name}={value} must be at least 0")
+
+
 class SpectrogramTransform:
     """Base of what changes normalised spectrograms (batch, frames, mel bins) without changing their length."""
 
@@ -52,7 +63,7 @@ class SpectrogramTransform:
         events: list[list[Event]] | None = None,
         frame_shift: float = 0.01,
     ) -> tuple[torch.Tensor, list[list[Event]] | None]:
-        """The same, with the events of each clip where the changed spectrogram has them; a frame takes so long."""
+        """Draw and apply, and move events along; from frame to frame there are `frame_shift` seconds."""
         is_valid = valid_frames(input_values, attention_mask)
         lengths = is_valid.sum(dim=1)
         parameters = self.draw(input_values, lengths, generator)
@@ -69,6 +80,9 @@ class TimeRoll(SpectrogramTransform):
     max_frames: int = 10
     moves_in_time = True
     moves_events = True
+
+    def __post_init__(self):
+        check_limits(max_frames=self.max_frames)
 
     def draw(
         self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
@@ -98,6 +112,9 @@ class UniformNoise(SpectrogramTransform):
 
     max_amplitude: float = 0.1
 
+    def __post_init__(self):
+        check_limits(max_amplitude=self.max_amplitude)
+
     def draw(
         self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
     ) -> dict[str, torch.Tensor]:
@@ -115,6 +132,9 @@ class RandomGain(SpectrogramTransform):
     """Changes loudness: adds one offset per clip, uniform within +-`max_offset`, in normalised log units."""
 
     max_offset: float = 0.25
+
+    def __post_init__(self):
+        check_limits(max_offset=self.max_offset)
 
     def draw(
         self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
@@ -140,6 +160,11 @@ class FilterAugment(SpectrogramTransform):
 
     max_offset: float = 0.25
     num_bands: int = 4
+
+    def __post_init__(self):
+        check_limits(max_offset=self.max_offset)
+        if self.num_bands < 1:
+            raise ValueError(f"num_bands={self.num_bands} must be at least 1")
 
     def draw(
         self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
@@ -175,6 +200,9 @@ class Stretch(SpectrogramTransform):
 
     max_time: float = 0.15
     max_frequency: float = 0.15
+
+    def __post_init__(self):
+        check_limits(max_time=self.max_time, max_frequency=self.max_frequency)
 
     @property
     def moves_in_time(self) -> bool:

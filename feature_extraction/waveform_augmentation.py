@@ -16,7 +16,7 @@ from .randomness import integers, uniform
 
 
 def check_probability(probability: float) -> None:
-    """Refuse a share of clips that is none."""
+    """Refuse a probability outside of [0, 1]."""
     if not 0 <= probability <= 1:
         raise ValueError(f"probability={probability} must lie in [0, 1]")
 

@@ -59,7 +59,9 @@ class FFTPAudioEmbeddingPipeline(FFTPWindowPipeline):
                 f"audio-embedding needs the states of an FFTP model; the model is a {type(self.bare_model).__name__}"
             )
 
-        heads = (type(self.bare_model).__name__, *(self.bare_model.config.architectures or ()))
+        name = type(self.bare_model).__name__
+        # A bare encoder says in its config what it was saved as.
+        heads = (self.bare_model.config.architectures or ()) if name == "FFTPModel" else (name,)
         self.pools_steps = FRAME_CLASSIFIER in heads
 
     def _forward(

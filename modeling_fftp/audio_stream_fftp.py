@@ -25,6 +25,10 @@ PCM = ("uint8", "int8", "int16", "int32")
 LARGEST_SAMPLE = 2.0**32
 
 
+class UnreadableSoundError(ValueError):
+    """Sound that cannot be read, or holds what is no sound; its message begins with its path."""
+
+
 def read_blocks(source: Any, sampling_rate: int) -> Iterator[np.ndarray]:
     """Sound as one channel at the wanted rate, about ten seconds at a time.
 
@@ -74,13 +78,18 @@ def read_audio(source: Any, sampling_rate: int) -> np.ndarray:
 
 
 def sound_seconds(source: Any, sampling_rate: int) -> float:
-    """Length in seconds of what `read_blocks` takes, without decoding it; raises as that does.
+    """Length in seconds of what `read_blocks` takes, without decoding a file; raises as that does.
 
     Of a file it is what the header claims, so a FLAC of unknown length is endless; of an MP3 it is what there is. A
     pipe, or a file object that cannot go back, can be read once only; it is endless as well.
     """
     if hasattr(source, "read") and not source.seekable():
         return math.inf
+    samples = source.get("raw", source.get("array")) if isinstance(source, dict) else source
+    if isinstance(samples, (np.ndarray, torch.Tensor)):
+        # Channels are the shorter axis; whatever else is wrong with it, reading says.
+        rate = source.get("sampling_rate") if isinstance(source, dict) else sampling_rate
+        return max(samples.shape, default=0) / (rate or sampling_rate)
     sound, rate = _parse(source, sampling_rate)
     if rate is not None:
         return len(sound) / rate
@@ -101,11 +110,15 @@ def sound_format(source: Any, sampling_rate: int) -> tuple[int, int]:
 
 @contextmanager
 def path_in_errors(source: Any) -> Iterator[None]:
-    """Put the path of a source of `read_blocks` in front of a ValueError, since it may be one of many."""
+    """Put the path of a source of `read_blocks` in front of a ValueError, since it may be one of many.
+
+    Raises:
+        UnreadableSoundError: In its place.
+    """
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{_name(source)}: {error}") from error
+        raise UnreadableSoundError(f"{_name(source)}: {error}") from error
 
 
 def _name(source: Any) -> str:
@@ -152,7 +165,8 @@ def _parse(source: Any, sampling_rate: int) -> tuple[np.ndarray | str | bytes | 
     """Samples (samples,) and their rate, or a file, as path or bytes, and None."""
     if hasattr(source, "get_all_samples"):
         decoded = source.get_all_samples()
-        return _as_mono(decoded.data), int(decoded.sample_rate)
+        # (channels, samples), however many there are.
+        return _as_mono(decoded.data.mean(dim=0)), int(decoded.sample_rate)
     if hasattr(source, "read"):
         source = _read_file(source)
     if isinstance(source, dict):
@@ -220,6 +234,7 @@ def resampled(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> I
 
 
 __all__ = [
+    "UnreadableSoundError",
     "path_in_errors",
     "read_audio",
     "read_blocks",

@@ -166,25 +166,36 @@ def find_segments(
     """
     edges = spans.unique()
     first, last = torch.searchsorted(edges, spans.T.contiguous())
-    # Sums over the windows that hold the time between one edge and the next: added where they start, taken off
-    # where they end.
-    change = scores.new_zeros(len(edges), scores.shape[1] + 1, dtype=torch.float64)
-    counted = torch.nn.functional.pad(scores.double(), (0, 1), value=1.0)
-    change.index_add_(0, first, counted)
-    change.index_add_(0, last, -counted)
-    sums = change.cumsum(dim=0)[:-1]
-    moments = sums[:, :-1] / sums[:, -1:]
-    area = torch.nn.functional.pad((moments * edges.diff()[:, None]).cumsum(dim=0), (0, 0, 1, 0))
-    is_on = moments >= torch.tensor(thresholds, dtype=torch.float64)
-    is_on = torch.nn.functional.pad(is_on.int(), (0, 0, 1, 1)).diff(dim=0)
+    limits = torch.tensor(thresholds, dtype=torch.float64)
+    # A mean of scores is not above all of them. Few labels are heard, and hours have many steps.
+    heard = (scores.amax(dim=0).double() > limits - ROUNDING_SECONDS).nonzero()[:, 0]
     times, segments = edges.tolist(), []
-    for label, threshold in enumerate(thresholds):
-        stretches = zip(*(is_on[:, label].eq(turn).nonzero()[:, 0].tolist() for turn in (1, -1)), strict=True)
+    for label in heard.tolist():
+        moments = mean_over_windows(scores[:, label].double(), first, last, len(edges))
+        area = torch.nn.functional.pad((moments * edges.diff()).cumsum(dim=0), (1, 0)).tolist()
+        turns = torch.nn.functional.pad((moments >= limits[label]).int(), (1, 1)).diff()
+        stretches = zip(*(turns.eq(turn).nonzero()[:, 0].tolist() for turn in (1, -1)), strict=True)
         segments += [
             (times[start], times[end], label, score)
-            for start, end, score in close_gaps(stretches, area[:, label].tolist(), times, threshold, max_gap)
+            for start, end, score in close_gaps(stretches, area, times, thresholds[label], max_gap)
         ]
     return sorted(segments, key=lambda segment: (segment[0], segment[2]))
+
+
+def mean_over_windows(scores: torch.Tensor, first: torch.Tensor, last: torch.Tensor, num_edges: int) -> torch.Tensor:
+    """Mean score of the windows that hold the time between one edge and the next, (edges - 1,).
+
+    Args:
+        scores: Of each window, (windows,), float64.
+        first: Edge at which each window starts, (windows,).
+        last: Edge at which it ends, (windows,).
+        num_edges: All edges.
+    """
+    counted = torch.stack((scores, torch.ones_like(scores)), dim=1)
+    # Added where they start, taken off where they end.
+    change = counted.new_zeros(num_edges, 2).index_add(0, first, counted).index_add(0, last, -counted)
+    total, count = change.cumsum(dim=0)[:-1].unbind(dim=1)
+    return total / count
 
 
 def close_gaps(

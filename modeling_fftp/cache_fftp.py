@@ -62,7 +62,7 @@ class FFTPCache:
         # In double precision, as hours are many tokens; not every device has that.
         self.total = torch.zeros(batch_size, config.hidden_size, dtype=torch.float64, device="cpu")
         self.weight = 0.0
-        # Of the tokens so far.
+        # Stride of the tokens so far; None before the first.
         self.time_stride: int | None = None
 
     def check(
@@ -94,7 +94,6 @@ class FFTPCache:
         time_stride = config.resolve_time_stride(time_stride)
         if self.time_stride not in (None, time_stride):
             raise ValueError(f"time_stride={time_stride}; the cache holds tokens of stride {self.time_stride}")
-        self.time_stride = time_stride
 
     def pool(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """The mean (batch, hidden) over all tokens so far, after these, (batch, tokens, hidden).

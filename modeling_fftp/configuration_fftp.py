@@ -36,9 +36,17 @@ def _index_names(names: dict[int | str, str] | None, *default: str) -> dict[int,
     return dict(enumerate(default)) if names is None else {int(index): name for index, name in names.items()}
 
 
-def _name_indices(indices: dict[str, int | str]) -> dict[str, int]:
-    """`label2id` with numbers for values, which the tutorials of transformers write as strings."""
-    return {name: int(index) for name, index in indices.items()}
+def _names_of(indices: dict[str, int | str]) -> dict[int, str]:
+    """`id2label` of a `label2id`, whose values the tutorials of transformers write as strings.
+
+    Raises:
+        ValueError: Two names have one index.
+    """
+    names: dict[int, str] = {}
+    for name, index in indices.items():
+        if names.setdefault(int(index), name) != name:
+            raise ValueError(f"label2id gives {names[int(index)]!r} and {name!r} the index {index}; expected one each")
+    return names
 
 
 @strict
@@ -171,7 +179,7 @@ class FFTPConfig(PreTrainedConfig):
         saved_names = _index_names(config_dict.get("id2label"), "LABEL_0", "LABEL_1")
         names = saved_names
         if kwargs.get("label2id") is not None and kwargs.get("id2label") is None:
-            kwargs["id2label"] = {index: name for name, index in _name_indices(kwargs["label2id"]).items()}
+            kwargs["id2label"] = _names_of(kwargs["label2id"])
         if kwargs.get("id2label") is not None:
             names = kwargs["id2label"] = _index_names(kwargs["id2label"])
             kwargs["label2id"] = {name: index for index, name in names.items()}
@@ -207,7 +215,7 @@ class FFTPConfig(PreTrainedConfig):
         if self.time_step_rank == "auto":
             self.time_step_rank = ceil(self.hidden_size / 16)
         if self.id2label is None and self.label2id is not None:
-            self.id2label = {index: name for name, index in _name_indices(self.label2id).items()}
+            self.id2label = _names_of(self.label2id)
         super().__post_init__(**kwargs)
         # Names decide; indices by names that do not follow from them would send events to other labels.
         self.label2id = {name: index for index, name in self.id2label.items()}

@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional
 
 from .conv_cpu_fftp import causal_conv_silu_cpu, load_conv_kernel
-from .kernel_cpu_fftp import find_device, takes_other_derivatives
+from .kernel_cpu_fftp import find_device, require_kernel, takes_other_derivatives
 
 
 class FFTPCausalConv1d(nn.Module):
@@ -54,8 +54,9 @@ def causal_conv_silu(
         (batch, channels, tokens), in the dtype of `x`.
 
     Raises:
+        ImportError: The C kernel could not be built.
         ValueError: An unknown implementation, one without the derivatives that are taken, or tensors on several
-            devices.
+            devices or one that it cannot run on.
     """
     if implementation not in ("auto", "torch", "cpu"):
         raise ValueError(f"implementation={implementation!r} is unknown; expected 'auto', 'torch' or 'cpu'")
@@ -63,6 +64,8 @@ def causal_conv_silu(
     other_derivatives = takes_other_derivatives()
     if implementation == "cpu" and other_derivatives:
         raise ValueError("implementation='cpu' has no derivatives but backward(); expected 'auto' or 'torch'")
+    if implementation == "cpu" and not torch.compiler.is_compiling():
+        require_kernel(load_conv_kernel(), device)
     if implementation == "auto" and not torch.compiler.is_exporting() and not other_derivatives:
         implementation = "cpu" if device.type == "cpu" and _has_kernel() else "torch"
     return (causal_conv_silu_cpu if implementation == "cpu" else causal_conv_silu_ref)(x, weight, bias, reverse)

@@ -174,7 +174,7 @@ static void read(const tensor *x, place at, int64_t t, int64_t steps, vec *out) 
   for (; i < steps; i++) out[i] = load_sequence(x->bfloat16, p + i * step, x->channel, at.lanes);
 }
 
-/* The way back. */
+/* Write such a block; `in` is transposed in place, so its contents are lost. */
 static void write(const tensor *x, place at, int64_t t, int64_t steps, vec *in) {
   const int64_t size = x->bfloat16 ? 2 : 4, step = size * x->time, channel = size * x->channel;
   char *p = x->data + at.b * size * x->batch + at.d * channel + t * step;
@@ -322,6 +322,19 @@ def _find_parallel() -> int | None:
         except (OSError, AttributeError):
             continue
     return None
+
+
+def require_kernel(kernel: ctypes.CDLL | None, device: torch.device | str) -> None:
+    """Refuse to run a kernel that could not be built, or on what no CPU can read.
+
+    Raises:
+        ImportError: It could not be built; the log said why.
+        ValueError: Tensors that are not on a CPU.
+    """
+    if torch.device(device).type != "cpu":
+        raise ValueError(f"implementation='cpu' runs on CPU tensors; these are on {device}")
+    if kernel is None:
+        raise ImportError("implementation='cpu' needs its kernel, which could not be built; the log says why")
 
 
 @cache

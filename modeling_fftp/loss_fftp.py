@@ -12,7 +12,7 @@ from .events_fftp import SOMEWHERE
 # How far the sum of a distribution may be from 1: what float16 rounds in a few hundred labels.
 ROUNDING = 1e-2
 DEFAULT_THRESHOLD = 0.5
-# Nearer to 1 no score comes whose logit is needed.
+# Scores stay this far from 1, so that their logit is finite.
 TINY = 1e-7
 
 

@@ -29,9 +29,10 @@ from .explain_fftp import explain
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_convnext_fftp import FFTPConvNextLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTPStateSpace
-from .loss_fftp import classification_loss, pool_somewhere
-from .stream_fftp import FFTPStream, check_rate
+from .loss_fftp import classification_loss, label_names, pool_somewhere
+from .stream_fftp import FFTPStream
 from .token_merging_fftp import merge_neighbours, restore_tokens
+from .window_pipeline_fftp import check_extractor
 
 logger = logging.get_logger(__name__)
 
@@ -46,8 +47,20 @@ LAYERS = {
 
 
 def as_custom_pipeline(pipeline: type[Pipeline], auto_class: str) -> dict[str, Any]:
-    """What a config says of a pipeline; its code comes with every folder, since this file imports it."""
+    """The entry of a pipeline in `custom_pipelines`; its code is saved with the model, as this file imports it."""
     return {"impl": f"{pipeline.__module__.split('.')[-1]}.{pipeline.__name__}", "pt": [auto_class], "type": "audio"}
+
+
+def refuse_unknown_labels(config: FFTPConfig) -> None:
+    """Refuse what a config has for labels by names that none of its labels has; only here are the names final.
+
+    Raises:
+        ValueError: There are such names.
+    """
+    known = label_names(config)
+    for field in FIELDS_OF_LABELS:
+        if unknown := sorted({*(getattr(config, field) or {})} - {*known}):
+            raise ValueError(f"{field} names {unknown[0]!r}, which is no label; the labels are {known}")
 
 
 class FFTPPreTrainedModel(PreTrainedModel):
@@ -84,7 +97,7 @@ class FFTPPreTrainedModel(PreTrainedModel):
     @feature_extractor.setter
     def feature_extractor(self, value: SequenceFeatureExtractor | None) -> None:
         if value is not None:
-            check_rate(value, self.config)
+            check_extractor(value, self.config)
         self.base_model._feature_extractor = value
 
     def get_input_embeddings(self) -> FFTPPatchEmbeddings:
@@ -132,25 +145,36 @@ class FFTPPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, *args, **kwargs):
         """Save as transformers does; the folder opens by every Auto class whose head can use its weights."""
+        self.config.custom_pipelines = self._custom_pipelines()
+        self.config.auto_map = self._auto_map()
+        return super().save_pretrained(*args, **kwargs)
+
+    def _custom_pipelines(self) -> dict[str, dict]:
+        """The pipelines of this head, beside those that a user registered."""
+        pipelines = dict(getattr(self.config, "custom_pipelines", None) or {})
+        pipelines.pop("audio-tagging", None)
+        pipelines["audio-embedding"] = as_custom_pipeline(FFTPAudioEmbeddingPipeline, "AutoModel")
+        heads = {
+            FFTPForAudioClassification: "AutoModelForAudioClassification",
+            FFTPForAudioFrameClassification: "AutoModelForAudioFrameClassification",
+        }
+        for head, name in heads.items():
+            if isinstance(self, head) and self.config.problem_type != "regression":
+                pipelines["audio-tagging"] = as_custom_pipeline(FFTPAudioTaggingPipeline, name)
+        return pipelines
+
+    def _auto_map(self) -> dict[str, str]:
+        """The Auto classes that can open this head, beside those of other classes."""
         module = FFTPModel.__module__.split(".")[-1]
         classes = {"AutoModel": FFTPModel, "AutoModelForAudioFrameClassification": FFTPForAudioFrameClassification}
         # A frame classifier's clip-level state was never trained.
-        is_framewise = isinstance(self, FFTPForAudioFrameClassification)
-        head = f"AutoModelForAudio{'Frame' if is_framewise else ''}Classification"
-        if not is_framewise:
-            classes[head] = FFTPForAudioClassification
-        self.config.custom_pipelines = {
-            "audio-embedding": as_custom_pipeline(FFTPAudioEmbeddingPipeline, "AutoModel"),
-        }
-        has_labels = self.config.problem_type != "regression"
-        if has_labels and isinstance(self, (FFTPForAudioClassification, FFTPForAudioFrameClassification)):
-            self.config.custom_pipelines["audio-tagging"] = as_custom_pipeline(FFTPAudioTaggingPipeline, head)
+        if not isinstance(self, FFTPForAudioFrameClassification):
+            classes["AutoModelForAudioClassification"] = FFTPForAudioClassification
         # A checkpoint of another head may have named Auto classes that cannot open this one.
-        auto_map = dict(getattr(self.config, "auto_map", None) or {})
+        others = dict(getattr(self.config, "auto_map", None) or {})
         for name in ("AutoModelForAudioClassification", "AutoModelForPreTraining"):
-            auto_map.pop(name, None)
-        self.config.auto_map = {name: f"{module}.{model.__name__}" for name, model in classes.items()} | auto_map
-        return super().save_pretrained(*args, **kwargs)
+            others.pop(name, None)
+        return {name: f"{module}.{model.__name__}" for name, model in classes.items()} | others
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -172,6 +196,7 @@ class FFTPModel(FFTPPreTrainedModel):
         super().__init__(config)
         # `from_pretrained` sets its keywords on a finished config.
         config.validate()
+        refuse_unknown_labels(config)
         layer, norm = LAYERS[config.backbone]
         self.embeddings = FFTPEmbeddings(config)
         self.layers = nn.ModuleList([layer(config, index) for index in range(config.num_hidden_layers)])
@@ -225,6 +250,8 @@ class FFTPModel(FFTPPreTrainedModel):
         hidden_states, token_mask, class_places = self.embeddings(
             input_values, attention_mask, bool_masked_pos, time_stride
         )
+        if cache_params is not None:
+            cache_params.time_stride = self.config.resolve_time_stride(time_stride)
         num_tokens, num_class_tokens = hidden_states.shape[1], self.embeddings.num_class_tokens
         num_rows, merge_layers = self.config.frequency_patches, self.config.token_merge_layers or ()
         merged_mask, layer_mask = token_mask, self._layer_mask(hidden_states, token_mask)

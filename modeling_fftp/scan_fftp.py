@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 from transformers.utils import logging
 
-from .kernel_cpu_fftp import find_device, takes_other_derivatives
+from .kernel_cpu_fftp import find_device, require_kernel, takes_other_derivatives
 from .scan_cpu_fftp import load_scan_kernel, selective_scan_cpu
 from .scan_triton_fftp import selective_scan_triton
 
@@ -233,14 +233,12 @@ def choose_implementation(implementation: str, device: str) -> str:
             f"implementation={implementation!r} has no derivatives but backward(); expected 'auto' or 'reference' in "
             "forward mode and in torch.func"
         )
-    if implementation == "cpu" and load_scan_kernel() is None:
-        raise ImportError("implementation='cpu' needs a C compiler: apt-get install gcc")
+    if implementation == "cpu":
+        require_kernel(load_scan_kernel(), device)
     if implementation == "triton" and triton is None:
         raise ImportError("implementation='triton' needs Triton: pip install triton")
     if implementation == "mamba_ssm" and selective_scan_fn is None:
         raise ImportError("implementation='mamba_ssm' needs mamba-ssm: pip install mamba-ssm")
-    if implementation == "cpu" and device != "cpu":
-        raise ValueError(f"implementation='cpu' runs on CPU tensors; these are on {device}")
     if implementation == "triton" and device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError("implementation='triton' runs on a GPU; these tensors are on the CPU")
     return implementation

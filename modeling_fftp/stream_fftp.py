@@ -10,10 +10,9 @@ from transformers import SequenceFeatureExtractor
 
 from .audio_stream_fftp import LARGEST_SAMPLE
 from .cache_fftp import FFTPCache, find_obstacle
-from .configuration_fftp import FFTPConfig
 from .events_fftp import frame_seconds, longest_frames
 from .loss_fftp import label_names, label_thresholds, probabilities
-from .window_pipeline_fftp import CLIP_CLASSIFIERS, bare_model
+from .window_pipeline_fftp import CLIP_CLASSIFIERS, bare_model, check_extractor
 
 # An event goes on until its score falls below this share of the threshold, so that it does not flicker.
 RELEASE = 0.8
@@ -162,13 +161,13 @@ class FFTPStream:
         threshold: float | None = None,
     ):
         self.model, self.features = model, FeatureStream(feature_extractor)
-        # The hop last: it may have been made of the memory.
+        # The hop last: `load_stream` makes it of the memory where nobody names one.
         given = {"memory_seconds": memory_seconds, "threshold": threshold, "hop_seconds": hop_seconds}
         for name, value in given.items():
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value} must be positive")
         config = model.config
-        check_rate(feature_extractor, config)
+        check_extractor(feature_extractor, config)
         name = type(bare_model(model)).__name__
         if name not in CLIP_CLASSIFIERS or config.problem_type == "regression":
             raise ValueError(f"a stream needs a clip classifier; the model is a {name} for {config.problem_type}")
@@ -180,7 +179,8 @@ class FFTPStream:
         self.hop_frames = tokens * self.time_stride
         memory_frames = None if memory_seconds is None else memory_seconds / self.frame_shift
         self.cache, self.window_frames = None, None
-        if find_obstacle(config) is None:
+        # onnxruntime runs whole clips.
+        if find_obstacle(config) is None and name == CLIP_CLASSIFIERS[0]:
             half_life = None if memory_frames is None else memory_frames / self.time_stride
             self.cache = FFTPCache(config, 1, model.device, model.dtype, half_life)
         else:
@@ -191,7 +191,13 @@ class FFTPStream:
         self._begin()
 
     def set_threshold(self, threshold: float | None) -> None:
-        """Let events begin at another score from now on; None is the label's own."""
+        """Let events begin at another score from now on; None is the label's own.
+
+        Raises:
+            ValueError: It is not above 0, so that no event would end, or above 1.
+        """
+        if threshold is not None and not threshold > 0:
+            raise ValueError(f"threshold={threshold} must be positive")
         self.tracker.thresholds = label_thresholds(self.tracker.labels, self.model.config.thresholds, threshold)
 
     def _window_frames(self, memory_frames: float | None) -> int:
@@ -299,16 +305,3 @@ class FFTPStream:
         inputs["input_values"] = inputs["input_values"].to(self.model.dtype)
         logits = self.model(**inputs, time_stride=self.time_stride).logits[0].float()
         return probabilities(logits, self.model.config).cpu()
-
-
-def check_rate(feature_extractor: SequenceFeatureExtractor, config: FFTPConfig) -> None:
-    """Refuse an extractor of another rate than the model's.
-
-    Raises:
-        ValueError: It is.
-    """
-    if feature_extractor.sampling_rate != config.sampling_rate:
-        raise ValueError(
-            f"the feature extractor is for sound at {feature_extractor.sampling_rate} Hz; config.sampling_rate is "
-            f"{config.sampling_rate} Hz"
-        )

@@ -6,9 +6,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from transformers import SequenceFeatureExtractor
 from transformers.pipelines.base import ChunkPipeline
 
 from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds
+from .configuration_fftp import FFTPConfig
 from .events_fftp import frame_seconds, longest_frames, table_seconds
 
 # By name, since a folder's copy of the code has classes of its own.
@@ -19,6 +21,20 @@ def bare_model(model: nn.Module) -> nn.Module:
     """The model behind adapters of PEFT and torch.compile."""
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     return getattr(model, "_orig_mod", model)
+
+
+def check_extractor(feature_extractor: SequenceFeatureExtractor, config: FFTPConfig) -> None:
+    """Refuse an extractor whose features are not those that a model knows.
+
+    Raises:
+        ValueError: It is for sound at another rate, or gives other mel bins.
+    """
+    for name, unit in (("sampling_rate", "Hz"), ("num_mel_bins", "mel bins")):
+        given = getattr(feature_extractor, name)
+        # Configs of other packages, and of older versions of this one, do not say all.
+        expected = getattr(config, name, given)
+        if given != expected:
+            raise ValueError(f"the feature extractor has {name}={given} {unit}; the model's config {expected} {unit}")
 
 
 class FFTPWindowPipeline(ChunkPipeline):
@@ -43,6 +59,7 @@ class FFTPWindowPipeline(ChunkPipeline):
         # A model that comes from a training would drop other features and layers at every call.
         if isinstance(self.model, nn.Module):
             self.model.eval()
+        check_extractor(self.feature_extractor, self.model.config)
 
     @property
     def bare_model(self) -> nn.Module:
@@ -101,7 +118,8 @@ class FFTPWindowPipeline(ChunkPipeline):
         slack = round(frame_length * rate) - 1
         with path_in_errors(inputs):
             for start, samples, is_last in sliding_windows(read_blocks(inputs, rate), window, hop, slack):
-                features = self.feature_extractor(samples, sampling_rate=rate, return_tensors="pt")
+                # With a mask where windows of a batch are padded, whatever the extractor says of single clips.
+                features = self.feature_extractor.extract_batch([torch.from_numpy(samples)])
                 if self.dtype is not None:
                     features["input_values"] = features["input_values"].to(self.dtype)
                 # In samples: not every device has float64.

@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from modeling_fftp.audio_stream_fftp import UnreadableSoundError
 from modeling_fftp.window_pipeline_fftp import FFTPWindowPipeline
 
 from .journal import Journal, journals_of, read_in_order, refuse_other_settings
@@ -70,7 +71,7 @@ def answer_recordings(
         files = [*recordings[start : start + chunk]]
         try:
             records = [as_record(answer) for answer in pipeline(files, **options)]
-        except ValueError:
+        except UnreadableSoundError:
             # One of them cannot be read: each on its own tells which.
             records = [_answer_one(pipeline, file, as_record, **options) for file in files]
         yield [{"file": file, **record} for file, record in zip(files, records, strict=True)]
@@ -81,7 +82,7 @@ def _answer_one(
 ) -> dict[str, Any]:
     try:
         return as_record(pipeline(file, **options))
-    except ValueError as error:
+    except UnreadableSoundError as error:
         return {"error": str(error)}
 
 

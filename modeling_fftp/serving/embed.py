@@ -18,8 +18,9 @@ from .load import load_pipeline
 from .recordings import Part
 from .tables import Answers, keep_readable, write_whole
 
-# Rows of parquet that are written at once, and recordings that are embedded before they are.
+# Rows of parquet that are written at once.
 ROW_GROUP = 10_000
+# Recordings at a time, where every step has a vector.
 STEP_CHUNK = 1
 
 
@@ -55,7 +56,6 @@ def write_embeddings(
     """
     if output.suffix != ".parquet":
         raise ValueError(f"--output {output}: expected a file whose name ends in .parquet")
-    # In the pipeline it would be an error of each recording.
     check_unit(options["per"])
     chunk = STEP_CHUNK if options["per"] == "step" else CHUNK
     write = partial(write_vectors, size=embedder.model.config.hidden_size)

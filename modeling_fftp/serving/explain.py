@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification
-from modeling_fftp.audio_stream_fftp import read_audio
-from modeling_fftp.events_fftp import frame_seconds, table_seconds
+from modeling_fftp.audio_stream_fftp import path_in_errors, read_blocks
+from modeling_fftp.events_fftp import frame_seconds, longest_frames, table_seconds
 from modeling_fftp.explain_fftp import steady_background
 from modeling_fftp.figures import save_figure
 from modeling_fftp.loss_fftp import probabilities
@@ -53,7 +53,7 @@ def explain_recording(
     start: float = 0.0,
     method: str = "gradient",
 ) -> Explanation:
-    """Explain a stretch of a recording, as long as the model's position table or to the recording's end.
+    """Explain a stretch of a recording, as long as a window of the pipeline or to the recording's end.
 
     Args:
         source: As `read_audio` takes it.
@@ -72,11 +72,9 @@ def explain_recording(
         raise ValueError(f"rollout shows attention, whatever the label; drop the label {label!r}, or use gradient")
     if label is not None and label not in config.label2id:
         raise ValueError(f"no label {label!r}; the model has {[*config.label2id]}")
-    sound = read_audio(source, rate)
-    begin = round(start * rate)
-    if not 0 <= begin < len(sound):
-        raise ValueError(f"start={start:g} s lies outside the recording, which is {len(sound) / rate:.2f} s long")
-    sound = sound[begin : begin + round(table_seconds(config) * rate)]
+    _, shift = frame_seconds(rate)
+    seconds = min(table_seconds(config), longest_frames(extractor) * shift)
+    sound = read_stretch(source, rate, start, seconds)
     features = extractor(sound, sampling_rate=rate, return_tensors="pt").to(model.device)
     features["input_values"] = features["input_values"].to(model.dtype)
     background = {**features, "input_values": steady_background(**features)}
@@ -99,6 +97,25 @@ def explain_recording(
         course=course,
         moments=find_moments(course, start, rate),
     )
+
+
+def read_stretch(source: Any, sampling_rate: int, start: float, seconds: float) -> np.ndarray:
+    """Sound (samples,) from a moment on, so many seconds or what there is; what comes later is not decoded.
+
+    Raises:
+        ValueError: Sound that cannot be read, or a moment that lies outside.
+    """
+    begin, end, passed, kept = round(start * sampling_rate), round((start + seconds) * sampling_rate), 0, []
+    with path_in_errors(source):
+        for block in read_blocks(source, sampling_rate):
+            kept.append(block[max(0, begin - passed) : max(0, end - passed)])
+            passed += len(block)
+            if passed >= end:
+                break
+        if not 0 <= begin < passed:
+            length = passed / sampling_rate
+            raise ValueError(f"start={start:g} s lies outside the recording, which is {length:.2f} s long")
+    return np.concatenate(kept)
 
 
 def find_moments(course: np.ndarray, start: float, sampling_rate: int) -> list[tuple[float, float]]:

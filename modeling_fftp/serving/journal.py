@@ -45,11 +45,14 @@ class Journal:
         return cls(output.with_name(f"{output.name}.part-{part.index + 1:05d}-of-{part.count:05d}.jsonl"))
 
     def begin(self, settings: dict[str, Any], resume: bool) -> set[str]:
-        """Recordings that are finished already; what could not be read is tried again.
+        """Open the journal, which is made where it is missing, and cut off a line that was not written to its end.
 
         Args:
             settings: What the answers depend on.
             resume: Whether to go on with a journal that is there.
+
+        Returns:
+            Recordings that are finished already; what could not be read is tried again.
 
         Raises:
             FileExistsError: It is there, and nobody wants to go on with it.

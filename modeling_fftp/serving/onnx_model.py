@@ -63,6 +63,7 @@ class FFTPOnnxModel(nn.Module):
 
     def __init__(self, path: str | Path, config: FFTPConfig, num_threads: int | None = None):
         super().__init__()
+        self.eval()
         self.path = path
         self.num_threads = torch.get_num_threads() if num_threads is None else num_threads
         options = onnxruntime.SessionOptions()

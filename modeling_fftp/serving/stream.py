@@ -239,6 +239,6 @@ def render_change(change: EventChange) -> str:
 
 
 def render_change_json(change: EventChange) -> str:
-    """The same as one line of JSON."""
+    """A change as one line of JSON."""
     rounded = {"seconds": round(change.seconds, 3), "score": round(change.score, 4)}
     return json.dumps(change._asdict() | rounded, ensure_ascii=False)

@@ -100,7 +100,7 @@ def write_csv(answers: Answers, path: Path, rows: str, schema: pa.Schema) -> Non
 
 
 def write_parquet(answers: Answers, path: Path, rows: str, schema: pa.Schema) -> None:
-    """The same as parquet."""
+    """Write the rows of answers as parquet."""
 
     def write(part: Path) -> None:
         with parquet.ParquetWriter(part, schema) as writer:

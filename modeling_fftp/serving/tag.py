@@ -164,5 +164,5 @@ def render_table(answer: dict[str, Any]) -> str:
 
 
 def render_json(answer: dict[str, Any]) -> str:
-    """The same as one line of JSON."""
+    """An answer as one line of JSON."""
     return json.dumps(answer, ensure_ascii=False)

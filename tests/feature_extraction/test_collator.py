@@ -70,6 +70,12 @@ def test_labels(extractor, examples):
     assert torch.equal(collator([{**examples[0], "label": 9}, *examples[1:]])["labels"], collator(examples)["labels"])
 
 
+def test_floats_make_no_distributions(extractor, examples):
+    collator = SpecMaskDataCollator(extractor, mixup=Mixup(), num_labels=1)
+    with pytest.raises(ValueError, match="labels are floats, one per clip; mixup and label smoothing expect indices"):
+        collator.augment([{**example, "labels": 0.7} for example in examples])
+
+
 def test_mixup_makes_distributions(extractor, examples, generator):
     collator = SpecMaskDataCollator(extractor, mixup=Mixup(probability=1.0), num_labels=4, generator=generator)
     labels = collator.augment(examples)["labels"]

@@ -144,6 +144,19 @@ def test_what_no_patch_sees_is_not_masked(time_stride, generator):
     assert ((cells > spec_mask.budget - 128) & (cells <= spec_mask.budget)).all()
 
 
+@pytest.mark.parametrize("time_stride", [5, 20])
+def test_a_mask_is_what_its_text_says(time_stride, generator):
+    mask = SpecMask(128, 100, 10, 20, budget=0.2, stretches=True)
+    again = eval(repr(mask))
+    features = torch.zeros(2, 100, 128)
+    drawn, redrawn = (
+        each.at_stride(time_stride).draw(features, generator=torch.Generator().manual_seed(0))
+        for each in (mask, again)
+    )
+    assert drawn.equal(redrawn)
+    assert (mask.patch_frames, mask.mask_frames, mask.at_stride(5).mask_frames) == (10, 20, 10)
+
+
 def test_masks_of_other_lengths_are_refused():
     for mask in (SpecMask(128, 1000, 10, 5), SpecAugment()):
         with pytest.raises(ValueError, match=r"attention_mask has shape \(2, 39\); expected \(2, 40\)"):

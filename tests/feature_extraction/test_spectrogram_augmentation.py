@@ -98,3 +98,18 @@ def test_filter_is_piecewise_linear_over_the_bins_and_constant_over_time():
     assert draws["offset"].abs().max() <= 0.2
     assert (draws["position"].diff() >= 0).all()
     assert draws["position"].shape == (1000, 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TimeRoll(-1), "max_frames=-1 must be at least 0"),
+        (lambda: UniformNoise(-0.1), r"max_amplitude=-0\.1 must be at least 0"),
+        (lambda: RandomGain(float("nan")), "max_offset=nan must be at least 0"),
+        (lambda: FilterAugment(num_bands=0), "num_bands=0 must be at least 1"),
+        (lambda: Stretch(max_time=-1), "max_time=-1 must be at least 0"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -41,6 +41,15 @@ def test_every_folder_gives_the_states_before_its_head(make_config, extractor, s
     assert answer["spans"].tolist() == [[0.0, 1.0]]
 
 
+def test_a_head_that_was_made_of_another_embeds_as_it_will_when_saved(make_config, extractor, speech, tmp_path):
+    build(make_config(pooling="cls"), FFTPForAudioFrameClassification).save_pretrained(tmp_path / "frames")
+    model = FFTPForAudioClassification.from_pretrained(tmp_path / "frames").eval()
+    before = embedder(model, extractor)(speech[:RATE])["embeddings"]
+    model.save_pretrained(tmp_path / "clips")
+    after = embedder(FFTPForAudioClassification.from_pretrained(tmp_path / "clips"), extractor)(speech[:RATE])
+    np.testing.assert_allclose(before, after["embeddings"], atol=1e-5)
+
+
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_steps_are_those_of_a_frame_classifier(make_config, extractor, speech, backbone, geometry):

@@ -10,6 +10,7 @@ from transformers import pipeline
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import (
+    FFTPConfig,
     FFTPForAudioClassification,
     FFTPForAudioFrameClassification,
     audio_stream_fftp,
@@ -134,6 +135,9 @@ def test_file_objects_and_decoders(make_tagger, speech, decoder_class):
     once = [io.BufferedReader(OnlyOnce(buffer.getvalue())) for _ in range(2)]
     for answer in tag(once, batch_size=2):
         assert answer["labels"][0]["score"] == pytest.approx(expected["labels"][0]["score"], abs=1e-5)
+    # However many channels there are.
+    many = tag(decoder_class(np.repeat(speech[None], 16, axis=0), RATE))
+    assert many["labels"][0]["score"] == pytest.approx(expected["labels"][0]["score"], abs=1e-5)
     halved = tag(decoder_class(speech, 2 * RATE))
     assert halved["duration"] == pytest.approx(len(speech) / RATE / 2, abs=1e-3)
 
@@ -314,6 +318,35 @@ def test_a_list_is_batched_by_length_and_answered_in_its_order(make_tagger, spee
     assert shapes == [(2, 0), (2, 0), (2, 0)]
     with pytest.raises(ValueError, match=r"missing\.wav: cannot decode"):
         tag([short, str(tmp_path / "missing.wav")], batch_size=2)
+
+
+def test_padding_of_a_batch_is_masked_whatever_the_extractor_says(make_config, speech):
+    torch.manual_seed(0)
+    model = FFTPForAudioClassification(make_config()).eval()
+    extractor = FFTPFeatureExtractor(padding=False, return_attention_mask=False)
+    tag = pipeline("audio-tagging", model=model, feature_extractor=extractor, device="cpu")
+    clips = [speech[: RATE // 2], speech[:RATE]]
+    for alone, beside in zip(tag(clips), tag(clips, batch_size=2), strict=True):
+        scores = [{entry["label"]: entry["score"] for entry in answer["labels"]} for answer in (alone, beside)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("other", [{"sampling_rate": 8000}, {"num_mel_bins": 64}])
+def test_an_extractor_of_another_model_is_refused(make_config, other):
+    model = FFTPForAudioClassification(make_config())
+    ((name, value),) = other.items()
+    with pytest.raises(ValueError, match=f"the feature extractor has {name}={value} .*; the model's config"):
+        pipeline("audio-tagging", model=model, feature_extractor=FFTPFeatureExtractor(**other), device="cpu")
+
+
+def test_a_pipeline_that_a_user_registered_stays_with_the_model(make_tagger, tmp_path):
+    model = make_tagger().model
+    own = {"impl": "own.OwnPipeline", "pt": ["AutoModel"], "type": "audio"}
+    model.config.custom_pipelines = {"own-task": own, "audio-tagging": {"impl": "stale.Stale"}}
+    model.save_pretrained(tmp_path)
+    saved = FFTPConfig.from_pretrained(tmp_path).custom_pipelines
+    assert saved["own-task"] == own
+    assert saved["audio-tagging"]["impl"].endswith("FFTPAudioTaggingPipeline")
 
 
 def test_arguments_of_the_call(make_tagger, speech, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 
-from modeling_fftp import FFTPConfig
+from modeling_fftp import FFTPConfig, FFTPModel
 from modeling_fftp.configuration_fftp import SCAN_IMPLEMENTATIONS
 from modeling_fftp.scan_fftp import IMPLEMENTATIONS
 
@@ -129,6 +129,19 @@ def test_names_and_indices_of_labels_follow_from_each_other(tmp_path):
     for wrong in ({1: "a", 2: "b"}, {0: "a", 1: "a"}):
         with pytest.raises(StrictDataclassError, match=r"must name the outputs 0, 1, \.\.\., each differently"):
             FFTPConfig(id2label=wrong)
+
+
+@pytest.mark.parametrize("load", [FFTPConfig, lambda **names: FFTPConfig.from_dict({}, **names)])
+def test_an_index_with_two_names_is_refused(load):
+    with pytest.raises((StrictDataclassError, ValueError), match="gives 'dog' and 'cat' the index 0"):
+        load(label2id={"dog": 0, "cat": 0, "cow": 1})
+
+
+@pytest.mark.parametrize("field", ["thresholds", "median_filter_seconds"])
+def test_what_is_for_no_label_is_refused(make_config, field):
+    config = make_config(id2label={0: "dog", 1: "cat"}, **{field: {"dgo": 0.3}})
+    with pytest.raises(ValueError, match=f"{field} names 'dgo', which is no label; the labels are"):
+        FFTPModel(config)
 
 
 def test_a_table_without_its_stride_has_that_of_the_saved_model(tmp_path):

@@ -68,6 +68,19 @@ def test_derivatives_that_the_kernel_does_not_have_are_refused():
         torch.func.jvp(lambda x: causal_conv_silu(x, *rest, implementation="cpu"), (x,), (x,))
 
 
+@needs_compiler
+def test_what_is_not_on_a_cpu_is_refused():
+    inputs = [tensor.detach().to("meta") for tensor in make_inputs(1, 3, 4, 4, torch.float32)]
+    with pytest.raises(ValueError, match="implementation='cpu' runs on CPU tensors; these are on meta"):
+        causal_conv_silu(*inputs, implementation="cpu")
+
+
+def test_a_kernel_that_could_not_be_built_is_named(monkeypatch):
+    monkeypatch.setattr("modeling_fftp.conv_fftp.load_conv_kernel", lambda: None)
+    with pytest.raises(ImportError, match="needs its kernel, which could not be built"):
+        causal_conv_silu(*make_inputs(1, 3, 4, 4, torch.float32), implementation="cpu")
+
+
 def test_unknown_implementation():
     with pytest.raises(ValueError, match="'cuda' is unknown"):
         causal_conv_silu(*make_inputs(1, 3, 4, 4, torch.float32), implementation="cuda")

@@ -10,7 +10,9 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.cli import app
 from modeling_fftp.explain_fftp import spread_over_cells, steady_background
-from modeling_fftp.serving.explain import draw, explain_recording, save_figure
+from modeling_fftp.figures import save_figure
+from modeling_fftp.serving import explain
+from modeling_fftp.serving.explain import draw, explain_recording
 from tests.support import BACKBONES, GEOMETRIES, run_training
 
 RATE = 16000
@@ -142,6 +144,7 @@ def test_the_command_says_and_draws(placed, tmp_path):
         (["--label", "cat"], "no label 'cat'; the model has"),
         (["--label", "low", "--method", "rollout"], "rollout shows attention, whatever the label"),
         (["--start", 9], "start=9 s lies outside the recording, which is 1.50 s long"),
+        (["--output", tmp_path / "why"], "why: expected the name of a picture, which ends in one of"),
     ):
         assert message in str(run(*words).exception)
 
@@ -151,6 +154,21 @@ def test_a_label_is_no_mathematics(placed, tmp_path):
     explanation = explain_recording(make_beep(3000, 0.5), model.eval(), extractor)
     save_figure(draw(explanation._replace(label="$a_b^c_d$ and $\\frac{$"), RATE), tmp_path / "new" / "picture.png")
     assert (tmp_path / "new" / "picture.png").stat().st_size > 5000
+
+
+def test_as_much_is_explained_as_the_pipeline_hears_at_once(placed, monkeypatch):
+    model = FFTPForAudioClassification.from_pretrained(placed).eval()
+    extractor = FFTPFeatureExtractor.from_pretrained(placed)
+    extractor.padding, extractor.max_length, extractor.truncation = "max_length", 60, True
+    read = []
+    blocks = [np.full(RATE, number, np.float32) / 10 for number in range(1, 9)]
+    monkeypatch.setattr(explain, "read_blocks", lambda *_: (read.append(block) or block for block in blocks))
+    explanation = explain_recording("a.wav", model, extractor, start=1.5)
+    assert len(explanation.spectrogram) == 58
+    # What comes later is not decoded.
+    assert len(read) == 3
+    stretch = explain.read_stretch("a.wav", RATE, 1.5, 1.0)
+    assert stretch.tolist() == [np.float32(0.2)] * (RATE // 2) + [np.float32(0.3)] * (RATE // 2)
 
 
 def test_other_types_and_extractors_that_pad(placed):

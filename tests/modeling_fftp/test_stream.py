@@ -209,6 +209,9 @@ def test_a_state_goes_with_whole_patches_of_its_own_streams(make_config, batch):
     with pytest.raises(ValueError, match="cannot go on from a state: backbone='ast'"):
         other(frames, cache_params=FFTPCache(model.config, 3))
     cache = FFTPCache(model.config, 3)
+    # A call that fails leaves no stride behind.
+    with pytest.raises(ValueError, match="64"):
+        model(frames[..., :64], cache_params=cache, time_stride=10)
     model(frames, cache_params=cache)
     with pytest.raises(ValueError, match="time_stride=10; the cache holds tokens of stride 5"):
         model(frames, cache_params=cache, time_stride=10)
@@ -306,11 +309,13 @@ def test_what_does_not_fill_a_hop_is_heard_at_the_end(make_config, extractor, so
 def test_what_cannot_stream_is_refused(make_config, extractor):
     model = build(make_config())
     for change, message in (
-        (lambda: model.stream(FFTPFeatureExtractor(sampling_rate=8000)), "for sound at 8000 Hz"),
+        (lambda: model.stream(FFTPFeatureExtractor(sampling_rate=8000)), "has sampling_rate=8000 Hz"),
         (lambda: model.train().stream(extractor), "call model.eval\\(\\) first"),
         (lambda: build(make_config(problem_type="regression")).stream(extractor), "needs a clip classifier"),
         (lambda: FFTPStream(model.eval().fftp, extractor), "needs a clip classifier; the model is a FFTPModel"),
-        (lambda: model.eval().stream(extractor).set_threshold(-3), "threshold=-3 must lie in"),
+        (lambda: model.eval().stream(extractor).set_threshold(-3), "threshold=-3 must be positive"),
+        (lambda: model.eval().stream(extractor).set_threshold(0.0), "threshold=0.0 must be positive"),
+        (lambda: model.eval().stream(extractor).set_threshold(1.1), "threshold=1.1 must lie in"),
         (lambda: model.eval().stream(extractor).skip(-1), "num_samples=-1 must not be negative"),
     ):
         with pytest.raises(ValueError, match=message):

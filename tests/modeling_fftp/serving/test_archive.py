@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification
-from modeling_fftp.serving.archive import alone
+from modeling_fftp.serving.archive import alone, answer_recordings
 from modeling_fftp.serving.journal import COMPLETE, Journal, read_in_order
 from modeling_fftp.serving.recordings import Part, find_recordings
 from modeling_fftp.serving.tables import ROWS, schema_of, write_audacity
@@ -332,3 +332,10 @@ def test_what_makes_no_sense_is_refused(trained, archive, words, message):
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_wrong_with_the_model_is_no_fault_of_the_recordings(trained, archive):
+    tagger = load_tagger(trained)
+    tagger.feature_extractor = FFTPFeatureExtractor(num_mel_bins=64)
+    with pytest.raises(ValueError, match="64"):
+        next(answer_recordings(tagger, [str(archive / "low" / "0.wav")], dict))

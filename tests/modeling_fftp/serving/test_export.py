@@ -14,6 +14,7 @@ from transformers import AutoModelForAudioClassification, AutoModelForAudioFrame
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPModel
 from modeling_fftp.serving.export import default_file_name, export
 from modeling_fftp.serving.onnx_model import FFTPOnnxForAudioClassification, FFTPOnnxForAudioFrameClassification
+from modeling_fftp.stream_fftp import FFTPStream
 from tests.support import BACKBONES, GEOMETRIES, needs_compiler
 
 SHAPES = [(1, 100), (3, 250), (2, 37), (1, 8), (2, 3)]
@@ -141,6 +142,20 @@ def test_pipelines_run_onnx_files(make_config, extractor, tmp_path, speech, capl
     assert isinstance(AutoModelForAudioClassification.from_config(make_config()), FFTPForAudioClassification)
     assert onnx_model(features.bfloat16()).logits.dtype == torch.float32
     torch.testing.assert_close(onnx_model(features).logits, model(features).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_files_hear_a_stream(make_config, extractor, tmp_path, speech):
+    causal = {"mamba_variant": "fo-fo", "pooling": "mean", "use_absolute_position_embeddings": False}
+    model = save(FFTPForAudioClassification, make_config(backbone="mamba", **causal), extractor, tmp_path)
+    export(tmp_path)
+    stream = FFTPStream(FFTPOnnxForAudioClassification.from_pretrained(tmp_path), extractor, memory_seconds=0.5)
+    answers = stream.push(speech[:16000])
+    # onnxruntime keeps no state: it looks at windows.
+    end = round(answers[-1].seconds * 16000)
+    heard = extractor(speech[end - 49 * 160 - 400 : end], sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**heard).logits.softmax(dim=-1)[0]
+    torch.testing.assert_close(answers[-1].scores, expected, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
