@@ -90,7 +90,8 @@ def describe_machine() -> dict[str, str | int]:
 
 def name_machine(machine: dict) -> str:
     """The same in words."""
-    return f"{machine['threads']} threads of {machine['processor']}, torch {machine['torch']}"
+    threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    return f"{threads} of {machine['processor']}, torch {machine['torch']}"
 
 
 def render_table(header: list[str], rows: Iterable[list[str]]) -> str:
