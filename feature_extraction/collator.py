@@ -83,21 +83,21 @@ class SpecMaskDataCollator(TrainerCallback):
             raise ValueError(f"time_strides={time_strides} must be frames, each at least 1")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} must lie in [0, 1)")
-        takes_events = getattr(step_labels, "takes_events", False)
+        self.takes_events = getattr(step_labels, "takes_events", False)
         moves = [
             transform
             for transform in transforms
             if getattr(transform, "moves_in_time", False)
-            and not (takes_events and getattr(transform, "moves_events", False))
+            and not (self.takes_events and getattr(transform, "moves_events", False))
         ]
         if step_labels is not None and any((label_smoothing, defer_features, moves)):
             raise ValueError(
                 "step_labels goes without label_smoothing and defer_features, and without what moves spectrograms in "
                 f"time, unless events can follow: {moves}"
             )
-        if step_labels is not None and any((speed, crop, mixup)) and not takes_events:
+        if step_labels is not None and any((speed, crop, mixup)) and not self.takes_events:
             raise ValueError("labels per step cannot follow speed, crop and mixup; EventLabels can")
-        if step_labels is not None and time_strides and not takes_events:
+        if step_labels is not None and time_strides and not self.takes_events:
             raise ValueError("labels per step are those of one stride, not of time_strides; EventLabels knows all")
         self.feature_extractor = feature_extractor
         self.spec_mask = spec_mask
@@ -163,51 +163,58 @@ class SpecMaskDataCollator(TrainerCallback):
         """A batch, augmented where there are seeds."""
         if not examples:
             raise ValueError("no examples: expected at least one")
-        is_training = feature_seed is not None
         if not _all_have(examples, "labels") and _all_have(examples, "label"):
             # The name in most data sets; transformers' collators take both.
             examples = [{**example, "labels": example["label"]} for example in examples]
-        labels, events = None, None
-        has_labels = _all_have(examples, "labels")
-        if self.step_labels is None:
-            labels = _stack_labels(examples) if has_labels else None
-        elif getattr(self.step_labels, "takes_events", False) and has_labels:
-            events = [read_events(example["labels"]) for example in examples]
-        if is_training and labels is not None and (self.mixup is not None or self.label_smoothing):
-            labels = self._soften(labels)
+        is_training = feature_seed is not None
+        labels, events = self._read_targets(examples, is_training)
         if _all_have(examples, "audio"):
             sounds = [example["audio"] for example in examples]
             waveforms = [self.feature_extractor.to_waveform(sound, index) for index, sound in enumerate(sounds)]
             if is_training:
                 waveforms, labels, events = self._change_sound(waveforms, labels, events, seeded(sound_seed))
-            if self.defer_features:
-                lengths = torch.tensor([len(waveform) for waveform in waveforms], device="cpu")
-                batch = {"audio": pad_sequence(waveforms, batch_first=True), "num_samples": lengths}
-                if is_training:
-                    # For each clip, since accelerate may deal out the rows of a batch.
-                    batch["feature_seed"] = torch.full((len(examples),), feature_seed, device="cpu")
-            else:
-                batch = self.feature_extractor.extract_batch(waveforms)
-                batch, events = self._change_features(batch, feature_seed, time_stride, events)
+            batch = _pad_sound(waveforms) if self.defer_features else self.feature_extractor.extract_batch(waveforms)
         else:
             self._check_features(examples, is_training)
-            features = [_real_frames(example) for example in examples]
-            batch = self.feature_extractor.pad_batch(features)
+            batch = self.feature_extractor.pad_batch([_real_frames(example) for example in examples])
+        if "audio" not in batch:
             batch, events = self._change_features(batch, feature_seed, time_stride, events)
+        elif is_training:
+            # For each clip, since accelerate may deal out the rows of a batch.
+            batch["feature_seed"] = torch.full((len(examples),), feature_seed, device="cpu")
         if _all_have(examples, "teacher_logits"):
-            if is_training and self._changes_sound():
-                raise ValueError(
-                    "examples with 'teacher_logits' hold what a teacher said of the sound as it was, which speed, "
-                    "crop, mixup and noise change"
-                )
-            answers = np.stack([np.asarray(example["teacher_logits"], np.float32) for example in examples])
-            batch["teacher_logits"] = torch.from_numpy(answers)
-        if self.step_labels is not None and has_labels:
-            mask = batch.get("attention_mask", batch["input_values"].new_ones(batch["input_values"].shape[:2]))
+            batch["teacher_logits"] = self._read_answers(examples, is_training)
+        if self.step_labels is not None and _all_have(examples, "labels"):
             steps = [example["labels"] for example in examples] if events is None else events
-            stride = {} if time_stride is None else {"time_stride": time_stride}
-            labels = self.step_labels(steps, mask.long().sum(dim=1).tolist(), **stride)
+            labels = self._label_steps(steps, batch, time_stride)
         return batch if labels is None else {**batch, "labels": labels}
+
+    def _read_targets(
+        self, examples: list[dict[str, Any]], is_training: bool
+    ) -> tuple[torch.Tensor | None, list[list[Event]] | None]:
+        """Labels of the clips, or their events where steps are labelled by these; what there is not is None."""
+        if not _all_have(examples, "labels"):
+            return None, None
+        if self.step_labels is not None:
+            return None, [read_events(example["labels"]) for example in examples] if self.takes_events else None
+        labels = _stack_labels(examples)
+        softens = is_training and (self.mixup is not None or self.label_smoothing)
+        return self._soften(labels) if softens else labels, None
+
+    def _read_answers(self, examples: list[dict[str, Any]], is_training: bool) -> torch.Tensor:
+        """What a teacher said of the clips, (batch, labels)."""
+        if is_training and self._changes_sound():
+            raise ValueError(
+                "examples with 'teacher_logits' hold what a teacher said of the sound as it was, which speed, crop, "
+                "mixup and noise change"
+            )
+        return torch.from_numpy(np.stack([np.asarray(example["teacher_logits"], np.float32) for example in examples]))
+
+    def _label_steps(self, steps: list, batch: dict[str, torch.Tensor], time_stride: int | None) -> torch.Tensor:
+        """What `step_labels` makes of the labels or events of each clip."""
+        mask = batch.get("attention_mask", batch["input_values"].new_ones(batch["input_values"].shape[:2]))
+        stride = {} if time_stride is None else {"time_stride": time_stride}
+        return self.step_labels(steps, mask.long().sum(dim=1).tolist(), **stride)
 
     def _change_features(
         self,
@@ -307,6 +314,12 @@ def replace_collator(loader: DataLoader, collator: Callable, other: Callable) ->
         present.data_collator = other
     else:
         raise ValueError(f"the training loader collates by {present!r}; expected data_collator={collator!r}")
+
+
+def _pad_sound(waveforms: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Waveforms (samples,) as `audio` (batch, samples) and `num_samples` (batch,)."""
+    lengths = torch.tensor([len(waveform) for waveform in waveforms], device="cpu")
+    return {"audio": pad_sequence(waveforms, batch_first=True), "num_samples": lengths}
 
 
 def _real_frames(example: dict[str, Any]) -> np.ndarray:
