@@ -80,18 +80,12 @@ def run(arguments: Sequence[str]) -> None:
         resumed.refuse_other_model(model_arguments, model)
     if training.push_when_done:
         check_repository(model, training)
-    crop_seconds = max_seconds
-    is_changed = data_arguments.streaming or changes_sound(augmentation, clips.longest_seconds, max_seconds)
-    if teacher is not None and not is_changed:
-        with training.main_process_first(desc="answers"):
-            clips.splits["train"] = add_answers(clips.splits["train"], teacher)
-        teacher = crop_seconds = None
-    validating = clips.splits.get("validation")
     # Of streamed clips those that were decoded without a problem.
+    validating = clips.splits.get("validation")
     validating = getattr(validating, "sample", validating)
-    if data_arguments.cache_features:
-        clips = cache_features(clips, extractor, augmentation, max_seconds, training)
-        crop_seconds = None
+    clips, teacher, crop_seconds = prepare_sound(
+        clips, teacher, extractor, data_arguments, augmentation, training, max_seconds
+    )
 
     # Ours smooths what mixup mixed as well; transformers' own would refuse that.
     label_smoothing, training.label_smoothing_factor = training.label_smoothing_factor, 0.0
@@ -113,6 +107,33 @@ def run(arguments: Sequence[str]) -> None:
     evaluate_splits(trainer, clips, scorer, calibration)
     if training.do_train:
         finish(trainer, clips, validating)
+
+
+def prepare_sound(
+    clips: Clips,
+    teacher: Teacher | None,
+    extractor: FFTPFeatureExtractor,
+    data: DataArguments,
+    augmentation: AugmentationArguments,
+    training: FFTPTrainingArguments,
+    max_seconds: float,
+) -> tuple[Clips, Teacher | None, float | None]:
+    """Do beforehand what is the same in every epoch.
+
+    Returns:
+        The clips, with a teacher's answers and features in place of sound where these are known; who answers batch by
+        batch, and what these are cropped to in seconds, as far as it takes either.
+    """
+    crop_seconds = max_seconds
+    is_changed = data.streaming or changes_sound(augmentation, clips.longest_seconds, max_seconds)
+    if teacher is not None and not is_changed:
+        with training.main_process_first(desc="answers"):
+            clips.splits["train"] = add_answers(clips.splits["train"], teacher)
+        teacher = crop_seconds = None
+    if data.cache_features:
+        clips = cache_features(clips, extractor, augmentation, max_seconds, training)
+        crop_seconds = None
+    return clips, teacher, crop_seconds
 
 
 def finish(trainer: FFTPTrainer, clips: Clips, validating: Dataset | None) -> None:
