@@ -254,14 +254,13 @@ def explain(
     from transformers.utils import logging
 
     from modeling_fftp import FFTPForAudioClassification
-    from modeling_fftp.figures import refuse_other_forms, save_figure
     from modeling_fftp.serving import explain as explaining
     from modeling_fftp.serving.tag import load_tagger
 
     logging.disable_progress_bar()
     with errors_in_one_line():
         if output is not None:
-            refuse_other_forms(output)
+            explaining.refuse_other_forms(output)
         tagger = load_tagger(model)
         if not isinstance(tagger.model, FFTPForAudioClassification):
             raise ValueError(f"{model} is a frame classifier, whose events `fftp tag` lists")
@@ -270,7 +269,7 @@ def explain(
         explanation = explaining.explain_recording(file, tagger.model, tagger.feature_extractor, label, start, method)
         print(explaining.describe(explanation))
         if output is not None:
-            save_figure(explaining.draw(explanation, tagger.feature_extractor.sampling_rate), output)
+            explaining.save_figure(explaining.draw(explanation, tagger.feature_extractor.sampling_rate), output)
 
 
 @app.command()

@@ -334,7 +334,10 @@ def require_kernel(kernel: ctypes.CDLL | None, device: torch.device | str) -> No
     if torch.device(device).type != "cpu":
         raise ValueError(f"implementation='cpu' runs on CPU tensors; these are on {device}")
     if kernel is None:
-        raise ImportError("implementation='cpu' needs its kernel, which could not be built; the log says why")
+        raise ImportError(
+            "implementation='cpu' needs its kernel, which could not be built; the log says why. A compiler comes by "
+            "apt-get install gcc"
+        )
 
 
 @cache

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from modeling_fftp.figures import save_figure
+from .figures import save_figure
 
 
 def plot_reliability(measured: dict, path: Path) -> None:

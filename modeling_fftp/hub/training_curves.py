@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from modeling_fftp.figures import save_figure
+from .figures import save_figure
 
 COLORS = {"training loss": "#4477AA", "validation loss": "#EE6677", "validation result": "#228833"}
 RESULTS = {"eval_accuracy": "accuracy", "eval_map": "mAP"}

@@ -12,7 +12,6 @@ from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.audio_stream_fftp import path_in_errors, read_blocks
 from modeling_fftp.events_fftp import frame_seconds, longest_frames, table_seconds
 from modeling_fftp.explain_fftp import steady_background
-from modeling_fftp.figures import save_figure
 from modeling_fftp.loss_fftp import probabilities
 
 # A moment speaks for a label where its relevance is above this share of the highest.
@@ -148,6 +147,25 @@ def save_explanation(folder: str | Path, sound: np.ndarray, path: Path) -> None:
     model = FFTPForAudioClassification.from_pretrained(folder, **settings).eval()
     extractor = FFTPFeatureExtractor.from_pretrained(folder)
     save_figure(draw(explain_recording(sound, model, extractor), extractor.sampling_rate), path)
+
+
+def refuse_other_forms(path: Path) -> None:
+    """Refuse the path of a picture whose suffix names no form that matplotlib writes.
+
+    Raises:
+        ValueError: It does.
+    """
+    forms = Figure().canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in forms:
+        raise ValueError(f"{path}: expected the name of a picture, which ends in one of .{', .'.join(sorted(forms))}")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture under another name, which it loses when it is complete; the suffix says in what form."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".part{path.suffix}")
+    figure.savefig(part, dpi=100)
+    part.replace(path)
 
 
 def draw(explanation: Explanation, sampling_rate: int) -> Figure:

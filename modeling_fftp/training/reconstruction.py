@@ -8,8 +8,8 @@ from torch import nn
 
 from modeling_fftp import FFTPForPreTraining
 from modeling_fftp.events_fftp import frame_seconds
-from modeling_fftp.figures import save_figure
 from modeling_fftp.pretraining_fftp import normalised_patches
+from modeling_fftp.serving.explain import save_figure
 
 
 @torch.no_grad()

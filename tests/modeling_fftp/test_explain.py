@@ -10,9 +10,8 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.cli import app
 from modeling_fftp.explain_fftp import spread_over_cells, steady_background
-from modeling_fftp.figures import save_figure
 from modeling_fftp.serving import explain
-from modeling_fftp.serving.explain import draw, explain_recording
+from modeling_fftp.serving.explain import draw, explain_recording, save_figure
 from tests.support import BACKBONES, GEOMETRIES, run_training
 
 RATE = 16000
