@@ -11,11 +11,14 @@ import time
 import numpy as np
 import pytest
 import soundfile
+from transformers import pipeline
 
 from hub_cards import SPACE
 
 gradio = pytest.importorskip("gradio", reason="needs gradio: pip install -e '.[space]'")
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[test]'")
+
+from hub_cards.space.app import build_app  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -86,6 +89,19 @@ def test_a_microphone_is_heard_live(space, tmp_path):
         sync_api.expect(page.get_by_test_id("cell-1-2").last).to_have_text("low", timeout=120_000)
         page.screenshot(path=tmp_path / "live.png")
         browser.close()
+
+
+def test_a_file_that_its_recorder_never_closed_is_tagged_without_a_picture(trained, clip_folder, tmp_path):
+    """The pipeline mends its header; soundfile alone, by which the picture is drawn, finds no samples in it."""
+    data = bytearray((clip_folder / "validation" / "low" / "2.wav").read_bytes())
+    start = data.index(b"data") + 4
+    data[4:8] = data[start : start + 4] = bytes(4)
+    (tmp_path / "open.wav").write_bytes(data)
+    app = build_app(pipeline("audio-tagging", model=str(trained), trust_remote_code=True), "model")
+    (answer,) = (function.fn for function in app.fns.values() if function.name == "answer")
+    labels, timeline, picture = answer(str(tmp_path / "open.wav"), 0.5, False)
+    assert max(labels, key=labels.get) == timeline[0][2] == "low"
+    assert picture is None
 
 
 def test_a_missing_model_is_named(monkeypatch):
