@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -459,7 +460,7 @@ def convert(
         if sound is not None:
             from modeling_fftp.training.data.unlabelled import read_sound
 
-            clips = read_sound(sound)
+            clips = partial(read_sound, sound)
         convert_source(source, output_folder, kind, geometry, clips, seed, **options)
 
 

@@ -1,6 +1,6 @@
 """The command `fftp convert`: weights from elsewhere as a folder, in their own patch geometry or in another."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def convert(
     output_folder: str | Path,
     kind: str | None = None,
     geometry: dict[str, Any] | None = None,
-    sound: Iterable[np.ndarray] | None = None,
+    sound: Callable[[int], Iterable[np.ndarray]] | None = None,
     seed: int = 0,
     **options: Any,
 ) -> None:
@@ -75,7 +75,7 @@ def convert(
         output_folder: Folder to create.
         kind: As for `load`.
         geometry: Arguments of `adapt`.
-        sound: Waveforms (samples,) at the extractor's rate for "least_squares".
+        sound: Gives waveforms (samples,) at a rate in Hz, for "least_squares".
         seed: Draws a "random" patch embedding.
         **options: Those of the kind's loader.
 
@@ -88,7 +88,7 @@ def convert(
         raise ValueError("--sound is for --patch_init least_squares; nothing else looks at it")
     with save_folder(output_folder) as folder:
         converted = load(source, kind, **options)
-        spectrograms = None if sound is None else spectrograms_of(converted, sound)
+        spectrograms = None if sound is None else spectrograms_of(converted, sound(converted.extractor.sampling_rate))
         generator = torch.Generator().manual_seed(seed)
         converted = adapt(converted, **geometry, spectrograms=spectrograms, generator=generator)
         converted.model.save_pretrained(folder)

@@ -122,13 +122,14 @@ def convert_state_dict(
     return weights
 
 
-def load_vit(source: str | Path, kind: str, max_length: int = 1000) -> Converted:
+def load_vit(source: str | Path, kind: str, max_length: int = 1000, sampling_rate: int = 16000) -> Converted:
     """A vision transformer for spectrograms.
 
     Args:
         source: Folder or Hub id.
         kind: Model type of its config: "vit", "deit" or "dinov2".
         max_length: Frames that its positions are stretched over.
+        sampling_rate: Of the sound that it is to hear, in Hz.
 
     Raises:
         ValueError: Weights that are missing or damaged, or layers that have no counterpart here.
@@ -138,6 +139,11 @@ def load_vit(source: str | Path, kind: str, max_length: int = 1000) -> Converted
     model_class, num_class_tokens, options = KINDS[kind]
     vision, _ = load_pretrained(model_class, source, **options)
     config = build_config(vision.config, num_class_tokens, max_length)
+    config.sampling_rate = sampling_rate
     model = FFTPModel(config).to(vision.dtype)
     fill(model, convert_state_dict(vision.state_dict(), config, pair(vision.config.image_size)), kind)
-    return Converted(model.eval(), FFTPFeatureExtractor(max_length=config.max_length), knows_sound=False)
+    return Converted(
+        model.eval(),
+        FFTPFeatureExtractor(sampling_rate=sampling_rate, max_length=config.max_length),
+        knows_sound=False,
+    )

@@ -39,6 +39,10 @@ class ModelArguments:
     intermediate_size: int | None = field(
         default=None, metadata={"help": "AST, ConvNeXt: width of the feed-forward layers; default: 3072."}
     )
+    sampling_rate: int | None = field(
+        default=None,
+        metadata={"help": "Hz that sound is resampled to: what lies above half of it is lost; default: 16000."},
+    )
     patch_size: list[int] | None = field(
         default=None, metadata={"help": "Mel bins and frames, or one number for squares; default: 128 10."}
     )

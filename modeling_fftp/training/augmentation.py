@@ -6,7 +6,6 @@ from feature_extraction.waveform_augmentation import ColoredNoise, Mixup, Random
 from modeling_fftp import FFTPConfig
 
 from .arguments import AugmentationArguments
-from .data.clips import SAMPLING_RATE
 from .step_labels import EventLabels
 
 
@@ -39,7 +38,7 @@ def build_collator(
         extractor,
         spec_mask,
         speed=SpeedPerturb(arguments.speed) if arguments.speed else None,
-        crop=RandomCrop(round(max_seconds * SAMPLING_RATE)) if max_seconds else None,
+        crop=RandomCrop(round(max_seconds * extractor.sampling_rate)) if max_seconds else None,
         mixup=mixup,
         noise=noise,
         label_smoothing=label_smoothing,

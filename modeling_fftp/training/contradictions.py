@@ -19,6 +19,7 @@ from .data.arguments import DataArguments
 
 # Where the values of arguments lie, in the notation of intervals.
 LIMITS = {
+    "sampling_rate": "[1000, inf)",
     "max_seconds": "[0.025, inf)", "max_train_samples": "[1, inf)", "validation_fraction": "(0, 1)",
     "max_left_out": "[0, 1]", "mixup_probability": "[0, 1]", "mixup_alpha": "(0, inf)", "speed": "[0, 1)",
     "colored_noise": "[0, 1]", "roll_frames": "[0, inf)", "stretch_time": "[0, 1)", "stretch_frequency": "[0, 1)",
@@ -59,7 +60,7 @@ def refuse_contradictions(
     """Stop on arguments that are missing or do not go together."""
     if data.dataset_name is None:
         raise SystemExit("train: --dataset_name is missing: a Hub id, a local folder, or a table")
-    refuse_beyond_limits("train", data, augmentation, distillation, training)
+    refuse_beyond_limits("train", model, data, augmentation, distillation, training)
     refuse_contradictions_of_data("train", data)
     if data.cache_features and data.features_on_device:
         raise SystemExit("train: --cache_features leaves nothing to compute on the device; drop one of the two")

@@ -42,6 +42,23 @@ READ_BY = {
 FITTED_CLIPS = 1024
 
 
+def find_sampling_rate(arguments: ModelArguments) -> int:
+    """Rate in Hz of the sound that a model learns from: the one that is asked for, or else that of the checkpoint.
+
+    Raises:
+        ValueError: A checkpoint that has heard another.
+    """
+    source, wanted = arguments.model_name_or_path, arguments.sampling_rate
+    kind = None if source is None else find_kind(source)
+    if kind is None or kind in KINDS:
+        return wanted or SAMPLING_RATE
+    is_ours = kind == FFTPConfig.model_type
+    known = FFTPFeatureExtractor.from_pretrained(source).sampling_rate if is_ours else SAMPLING_RATE
+    if wanted not in (None, known):
+        raise ValueError(f"--sampling_rate {wanted} cannot apply: the checkpoint {source} is for sound at {known} Hz")
+    return known
+
+
 def refuse_impossible(arguments: ModelArguments) -> None:
     """Refuse a model that cannot be, as far as that is known before clips are decoded; say what has no effect on it.
 
@@ -97,8 +114,8 @@ def build_model(
         return load_checkpoint(arguments, labels, clips, max_seconds, do_train, freeze_backbone)
     config = FFTPConfig(**arguments.given, **labels)
     refuse_foreign_stride(config)
-    config.max_length = max(config.patch_size[1], clip_frames(max_seconds))
-    extractor = FFTPFeatureExtractor(config.num_mel_bins, SAMPLING_RATE, config.max_length)
+    config.max_length = max(config.patch_size[1], clip_frames(max_seconds, config.sampling_rate))
+    extractor = FFTPFeatureExtractor(config.num_mel_bins, config.sampling_rate, config.max_length)
     measure(extractor, training_sounds(clips))
     return model_class(clips)(config), extractor
 
@@ -117,9 +134,9 @@ def refuse_foreign_stride(config: FFTPConfig) -> None:
         )
 
 
-def clip_frames(seconds: float) -> int:
+def clip_frames(seconds: float, sampling_rate: int) -> int:
     """Frames of a clip."""
-    return num_frames(round(seconds * SAMPLING_RATE), SAMPLING_RATE)
+    return num_frames(round(seconds * sampling_rate), sampling_rate)
 
 
 def training_sounds(clips: Clips, most: int | None = None) -> Iterator:
@@ -188,8 +205,9 @@ def load_checkpoint(
     config = FFTPConfig.from_dict(start.model.config.to_dict() | anew, **settings, **labels)
     refuse_foreign_stride(config)
     weights = start.model.base_model.state_dict()
-    if do_train and not start.extractor.truncation and clip_frames(max_seconds) > config.max_length:
-        stretch_positions(config, weights, clip_frames(max_seconds))
+    frames = clip_frames(max_seconds, clips.sampling_rate)
+    if do_train and not start.extractor.truncation and frames > config.max_length:
+        stretch_positions(config, weights, frames)
         start.extractor.max_length = config.max_length
     model = model_class(clips)(config)
     model.base_model.load_state_dict(weights)
@@ -239,10 +257,11 @@ def load_start(arguments: ModelArguments, sounds: Callable[..., Iterable], max_s
         ValueError: A checkpoint of another shape, or for sound at another rate.
     """
     source = arguments.model_name_or_path
-    kind = find_kind(source)
-    start = load(source, kind, **({"max_length": clip_frames(max_seconds)} if kind in KINDS else {}))
-    if start.extractor.sampling_rate != SAMPLING_RATE:
-        raise ValueError(f"{source} is for sound at {start.extractor.sampling_rate} Hz; expected {SAMPLING_RATE} Hz")
+    kind, rate = find_kind(source), find_sampling_rate(arguments)
+    new = {"max_length": clip_frames(max_seconds, rate), "sampling_rate": rate} if kind in KINDS else {}
+    start = load(source, kind, **new)
+    if start.extractor.sampling_rate != rate:
+        raise ValueError(f"{source} is for sound at {start.extractor.sampling_rate} Hz; expected {rate} Hz")
     if not start.knows_sound:
         logger.info("%s has heard no sound; its patch embedding is adapted to spectrograms", source)
         measure(start.extractor, sounds())

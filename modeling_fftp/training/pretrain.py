@@ -15,7 +15,7 @@ from .data.clips import spread
 from .data.sources import is_local, public_name
 from .data.unlabelled import Pieces, SoundArguments, load_pieces
 from .masked_patches import MaskedPatchCollator
-from .model import refuse_impossible
+from .model import find_sampling_rate, refuse_impossible
 from .pretraining_arguments import parse
 from .pretraining_model import build, refuse_too_short
 from .reconstruction import plot_reconstruction
@@ -46,9 +46,10 @@ def pretrain(arguments: Sequence[str]) -> None:
     if resumed is not None:
         resumed.refuse_other_recipe(recipe)
         resumed.refuse_other_processes(training.world_size)
+    rate = find_sampling_rate(model_arguments)
     with training.main_process_first(desc="decoding"):
         # Crops are drawn from pieces of twice their length.
-        pieces = load_pieces(sound, 2 * sound.max_seconds, training.seed, training.output_dir)
+        pieces = load_pieces(sound, 2 * sound.max_seconds, training.seed, training.output_dir, rate)
     seconds = min(sound.max_seconds, pieces.longest_seconds)
     model, extractor = build(model_arguments, lambda most=None: sounds_of(pieces, most), seconds)
     described = describe(sound, pieces)

@@ -103,5 +103,5 @@ def refuse_contradictions_of_pretraining(
         raise SystemExit("pretrain: DATA is missing: a folder of sound, a table of paths, or a Hub id")
     if (sound.validation_column is None) != (sound.validation_value is None):
         raise SystemExit("pretrain: --validation_column and --validation_value go together")
-    refuse_beyond_limits("pretrain", sound, training, validation_fraction="[0, 1)")
+    refuse_beyond_limits("pretrain", model, sound, training, validation_fraction="[0, 1)")
     refuse_output_dir("pretrain", training.output_dir, bool(training.resume_from_checkpoint))

@@ -10,7 +10,7 @@ from modeling_fftp.convert.convert import mask_padding
 from modeling_fftp.convert.pretrained import load_pretrained
 from modeling_fftp.convert.sources import find_kind
 
-from .data.clips import SAMPLING_RATE, clip_lengths
+from .data.clips import clip_lengths
 from .data.unlabelled import Pieces
 from .model import ADJUSTABLE, clip_frames, load_start, measure
 from .pretraining_arguments import DECODER, PretrainingModelArguments
@@ -28,8 +28,8 @@ def build(
     """
     if arguments.model_name_or_path is None:
         config = FFTPConfig(**arguments.given)
-        config.max_length = max(config.patch_size[1], clip_frames(max_seconds))
-        extractor = FFTPFeatureExtractor(config.num_mel_bins, SAMPLING_RATE, config.max_length)
+        config.max_length = max(config.patch_size[1], clip_frames(max_seconds, config.sampling_rate))
+        extractor = FFTPFeatureExtractor(config.num_mel_bins, config.sampling_rate, config.max_length)
         measure(extractor, sounds())
         return FFTPForPreTraining(config), extractor
     start = load_start(arguments, sounds, max_seconds)
@@ -63,7 +63,7 @@ def refuse_too_short(config: FFTPConfig, pieces: Pieces, max_seconds: float) -> 
         ValueError: None is; a few that are not are counted in the log.
     """
     lengths = clip_lengths(pieces.splits["train"])
-    crop = round(max_seconds * SAMPLING_RATE)
+    crop = round(max_seconds * pieces.sampling_rate)
     short = sum(not count_hidden(config, min(length, crop)) for length in lengths)
     message = f"{short} of {len(lengths)} pieces are too short for a patch to be hidden in them"
     if short == len(lengths):
@@ -74,5 +74,5 @@ def refuse_too_short(config: FFTPConfig, pieces: Pieces, max_seconds: float) -> 
 
 def count_hidden(config: FFTPConfig, num_samples: int) -> int:
     """Patches that are hidden of a piece."""
-    patches = config.time_patches(num_frames(num_samples, SAMPLING_RATE)) * config.frequency_patches
+    patches = config.time_patches(num_frames(num_samples, config.sampling_rate)) * config.frequency_patches
     return min(round(config.mask_ratio * patches), patches - 1)

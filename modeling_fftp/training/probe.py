@@ -26,7 +26,7 @@ from .contradictions import refuse_beyond_limits, refuse_contradictions_of_data,
 from .data.clips import MAX_SECONDS, clip_lengths
 from .data.loading import Clips, describe_data, load_clips
 from .data.sources import public_name
-from .model import build_model
+from .model import build_model, find_sampling_rate
 from .probe_classifiers import LinearProbe, fit_linear, neighbour_scores
 from .results import Scorer, build_scorer, only_numbers, write_per_class, write_results
 from .run import begin
@@ -66,7 +66,7 @@ def probe(arguments: Sequence[str]) -> None:
     begin(training)
     source = model_arguments.model_name_or_path
     refuse_untrained_state(source)
-    clips = load_clips(data, training)
+    clips = load_clips(data, training, sampling_rate=find_sampling_rate(model_arguments))
     scorer = build_scorer(clips.classes)
     seconds = min(clips.longest_seconds, MAX_SECONDS)
     model, extractor = build_model(model_arguments, clips, seconds)
@@ -130,7 +130,7 @@ def parse(
             raise SystemExit(f"probe: {name} is missing: fftp probe DATA --model MODEL --output_dir FOLDER")
     if data.task != "clips":
         raise SystemExit("probe: --task frames is for training")
-    refuse_beyond_limits("probe", data, own, batch_size="[1, inf)")
+    refuse_beyond_limits("probe", model, data, own, batch_size="[1, inf)")
     for name in UNUSED:
         if getattr(data, name):
             raise SystemExit(f"probe: --{name} is for training")

@@ -29,13 +29,13 @@ from .augmentation import build_collator, changes_sound
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
 from .command_line import find_recipe, parse_arguments
 from .contradictions import METRICS, ONE_CLASS_METRICS
-from .data.clips import MAX_SECONDS, SAMPLING_RATE, compute_features, spread
+from .data.clips import MAX_SECONDS, compute_features, spread
 from .data.loading import Clips, describe_data, load_clips
 from .data.streaming import stream_clips
 from .distillation import BATCH, Distillation, Teacher, add_answers
 from .frames import choose_postprocessing, evaluate_events, score_steps
 from .memory import keep_freed_memory
-from .model import build_model, read_config, refuse_impossible, training_sounds
+from .model import build_model, find_sampling_rate, read_config, refuse_impossible, training_sounds
 from .publishing import check_repository, publish, set_repository
 from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
 from .resuming import Resumed, find_resumed, measured_of_all, write_arguments
@@ -184,12 +184,12 @@ def load_data(
     resumed: Resumed | None,
 ) -> tuple[Clips, Teacher | None]:
     """The clips, and who teaches their classes, if anybody does."""
-    teacher = None
+    teacher, rate = None, find_sampling_rate(model)
     if distillation.teacher:
         # Before clips are decoded for hours.
         dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
         source, is_trusted = distillation.teacher, distillation.teacher_trust_remote_code
-        teacher = Teacher(source, None, SAMPLING_RATE, training.device, dtype, is_trusted)
+        teacher = Teacher(source, None, rate, training.device, dtype, is_trusted)
 
     def check_classes(classes: Sequence[str]) -> None:
         if resumed is not None:
@@ -199,10 +199,10 @@ def load_data(
 
     if distillation.teacher_only:
         check_classes(teacher.classes)
-        clips = load_unlabelled_clips(data, training, teacher)
+        clips = load_unlabelled_clips(data, training, teacher, rate)
     else:
         config = None if training.do_train else read_config(model.model_name_or_path, data.task)
-        clips = (stream_clips if data.streaming else load_clips)(data, training, config, check_classes)
+        clips = (stream_clips if data.streaming else load_clips)(data, training, config, check_classes, rate)
         if teacher is None:
             return clips, None
         teacher.refuse_other_kind(clips.is_multi_label)

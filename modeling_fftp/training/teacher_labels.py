@@ -10,7 +10,9 @@ from .data.unlabelled import SoundArguments, load_pieces
 from .distillation import Teacher
 
 
-def load_unlabelled_clips(arguments: DataArguments, training: FFTPTrainingArguments, teacher: Teacher) -> Clips:
+def load_unlabelled_clips(
+    arguments: DataArguments, training: FFTPTrainingArguments, teacher: Teacher, sampling_rate: int
+) -> Clips:
     """Sound without labels, cut to clips; those to measure on are labelled by the teacher.
 
     So what is measured is how often the student agrees with the teacher.
@@ -19,6 +21,7 @@ def load_unlabelled_clips(arguments: DataArguments, training: FFTPTrainingArgume
         arguments: Which sound.
         training: Seed and processes.
         teacher: Whose classes the student learns.
+        sampling_rate: Rate in Hz that sound is resampled to.
 
     Raises:
         ValueError: No sound to learn.
@@ -28,13 +31,14 @@ def load_unlabelled_clips(arguments: DataArguments, training: FFTPTrainingArgume
     given |= {"max_seconds": seconds, "validation_fraction": arguments.validation_fraction or VALIDATION_FRACTION}
     sound = SoundArguments(**given)
     with training.main_process_first(desc="decoding"):
-        pieces = load_pieces(sound, seconds, training.seed, training.output_dir)
+        pieces = load_pieces(sound, seconds, training.seed, training.output_dir, sampling_rate)
     splits = dict(pieces.splits)
     if "validation" in splits:
         with training.main_process_first(desc="answers"):
             splits["validation"] = label(splits["validation"], teacher)
     lengths = {role: clip_lengths(split) for role, split in splits.items()}
-    return Clips(splits, teacher.classes, teacher.is_multi_label, pieces.left_out, lengths)
+    known = teacher.classes, teacher.is_multi_label
+    return Clips(splits, *known, pieces.left_out, lengths, sampling_rate=sampling_rate)
 
 
 def label(clips: Dataset, teacher: Teacher) -> Dataset:

@@ -56,6 +56,7 @@ class Clips:
         lengths: Samples of every clip, by role; of streamed clips, of some.
         sample: Clips that stand for those to train on, where those are many.
         is_framewise: Whether "labels" are events, and a model is to say when they are.
+        sampling_rate: Of the sound in Hz.
     """
 
     splits: dict[str, Dataset]
@@ -65,12 +66,13 @@ class Clips:
     lengths: dict[str, list[int]]
     sample: Iterable[dict] | None = None
     is_framewise: bool = False
+    sampling_rate: int = SAMPLING_RATE
 
     @property
     def longest_seconds(self) -> float:
         """Length of the longest clip to train on, or else to evaluate on."""
         role = next(role for role in ROLES if role in self.lengths)
-        return max(self.lengths[role]) / SAMPLING_RATE
+        return max(self.lengths[role]) / self.sampling_rate
 
     @property
     def problem_type(self) -> str:
@@ -83,13 +85,16 @@ class Clips:
         return "map" if self.is_multi_label else "accuracy"
 
 
-def build_decoder(arguments: DataArguments, split: Dataset, config: FFTPConfig | None = None) -> ClipDecoder:
+def build_decoder(
+    arguments: DataArguments, split: Dataset, config: FFTPConfig | None = None, sampling_rate: int = SAMPLING_RATE
+) -> ClipDecoder:
     """What a split says about columns and classes.
 
     Args:
         arguments: What they say overrides that.
         split: Of the training clips, where there are any.
         config: Of a checkpoint that is evaluated: its classes count, not those that the clips happen to have.
+        sampling_rate: Rate in Hz that sound is resampled to.
 
     Raises:
         ValueError: A missing column, an unknown class, or names of classes that are not those of the checkpoint.
@@ -132,7 +137,7 @@ def build_decoder(arguments: DataArguments, split: Dataset, config: FFTPConfig |
         label_column,
         kind,
         labels,
-        SAMPLING_RATE,
+        sampling_rate,
         is_multi_label=is_multi_label,
         excluded=arguments.exclude_labels,
         none_labels=arguments.none_labels,
@@ -163,6 +168,7 @@ def load_clips(
     training: TrainingArguments,
     config: FFTPConfig | None = None,
     check_classes: Callable[[Sequence[str]], None] = lambda classes: None,
+    sampling_rate: int = SAMPLING_RATE,
 ) -> Clips:
     """Load and decode every split; the first process decodes, the others find it in the cache.
 
@@ -171,13 +177,14 @@ def load_clips(
         training: Seed and processes, and whether to train.
         config: Of the checkpoint, where it is evaluated and not trained.
         check_classes: Refuses the names of the classes, where they cannot be learned, before anything is decoded.
+        sampling_rate: Rate in Hz that sound is resampled to.
 
     Raises:
         ValueError: A missing split or column, an unknown class, or more unusable clips than `--max_left_out`.
     """
     with training.main_process_first(desc="decoding"):
         splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"])
-        decoder = build_decoder(arguments, next(iter(splits.values())), config)
+        decoder = build_decoder(arguments, next(iter(splits.values())), config, sampling_rate)
         check_classes([*decoder.labels.values()])
         clips, left_out = decode_splits(splits, decoder, arguments, training)
         clips = hold_out(clips, arguments, training.seed)
@@ -188,14 +195,14 @@ def load_clips(
             clips = {role: split if role == "train" else keep_measurable(split, role) for role, split in clips.items()}
         classes = [*decoder.labels.values()]
         facts = {name: find_split_facts(split, classes, left_out.get(name, [])) for name, split in clips.items()}
-        report(facts, arguments.dataset_name, training)
+        report(facts, arguments.dataset_name, training, sampling_rate)
         refuse_unusable(facts, decoder.is_multi_label)
     clips = {role: split.remove_columns([SOURCE, FACTS]) for role, split in clips.items()}
     if is_framewise := arguments.task == "frames":
         clips = {role: split.remove_columns("labels").rename_column(EVENTS, "labels") for role, split in clips.items()}
     lengths = {role: clip_lengths(split) for role, split in clips.items()}
     counts = {role: len(split) for role, split in left_out.items() if split}
-    return Clips(clips, classes, decoder.is_multi_label, counts, lengths, is_framewise=is_framewise)
+    return Clips(clips, classes, decoder.is_multi_label, counts, lengths, None, is_framewise, decoder.sampling_rate)
 
 
 def find_roles(
@@ -291,13 +298,21 @@ def decode_splits(
     return clips, left_out
 
 
-def report(facts: dict[str, SplitFacts], source: str, training: TrainingArguments) -> None:
+def report(facts: dict[str, SplitFacts], source: str, training: TrainingArguments, sampling_rate: int) -> None:
     """Say in the log and in a file what the clips are like; the first process does."""
     if training.process_index == 0:
         logger.info("\n%s", render_report(facts, Path(source).name, LOGGED_CLASSES))
         path = Path(training.output_dir, REPORT)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(render_report(facts, Path(source).name), encoding="utf-8")
+        highest = max((rate for split in facts.values() for rate in split.values("rate")), default=0)
+        if highest > sampling_rate:
+            logger.info(
+                "Sound of up to %d Hz is resampled to %d Hz: what is above %d Hz is lost; --sampling_rate keeps more",
+                highest,
+                sampling_rate,
+                sampling_rate // 2,
+            )
 
 
 def refuse_unusable(facts: dict[str, SplitFacts], is_multi_label: bool) -> None:
@@ -338,9 +353,9 @@ def hold_out(clips: dict[str, Dataset], arguments: DataArguments, seed: int) -> 
     return clips | {"train": train, "validation": validation}
 
 
-def find_hours(lengths: Sequence[int], count: int) -> float | None:
+def find_hours(lengths: Sequence[int], count: int, sampling_rate: int) -> float | None:
     """Length of all clips; None where that of some is known."""
-    return sum(lengths) / SAMPLING_RATE / 3600 if len(lengths) == count else None
+    return sum(lengths) / sampling_rate / 3600 if len(lengths) == count else None
 
 
 def describe_data(source: str, clips: Clips) -> dict:
@@ -362,7 +377,7 @@ def describe_data(source: str, clips: Clips) -> dict:
         "hub_id": None if is_local(source) else source,
         "license": license,
         "splits": {
-            role: {"clips": len(split), "hours": find_hours(clips.lengths[role], len(split))}
+            role: {"clips": len(split), "hours": find_hours(clips.lengths[role], len(split), clips.sampling_rate)}
             for role, split in clips.splits.items()
         },
         "left_out": clips.left_out,

@@ -16,7 +16,7 @@ from modeling_fftp.sound_file_fftp import is_sound, walk
 
 from ..memory import give_back_freed_memory
 from .arguments import DataArguments
-from .clips import FACTS, PROBLEM, SOURCE, ClipDecoder, report_left_out, spread
+from .clips import FACTS, PROBLEM, SAMPLING_RATE, SOURCE, ClipDecoder, report_left_out, spread
 from .loading import (
     Clips,
     build_decoder,
@@ -213,10 +213,11 @@ def stream_clips(
     training: TrainingArguments,
     config: FFTPConfig | None = None,
     check_classes: Callable[[Sequence[str]], None] = lambda classes: None,
+    sampling_rate: int = SAMPLING_RATE,
 ) -> Clips:
     """Like `load_clips`, but labels alone are read, and some clips decoded to tell what all are like."""
     splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"], open_splits)
-    decoder = build_decoder(arguments, next(iter(splits.values())), config)
+    decoder = build_decoder(arguments, next(iter(splits.values())), config, sampling_rate)
     check_classes([*decoder.labels.values()])
     splits = {role: splits[role] for role in roles_to_read(splits, arguments, training)}
     clips, left_out = {}, {}
@@ -243,7 +244,7 @@ def stream_clips(
     facts = {role: find_sampled_facts(split, classes, left_out.get(role, [])) for role, split in clips.items()}
     with training.main_process_first(desc="report"):
         report_left_out(left_out, shares, arguments.max_left_out, Path(training.output_dir, "left_out_clips.csv"))
-        report(facts, arguments.dataset_name, training)
+        report(facts, arguments.dataset_name, training, sampling_rate)
         refuse_unusable(facts, decoder.is_multi_label)
     lengths = {
         role: [round(seconds * decoder.sampling_rate) for seconds in split.values("seconds")]
@@ -251,7 +252,7 @@ def stream_clips(
     }
     counts = {role: len(split) for role, split in left_out.items() if split}
     sample = clips["train"].sample if training.do_train else None
-    return Clips(clips, classes, decoder.is_multi_label, counts, lengths, sample)
+    return Clips(clips, classes, decoder.is_multi_label, counts, lengths, sample, sampling_rate=decoder.sampling_rate)
 
 
 def read_clips(

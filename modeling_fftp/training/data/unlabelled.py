@@ -32,8 +32,6 @@ from .splits import role_in, role_of
 
 logger = logging.getLogger(__name__)
 
-# Samples of one frame.
-SHORTEST = window_length(SAMPLING_RATE)
 # Recordings that another step is given as a sample.
 SAMPLED_RECORDINGS = 512
 # Of the recording that a piece comes from.
@@ -69,19 +67,21 @@ class Pieces:
     """Sound to learn and to measure on.
 
     Args:
-        splits: Pieces with `audio`, float32 waveforms (samples,) at 16 kHz, by role: "train" and "validation".
+        splits: Pieces with `audio`, float32 waveforms (samples,), by role: "train" and "validation".
         seconds: Length of all, by role.
         left_out: How many recordings of each role cannot be used.
+        sampling_rate: Of the waveforms in Hz.
     """
 
     splits: dict[str, Dataset]
     seconds: dict[str, float]
     left_out: dict[str, int]
+    sampling_rate: int
 
     @property
     def longest_seconds(self) -> float:
         """Length of the longest piece to learn."""
-        return max(clip_lengths(self.splits["train"])) / SAMPLING_RATE
+        return max(clip_lengths(self.splits["train"])) / self.sampling_rate
 
 
 @dataclass
@@ -91,12 +91,14 @@ class RecordingCutter:
     Args:
         audio_column: Column of undecoded audio or of paths.
         max_seconds: Longest piece.
+        sampling_rate: Wanted rate in Hz.
         folder: What relative paths start from.
         version: Of this package: what another one decoded is not taken from the cache.
     """
 
     audio_column: str
     max_seconds: float
+    sampling_rate: int
     folder: Path = Path()
     version: str = getattr(modeling_fftp, "__version__", "")
 
@@ -121,18 +123,24 @@ class RecordingCutter:
         try:
             if source is None:
                 raise ValueError("no sound")
-            waveform = read_audio(source, SAMPLING_RATE)
+            waveform = read_audio(source, self.sampling_rate)
         except ValueError as error:
             return [(np.zeros(0, dtype=np.float32), str(error))]
         if not np.any(waveform):
             return [(np.zeros(0, dtype=np.float32), "silence: every sample is 0")]
-        if len(waveform) < SHORTEST:
+        if len(waveform) < window_length(self.sampling_rate):
             return [(np.zeros(0, dtype=np.float32), f"{len(waveform)} samples: shorter than one frame of 25 ms")]
-        count = ceil(len(waveform) / (self.max_seconds * SAMPLING_RATE))
+        count = ceil(len(waveform) / (self.max_seconds * self.sampling_rate))
         return [(piece, None) for piece in np.array_split(waveform, count)]
 
 
-def load_pieces(arguments: SoundArguments, piece_seconds: float, seed: int, output_dir: str) -> Pieces:
+def load_pieces(
+    arguments: SoundArguments,
+    piece_seconds: float,
+    seed: int,
+    output_dir: str,
+    sampling_rate: int = SAMPLING_RATE,
+) -> Pieces:
     """Decode all recordings, and set some apart to measure on.
 
     Splits for testing are left alone. Measured on are the recordings of `validation_value` and those of splits for
@@ -143,6 +151,7 @@ def load_pieces(arguments: SoundArguments, piece_seconds: float, seed: int, outp
         piece_seconds: Longest piece.
         seed: Draws the share.
         output_dir: Folder in which unusable recordings are named.
+        sampling_rate: Rate in Hz that sound is resampled to.
 
     Raises:
         ValueError: No sound to learn, or more unusable recordings than `max_left_out`.
@@ -152,7 +161,7 @@ def load_pieces(arguments: SoundArguments, piece_seconds: float, seed: int, outp
     folder = base_folder(arguments.dataset_name, arguments.dataset_data_dir)
     for role, recordings in assign_roles(find_recordings(arguments), arguments, seed):
         column = audio_column(recordings, arguments.audio_column_name)
-        cutter = RecordingCutter(column, piece_seconds, folder)
+        cutter = RecordingCutter(column, piece_seconds, sampling_rate, folder)
         pieces = recordings.map(
             cutter,
             with_indices=True,
@@ -177,10 +186,10 @@ def load_pieces(arguments: SoundArguments, piece_seconds: float, seed: int, outp
     report_left_out({"all": everything}, {"all": len(everything) / num_recordings}, arguments.max_left_out, path)
     if not splits.get("train"):
         raise ValueError(f"no sound to learn in {arguments.dataset_name}; found {sizes}")
-    seconds = {role: sum(clip_lengths(split)) / SAMPLING_RATE for role, split in splits.items()}
+    seconds = {role: sum(clip_lengths(split)) / sampling_rate for role, split in splits.items()}
     for role in splits:
         logger.info("%s: %d pieces, %.2f hours", role, sizes[role], seconds[role] / 3600)
-    return Pieces(splits, seconds, {role: len(clips) for role, clips in left_out.items() if clips})
+    return Pieces(splits, seconds, {role: len(clips) for role, clips in left_out.items() if clips}, sampling_rate)
 
 
 def leave_out_unusable(pieces: Dataset) -> tuple[Dataset, list[dict[str, Any]]]:
@@ -297,8 +306,8 @@ def _split(table: Dataset, is_held_out: np.ndarray) -> list[tuple[str, Dataset]]
     return [(role, table.select(np.flatnonzero(chosen))) for role, chosen in parts if chosen.any()]
 
 
-def read_sound(source: str | Path) -> Iterator[np.ndarray]:
-    """Waveforms (samples,) at 16 kHz of some recordings, spread over all; those that cannot be read are passed over.
+def read_sound(source: str | Path, sampling_rate: int = SAMPLING_RATE) -> Iterator[np.ndarray]:
+    """Waveforms (samples,) of some recordings, spread over all; those that cannot be read are passed over.
 
     Raises:
         ValueError: There are none.
@@ -310,6 +319,6 @@ def read_sound(source: str | Path) -> Iterator[np.ndarray]:
         count = max(1, round(share * len(recordings)))
         for row in spread(len(recordings), count):
             try:
-                yield read_audio(locate(recordings[row][column], base_folder(str(source))), SAMPLING_RATE)
+                yield read_audio(locate(recordings[row][column], base_folder(str(source))), sampling_rate)
             except ValueError as error:
                 logger.warning("A recording is passed over: %s", error)

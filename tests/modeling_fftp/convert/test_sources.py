@@ -62,7 +62,7 @@ def test_an_own_model_gets_other_patches_and_keeps_its_head(tmp_path):
     assert changed.config.time_stride == 10
     assert AutoFeatureExtractor.from_pretrained(tmp_path / "out").mean == -7.0
     with pytest.raises(ValueError, match="--sound is for --patch_init least_squares"):
-        convert(tmp_path / "model", tmp_path / "other", geometry={"time_stride": 10}, sound=[])
+        convert(tmp_path / "model", tmp_path / "other", geometry={"time_stride": 10}, sound=lambda rate: [])
     with pytest.raises(ValueError, match="patch_init='nearest' is unknown"):
         convert(tmp_path / "model", tmp_path / "other", geometry={"patch_size": (128, 20), "patch_init": "nearest"})
     # Another stride leaves the embedding as it is.
