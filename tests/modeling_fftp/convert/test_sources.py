@@ -33,7 +33,7 @@ def test_the_kind_is_recognised_and_can_be_said(vit, tmp_path):
         load(tmp_path / "adapter")
     with pytest.raises(FileNotFoundError, match="neither a folder or a file here nor a Hub id"):
         load(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"--labels is not for .*'vit'; that knows \['max_length'\]"):
+    with pytest.raises(ValueError, match=r"--labels is not for .*'vit'; that knows \['max_length', 'sampling_rate'\]"):
         load(vit, labels=tmp_path / "labels.csv")
     with pytest.raises(FileNotFoundError, match=r"missing\.pth"):
         load(tmp_path / "missing.pth")
