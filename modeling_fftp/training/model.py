@@ -15,6 +15,7 @@ from modeling_fftp.convert.from_vit import KINDS
 from modeling_fftp.convert.patch_geometry import GEOMETRY
 from modeling_fftp.convert.sources import find_kind, load
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
+from modeling_fftp.window_pipeline_fftp import check_extractor
 
 from .arguments import ModelArguments
 from .data.clips import SAMPLING_RATE, spread
@@ -46,14 +47,17 @@ def find_sampling_rate(arguments: ModelArguments) -> int:
     """Rate in Hz of the sound that a model learns from: the one that is asked for, or else that of the checkpoint.
 
     Raises:
-        ValueError: A checkpoint that has heard another.
+        ValueError: A checkpoint that has heard another, or whose extractor is not that of its model.
     """
     source, wanted = arguments.model_name_or_path, arguments.sampling_rate
     kind = None if source is None else find_kind(source)
     if kind is None or kind in KINDS:
         return wanted or SAMPLING_RATE
-    is_ours = kind == FFTPConfig.model_type
-    known = FFTPFeatureExtractor.from_pretrained(source).sampling_rate if is_ours else SAMPLING_RATE
+    known = SAMPLING_RATE
+    if kind == FFTPConfig.model_type:
+        extractor = FFTPFeatureExtractor.from_pretrained(source)
+        check_extractor(extractor, FFTPConfig.from_pretrained(source))
+        known = extractor.sampling_rate
     if wanted not in (None, known):
         raise ValueError(f"--sampling_rate {wanted} cannot apply: the checkpoint {source} is for sound at {known} Hz")
     return known

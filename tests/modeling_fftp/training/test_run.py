@@ -707,7 +707,7 @@ def test_missing_splits_are_named(clip_folder, tmp_path):
         run_training(tmp_path, "--dataset_name", clip_folder, "--train_split_name", "training")
 
 
-def test_checkpoints_for_another_rate_are_refused(trained, clip_folder, tmp_path):
+def test_checkpoints_whose_extractor_is_for_another_rate_are_refused(trained, clip_folder, tmp_path):
     FFTPForAudioClassification.from_pretrained(trained).save_pretrained(tmp_path / "8000")
     FFTPFeatureExtractor(sampling_rate=8000).save_pretrained(tmp_path / "8000")
     with pytest.raises(ValueError, match=r"8000 Hz.*16000 Hz"):
