@@ -8,7 +8,7 @@ from transformers import AutoModelForAudioClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .events_fftp import filter_lengths, join_steps, median_filter, token_spans
-from .loss_fftp import check_threshold, label_names, label_thresholds, probabilities
+from .scores_fftp import check_threshold, label_names, label_thresholds, probabilities
 from .window_pipeline_fftp import CLIP_CLASSIFIERS, FFTPWindowPipeline
 
 FRAME_CLASSIFIER = "FFTPForAudioFrameClassification"

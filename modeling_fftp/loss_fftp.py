@@ -1,61 +1,15 @@
 """The loss of both heads, which follows `problem_type` and never a dtype."""
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
 
 from .configuration_fftp import PROBLEM_TYPES, FFTPConfig
 from .events_fftp import SOMEWHERE
 
 # How far the sum of a distribution may be from 1: what float16 rounds in a few hundred labels.
 ROUNDING = 1e-2
-DEFAULT_THRESHOLD = 0.5
 # Scores stay this far from 1, so that their logit is finite.
 TINY = 1e-7
-
-
-def probabilities(logits: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
-    """Scores of logits (..., labels), in [0, 1]; where a clip has one label they sum to 1."""
-    return logits.sigmoid() if config.problem_type == "multi_label_classification" else logits.softmax(dim=-1)
-
-
-def label_names(config: PreTrainedConfig) -> list[str]:
-    """Labels in the order of the logits, of a config of any package."""
-    return [config.id2label[index] for index in range(config.num_labels)]
-
-
-def label_thresholds(
-    names: Sequence[str], thresholds: Mapping[str, float] | None, threshold: float | None = None
-) -> list[float]:
-    """Score from which each label counts as heard.
-
-    Args:
-        names: Of the labels, in their order.
-        thresholds: Of a config, by name.
-        threshold: For all labels, in place of those.
-
-    Returns:
-        One for each name: the one for all, or its own, or else `DEFAULT_THRESHOLD`.
-
-    Raises:
-        ValueError: As `check_threshold`.
-    """
-    if threshold is not None:
-        check_threshold(threshold)
-        return [threshold] * len(names)
-    return [(thresholds or {}).get(name, DEFAULT_THRESHOLD) for name in names]
-
-
-def check_threshold(threshold: float) -> None:
-    """Refuse a threshold that no score can be compared with.
-
-    Raises:
-        ValueError: It is not in [0, 1], as scores are.
-    """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold={threshold} must lie in [0, 1], as scores do")
 
 
 def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTPConfig) -> torch.Tensor:

@@ -29,7 +29,8 @@ from .explain_fftp import explain
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_convnext_fftp import FFTPConvNextLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTPStateSpace
-from .loss_fftp import classification_loss, label_names, pool_somewhere
+from .loss_fftp import classification_loss, pool_somewhere
+from .scores_fftp import label_names
 from .stream_fftp import FFTPStream
 from .token_merging_fftp import merge_neighbours, restore_tokens
 from .window_pipeline_fftp import check_extractor

@@ -11,7 +11,7 @@ from transformers import SequenceFeatureExtractor
 from .audio_stream_fftp import LARGEST_SAMPLE
 from .cache_fftp import FFTPCache, find_obstacle
 from .events_fftp import frame_seconds, longest_frames
-from .loss_fftp import label_names, label_thresholds, probabilities
+from .scores_fftp import label_names, label_thresholds, probabilities
 from .window_pipeline_fftp import CLIP_CLASSIFIERS, bare_model, check_extractor
 
 # An event goes on until its score falls below this share of the threshold, so that it does not flicker.

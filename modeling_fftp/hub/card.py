@@ -12,7 +12,7 @@ from hub_cards import CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import FRAME_CLASSIFIER
 from modeling_fftp.events_fftp import table_seconds
-from modeling_fftp.loss_fftp import label_names
+from modeling_fftp.scores_fftp import label_names
 
 from .card_facts import (
     BACKBONES,

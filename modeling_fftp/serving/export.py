@@ -25,7 +25,7 @@ from torch.export import Dim
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import modeling_fftp
 from modeling_fftp.configuration_fftp import FFTPConfig
-from modeling_fftp.loss_fftp import label_names
+from modeling_fftp.scores_fftp import label_names
 
 from .onnx_model import hash_weights
 

@@ -23,7 +23,7 @@ from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput,
 from transformers.utils import cached_file
 
 from modeling_fftp.configuration_fftp import FFTPConfig
-from modeling_fftp.loss_fftp import label_names
+from modeling_fftp.scores_fftp import label_names
 
 
 def hash_weights(folder: str | Path) -> str | None:

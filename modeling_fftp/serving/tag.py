@@ -9,7 +9,7 @@ from typing import Any
 
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
-from modeling_fftp.loss_fftp import label_names
+from modeling_fftp.scores_fftp import label_names
 
 from .archive import CHUNK, answer_archive, answer_recordings
 from .budget import choose_time_stride, real_time_factors

@@ -11,13 +11,8 @@ from torch.nn.functional import one_hot
 
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.configuration_fftp import SILENT_THRESHOLD
-from modeling_fftp.loss_fftp import (
-    DEFAULT_THRESHOLD,
-    classification_loss,
-    label_names,
-    label_thresholds,
-    probabilities,
-)
+from modeling_fftp.loss_fftp import classification_loss
+from modeling_fftp.scores_fftp import DEFAULT_THRESHOLD, label_names, label_thresholds, probabilities
 
 logger = logging.getLogger(__name__)
 

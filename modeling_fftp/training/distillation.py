@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClas
 
 from modeling_fftp.convert.pretrained import load_pretrained
 from modeling_fftp.convert.sources import refuse_missing
-from modeling_fftp.loss_fftp import label_names
+from modeling_fftp.scores_fftp import label_names
 from modeling_fftp.serving.load import hash_model
 
 logger = logging.getLogger(__name__)

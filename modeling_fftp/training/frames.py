@@ -13,8 +13,8 @@ from feature_extraction.events import read_events
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
 from modeling_fftp.events_fftp import SOMEWHERE
-from modeling_fftp.loss_fftp import label_names
 from modeling_fftp.modeling_fftp import IGNORED
+from modeling_fftp.scores_fftp import label_names
 
 from .event_metrics import Collars, Recording, event_f1, psds
 from .event_postprocessing import find_events, fit_postprocessing

@@ -10,8 +10,8 @@ from transformers.utils import CONFIG_NAME
 
 from modeling_fftp import FFTPConfig
 from modeling_fftp.hub.card_facts import read_results
-from modeling_fftp.loss_fftp import label_names
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
+from modeling_fftp.scores_fftp import label_names
 
 from .arguments import FFTPTrainingArguments, ModelArguments
 from .model import ADJUSTABLE

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers import TrainingArguments
 
 from modeling_fftp import FFTPConfig
-from modeling_fftp.loss_fftp import label_names
+from modeling_fftp.scores_fftp import label_names
 
 from .arguments import DataArguments
 from .clips import (
