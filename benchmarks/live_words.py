@@ -21,9 +21,9 @@ from benchmarks.mixtures import as_flac, write_clips
 from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
 from benchmarks.study_starts import PLAIN, ROOT, call, slug
 from modeling_fftp.audio_stream_fftp import read_audio
+from modeling_fftp.events_fftp import EventChange, EventTracker
 from modeling_fftp.scores_fftp import label_names
 from modeling_fftp.serving.stream import load_stream
-from modeling_fftp.stream_fftp import EventChange, EventTracker
 from modeling_fftp.training.data.sources import find_column, load_splits
 
 WORDS, NOISE = "arabic_speech_commands", "esc50"

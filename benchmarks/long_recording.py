@@ -22,7 +22,7 @@ from transformers import PreTrainedConfig, pipeline
 from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
 from benchmarks.timing import process_memory, time_call
 from demo.sounds import KINDS, SAMPLING_RATE, make_clip
-from modeling_fftp.audio_tagging_fftp import find_segments
+from modeling_fftp.events_fftp import find_segments
 from modeling_fftp.scores_fftp import label_names, label_thresholds, probabilities
 
 # A recorder's rate, not the model's.

@@ -7,7 +7,7 @@ from transformers import AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .audio_tagging_fftp import FRAME_CLASSIFIER
-from .events_fftp import join_steps, token_spans
+from .times_fftp import join_steps, token_spans
 from .window_pipeline_fftp import FFTPWindowPipeline
 
 # What a vector is of.

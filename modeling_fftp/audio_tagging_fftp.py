@@ -1,21 +1,19 @@
 """The pipeline "audio-tagging": recordings of any length, to labels and to a timeline of them."""
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from transformers import AutoModelForAudioClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .events_fftp import filter_lengths, join_steps, median_filter, token_spans
+from .events_fftp import filter_lengths, find_segments, median_filter
 from .scores_fftp import check_threshold, label_names, label_thresholds, probabilities
+from .times_fftp import join_steps, token_spans
 from .window_pipeline_fftp import CLIP_CLASSIFIERS, FFTPWindowPipeline
 
 FRAME_CLASSIFIER = "FFTPForAudioFrameClassification"
 FRAME_CLASSIFIERS = (FRAME_CLASSIFIER, "FFTPOnnxForAudioFrameClassification")
 AGGREGATIONS = ("mean", "max")
-# Less than a sample, more than the rounding of seconds.
-ROUNDING_SECONDS = 1e-6
 
 
 class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
@@ -148,81 +146,6 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
             "duration": model_outputs[-1]["span"][0, 1].item() / self.feature_extractor.sampling_rate,
             **windows,
         }
-
-
-def find_segments(
-    scores: torch.Tensor, spans: torch.Tensor, thresholds: Sequence[float], max_gap: float = 0.0
-) -> list[tuple[float, float, int, float]]:
-    """Stretches of time in which a label's score is not below its threshold; short gaps are closed.
-
-    Args:
-        scores: Of each window, (windows, labels).
-        spans: Start and end of each window in seconds, (windows, 2), float64.
-        thresholds: Lowest score of each label.
-        max_gap: Longest gap to close in seconds; none is closed that takes the mean score below the threshold.
-
-    Returns:
-        Start, end, label and mean score of each stretch, in order of start, then label.
-    """
-    edges = spans.unique()
-    first, last = torch.searchsorted(edges, spans.T.contiguous())
-    limits = torch.tensor(thresholds, dtype=torch.float64)
-    # A mean of scores is not above all of them. Few labels are heard, and hours have many steps.
-    heard = (scores.amax(dim=0).double() > limits - ROUNDING_SECONDS).nonzero()[:, 0]
-    times, segments = edges.tolist(), []
-    for label in heard.tolist():
-        moments = mean_over_windows(scores[:, label].double(), first, last, len(edges))
-        area = torch.nn.functional.pad((moments * edges.diff()).cumsum(dim=0), (1, 0)).tolist()
-        turns = torch.nn.functional.pad((moments >= limits[label]).int(), (1, 1)).diff()
-        stretches = zip(*(turns.eq(turn).nonzero()[:, 0].tolist() for turn in (1, -1)), strict=True)
-        segments += [
-            (times[start], times[end], label, score)
-            for start, end, score in close_gaps(stretches, area, times, thresholds[label], max_gap)
-        ]
-    return sorted(segments, key=lambda segment: (segment[0], segment[2]))
-
-
-def mean_over_windows(scores: torch.Tensor, first: torch.Tensor, last: torch.Tensor, num_edges: int) -> torch.Tensor:
-    """Mean score of the windows that hold the time between one edge and the next, (edges - 1,).
-
-    Args:
-        scores: Of each window, (windows,), float64.
-        first: Edge at which each window starts, (windows,).
-        last: Edge at which it ends, (windows,).
-        num_edges: All edges.
-    """
-    counted = torch.stack((scores, torch.ones_like(scores)), dim=1)
-    # Added where they start, taken off where they end.
-    change = counted.new_zeros(num_edges, 2).index_add(0, first, counted).index_add(0, last, -counted)
-    total, count = change.cumsum(dim=0)[:-1].unbind(dim=1)
-    return total / count
-
-
-def close_gaps(
-    stretches: Iterable[tuple[int, int]], area: list[float], times: list[float], threshold: float, max_gap: float
-) -> list[tuple[int, int, float]]:
-    """Join stretches of time as long as their mean score, gaps included, is not below the threshold.
-
-    Args:
-        stretches: Places of start and end in `times`, in order.
-        area: Integral of the score over time up to each place.
-        times: Seconds.
-        threshold: Lowest mean score.
-        max_gap: Longest gap in seconds.
-
-    Returns:
-        Start, end and mean score of each.
-    """
-    joined = []
-    for start, end in stretches:
-        if joined and times[start] - times[joined[-1][1]] <= max_gap + ROUNDING_SECONDS:
-            first = joined[-1][0]
-            score = (area[end] - area[first]) / (times[end] - times[first])
-            if score >= threshold:
-                joined[-1] = (first, end, score)
-                continue
-        joined.append((start, end, (area[end] - area[start]) / (times[end] - times[start])))
-    return joined
 
 
 # Here, so that the pipeline is known to whoever holds a model, be it by the code of a folder.

@@ -1,60 +1,25 @@
-"""Sound events in seconds, and the tokens that they fall on."""
+"""Sound events: the targets of steps that follow from them, and events that follow from scores."""
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
-from transformers import SequenceFeatureExtractor
 
 from .configuration_fftp import FFTPConfig
+from .times_fftp import frame_seconds, token_spans
 
 # Onset and offset in seconds, both None or NaN where nobody knows them, and the label's index or name.
 Event = tuple[float | None, float | None, int | str]
 # Target of steps in a clip that holds the label at a time that nobody knows.
 SOMEWHERE = -1.0
-
-
-def frame_seconds(sampling_rate: int) -> tuple[float, float]:
-    """Length of a frame, and from one to the next: 25 and 10 ms, cut to whole samples as in Kaldi."""
-    return sampling_rate * 25 // 1000 / sampling_rate, sampling_rate * 10 // 1000 / sampling_rate
-
-
-def table_seconds(config: FFTPConfig) -> float:
-    """Length of the position table, which is that of the clips that a model was trained with."""
-    return config.max_length * frame_seconds(config.sampling_rate)[1]
-
-
-def longest_frames(feature_extractor: SequenceFeatureExtractor) -> float:
-    """Frames that an extractor lets through where calls say nothing else; infinite if it neither cuts nor pads."""
-    has_limit = feature_extractor.truncation or feature_extractor.padding == "max_length"
-    return feature_extractor.max_length if has_limit else math.inf
-
-
-def token_spans(config: FFTPConfig, num_tokens: int, time_stride: int | None = None) -> torch.Tensor:
-    """The stretch of a clip that each of its tokens speaks for.
-
-    A token speaks for the `time_stride` frames around the middle of its patch; the first and the last also for the
-    rest of their patch. So the spans meet and cover all that any patch sees.
-
-    Args:
-        config: Of the model.
-        num_tokens: Of the clip.
-        time_stride: Frames between patches; None is the model's.
-
-    Returns:
-        Start and end in seconds, (tokens, 2), float64.
-    """
-    length, shift = frame_seconds(config.sampling_rate)
-    time_stride = config.resolve_time_stride(time_stride)
-    frames = config.patch_frames(time_stride)
-    first_frame = time_stride * torch.arange(num_tokens, dtype=torch.float64, device="cpu")
-    middle = (first_frame + (frames - 1) / 2) * shift + length / 2
-    half = time_stride * shift / 2
-    spans = torch.stack((middle - half, middle + half), dim=1)
-    spans[0, 0] = 0.0
-    spans[-1, 1] = (first_frame[-1] + frames - 1) * shift + length
-    return spans
+# Less than a sample, more than the rounding of seconds.
+ROUNDING_SECONDS = 1e-6
+# More than the rounding of a mean of scores.
+ROUNDING_SCORES = 1e-6
+# An event of a stream goes on until its score falls below this share of the threshold, so that it does not flicker.
+RELEASE = 0.8
 
 
 def events_to_labels(
@@ -103,32 +68,6 @@ def events_to_labels(
     return labels
 
 
-def join_steps(windows: torch.Tensor, spans: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """The steps of a recording, of those of overlapping windows: each from the window whose middle is nearest.
-
-    Args:
-        windows: Start and end of each window in seconds, in order, (windows, 2), float64.
-        spans: Start and end of each step from the start of its window, (steps, 2) for each window.
-
-    Returns:
-        Which steps of each window count, (steps,), and the spans of all that do, (steps of the recording, 2), which
-        meet.
-    """
-    borders = (windows[1:, 0] + windows[:-1, 1]) / 2
-    lows, highs = [-torch.inf, *borders.tolist()], [*borders.tolist(), torch.inf]
-    kept, joined = [], []
-    for start, low, high, steps in zip(windows[:, 0].tolist(), lows, highs, spans, strict=True):
-        middle = start + steps.mean(dim=1)
-        is_kept = (middle >= low) & (middle < high)
-        kept.append(is_kept)
-        joined.append(start + steps[is_kept])
-    joined = torch.cat(joined)
-    joined[:-1, 1] = joined[1:, 0]
-    # A patch that is wider than the sound sees what pads it.
-    joined[-1, 1] = joined[-1, 1].clamp(max=windows[-1, 1])
-    return kept, joined
-
-
 def filter_lengths(config: FFTPConfig, time_stride: int | None = None) -> list[int]:
     """Steps that the median filter of each label spans, an odd number, by `config.median_filter_seconds`."""
     step = config.resolve_time_stride(time_stride) * frame_seconds(config.sampling_rate)[1]
@@ -156,3 +95,127 @@ def median_filter(scores: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         padded = torch.nn.functional.pad(columns, (length // 2, length // 2), mode="replicate")[0]
         filtered[:, chosen] = padded.unfold(1, length, 1).median(dim=-1).values.T
     return filtered
+
+
+def find_segments(
+    scores: torch.Tensor, spans: torch.Tensor, thresholds: Sequence[float], max_gap: float = 0.0
+) -> list[tuple[float, float, int, float]]:
+    """Stretches of time in which a label's score is not below its threshold; short gaps are closed.
+
+    Args:
+        scores: Of each window, (windows, labels).
+        spans: Start and end of each window in seconds, (windows, 2), float64.
+        thresholds: Lowest score of each label.
+        max_gap: Longest gap to close in seconds; none is closed that takes the mean score below the threshold.
+
+    Returns:
+        Start, end, label and mean score of each stretch, in order of start, then label.
+    """
+    edges = spans.unique()
+    first, last = torch.searchsorted(edges, spans.T.contiguous())
+    limits = torch.tensor(thresholds, dtype=torch.float64)
+    # A mean of scores is not above all of them. Few labels are heard, and hours have many steps.
+    heard = (scores.amax(dim=0).double() > limits - ROUNDING_SCORES).nonzero()[:, 0]
+    times, segments = edges.tolist(), []
+    for label in heard.tolist():
+        moments = mean_over_windows(scores[:, label].double(), first, last, len(edges))
+        area = torch.nn.functional.pad((moments * edges.diff()).cumsum(dim=0), (1, 0)).tolist()
+        turns = torch.nn.functional.pad((moments >= limits[label]).int(), (1, 1)).diff()
+        stretches = zip(*(turns.eq(turn).nonzero()[:, 0].tolist() for turn in (1, -1)), strict=True)
+        segments += [
+            (times[start], times[end], label, score)
+            for start, end, score in close_gaps(stretches, area, times, thresholds[label], max_gap)
+        ]
+    return sorted(segments, key=lambda segment: (segment[0], segment[2]))
+
+
+def mean_over_windows(scores: torch.Tensor, first: torch.Tensor, last: torch.Tensor, num_edges: int) -> torch.Tensor:
+    """Mean score of the windows that hold the time between one edge and the next, (edges - 1,).
+
+    Args:
+        scores: Of each window, (windows,), float64.
+        first: Edge at which each window starts, (windows,).
+        last: Edge at which it ends, (windows,).
+        num_edges: All edges.
+    """
+    counted = torch.stack((scores, torch.ones_like(scores)), dim=1)
+    # Added where they start, taken off where they end.
+    change = counted.new_zeros(num_edges, 2).index_add(0, first, counted).index_add(0, last, -counted)
+    total, count = change.cumsum(dim=0)[:-1].unbind(dim=1)
+    return total / count
+
+
+def close_gaps(
+    stretches: Iterable[tuple[int, int]], area: list[float], times: list[float], threshold: float, max_gap: float
+) -> list[tuple[int, int, float]]:
+    """Join stretches of time as long as their mean score, gaps included, is not below the threshold.
+
+    Args:
+        stretches: Places of start and end in `times`, in order.
+        area: Integral of the score over time up to each place.
+        times: Seconds.
+        threshold: Lowest mean score.
+        max_gap: Longest gap in seconds.
+
+    Returns:
+        Start, end and mean score of each.
+    """
+    joined = []
+    for start, end in stretches:
+        if joined and times[start] - times[joined[-1][1]] <= max_gap + ROUNDING_SECONDS:
+            first = joined[-1][0]
+            score = (area[end] - area[first]) / (times[end] - times[first])
+            if score >= threshold:
+                joined[-1] = (first, end, score)
+                continue
+        joined.append((start, end, (area[end] - area[start]) / (times[end] - times[start])))
+    return joined
+
+
+class EventChange(NamedTuple):
+    """An event that begins or ends.
+
+    Args:
+        kind: "begin" or "end".
+        label: What sounds.
+        seconds: When, since the stream began.
+        score: Of a beginning its score, of an end the highest since.
+    """
+
+    kind: str
+    label: str
+    seconds: float
+    score: float
+
+
+class EventTracker:
+    """Events in the scores of a stream: each begins at a threshold, and ends below a lower one.
+
+    Args:
+        labels: Names in the order of the scores.
+        thresholds: Score of each at which an event begins.
+    """
+
+    def __init__(self, labels: list[str], thresholds: Sequence[float]):
+        self.labels, self.thresholds = labels, thresholds
+        self.highest: dict[str, float] = {}
+
+    def update(self, seconds: float, scores: torch.Tensor) -> list[EventChange]:
+        """What begins or ends with the scores (labels,) of one hop."""
+        changes = []
+        for label, threshold, score in zip(self.labels, self.thresholds, scores.tolist(), strict=True):
+            if label in self.highest:
+                if score < RELEASE * threshold:
+                    changes.append(EventChange("end", label, seconds, self.highest.pop(label)))
+                else:
+                    self.highest[label] = max(score, self.highest[label])
+            elif score >= threshold:
+                self.highest[label] = score
+                changes.append(EventChange("begin", label, seconds, score))
+        return changes
+
+    def finish(self, seconds: float) -> list[EventChange]:
+        """End what still sounds, as the stream does."""
+        changes = [EventChange("end", label, seconds, score) for label, score in self.highest.items()]
+        self.highest = {}
+        return changes

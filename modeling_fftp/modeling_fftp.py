@@ -24,7 +24,7 @@ from .audio_tagging_fftp import FFTPAudioTaggingPipeline
 from .cache_fftp import FFTPCache
 from .configuration_fftp import FIELDS_OF_LABELS, FFTPConfig
 from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings, check_padding_side
-from .events_fftp import Event, events_to_labels, token_spans
+from .events_fftp import Event, events_to_labels
 from .explain_fftp import explain
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_convnext_fftp import FFTPConvNextLayer
@@ -32,6 +32,7 @@ from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTP
 from .loss_fftp import classification_loss, pool_somewhere
 from .scores_fftp import label_names
 from .stream_fftp import FFTPStream
+from .times_fftp import token_spans
 from .token_merging_fftp import merge_neighbours, restore_tokens
 from .window_pipeline_fftp import check_extractor
 

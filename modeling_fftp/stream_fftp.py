@@ -10,28 +10,10 @@ from transformers import SequenceFeatureExtractor
 
 from .audio_stream_fftp import LARGEST_SAMPLE
 from .cache_fftp import FFTPCache, find_obstacle
-from .events_fftp import frame_seconds, longest_frames
+from .events_fftp import EventChange, EventTracker
 from .scores_fftp import label_names, label_thresholds, probabilities
+from .times_fftp import frame_seconds, longest_frames
 from .window_pipeline_fftp import CLIP_CLASSIFIERS, bare_model, check_extractor
-
-# An event goes on until its score falls below this share of the threshold, so that it does not flicker.
-RELEASE = 0.8
-
-
-class EventChange(NamedTuple):
-    """An event that begins or ends.
-
-    Args:
-        kind: "begin" or "end".
-        label: What sounds.
-        seconds: When, since the stream began.
-        score: Of a beginning its score, of an end the highest since.
-    """
-
-    kind: str
-    label: str
-    seconds: float
-    score: float
 
 
 class StreamScores(NamedTuple):
@@ -46,39 +28,6 @@ class StreamScores(NamedTuple):
     seconds: float
     scores: torch.Tensor
     changes: list[EventChange]
-
-
-class EventTracker:
-    """Events in the scores of a stream: each begins at a threshold, and ends below a lower one.
-
-    Args:
-        labels: Names in the order of the scores.
-        thresholds: Score of each at which an event begins.
-    """
-
-    def __init__(self, labels: list[str], thresholds: Sequence[float]):
-        self.labels, self.thresholds = labels, thresholds
-        self.highest: dict[str, float] = {}
-
-    def update(self, seconds: float, scores: torch.Tensor) -> list[EventChange]:
-        """What begins or ends with the scores (labels,) of one hop."""
-        changes = []
-        for label, threshold, score in zip(self.labels, self.thresholds, scores.tolist(), strict=True):
-            if label in self.highest:
-                if score < RELEASE * threshold:
-                    changes.append(EventChange("end", label, seconds, self.highest.pop(label)))
-                else:
-                    self.highest[label] = max(score, self.highest[label])
-            elif score >= threshold:
-                self.highest[label] = score
-                changes.append(EventChange("begin", label, seconds, score))
-        return changes
-
-    def finish(self, seconds: float) -> list[EventChange]:
-        """End what still sounds, as the stream does."""
-        changes = [EventChange("end", label, seconds, score) for label, score in self.highest.items()]
-        self.highest = {}
-        return changes
 
 
 class FeatureStream:

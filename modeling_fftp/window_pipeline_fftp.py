@@ -11,7 +11,7 @@ from transformers.pipelines.base import ChunkPipeline
 
 from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds
 from .configuration_fftp import FFTPConfig
-from .events_fftp import frame_seconds, longest_frames, table_seconds
+from .times_fftp import frame_seconds, longest_frames, table_seconds
 
 # By name, since a folder's copy of the code has classes of its own.
 CLIP_CLASSIFIERS = ("FFTPForAudioClassification", "FFTPOnnxForAudioClassification")

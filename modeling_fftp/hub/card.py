@@ -11,8 +11,8 @@ from feature_extraction import FFTPFeatureExtractor
 from hub_cards import CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import FRAME_CLASSIFIER
-from modeling_fftp.events_fftp import table_seconds
 from modeling_fftp.scores_fftp import label_names
+from modeling_fftp.times_fftp import table_seconds
 
 from .card_facts import (
     BACKBONES,

@@ -8,7 +8,7 @@ import numpy as np
 
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
-from modeling_fftp.events_fftp import table_seconds
+from modeling_fftp.times_fftp import table_seconds
 
 logger = logging.getLogger(__name__)
 

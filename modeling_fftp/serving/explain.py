@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.audio_stream_fftp import path_in_errors, read_blocks
-from modeling_fftp.events_fftp import frame_seconds, longest_frames, table_seconds
 from modeling_fftp.explain_fftp import steady_background
 from modeling_fftp.scores_fftp import probabilities
+from modeling_fftp.times_fftp import frame_seconds, longest_frames, table_seconds
 
 # A moment speaks for a label where its relevance is above this share of the highest.
 RELEVANT = 0.5

@@ -13,8 +13,9 @@ import numpy as np
 
 from modeling_fftp.audio_stream_fftp import path_in_errors, read_blocks, resampled
 from modeling_fftp.cache_fftp import find_obstacle
-from modeling_fftp.events_fftp import table_seconds
-from modeling_fftp.stream_fftp import EventChange, FFTPStream
+from modeling_fftp.events_fftp import EventChange
+from modeling_fftp.stream_fftp import FFTPStream
+from modeling_fftp.times_fftp import table_seconds
 
 from .tag import load_tagger
 

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from feature_extraction.events import Event
+from modeling_fftp.events_fftp import ROUNDING_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +22,6 @@ SCENARIOS = {
     "psds2": {"dtc_threshold": 0.1, "gtc_threshold": 0.1, "cttc_threshold": 0.3, "alpha_ct": 0.5, "alpha_st": 1.0},
 }
 MAX_FALSE_ALARMS = 100.0
-# Less than a sample, more than the rounding of seconds.
-ROUNDING_SECONDS = 1e-6
 
 
 @dataclass(frozen=True)

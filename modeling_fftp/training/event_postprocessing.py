@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import pad
 
 from modeling_fftp import FFTPConfig
-from modeling_fftp.audio_tagging_fftp import find_segments
-from modeling_fftp.events_fftp import filter_lengths, frame_seconds, median_filter
+from modeling_fftp.events_fftp import filter_lengths, find_segments, median_filter
 from modeling_fftp.scores_fftp import label_names, label_thresholds
+from modeling_fftp.times_fftp import frame_seconds
 
 from .event_metrics import Collars, Recording, count_hits, times_of
 

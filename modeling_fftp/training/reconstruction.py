@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from modeling_fftp import FFTPForPreTraining
-from modeling_fftp.events_fftp import frame_seconds
 from modeling_fftp.pretraining_fftp import normalised_patches
 from modeling_fftp.serving.explain import save_figure
+from modeling_fftp.times_fftp import frame_seconds
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import live_words
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
-from modeling_fftp.stream_fftp import EventChange
+from modeling_fftp.events_fftp import EventChange
 from modeling_fftp.training.data.sources import load_splits
 
 

@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import ASTConfig, ASTForAudioClassification, pipeline
 
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPForPreTraining, FFTPModel
-from modeling_fftp.events_fftp import join_steps, token_spans
+from modeling_fftp.times_fftp import join_steps, token_spans
 from tests.support import BACKBONES, GEOMETRIES
 
 RATE = 16000

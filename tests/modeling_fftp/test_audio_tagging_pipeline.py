@@ -17,7 +17,7 @@ from modeling_fftp import (
     sound_file_fftp,
 )
 from modeling_fftp.audio_stream_fftp import read_audio, read_blocks, sliding_windows
-from modeling_fftp.audio_tagging_fftp import find_segments
+from modeling_fftp.events_fftp import find_segments
 
 RATE = 16000
 

@@ -14,8 +14,9 @@ from feature_extraction import SpecMask, SpecMaskDataCollator
 from feature_extraction.log_mel_fftp import hop_length, log_mel_spectrogram, window_length
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.audio_stream_fftp import read_audio
-from modeling_fftp.events_fftp import SOMEWHERE, events_to_labels, frame_seconds, token_spans
+from modeling_fftp.events_fftp import SOMEWHERE, events_to_labels
 from modeling_fftp.loss_fftp import pool_somewhere
+from modeling_fftp.times_fftp import frame_seconds, token_spans
 from modeling_fftp.training.step_labels import EventLabels, StepLabels
 from tests.support import BACKBONES, GEOMETRIES, POOLED
 
@@ -181,8 +182,12 @@ def test_spans_follow_the_frames_of_every_rate(make_config, rate):
     spans = token_spans(config, num_steps)[steps]
     assert (spans[:, 0] - 0.03 <= torch.from_numpy(clicks)).all()
     assert (spans[:, 1] + 0.03 >= torch.from_numpy(clicks)).all()
-    length, shift = frame_seconds(rate)
-    assert (round(length * rate), round(shift * rate)) == (window_length(rate), hop_length(rate))
+
+
+def test_frames_are_those_of_the_extractor_at_every_rate():
+    for rate in range(1000, 200_000, 7):
+        length, shift = frame_seconds(rate)
+        assert (round(length * rate), round(shift * rate)) == (window_length(rate), hop_length(rate))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.float16, torch.bfloat16])

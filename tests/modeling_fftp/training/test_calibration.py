@@ -12,8 +12,8 @@ from transformers import pipeline
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
-from modeling_fftp.audio_tagging_fftp import find_segments
 from modeling_fftp.configuration_fftp import SILENT_THRESHOLD
+from modeling_fftp.events_fftp import find_segments
 from modeling_fftp.scores_fftp import label_names, label_thresholds
 from modeling_fftp.training.calibration import fit_calibration, fit_threshold, measure_scores
 from modeling_fftp.training.run import run

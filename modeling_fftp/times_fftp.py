@@ -1,0 +1,77 @@
+"""Where frames, tokens and windows lie in time, in seconds."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from transformers import SequenceFeatureExtractor
+
+from .configuration_fftp import FFTPConfig
+
+
+def frame_seconds(sampling_rate: int) -> tuple[float, float]:
+    """Length of a frame, and from one to the next: 25 and 10 ms, cut to whole samples as in Kaldi."""
+    return sampling_rate * 25 // 1000 / sampling_rate, sampling_rate * 10 // 1000 / sampling_rate
+
+
+def table_seconds(config: FFTPConfig) -> float:
+    """Length of the position table, which is that of the clips that a model was trained with."""
+    return config.max_length * frame_seconds(config.sampling_rate)[1]
+
+
+def longest_frames(feature_extractor: SequenceFeatureExtractor) -> float:
+    """Frames that an extractor lets through where calls say nothing else; infinite if it neither cuts nor pads."""
+    has_limit = feature_extractor.truncation or feature_extractor.padding == "max_length"
+    return feature_extractor.max_length if has_limit else math.inf
+
+
+def token_spans(config: FFTPConfig, num_tokens: int, time_stride: int | None = None) -> torch.Tensor:
+    """The stretch of a clip that each of its tokens speaks for.
+
+    A token speaks for the `time_stride` frames around the middle of its patch; the first and the last also for the
+    rest of their patch. So the spans meet and cover all that any patch sees.
+
+    Args:
+        config: Of the model.
+        num_tokens: Of the clip.
+        time_stride: Frames between patches; None is the model's.
+
+    Returns:
+        Start and end in seconds, (tokens, 2), float64.
+    """
+    length, shift = frame_seconds(config.sampling_rate)
+    time_stride = config.resolve_time_stride(time_stride)
+    frames = config.patch_frames(time_stride)
+    first_frame = time_stride * torch.arange(num_tokens, dtype=torch.float64, device="cpu")
+    middle = (first_frame + (frames - 1) / 2) * shift + length / 2
+    half = time_stride * shift / 2
+    spans = torch.stack((middle - half, middle + half), dim=1)
+    spans[0, 0] = 0.0
+    spans[-1, 1] = (first_frame[-1] + frames - 1) * shift + length
+    return spans
+
+
+def join_steps(windows: torch.Tensor, spans: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The steps of a recording, of those of overlapping windows: each from the window whose middle is nearest.
+
+    Args:
+        windows: Start and end of each window in seconds, in order, (windows, 2), float64.
+        spans: Start and end of each step from the start of its window, (steps, 2) for each window.
+
+    Returns:
+        Which steps of each window count, (steps,), and the spans of all that do, (steps of the recording, 2), which
+        meet.
+    """
+    borders = (windows[1:, 0] + windows[:-1, 1]) / 2
+    lows, highs = [-torch.inf, *borders.tolist()], [*borders.tolist(), torch.inf]
+    kept, joined = [], []
+    for start, low, high, steps in zip(windows[:, 0].tolist(), lows, highs, spans, strict=True):
+        middle = start + steps.mean(dim=1)
+        is_kept = (middle >= low) & (middle < high)
+        kept.append(is_kept)
+        joined.append(start + steps[is_kept])
+    joined = torch.cat(joined)
+    joined[:-1, 1] = joined[1:, 0]
+    # A patch that is wider than the sound sees what pads it.
+    joined[-1, 1] = joined[-1, 1].clamp(max=windows[-1, 1])
+    return kept, joined
