@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .audio_tagging_fftp import FRAME_CLASSIFIER
+from .heads_fftp import FRAMES, find_saved_task, find_task
 from .times_fftp import join_steps, token_spans
 from .window_pipeline_fftp import FFTPWindowPipeline
 
@@ -53,16 +53,15 @@ class FFTPAudioEmbeddingPipeline(FFTPWindowPipeline):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        encoder = getattr(self.bare_model, "base_model", None)
         # By name, since a folder's copy of the code has classes of its own.
-        if type(getattr(self.bare_model, "base_model", None)).__name__ != "FFTPModel":
+        if type(encoder).__name__ != "FFTPModel":
             raise ValueError(
                 f"audio-embedding needs the states of an FFTP model; the model is a {type(self.bare_model).__name__}"
             )
-
-        name = type(self.bare_model).__name__
         # A bare encoder says in its config what it was saved as.
-        heads = (self.bare_model.config.architectures or ()) if name == "FFTPModel" else (name,)
-        self.pools_steps = FRAME_CLASSIFIER in heads
+        is_bare = self.bare_model is encoder
+        self.pools_steps = (find_saved_task(encoder.config) if is_bare else find_task(self.model)) == FRAMES
 
     def _forward(
         self, model_inputs: dict[str, Any], per: str = "recording", time_stride: int | None = None

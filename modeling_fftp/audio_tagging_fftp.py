@@ -7,12 +7,11 @@ from transformers import AutoModelForAudioClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .events_fftp import filter_lengths, find_segments, median_filter
+from .heads_fftp import FRAMES, find_task
 from .scores_fftp import check_threshold, label_names, label_thresholds, probabilities
 from .times_fftp import join_steps, token_spans
-from .window_pipeline_fftp import CLIP_CLASSIFIERS, FFTPWindowPipeline
+from .window_pipeline_fftp import FFTPWindowPipeline
 
-FRAME_CLASSIFIER = "FFTPForAudioFrameClassification"
-FRAME_CLASSIFIERS = (FRAME_CLASSIFIER, "FFTPOnnxForAudioFrameClassification")
 AGGREGATIONS = ("mean", "max")
 
 
@@ -60,10 +59,11 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        name = type(self.bare_model).__name__
-        self.is_framewise = name in FRAME_CLASSIFIERS
-        if not self.is_framewise and name not in CLIP_CLASSIFIERS:
+        task = find_task(self.model)
+        if task is None:
+            name = type(self.bare_model).__name__
             raise ValueError(f"audio-tagging needs a clip or frame classifier; the model is a {name}")
+        self.is_framewise = task == FRAMES
         if self.model.config.problem_type == "regression":
             raise ValueError("audio-tagging needs a classifier; this model's problem_type is 'regression'")
 

@@ -254,7 +254,6 @@ def explain(
     """Say which moments of a recording spoke for a label."""
     from transformers.utils import logging
 
-    from modeling_fftp import FFTPForAudioClassification
     from modeling_fftp.serving import explain as explaining
     from modeling_fftp.serving.tag import load_tagger
 
@@ -263,7 +262,7 @@ def explain(
         if output is not None:
             explaining.refuse_other_forms(output)
         tagger = load_tagger(model)
-        if not isinstance(tagger.model, FFTPForAudioClassification):
+        if tagger.is_framewise:
             raise ValueError(f"{model} is a frame classifier, whose events `fftp tag` lists")
         if method == "rollout":
             tagger.model.set_attn_implementation("eager")

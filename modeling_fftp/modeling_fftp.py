@@ -26,6 +26,7 @@ from .configuration_fftp import FIELDS_OF_LABELS, FFTPConfig
 from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings, check_padding_side
 from .events_fftp import Event, events_to_labels
 from .explain_fftp import explain
+from .heads_fftp import CLIPS, FRAMES, find_saved_task
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_convnext_fftp import FFTPConvNextLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTPStateSpace
@@ -335,14 +336,13 @@ class FFTPClassificationHead(nn.Module):
         return self.dense(self.layernorm(hidden_states))
 
 
-def forget_another_head(config: FFTPConfig, head: str) -> FFTPConfig:
+def forget_another_head(config: FFTPConfig, task: str) -> FFTPConfig:
     """A config without what was chosen for the scores of another head, of clips or of steps.
 
     A copy, since the other head may still be in use.
     """
-    heads = {FFTPForAudioClassification.__name__, FFTPForAudioFrameClassification.__name__}
     stale = [name for name in FIELDS_OF_LABELS if getattr(config, name)]
-    if not stale or not {*(config.architectures or ())} & (heads - {head}):
+    if not stale or find_saved_task(config) in (task, None):
         return config
     logger.warning(f"{' and '.join(stale)} were chosen for the scores of another head: dropped")
     config = copy.deepcopy(config)
@@ -355,9 +355,9 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
     """An FFTP model with a linear head on the pooled state: one set of labels per clip."""
 
     def __init__(self, config: FFTPConfig):
-        config = forget_another_head(config, type(self).__name__)
+        config = forget_another_head(config, CLIPS)
         super().__init__(config)
-        if config.architectures == [FFTPForAudioFrameClassification.__name__]:
+        if find_saved_task(config) == FRAMES:
             logger.warning(
                 "These weights tell steps in time apart; what they say of whole clips means nothing before a training"
             )
@@ -436,7 +436,7 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
     """
 
     def __init__(self, config: FFTPConfig):
-        config = forget_another_head(config, type(self).__name__)
+        config = forget_another_head(config, FRAMES)
         super().__init__(config)
         self.num_labels = config.num_labels
         self.fftp = FFTPModel(config)
@@ -524,5 +524,8 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
             return 0.0 * logits.sum()
         return self.loss_function(labels, logits, self.config)
 
+
+# By what they tell apart.
+CLASSIFIERS = {CLIPS: FFTPForAudioClassification, FRAMES: FFTPForAudioFrameClassification}
 
 __all__ = ["FFTPForAudioClassification", "FFTPForAudioFrameClassification", "FFTPModel", "FFTPPreTrainedModel"]

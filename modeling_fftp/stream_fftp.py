@@ -11,9 +11,10 @@ from transformers import SequenceFeatureExtractor
 from .audio_stream_fftp import LARGEST_SAMPLE
 from .cache_fftp import FFTPCache, find_obstacle
 from .events_fftp import EventChange, EventTracker
+from .heads_fftp import CLIPS, bare_model, find_task
 from .scores_fftp import label_names, label_thresholds, probabilities
 from .times_fftp import frame_seconds, longest_frames
-from .window_pipeline_fftp import CLIP_CLASSIFIERS, bare_model, check_extractor
+from .window_pipeline_fftp import check_extractor
 
 
 class StreamScores(NamedTuple):
@@ -117,8 +118,8 @@ class FFTPStream:
                 raise ValueError(f"{name}={value} must be positive")
         config = model.config
         check_extractor(feature_extractor, config)
-        name = type(bare_model(model)).__name__
-        if name not in CLIP_CLASSIFIERS or config.problem_type == "regression":
+        if find_task(model) != CLIPS or config.problem_type == "regression":
+            name = type(bare_model(model)).__name__
             raise ValueError(f"a stream needs a clip classifier; the model is a {name} for {config.problem_type}")
         if model.training:
             raise ValueError("the model is in training mode, which would change its answers: call model.eval() first")
@@ -129,7 +130,7 @@ class FFTPStream:
         memory_frames = None if memory_seconds is None else memory_seconds / self.frame_shift
         self.cache, self.window_frames = None, None
         # onnxruntime runs whole clips.
-        if find_obstacle(config) is None and name == CLIP_CLASSIFIERS[0]:
+        if find_obstacle(config) is None and hasattr(bare_model(model), "base_model"):
             half_life = None if memory_frames is None else memory_frames / self.time_stride
             self.cache = FFTPCache(config, 1, model.device, model.dtype, half_life)
         else:

@@ -11,16 +11,8 @@ from transformers.pipelines.base import ChunkPipeline
 
 from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds
 from .configuration_fftp import FFTPConfig
+from .heads_fftp import bare_model
 from .times_fftp import frame_seconds, longest_frames, table_seconds
-
-# By name, since a folder's copy of the code has classes of its own.
-CLIP_CLASSIFIERS = ("FFTPForAudioClassification", "FFTPOnnxForAudioClassification")
-
-
-def bare_model(model: nn.Module) -> nn.Module:
-    """The model behind adapters of PEFT and torch.compile."""
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return getattr(model, "_orig_mod", model)
 
 
 def check_extractor(feature_extractor: SequenceFeatureExtractor, config: FFTPConfig) -> None:

@@ -10,7 +10,9 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import ASTConfig, PreTrainedConfig
 
 from feature_extraction import FFTPFeatureExtractor
-from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPModel
+from modeling_fftp import FFTPConfig, FFTPModel
+from modeling_fftp.heads_fftp import find_saved_task
+from modeling_fftp.modeling_fftp import CLASSIFIERS
 
 from .checkpoint import read_checkpoint
 from .converted import Converted
@@ -21,7 +23,6 @@ from .from_vit import KINDS, load_vit
 from .pretrained import load_pretrained
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
-HEADS = (FFTPForAudioClassification, FFTPForAudioFrameClassification)
 # A parameter that only checkpoints of this kind have.
 MARKS = {"ssast": "v.pos_embed", "aum": "pos_embed.pos_embed"}
 # Model types in configs of transformers, by kind.
@@ -30,8 +31,7 @@ MODEL_TYPES = {"ast": ASTConfig.model_type, "fftp": FFTPConfig.model_type} | {ki
 
 def load_fftp(source: str | Path) -> Converted:
     """A model of this package, with the head that it has."""
-    architectures = FFTPConfig.from_pretrained(source).architectures or ()
-    model_class = next((head for head in HEADS if head.__name__ in architectures), FFTPModel)
+    model_class = CLASSIFIERS.get(find_saved_task(FFTPConfig.from_pretrained(source)), FFTPModel)
     model, lacking = load_pretrained(model_class, source, may_lack=("classifier.",), knows_all=True)
     extractor = FFTPFeatureExtractor.from_pretrained(source)
     return Converted(model.base_model if lacking else model, extractor)

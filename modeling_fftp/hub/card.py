@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from feature_extraction import FFTPFeatureExtractor
 from hub_cards import CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
-from modeling_fftp.audio_tagging_fftp import FRAME_CLASSIFIER
+from modeling_fftp.heads_fftp import FRAMES, find_saved_task
 from modeling_fftp.scores_fftp import label_names
 from modeling_fftp.times_fftp import table_seconds
 
@@ -105,7 +105,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "base_model": base if "/" in base else None,
         "local_base": base if "/" not in base else None,
         "teacher": (recipe or {}).get("teacher"),
-        "is_framewise": FRAME_CLASSIFIER in (config.architectures or ()),
+        "is_framewise": find_saved_task(config) == FRAMES,
         "events": {split: found for split in SPLITS if (found := read_results(folder, f"{split}_events"))},
         "probe": probe,
         "calibration": _find_calibration(folder),

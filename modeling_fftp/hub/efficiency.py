@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp.configuration_fftp import FFTPConfig
-from modeling_fftp.modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
+from modeling_fftp.heads_fftp import CLIPS, find_saved_task
+from modeling_fftp.modeling_fftp import CLASSIFIERS
 
 # Processors of one model name differ in these, and by a multiple in speed: torch's names for them.
 MATRIX_UNITS = {"AVX-512": "avx512_f", "bfloat16": "avx512_bf16", "VNNI": "avx512_vnni", "AMX": "amx_tile"}
@@ -30,7 +31,7 @@ def count_flops(config: FFTPConfig, frames: int, whole: bool = False) -> dict[st
         whole: Whether to count every layer over every token, also where the classifier skips what it does not read.
     """
     with torch.device("meta"):
-        model = FFTPForAudioClassification(config).eval()
+        model = CLASSIFIERS[find_saved_task(config) or CLIPS](config).eval()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(torch.empty(1, frames, config.num_mel_bins), output_hidden_states=whole)
     return {str(operator): count for operator, count in counter.get_flop_counts()["Global"].items()}
@@ -75,9 +76,8 @@ def measure_efficiency(folder: str | Path, seconds: float, time_stride: int | No
     # Whatever it was trained with: these run on a CPU, and on the meta device that counts.
     settings = {"attn_implementation": "sdpa", "scan_implementation": "auto", "dtype": torch.float32}
     settings |= {} if time_stride is None else {"time_stride": time_stride}
-    is_framewise = FFTPForAudioFrameClassification.__name__ in (FFTPConfig.from_pretrained(folder).architectures or ())
-    model_class = FFTPForAudioFrameClassification if is_framewise else FFTPForAudioClassification
-    model = model_class.from_pretrained(folder, **settings).eval()
+    task = find_saved_task(FFTPConfig.from_pretrained(folder))
+    model = CLASSIFIERS[task or CLIPS].from_pretrained(folder, **settings).eval()
     extractor = FFTPFeatureExtractor.from_pretrained(folder)
     config, clip, times = model.config, torch.zeros(round(seconds * extractor.sampling_rate)), []
     with torch.inference_mode():

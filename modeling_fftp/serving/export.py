@@ -23,8 +23,9 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch.export import Dim
 
 from feature_extraction import FFTPFeatureExtractor
-from modeling_fftp import modeling_fftp
 from modeling_fftp.configuration_fftp import FFTPConfig
+from modeling_fftp.heads_fftp import FRAMES, find_saved_task, find_task
+from modeling_fftp.modeling_fftp import CLASSIFIERS, FFTPPreTrainedModel
 from modeling_fftp.scores_fftp import label_names
 
 from .onnx_model import hash_weights
@@ -32,7 +33,6 @@ from .onnx_model import hash_weights
 # Numbers in a tensor that may be computed when exporting. The default leaves the patch embedding to be reshaped
 # in every call, and the quantizer, which looks for constants, would not see them.
 FOLDED_SIZE = 2**26
-HEADS = ("FFTPForAudioClassification", "FFTPForAudioFrameClassification")
 
 
 class Exportable(torch.nn.Module):
@@ -42,11 +42,11 @@ class Exportable(torch.nn.Module):
         model: `FFTPForAudioClassification` or `FFTPForAudioFrameClassification`.
     """
 
-    def __init__(self, model: modeling_fftp.FFTPPreTrainedModel):
+    def __init__(self, model: FFTPPreTrainedModel):
         super().__init__()
         self.model = model
         self.patch_frames, self.time_stride = model.config.patch_frames(), model.config.time_stride
-        self.is_framewise = isinstance(model, modeling_fftp.FFTPForAudioFrameClassification)
+        self.is_framewise = find_task(model) == FRAMES
 
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits; the padding to at least one patch is masked, so it changes nothing."""
@@ -127,11 +127,10 @@ def export(
     given = {"token_merge_layers": token_merge_layers, "time_stride": time_stride}
     given = {name: value for name, value in given.items() if value is not None}
     config = FFTPConfig.from_pretrained(folder, scan_implementation="auto", **given)
-    name = (config.architectures or [None])[0]
-    if name not in HEADS:
-        raise ValueError(f"{folder} holds {name}; expected a model with a head, one of {HEADS}")
-    model_class = getattr(modeling_fftp, name)
-    model = model_class.from_pretrained(folder, config=config, attn_implementation="eager", dtype=torch.float32)
+    task = find_saved_task(config)
+    if task is None:
+        raise ValueError(f"{folder} holds {config.architectures}; expected a clip or frame classifier")
+    model = CLASSIFIERS[task].from_pretrained(folder, config=config, attn_implementation="eager", dtype=torch.float32)
     clips = torch.zeros(2, config.max_length, config.num_mel_bins)
     dimensions = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
     exported = torch.export.export(

@@ -51,7 +51,7 @@ def load_stream(
         ValueError: It is no clip classifier of this package.
     """
     tagger = load_tagger(model)
-    if not hasattr(tagger.model, "stream"):
+    if tagger.is_framewise:
         raise ValueError(f"{model} is a frame classifier; live sound needs a clip classifier")
     config = tagger.model.config
     if time_stride is not None:

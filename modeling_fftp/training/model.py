@@ -8,13 +8,14 @@ from torch import nn
 
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.log_mel_fftp import num_frames
-from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification
+from modeling_fftp import FFTPConfig
 from modeling_fftp.convert.convert import adapt, spectrograms_of
 from modeling_fftp.convert.converted import Converted
 from modeling_fftp.convert.from_vit import KINDS
 from modeling_fftp.convert.patch_geometry import GEOMETRY
 from modeling_fftp.convert.sources import find_kind, load
-from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
+from modeling_fftp.heads_fftp import CLIPS, FRAMES, find_saved_task
+from modeling_fftp.modeling_fftp import CLASSIFIERS, FFTPPreTrainedModel
 from modeling_fftp.window_pipeline_fftp import check_extractor
 
 from .arguments import ModelArguments
@@ -170,8 +171,7 @@ def read_config(source: str, task: str) -> FFTPConfig:
     if kind != FFTPConfig.model_type:
         raise ValueError(f"{source} is of the kind {kind!r}; `fftp convert` makes an FFTP model of it, to evaluate")
     config = FFTPConfig.from_pretrained(source)
-    expected = (FFTPForAudioFrameClassification if task == "frames" else FFTPForAudioClassification).__name__
-    if expected not in (config.architectures or [expected]):
+    if config.architectures and find_saved_task(config) != task:
         raise ValueError(
             f"{source} holds {config.architectures[0]}, which has no head for {task}, and none is trained"
         )
@@ -279,7 +279,7 @@ def load_start(arguments: ModelArguments, sounds: Callable[..., Iterable], max_s
 
 def model_class(clips: Clips) -> type[FFTPPreTrainedModel]:
     """What learns from clips: whole ones, or steps of them."""
-    return FFTPForAudioFrameClassification if clips.is_framewise else FFTPForAudioClassification
+    return CLASSIFIERS[FRAMES if clips.is_framewise else CLIPS]
 
 
 def has_same_head(model: FFTPPreTrainedModel, other: FFTPPreTrainedModel) -> bool:

@@ -13,8 +13,8 @@ from transformers import EvalPrediction
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
-from modeling_fftp.audio_tagging_fftp import FRAME_CLASSIFIER
 from modeling_fftp.convert.sources import find_kind
+from modeling_fftp.heads_fftp import FRAMES, find_saved_task
 from modeling_fftp.hub.card import write_card
 from modeling_fftp.hub.efficiency import measure_efficiency
 from modeling_fftp.loss_fftp import classification_loss
@@ -147,9 +147,9 @@ def refuse_untrained_state(source: str) -> None:
     Raises:
         ValueError: It is one.
     """
-    if find_kind(source) == FFTPConfig.model_type and FRAME_CLASSIFIER in (
-        FFTPConfig.from_pretrained(source).architectures or ()
-    ):
+    if find_kind(source) != FFTPConfig.model_type:
+        return
+    if find_saved_task(FFTPConfig.from_pretrained(source)) == FRAMES:
         raise ValueError(f"{source} is a frame classifier, whose state of a whole clip was never trained")
 
 

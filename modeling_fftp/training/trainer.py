@@ -15,6 +15,7 @@ from transformers.trainer_utils import SaveStrategy, has_length
 
 from feature_extraction import SpecMaskDataCollator
 from feature_extraction.collator import replace_collator
+from modeling_fftp.heads_fftp import CLIPS, find_task
 
 from .class_balanced_sampler import ClassBalancedSampler
 from .data.clips import clip_lengths
@@ -152,7 +153,7 @@ class FFTPTrainer(Trainer):
             return
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ValueError("stride_distillation: processes that share a model would run it unequally often")
-        if len(self.model.config.time_strides or ()) < 2 or "FrameClassification" in type(self.model).__name__:
+        if len(self.model.config.time_strides or ()) < 2 or find_task(self.model) != CLIPS:
             raise ValueError("stride_distillation is for clip classifiers with several config.time_strides")
 
     def _answer_densely(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor | None:

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
 from transformers import Trainer, TrainingArguments
@@ -179,6 +180,10 @@ def test_what_cannot_be_distilled_is_refused(make_config, tmp_path):
     for model in (
         FFTPForAudioClassification(make_config()),
         FFTPForAudioFrameClassification(make_config(time_strides=STRIDES, time_stride=2)),
+        get_peft_model(
+            FFTPForAudioFrameClassification(make_config(time_strides=STRIDES, time_stride=2)),
+            LoraConfig(target_modules="all-linear"),
+        ),
     ):
         with pytest.raises(ValueError, match="stride_distillation is for clip classifiers with several"):
             FFTPTrainer(model, arguments, stride_distillation=Distillation())
