@@ -10,6 +10,8 @@ from typing import Any
 
 Event = tuple[float, float, Any]
 KEYS = ("onset", "offset", "label")
+# What is left of an event at the edge of a crop, and is shorter than a frame, can hardly be heard.
+SHORTEST_REST = 0.025
 
 
 def has_times(event: Event) -> bool:
@@ -61,21 +63,29 @@ def roll_events(events: Sequence[Event], shift: float, seconds: float) -> list[E
         seconds: Length of the clip.
     """
     turns = (-seconds, 0.0, seconds)
+    # The last event of a clip may end with its sound, a little after its last frame.
+    inside = crop_events(filter(has_times, events), 0.0, seconds)
     moved = [(onset + shift % seconds + turn, offset + shift % seconds + turn, label)
-             for onset, offset, label in filter(has_times, events) for turn in turns]  # fmt: skip
+             for onset, offset, label in inside for turn in turns]  # fmt: skip
     return [*crop_events(moved, 0.0, seconds), *itertools.filterfalse(has_times, events)]
 
 
 def crop_events(events: Iterable[Event], start: float, end: float) -> list[Event]:
     """The events of a stretch of the clip, in its own time; those that cross an edge are cut there.
 
-    Those without times stay, since nobody knows better.
+    Less than half of an event that is shorter than `SHORTEST_REST` goes. Events without times stay, since nobody knows
+    better.
 
     Args:
         events: Of the whole clip.
         start: Of the stretch, in seconds.
         end: Of the stretch, in seconds.
     """
-    # `max` and `min` return NaN where it comes first.
-    cut = ((max(onset, start) - start, min(offset, end) - start, label) for onset, offset, label in events)
-    return [event for event in cut if not has_times(event) or event[0] < event[1]]
+    kept = []
+    for onset, offset, label in events:
+        # `max` and `min` return NaN where it comes first.
+        first, last = max(onset, start), min(offset, end)
+        rest = last - first
+        if math.isnan(onset) or rest >= min(SHORTEST_REST, (offset - onset) / 2):
+            kept.append((first - start, last - start, label))
+    return kept

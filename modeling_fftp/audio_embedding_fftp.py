@@ -73,7 +73,8 @@ class FFTPAudioEmbeddingPipeline(FFTPWindowPipeline):
         output = encoder(**model_inputs, pooled_only=not needs_steps, time_stride=time_stride)
         if needs_steps:
             mask = model_inputs.get("attention_mask")
-            states, count = encoder.embeddings.gather_steps(output.last_hidden_state, mask, time_stride)
+            states, _ = encoder.embeddings.gather_steps(output.last_hidden_state, mask, time_stride)
+            count = self.count_steps(span, time_stride)
         else:
             states = output.pooler_output[:, None]
         if per != "step":

@@ -86,11 +86,7 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
         scores = probabilities(self.model(**model_inputs, **stride).logits.float(), self.model.config)
         if not self.is_framewise:
             return {"scores": scores, "span": span, "is_last": is_last}
-        mask = model_inputs.get("attention_mask")
-        frames = torch.full_like(span[:, :1], model_inputs["input_values"].shape[1])
-        frames = frames if mask is None else mask.sum(dim=1, keepdim=True)
-        count = self.model.config.time_patches(frames, time_stride)
-        return {"scores": scores, "count": count, "span": span, "is_last": is_last}
+        return {"scores": scores, "count": self.count_steps(span, time_stride), "span": span, "is_last": is_last}
 
     def _read_scores(
         self, model_outputs: list[dict[str, Any]], time_stride: int | None

@@ -14,6 +14,12 @@ def frame_seconds(sampling_rate: int) -> tuple[float, float]:
     return sampling_rate * 25 // 1000 / sampling_rate, sampling_rate * 10 // 1000 / sampling_rate
 
 
+def count_frames(num_samples: torch.Tensor, sampling_rate: int) -> torch.Tensor:
+    """Whole frames in clips of so many samples; at least one, to which the extractor pads what is shorter."""
+    length, shift = (round(seconds * sampling_rate) for seconds in frame_seconds(sampling_rate))
+    return ((num_samples - length) // shift + 1).clamp(min=1)
+
+
 def table_seconds(config: FFTPConfig) -> float:
     """Length of the position table, which is that of the clips that a model was trained with."""
     return config.max_length * frame_seconds(config.sampling_rate)[1]

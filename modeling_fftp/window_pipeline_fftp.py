@@ -12,7 +12,7 @@ from transformers.pipelines.base import ChunkPipeline
 from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds
 from .configuration_fftp import FFTPConfig
 from .heads_fftp import bare_model
-from .times_fftp import frame_seconds, longest_frames, table_seconds
+from .times_fftp import count_frames, frame_seconds, longest_frames, table_seconds
 
 
 def check_extractor(feature_extractor: SequenceFeatureExtractor, config: FFTPConfig) -> None:
@@ -116,6 +116,16 @@ class FFTPWindowPipeline(ChunkPipeline):
                     features["input_values"] = features["input_values"].to(self.dtype)
                 # In samples: not every device has float64.
                 yield {**features, "span": torch.tensor([[start, start + len(samples)]]), "is_last": is_last}
+
+    def count_steps(self, span: torch.Tensor, time_stride: int | None) -> torch.Tensor:
+        """Steps of each window (batch, 1) without padding, which the extractor of the model need not mask.
+
+        Args:
+            span: First sample of each window and that behind its last, (batch, 2).
+            time_stride: Frames between patches; None is the model's.
+        """
+        frames = count_frames(span.diff(dim=1), self.feature_extractor.sampling_rate)
+        return self.bare_model.config.time_patches(frames, time_stride)
 
     def spans(self, model_outputs: list[dict[str, Any]]) -> torch.Tensor:
         """Start and end in seconds of every window of a recording, (windows, 2), float64."""

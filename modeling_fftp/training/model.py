@@ -9,7 +9,7 @@ from torch import nn
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp import FFTPConfig
-from modeling_fftp.convert.convert import adapt, spectrograms_of
+from modeling_fftp.convert.convert import adapt, mask_padding, spectrograms_of
 from modeling_fftp.convert.converted import Converted
 from modeling_fftp.convert.from_vit import KINDS
 from modeling_fftp.convert.patch_geometry import GEOMETRY
@@ -209,6 +209,9 @@ def load_checkpoint(
     config = FFTPConfig.from_dict(start.model.config.to_dict() | anew, **settings, **labels)
     refuse_foreign_stride(config)
     weights = start.model.base_model.state_dict()
+    if do_train and clips.is_framewise and not start.extractor.return_attention_mask:
+        logger.info("%s hears padding as sound; padding is masked from now on, since no step of it has labels", source)
+        mask_padding(start.extractor)
     frames = clip_frames(max_seconds, clips.sampling_rate)
     if do_train and not start.extractor.truncation and frames > config.max_length:
         stretch_positions(config, weights, frames)

@@ -8,6 +8,8 @@ from scipy.ndimage import median_filter as scipy_median_filter
 from transformers import pipeline
 from typer.testing import CliRunner
 
+from feature_extraction import FFTPFeatureExtractor
+from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp import FFTPForAudioFrameClassification
 from modeling_fftp.cli import app
 from modeling_fftp.events_fftp import filter_lengths, median_filter
@@ -62,6 +64,23 @@ def test_nothing_sounds_after_the_end(build, extractor, speech):
     # Shorter than a patch of 0.115 s.
     answer = tag(speech[: round(0.05 * RATE)])
     assert {entry["end"] for entry in answer["timeline"]} == {answer["duration"]} == {0.05}
+
+
+def test_steps_of_padding_that_nobody_masks_are_none(build, speech):
+    """As extractors of converted checkpoints pad."""
+    model, clip = build(), speech[: round(0.7 * RATE)]
+    padding = FFTPFeatureExtractor(
+        max_length=100, padding="max_length", truncation=True, return_attention_mask=False, mean=-9.0, std=3.0
+    )
+    tag = pipeline("audio-tagging", model=model, feature_extractor=padding, device="cpu")
+    answer = tag(clip, return_windows=True, threshold=0.0)
+    steps = model.config.time_patches(num_frames(len(clip), RATE))
+    assert len(answer["windows"]) == steps
+    assert all(row["start"] < row["end"] for row in answer["windows"])
+    assert {entry["end"] for entry in answer["timeline"]} == {answer["windows"][-1]["end"]}
+    assert answer["windows"][-1]["end"] <= answer["duration"] == 0.7
+    embed = pipeline("audio-embedding", model=model, feature_extractor=padding, device="cpu")
+    assert len(embed(clip, per="step")["embeddings"]) == steps
 
 
 def test_windows_are_joined_into_one_timeline(build, extractor, speech):

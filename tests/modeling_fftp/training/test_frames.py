@@ -9,7 +9,8 @@ import soundfile
 from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import AutoModelForAudioFrameClassification, EvalPrediction, pipeline
 
-from modeling_fftp import FFTPConfig
+from feature_extraction import FFTPFeatureExtractor
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.events_fftp import SOMEWHERE
 from modeling_fftp.training.data.clips import ClipDecoder
 from modeling_fftp.training.data.labels import read_labels
@@ -102,6 +103,19 @@ def test_beeps_are_found_by_what_only_knows_which_ones_a_clip_has(tmp_path, capl
         run_training(tmp_path / "out", *words)
     assert "validation: 1 clips are not used, since some event has no times" in caplog.text
     assert read(tmp_path / "out", "validation_events")["event_f1_macro"] > 0.9
+
+
+def test_a_checkpoint_that_hears_padding_learns_steps_with_a_mask(recordings, make_config, tmp_path):
+    """As converted ones do; steps of padding would be labelled, scored and tagged."""
+    FFTPForAudioClassification(make_config()).save_pretrained(tmp_path / "start")
+    extractor = FFTPFeatureExtractor(
+        max_length=100, padding="max_length", truncation=True, return_attention_mask=False, mean=-9.0, std=3.0
+    )
+    extractor.save_pretrained(tmp_path / "start")
+    words = ["--task", "frames", "--dataset_name", recordings / "events.csv", "--max_seconds", 2]
+    run_training(tmp_path / "out", *words, "--model_name_or_path", tmp_path / "start")
+    settings = read(tmp_path / "out", "preprocessor_config")
+    assert (settings["padding"], settings["return_attention_mask"]) == ("longest", True)
 
 
 def test_steps_are_not_scored_by_events_without_times():

@@ -119,6 +119,20 @@ def test_an_event_that_rolls_over_the_end_is_in_two_parts():
     assert roll_events([(0.0, 1.0, "a")], 0.0, 1.0) == [(0.0, 1.0, "a")]
 
 
+def test_an_event_that_ends_with_its_sound_does_not_begin_it():
+    """The last samples of a clip are in no frame of their own, and rolling goes around the frames."""
+    assert roll_events([(3.5, 4.0, "a")], 0.0, 3.98) == [(3.5, 3.98, "a")]
+    rolled = roll_events([(3.5, 4.0, "a")], 0.1, 3.98)
+    assert rolled == [(0.0, pytest.approx(0.1), "a"), (pytest.approx(3.6), 3.98, "a")]
+
+
+def test_what_can_hardly_be_heard_of_an_event_is_cut_off():
+    assert crop_events([(0.5, 1.001, "long"), (0.99, 1.01, "short")], 1.0, 2.0) == [
+        (0.0, pytest.approx(0.01), "short")
+    ]
+    assert crop_events([(0.5, 1.03, "long")], 1.0, 2.0) == [(0.0, pytest.approx(0.03), "long")]
+
+
 @pytest.mark.parametrize(
     "events",
     [
