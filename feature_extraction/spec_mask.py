@@ -161,7 +161,7 @@ class SpecMask(SpectrogramMask):
         other.time_stride = time_stride
         # Masks lie where patches do, which may skip frames.
         seen = [min(mask.mask_frames / mask.time_stride, 1) for mask in (self, other)]
-        other.budget = int(self.budget * seen[1] / seen[0])
+        other.budget = min(int(self.budget * seen[1] / seen[0]), self.num_mel_bins * self.max_length)
         return other
 
     def __repr__(self) -> str:

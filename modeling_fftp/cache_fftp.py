@@ -23,7 +23,8 @@ class FFTPMambaState:
     def prepend(self, x: torch.Tensor) -> torch.Tensor:
         """`x` (batch, inner, tokens) behind the inputs before it; its own end comes before the next."""
         joined = torch.cat((self.conv_states.to(x.dtype), x), dim=2)
-        self.conv_states = joined[:, :, joined.shape[2] - self.conv_states.shape[2] :].detach()
+        # A copy: a view would keep all of the piece.
+        self.conv_states = joined[:, :, joined.shape[2] - self.conv_states.shape[2] :].detach().clone()
         return joined
 
 

@@ -196,7 +196,7 @@ def tag(
         part = Part.parse(shard).of_process()
         recordings = find_recordings(sources)
         tagger = tagging.load_tagger(model)
-        time_stride = tagging.choose_stride(tagger, time_stride, real_time_factor, batch_size, part)
+        time_stride = tagging.choose_stride(tagger, time_stride, real_time_factor, batch_size, part, resume)
         options = {"top_k": top_k, "threshold": threshold, "batch_size": batch_size, "time_stride": time_stride}
         options["return_windows"] = rows == "windows"
         if output is None:

@@ -42,11 +42,11 @@ class FeatureStream:
         self.feature_extractor = feature_extractor
         rate = feature_extractor.sampling_rate
         self.window, self.hop = (round(seconds * rate) for seconds in frame_seconds(rate))
-        self.rest = torch.zeros(0)
+        self.clear()
 
     def clear(self) -> None:
         """Forget samples that wait for a whole frame."""
-        self.rest = torch.zeros(0)
+        self.rest = torch.zeros(0, device="cpu")
 
     def push(self, samples: np.ndarray | torch.Tensor | Sequence[float]) -> torch.Tensor:
         """Take samples (samples,), floats in [-1, 1] or integer PCM; give what frames they complete.
@@ -64,7 +64,7 @@ class FeatureStream:
             self.rest = torch.cat((self.rest, samples))
         count = max(0, (len(self.rest) - self.window) // self.hop + 1)
         if not count:
-            return torch.zeros(0, self.feature_extractor.num_mel_bins)
+            return torch.zeros(0, self.feature_extractor.num_mel_bins, device="cpu")
         used = self.rest[: (count - 1) * self.hop + self.window]
         frames = self.feature_extractor(
             used, sampling_rate=self.feature_extractor.sampling_rate, padding="longest", truncation=False,
@@ -89,7 +89,8 @@ class FFTPStream:
     Args:
         model: `FFTPForAudioClassification` in evaluation mode. Its stride now is that of the stream.
         feature_extractor: Of the model.
-        hop_seconds: From one set of scores to the next, rounded to whole tokens; default: one token.
+        hop_seconds: From one set of scores to the next, rounded to whole tokens; default: one token of a model with a
+            state, and a tenth of the window of others, which compute all of it for every hop.
         memory_seconds: What "now" is. Of a model with a state the time after which sound counts half; default: all
             sound so far counts alike. Of others the window's length; default: that of the model's position table, or
             what the extractor cuts or pads to, which no window exceeds.
@@ -121,12 +122,9 @@ class FFTPStream:
         if find_task(model) != CLIPS or config.problem_type == "regression":
             name = type(bare_model(model)).__name__
             raise ValueError(f"a stream needs a clip classifier; the model is a {name} for {config.problem_type}")
-        if model.training:
-            raise ValueError("the model is in training mode, which would change its answers: call model.eval() first")
+        self._refuse_training()
         self.frame_length, self.frame_shift = frame_seconds(config.sampling_rate)
         self.time_stride, self.patch_frames = config.time_stride, config.patch_frames()
-        tokens = 1 if hop_seconds is None else max(1, round(hop_seconds / (self.frame_shift * self.time_stride)))
-        self.hop_frames = tokens * self.time_stride
         memory_frames = None if memory_seconds is None else memory_seconds / self.frame_shift
         self.cache, self.window_frames = None, None
         # onnxruntime runs whole clips.
@@ -135,6 +133,8 @@ class FFTPStream:
             self.cache = FFTPCache(config, 1, model.device, model.dtype, half_life)
         else:
             self.window_frames = self._window_frames(memory_frames)
+        hop = (self.window_frames or 0) / 10 if hop_seconds is None else hop_seconds / self.frame_shift
+        self.hop_frames = max(1, round(hop / self.time_stride)) * self.time_stride
         labels = label_names(config)
         self.tracker = EventTracker(labels, label_thresholds(labels, config.thresholds, threshold))
         self.num_samples = 0
@@ -149,6 +149,10 @@ class FFTPStream:
         if threshold is not None and not threshold > 0:
             raise ValueError(f"threshold={threshold} must be positive")
         self.tracker.thresholds = label_thresholds(self.tracker.labels, self.model.config.thresholds, threshold)
+
+    def _refuse_training(self) -> None:
+        if self.model.training:
+            raise ValueError("the model is in training mode, which would change its answers: call model.eval() first")
 
     def _window_frames(self, memory_frames: float | None) -> int:
         """Length of the window, as asked for or as the model was trained."""
@@ -168,14 +172,15 @@ class FFTPStream:
         self.features.clear()
         self.began = self.num_samples / self.features.feature_extractor.sampling_rate
         # Frames that are still needed, and the number of the first of them.
-        self.frames, self.first, self.num_hops = torch.zeros(0, self.model.config.num_mel_bins), 0, 0
+        self.frames = torch.zeros(0, self.model.config.num_mel_bins, device="cpu")
+        self.first, self.num_hops = 0, 0
 
     @property
     def hop_seconds(self) -> float:
         """From one set of scores to the next."""
         return self.hop_frames * self.frame_shift
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def push(self, samples: np.ndarray | torch.Tensor | Sequence[float]) -> list[StreamScores]:
         """Take the next samples, any number of them, and give the scores of the hops that they complete.
 
@@ -186,8 +191,11 @@ class FFTPStream:
             Scores of each hop, in order of time; often none.
 
         Raises:
-            ValueError: Samples that the extractor refuses; the stream stays as it was.
+            ValueError: Samples that the extractor refuses, or a model that is in training; the stream stays as it was.
         """
+        self._refuse_training()
+        if len(samples):
+            samples = self.features.feature_extractor.to_waveform(samples)
         self.frames = torch.cat((self.frames, self.features.push(samples)))
         self.num_samples += len(samples)
         answers = []
@@ -201,20 +209,27 @@ class FFTPStream:
         self.frames = self.frames.clone()
         return answers
 
-    def skip(self, num_samples: int) -> None:
+    def skip(self, num_samples: int) -> list[StreamScores]:
         """Go on after samples that were lost: times count them, and nothing is heard over the gap.
 
         A state stays as it is; a window begins anew.
+
+        Returns:
+            Scores of what came before the gap and did not fill a hop, as of `flush`.
 
         Raises:
             ValueError: A negative number.
         """
         if num_samples < 0:
             raise ValueError(f"num_samples={num_samples} must not be negative")
+        if not num_samples:
+            return []
+        answers = self.flush()
         self.num_samples += num_samples
         self._begin()
+        return answers
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def flush(self) -> list[StreamScores]:
         """Scores of what does not fill a hop, where the stream ends; none if less than a token is left."""
         end = self.first + len(self.frames)

@@ -31,6 +31,11 @@ def longest_frames(feature_extractor: SequenceFeatureExtractor) -> float:
     return feature_extractor.max_length if has_limit else math.inf
 
 
+def window_seconds(config: FFTPConfig, feature_extractor: SequenceFeatureExtractor) -> float:
+    """What a model looks at by default: as much as its table is long, and no more than its extractor keeps."""
+    return min(table_seconds(config), longest_frames(feature_extractor) * frame_seconds(config.sampling_rate)[1])
+
+
 def token_spans(config: FFTPConfig, num_tokens: int, time_stride: int | None = None) -> torch.Tensor:
     """The stretch of a clip that each of its tokens speaks for.
 

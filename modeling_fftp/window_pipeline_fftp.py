@@ -12,7 +12,7 @@ from transformers.pipelines.base import ChunkPipeline
 from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds
 from .configuration_fftp import FFTPConfig
 from .heads_fftp import bare_model
-from .times_fftp import count_frames, frame_seconds, longest_frames, table_seconds
+from .times_fftp import count_frames, frame_seconds, longest_frames, window_seconds
 
 
 def check_extractor(feature_extractor: SequenceFeatureExtractor, config: FFTPConfig) -> None:
@@ -58,6 +58,11 @@ class FFTPWindowPipeline(ChunkPipeline):
         """The model behind adapters of PEFT and torch.compile."""
         return bare_model(self.model)
 
+    @property
+    def window_seconds(self) -> float:
+        """Length of a window by default."""
+        return window_seconds(self.model.config, self.feature_extractor)
+
     def _sanitize_parameters(self, **given) -> tuple[dict, dict, dict]:
         # Only what was given: transformers merges this with what was given to the constructor.
         names = [*dict.fromkeys(name for step in self.arguments for name in step)]
@@ -97,7 +102,7 @@ class FFTPWindowPipeline(ChunkPipeline):
         rate = self.feature_extractor.sampling_rate
         frame_length, frame_shift = frame_seconds(rate)
         longest = longest_frames(self.feature_extractor) * frame_shift
-        window = min(table_seconds(self.model.config), longest) if window_seconds is None else window_seconds
+        window = self.window_seconds if window_seconds is None else window_seconds
         if window > longest:
             raise ValueError(f"window_seconds={window}; the feature extractor cuts or pads to {longest:g} s")
         if not window > 0:

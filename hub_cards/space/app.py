@@ -5,6 +5,8 @@ python app.py FOLDER_OR_HUB_ID    # or set MODEL_ID
 
 import os
 import sys
+import threading
+import time
 
 import gradio
 import numpy as np
@@ -16,8 +18,10 @@ from transformers import Pipeline, pipeline
 
 SECONDS_PER_FRAME = 0.01
 TOP_LABELS = 5
-# The browser sends sound so often, and the model looks at it as often.
+# The browser sends sound so often. What comes while the model is busy replaces what waits, so sound may be missing: it
+# is, where so much less came than time went by.
 LIVE_SECONDS = 0.25
+MISSING_SECONDS = 1.0
 # Rows of the table that is sent as often.
 MOST_EVENTS = 50
 
@@ -67,20 +71,52 @@ class LiveSession:
     """
 
     def __init__(self, tag: Pipeline, rate: int):
-        self.rate, extractor = rate, tag.feature_extractor
-        self.resampler = soxr.ResampleStream(rate, extractor.sampling_rate, 1, dtype="float32")
-        # From frame to frame 10 ms, in whole samples.
-        seconds = tag.model.config.max_length * (extractor.sampling_rate // 100) / extractor.sampling_rate
-        self.stream = tag.model.stream(extractor, hop_seconds=LIVE_SECONDS, memory_seconds=seconds)
+        self.rate, self.target_rate = rate, tag.feature_extractor.sampling_rate
+        self.resampler = soxr.ResampleStream(rate, self.target_rate, 1, dtype="float32")
+        self.stream = tag.model.stream(tag.feature_extractor, memory_seconds=tag.window_seconds)
         self.labels, self.scores, self.events = self.stream.tracker.labels, {}, []
+        # When the sound began and was ended, and how much came.
+        self.began, self.ended, self.seconds = None, None, 0.0
+        # The page may end the sound while the model is busy with it.
+        self.lock = threading.Lock()
 
     def hear(self, samples: np.ndarray, threshold: float | None) -> None:
         """Take integer PCM, (samples,) or (samples, channels); events begin at a score of `threshold`."""
-        self.stream.set_threshold(threshold)
-        mono = (samples.reshape(len(samples), -1) / np.iinfo(samples.dtype).max).mean(axis=1).astype(np.float32)
-        for answer in self.stream.push(self.resampler.resample_chunk(mono)):
+        with self.lock:
+            if self.ended is not None or not len(samples):
+                return
+            self.stream.set_threshold(threshold)
+            self.skip_missing(len(samples) / self.rate)
+            mono = (samples.reshape(len(samples), -1) / -np.iinfo(samples.dtype).min).mean(axis=1).astype(np.float32)
+            self.take(self.stream.push(self.resampler.resample_chunk(mono)))
+
+    def skip_missing(self, seconds: float) -> None:
+        """Leave a gap where sound is missing before the next, which is so long."""
+        now = time.monotonic()
+        if self.began is None:
+            self.began = now - seconds
+        missing = now - self.began - self.seconds - seconds
+        if missing > MISSING_SECONDS:
+            self.take(self.stream.skip(round(missing * self.target_rate)))
+            self.seconds += missing
+        self.seconds += seconds
+
+    def take(self, answers: list) -> None:
+        """The latest scores, and what begins or ends."""
+        for answer in answers:
             self.scores = dict(zip(self.labels, answer.scores.tolist(), strict=True))
             self.note(answer.changes)
+
+    def finish(self) -> None:
+        """End what still sounds; what comes after that is not heard."""
+        with self.lock:
+            if self.ended is None:
+                self.ended = time.monotonic()
+                self.note(self.stream.finish())
+
+    def is_over(self) -> bool:
+        """Whether it was ended so long ago that what comes now belongs to another."""
+        return self.ended is not None and time.monotonic() - self.ended > MISSING_SECONDS
 
     def note(self, changes: list) -> None:
         """Write down what begins or ends."""
@@ -132,7 +168,7 @@ def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
         if chunk is None:
             return None, [], None
         rate, samples = chunk
-        if session is None or session.rate != rate:
+        if session is None or session.rate != rate or session.is_over():
             session = LiveSession(tag, rate)
         session.hear(samples, None if takes_own else threshold)
         return session.scores or None, session.events, session
@@ -140,7 +176,7 @@ def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
     def finish(session: LiveSession | None) -> list[list]:
         if session is None:
             return []
-        session.note(session.stream.finish())
+        session.finish()
         return session.events
 
     with gradio.Blocks(title="Audio tagging") as app:

@@ -8,7 +8,6 @@ import numpy as np
 
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
-from modeling_fftp.times_fftp import table_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ def real_time_factors(tagger: FFTPAudioTaggingPipeline, batch_size: int = 1) -> 
         batch_size: Windows at a time.
     """
     config = tagger.model.config
-    seconds = WINDOWS * table_seconds(config)
+    seconds = WINDOWS * tagger.window_seconds
     noise = np.random.default_rng(0).normal(size=round(seconds * config.sampling_rate)).astype(np.float32)
     factors = {}
     for stride in candidate_strides(config):

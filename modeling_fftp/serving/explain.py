@@ -12,7 +12,7 @@ from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.audio_stream_fftp import path_in_errors, read_blocks
 from modeling_fftp.explain_fftp import steady_background
 from modeling_fftp.scores_fftp import probabilities
-from modeling_fftp.times_fftp import frame_seconds, longest_frames, table_seconds
+from modeling_fftp.times_fftp import frame_seconds, window_seconds
 
 # A moment speaks for a label where its relevance is above this share of the highest.
 RELEVANT = 0.5
@@ -71,9 +71,7 @@ def explain_recording(
         raise ValueError(f"rollout shows attention, whatever the label; drop the label {label!r}, or use gradient")
     if label is not None and label not in config.label2id:
         raise ValueError(f"no label {label!r}; the model has {[*config.label2id]}")
-    _, shift = frame_seconds(rate)
-    seconds = min(table_seconds(config), longest_frames(extractor) * shift)
-    sound = read_stretch(source, rate, start, seconds)
+    sound = read_stretch(source, rate, start, window_seconds(config, extractor))
     features = extractor(sound, sampling_rate=rate, return_tensors="pt").to(model.device)
     features["input_values"] = features["input_values"].to(model.dtype)
     background = {**features, "input_values": steady_background(**features)}

@@ -12,10 +12,8 @@ from typing import BinaryIO
 import numpy as np
 
 from modeling_fftp.audio_stream_fftp import path_in_errors, read_blocks, resampled
-from modeling_fftp.cache_fftp import find_obstacle
 from modeling_fftp.events_fftp import EventChange
 from modeling_fftp.stream_fftp import FFTPStream
-from modeling_fftp.times_fftp import table_seconds
 
 from .tag import load_tagger
 
@@ -37,12 +35,10 @@ def load_stream(
 ) -> FFTPStream:
     """A stream for a model that runs for hours: it forgets, by default in the time that it was trained to hear.
 
-    A model without a state looks ten times per window, unless another hop is asked for: every look costs a window.
-
     Args:
         model: Folder or Hub id.
-        hop_seconds: As for `FFTPStream`; default: one token, or a tenth of the window.
-        memory_seconds: As for `FFTPStream`; default: the length of the model's position table.
+        hop_seconds: As for `FFTPStream`.
+        memory_seconds: As for `FFTPStream`; default: the length of the pipeline's windows.
         time_stride: Frames between patches; default: the model's.
         threshold: As for `FFTPStream`.
 
@@ -53,14 +49,10 @@ def load_stream(
     tagger = load_tagger(model)
     if tagger.is_framewise:
         raise ValueError(f"{model} is a frame classifier; live sound needs a clip classifier")
-    config = tagger.model.config
     if time_stride is not None:
         tagger.model.set_time_stride(time_stride)
-    if find_obstacle(config) is not None:
-        if hop_seconds is None:
-            hop_seconds = (table_seconds(config) if memory_seconds is None else memory_seconds) / 10
-    elif memory_seconds is None:
-        memory_seconds = table_seconds(config)
+    if memory_seconds is None:
+        memory_seconds = tagger.window_seconds
     return tagger.model.stream(
         tagger.feature_extractor, hop_seconds=hop_seconds, memory_seconds=memory_seconds, threshold=threshold
     )
@@ -69,8 +61,9 @@ def load_stream(
 class LiveBuffer:
     """Sound between a device that does not wait and a model that may be slow.
 
-    A device calls `put` from its own thread; iterating gives the blocks. What is too much is dropped and counted: the
-    number of its samples stands in its place, so that times stay right.
+    A device calls `put` from its own thread; iterating gives the blocks. Where too much waits, all of it is dropped
+    and counted: one gap, after which the model hears what sounds now. The number of its samples stands in its place,
+    so that times stay right; how many a device itself lost, it does not say.
 
     Args:
         sampling_rate: Of the sound in Hz.
@@ -80,18 +73,24 @@ class LiveBuffer:
     def __init__(self, sampling_rate: int, most_seconds: float = MOST_BEHIND_SECONDS):
         self.sampling_rate = sampling_rate
         self.blocks: queue.Queue[tuple[int, np.ndarray] | None] = queue.Queue(round(most_seconds / BLOCK_SECONDS))
-        self.missing, self.dropped_seconds, self.overflows, self.is_closed = 0, 0.0, 0, False
+        self.dropped_seconds, self.gaps, self.overflows, self.is_closed = 0.0, 0, 0, False
 
     def put(self, samples: np.ndarray, overflowed: bool = False) -> None:
         """Take a block (samples,) from a device, which says whether it has lost some before."""
         self.overflows += overflowed
-        try:
-            self.blocks.put_nowait((self.missing, samples))
-        except queue.Full:
-            self.missing += len(samples)
-            self.dropped_seconds += len(samples) / self.sampling_rate
-        else:
-            self.missing = 0
+        missing = self._drop_all() if self.blocks.full() else 0
+        self.blocks.put_nowait((missing, samples))
+
+    def _drop_all(self) -> int:
+        """Drop what waits; how many samples are missing for that, those that had been before among them."""
+        missing = dropped = 0
+        # Who iterates may take some meanwhile.
+        with suppress(queue.Empty):
+            while True:
+                before, samples = self.blocks.get_nowait()
+                missing, dropped = missing + before + len(samples), dropped + len(samples)
+        self.dropped_seconds, self.gaps = self.dropped_seconds + dropped / self.sampling_rate, self.gaps + 1
+        return missing
 
     def close(self) -> None:
         """End the iteration, after what waits; a device may call this when nobody iterates any more."""
@@ -101,7 +100,7 @@ class LiveBuffer:
             self.blocks.put_nowait(None)
 
     def __iter__(self) -> Iterator[np.ndarray | int]:
-        told = 0.0
+        told = 0
         while not (self.is_closed and self.blocks.empty()):
             waiting = self.blocks.get()
             if waiting is None:
@@ -110,7 +109,7 @@ class LiveBuffer:
             if missing:
                 yield missing
             yield block
-            lost = self.dropped_seconds + self.overflows
+            lost = self.gaps + self.overflows
             # Whenever it has doubled, so that nobody is flooded.
             if lost > 2 * told:
                 logger.warning(
@@ -223,10 +222,8 @@ def listen(stream: FFTPStream, blocks: Iterable[np.ndarray | int]) -> Iterator[E
     """
     try:
         for block in blocks:
-            if isinstance(block, int):
-                stream.skip(block)
-                continue
-            for answer in stream.push(block):
+            answers = stream.skip(block) if isinstance(block, int) else stream.push(block)
+            for answer in answers:
                 yield from answer.changes
     except KeyboardInterrupt:
         # The way to end it.

@@ -63,6 +63,7 @@ def choose_stride(
     real_time_factor: float | None,
     batch_size: int,
     part: Part,
+    resume: bool,
 ) -> int | None:
     """The stride that is asked for, or that a budget allows, which is said on standard error; None is the model's.
 
@@ -75,6 +76,8 @@ def choose_stride(
         raise ValueError("--real_time_factor chooses the stride; drop --time_stride")
     if part.count > 1:
         raise ValueError("--real_time_factor measures each process for itself; name one --time_stride for all parts")
+    if resume:
+        raise ValueError("--real_time_factor measures anew; name the --time_stride that it chose before")
     factors = real_time_factors(tagger, batch_size)
     chosen = choose_time_stride(factors, real_time_factor)
     measured = ", ".join(f"{stride}: {factor:.2g}" for stride, factor in factors.items())

@@ -18,7 +18,16 @@ def build_collator(
     features_on_device: bool = False,
     is_framewise: bool = False,
 ) -> SpecMaskDataCollator:
-    """The training collator with what the recipe turns on; no crop without `max_seconds`."""
+    """The training collator with what the recipe turns on; no crop without `max_seconds`.
+
+    Raises:
+        ValueError: Masks are to have a stride of their own, and the model trains for several.
+    """
+    if config.time_strides and arguments.spec_mask_time_stride is not None:
+        raise ValueError(
+            f"the checkpoint trains for time_strides={config.time_strides}, and masks follow each batch's: drop "
+            "--spec_mask_time_stride"
+        )
     transforms = [
         (arguments.stretch_time or arguments.stretch_frequency)
         and Stretch(arguments.stretch_time, arguments.stretch_frequency),

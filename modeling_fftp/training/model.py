@@ -207,7 +207,8 @@ def load_checkpoint(
     # Thresholds are those of scores before what is learned now.
     anew = {"thresholds": None, "median_filter_seconds": None} if do_train else {}
     config = FFTPConfig.from_dict(start.model.config.to_dict() | anew, **settings, **labels)
-    refuse_foreign_stride(config)
+    if do_train:
+        refuse_foreign_stride(config)
     weights = start.model.base_model.state_dict()
     if do_train and clips.is_framewise and not start.extractor.return_attention_mask:
         logger.info("%s hears padding as sound; padding is masked from now on, since no step of it has labels", source)

@@ -99,6 +99,11 @@ class FFTPTrainer(Trainer):
         self.teacher, self.distillation = teacher, distillation or Distillation()
         self.stride_distillation = stride_distillation
         self._refuse_strides()
+        if self.args.label_smoothing_factor and (teacher or stride_distillation):
+            raise ValueError(
+                "label_smoothing_factor does not reach batches that learn from answers; "
+                "SpecMaskDataCollator(label_smoothing=) does"
+            )
         self.averaging = averaging
         if averaging is not None:
             if self.args.load_best_model_at_end:
@@ -147,7 +152,8 @@ class FFTPTrainer(Trainer):
             ValueError: Processes that cannot agree on a stride, or nobody to learn from.
         """
         draws = bool(getattr(self.data_collator, "time_strides", ()))
-        if draws and self.args.world_size > 1 and not has_length(self.train_dataset):
+        trains = self.train_dataset is not None
+        if draws and trains and self.args.world_size > 1 and not has_length(self.train_dataset):
             raise ValueError("time_strides: one process deals out a data set without a length, but no strides")
         if self.stride_distillation is None:
             return

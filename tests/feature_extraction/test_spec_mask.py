@@ -144,6 +144,11 @@ def test_what_no_patch_sees_is_not_masked(time_stride, generator):
     assert ((cells > spec_mask.budget - 128) & (cells <= spec_mask.budget)).all()
 
 
+def test_no_stride_asks_for_more_than_the_spectrogram():
+    # Half of the frames are in patches at 20, all are at 2.
+    assert SpecMask(128, 1000, 10, 20, budget=0.6).at_stride(2).budget == 128000
+
+
 @pytest.mark.parametrize("time_stride", [5, 20])
 def test_a_mask_is_what_its_text_says(time_stride, generator):
     mask = SpecMask(128, 100, 10, 20, budget=0.2, stretches=True)

@@ -18,7 +18,7 @@ from hub_cards import SPACE
 gradio = pytest.importorskip("gradio", reason="needs gradio: pip install -e '.[space]'")
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[test]'")
 
-from hub_cards.space.app import build_app  # noqa: E402
+from hub_cards.space import app  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -91,14 +91,66 @@ def test_a_microphone_is_heard_live(space, tmp_path):
         browser.close()
 
 
+@pytest.fixture
+def tag(trained):
+    return pipeline("audio-tagging", model=str(trained), trust_remote_code=True)
+
+
+def play(session, sound, clock, seconds=0.25, delay=0.0):
+    """Send sound as the browser does, so many seconds at a time; it comes later by `delay`."""
+    step = round(seconds * session.rate)
+    clock["now"] += delay
+    for start in range(0, len(sound), step):
+        clock["now"] += seconds
+        session.hear(sound[start : start + step], None)
+
+
+def test_missing_sound_is_a_gap_and_not_a_splice(tag, monkeypatch):
+    clock = {"now": 100.0}
+    monkeypatch.setattr(app.time, "monotonic", lambda: clock["now"])
+    session = app.LiveSession(tag, 16000)
+    second = (np.random.default_rng(0).normal(size=(16000, 1)) * 3000).astype(np.int16)
+    play(session, second, clock)
+    # A message that is late for less than that is late.
+    play(session, second, clock, delay=0.9)
+    assert session.stream.num_samples == pytest.approx(32000, abs=2000)
+    play(session, second, clock, delay=3.0)
+    assert session.stream.num_samples == pytest.approx(16000 * 6.9, abs=2000)
+    session.hear(second[:0], None)
+
+
+def test_what_comes_after_the_end_is_not_heard(tag, monkeypatch):
+    clock = {"now": 100.0}
+    monkeypatch.setattr(app.time, "monotonic", lambda: clock["now"])
+    session = app.LiveSession(tag, 16000)
+    time = np.arange(16000) / 16000
+    second = (8000 * np.sin(2 * np.pi * 200 * time)).astype(np.int16)
+    play(session, second, clock)
+    session.finish()
+    events = [list(row) for row in session.events]
+    assert events
+    assert all(end is not None for _, end, _ in events)
+    play(session, second[:4000], clock)
+    session.finish()
+    assert session.events == events
+    assert not session.is_over()
+    clock["now"] += 2.0
+    assert session.is_over()
+
+
+def test_a_window_of_the_live_tab_is_what_the_extractor_keeps(tag):
+    tag.feature_extractor.truncation, tag.feature_extractor.max_length = True, 50
+    assert app.LiveSession(tag, 16000).stream.window_frames == 50
+
+
 def test_a_file_that_its_recorder_never_closed_is_tagged_without_a_picture(trained, clip_folder, tmp_path):
     """The pipeline mends its header; soundfile alone, by which the picture is drawn, finds no samples in it."""
     data = bytearray((clip_folder / "validation" / "low" / "2.wav").read_bytes())
     start = data.index(b"data") + 4
     data[4:8] = data[start : start + 4] = bytes(4)
     (tmp_path / "open.wav").write_bytes(data)
-    app = build_app(pipeline("audio-tagging", model=str(trained), trust_remote_code=True), "model")
-    (answer,) = (function.fn for function in app.fns.values() if function.name == "answer")
+    page = app.build_app(pipeline("audio-tagging", model=str(trained), trust_remote_code=True), "model")
+    (answer,) = (function.fn for function in page.fns.values() if function.name == "answer")
     labels, timeline, picture = answer(str(tmp_path / "open.wav"), 0.5, False)
     assert max(labels, key=labels.get) == timeline[0][2] == "low"
     assert picture is None

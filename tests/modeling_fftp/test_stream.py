@@ -281,6 +281,69 @@ def test_samples_that_were_lost_count_as_time(make_config, extractor, sound):
 
 
 @pytest.mark.parametrize("fields", [CAUSAL, {}], ids=["state", "window"])
+def test_sound_before_a_gap_is_heard(make_config, extractor, sound, fields):
+    model = build(make_config(**fields))
+    stream = model.stream(extractor, hop_seconds=1.0)
+    assert not stream.push(sound[:15000])
+    assert not stream.skip(0)
+    (answer,) = stream.skip(1000)
+    heard = sound[: round(answer.seconds * 16000)]
+    assert 15000 - len(heard) < 400 + 160 * 5
+    torch.testing.assert_close(answer.scores, offline(model, extractor, heard), rtol=1e-4, atol=1e-5)
+    assert stream.num_samples == 16000
+
+
+def test_a_window_that_is_looked_at_by_default(make_config, extractor):
+    """Every look costs a whole window of 1 s."""
+    model = build(make_config())
+    assert model.stream(extractor).hop_seconds == pytest.approx(0.1)
+    assert model.stream(extractor, memory_seconds=0.5).hop_seconds == pytest.approx(0.05)
+    assert build(make_config(**CAUSAL)).stream(extractor).hop_seconds == pytest.approx(0.05)
+
+
+def test_a_piece_of_any_length_leaves_as_small_a_state(make_config, extractor, sound):
+    model = build(make_config(**CAUSAL))
+    cache = FFTPCache(model.config)
+    with torch.no_grad():
+        model(torch.randn(1, 5000, 128), cache_params=cache)
+    assert all(layer.conv_states.untyped_storage().nbytes() == 4 * layer.conv_states.numel() for layer in cache.layers)
+
+
+@pytest.mark.parametrize("fields", [CAUSAL, {}], ids=["state", "window"])
+def test_streams_keep_to_the_cpu_whatever_torch_s_default_is(make_config, extractor, sound, fields):
+    model = build(make_config(**fields))
+    expected = model.stream(extractor, hop_seconds=0.5).push(sound)
+    with torch.device("meta"):
+        stream = model.stream(extractor, hop_seconds=0.5)
+        answers = stream.push(sound[:9000]) + stream.push(sound[9000:])
+    for one, other in zip(answers, expected, strict=True):
+        assert torch.equal(one.scores, other.scores)
+
+
+def test_scores_are_plain_tensors(make_config, extractor, sound):
+    answer = build(make_config(**CAUSAL)).stream(extractor).push(sound)[-1]
+    assert not answer.scores.requires_grad
+    answer.scores.mul_(0.9)
+    assert (answer.scores * torch.ones(1, requires_grad=True)).requires_grad
+
+
+def test_a_model_that_begins_to_train_is_refused(make_config, extractor, sound):
+    model = build(make_config(**CAUSAL))
+    stream = model.stream(extractor)
+    stream.push(sound[:8000])
+    model.train()
+    with pytest.raises(ValueError, match=r"call model.eval\(\) first"):
+        stream.push(sound[8000:])
+    assert stream.num_samples == 8000
+
+
+def test_objects_of_sound_count_their_samples(make_config, extractor, sound):
+    stream = build(make_config(**CAUSAL)).stream(extractor)
+    stream.push({"array": sound, "sampling_rate": 16000})
+    assert stream.num_samples == len(sound)
+
+
+@pytest.mark.parametrize("fields", [CAUSAL, {}], ids=["state", "window"])
 def test_what_does_not_fill_a_hop_is_heard_at_the_end(make_config, extractor, sound, fields):
     model = build(make_config(**fields))
     stream = model.stream(extractor, hop_seconds=2.0)

@@ -21,8 +21,12 @@ def test_strides_are_measured_as_they_will_run(trained):
     tagger = load_tagger(trained)
     own = tagger.model.config.time_stride
     assert candidate_strides(tagger.model.config) == [own, 2 * own, 4 * own]
+    heard = []
+    tagger.model.register_forward_hook(
+        lambda module, inputs, kwargs, output: heard.append(kwargs["time_stride"]), with_kwargs=True
+    )
     factors = real_time_factors(tagger)
-    assert [*factors] == [own, 2 * own, 4 * own]
+    assert [*factors] == [*dict.fromkeys(heard)] == [own, 2 * own, 4 * own]
     assert all(factor > 0 for factor in factors.values())
     assert tagger.model.config.time_stride == own
     tagger.model.config.time_strides = (2, 7)

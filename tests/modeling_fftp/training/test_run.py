@@ -504,6 +504,18 @@ def test_two_processes_train_one_model(clip_folder, tmp_path):
     assert FFTPForAudioClassification.from_pretrained(tmp_path / "out").num_labels == 3
 
 
+def test_two_processes_train_for_several_strides_and_measure_them(clip_folder, tmp_path):
+    arguments = [*TINY, "--dataset_name", str(clip_folder), "--output_dir", str(tmp_path / "out")]
+    launch("2", *arguments, "--time_strides", "5", "10")
+    rows = json.loads((tmp_path / "out" / "strides_results.json").read_text())
+    assert [row["time_stride"] for row in rows] == [5, 10]
+    evaluate = ["--dataset_name", str(clip_folder), "--model_name_or_path", str(tmp_path / "out")]
+    # A stride that it was not trained for is measured too.
+    evaluate += ["--do_train", "false", "--time_stride", "3", "--output_dir", str(tmp_path / "again")]
+    launch("2", *evaluate, "--disable_tqdm", "true")
+    assert (tmp_path / "again" / "validation_results.json").exists()
+
+
 def test_data_results_count_what_was_trained_on(clip_folder, tmp_path):
     run_training(tmp_path, "--dataset_name", clip_folder / "train", "--max_train_samples", 10)
     splits = json.loads((tmp_path / "data_results.json").read_text())["splits"]

@@ -13,6 +13,8 @@ from transformers import Trainer, TrainingArguments
 
 from feature_extraction import SpecMask, SpecMaskDataCollator
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification
+from modeling_fftp.training.arguments import AugmentationArguments
+from modeling_fftp.training.augmentation import build_collator
 from modeling_fftp.training.command_line import parse_arguments
 from modeling_fftp.training.distillation import Distillation
 from modeling_fftp.training.model import build_model
@@ -187,6 +189,16 @@ def test_what_cannot_be_distilled_is_refused(make_config, tmp_path):
     ):
         with pytest.raises(ValueError, match="stride_distillation is for clip classifiers with several"):
             FFTPTrainer(model, arguments, stride_distillation=Distillation())
+    smoothing = TrainingArguments(tmp_path, use_cpu=True, report_to="none", label_smoothing_factor=0.1)
+    model = FFTPForAudioClassification(make_config(time_strides=STRIDES, time_stride=2))
+    with pytest.raises(ValueError, match="label_smoothing_factor does not reach batches that learn from answers"):
+        FFTPTrainer(model, smoothing, stride_distillation=Distillation())
+
+
+def test_masks_of_an_elastic_checkpoint_have_no_stride_of_their_own(make_config, extractor):
+    arguments = AugmentationArguments(spec_mask_time_stride=1)
+    with pytest.raises(ValueError, match=r"trains for time_strides=.* drop --spec_mask_time_stride"):
+        build_collator(arguments, extractor, make_config(time_strides=STRIDES, time_stride=2), None, 0.0)
 
 
 def test_a_training_without_strides_says_nothing_of_them(trained):
