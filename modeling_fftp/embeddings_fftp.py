@@ -8,7 +8,7 @@ from torch import nn
 from transformers.utils import is_tracing
 
 from .configuration_fftp import FFTPConfig
-from .patch_mask_fftp import visible_first
+from .patch_grid_fftp import visible_first
 
 
 class FFTPPatchConv2d(nn.Conv2d):

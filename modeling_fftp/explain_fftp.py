@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from .configuration_fftp import FFTPConfig
+from .patch_grid_fftp import paste_patches
 
 METHODS = ("gradient", "rollout")
 # Places on the way from the background to the sound.
@@ -104,22 +105,9 @@ def attention_rollout(
         frames = frames if attention_mask is None else attention_mask.sum(dim=1, keepdim=True)
         is_real = (places < config.time_patches(frames)).repeat(1, config.frequency_patches)[..., None]
         pooled = (mixed[:, first:] * is_real).sum(dim=1) / is_real.sum(dim=1)
-    return spread_over_cells(pooled[:, first:], config, input_values.shape[1])
-
-
-def spread_over_cells(patches: torch.Tensor, config: FFTPConfig, num_frames: int) -> torch.Tensor:
-    """Shares of patches (batch, patches) to shares of the cells that they see, (batch, frames, mel bins)."""
-    height, width = config.patch_size[0], config.patch_frames()
-    rows = config.frequency_patches
-    steps = patches.shape[1] // rows
-    size = (rows - 1) * config.frequency_stride + height, (steps - 1) * config.time_stride + width
-    columns = (patches / (height * width))[:, None].expand(-1, height * width, -1)
-    stride = (config.frequency_stride, config.time_stride)
-    cells = nn.functional.fold(columns, size, (height, width), stride=stride)[:, 0].transpose(1, 2)
-    whole = cells.new_zeros(len(cells), num_frames, config.num_mel_bins)
-    frames = min(num_frames, size[1])
-    whole[:, :frames, : size[0]] = cells[:, :frames]
-    return whole
+    cells_of_patch = config.patch_size[0] * config.patch_frames()
+    shares = (pooled[:, first:, None] / cells_of_patch).expand(-1, -1, cells_of_patch)
+    return paste_patches(shares, config, input_values.shape[1])
 
 
 def explain(

@@ -16,7 +16,7 @@ from .configuration_fftp import FFTPConfig
 from .embeddings_fftp import FFTPPositionEmbeddings
 from .layers_ast_fftp import FFTPTransformerLayer
 from .modeling_fftp import FFTPModel, FFTPPreTrainedModel
-from .patch_mask_fftp import cut_patches, draw_patch_mask, unseen_cells, visible_first
+from .patch_grid_fftp import cut_patches, draw_patch_mask, unseen_cells, visible_first
 
 # Added to the variance of a patch, as in MAE.
 EPSILON = 1e-6

@@ -9,7 +9,7 @@ from feature_extraction.randomness import batch_seeds, seeded
 from feature_extraction.spectrogram_augmentation import RandomGain
 from feature_extraction.waveform_augmentation import RandomCrop
 from modeling_fftp import FFTPConfig
-from modeling_fftp.patch_mask_fftp import draw_patch_mask
+from modeling_fftp.patch_grid_fftp import draw_patch_mask
 
 
 class MaskedPatchCollator(SpecMaskDataCollator):

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from torch import nn
 
-from modeling_fftp import FFTPForPreTraining
+from modeling_fftp import FFTPConfig, FFTPForPreTraining
+from modeling_fftp.patch_grid_fftp import paste_patches
 from modeling_fftp.pretraining_fftp import normalised_patches
 from modeling_fftp.serving.explain import save_figure
 from modeling_fftp.times_fftp import frame_seconds
@@ -32,27 +32,17 @@ def reconstruct(
     outputs = model(spectrogram[None], bool_masked_pos=bool_masked_pos)
     patches, mean, deviation = normalised_patches(spectrogram[None], config)
     is_hidden = bool_masked_pos[..., None]
-    seen = _average_patches(model, (patches * deviation + mean)[0], ~is_hidden[0], spectrogram)
-    guessed = _average_patches(model, (outputs.logits * deviation + mean)[0], is_hidden[0], spectrogram)
+    seen = _average_patches(patches * deviation + mean, ~is_hidden, config, len(spectrogram))
+    guessed = _average_patches(outputs.logits * deviation + mean, is_hidden, config, len(spectrogram))
     return seen, torch.where(seen.isnan(), guessed, seen)
 
 
-def _average_patches(
-    model: FFTPForPreTraining, patches: torch.Tensor, chosen: torch.Tensor, like: torch.Tensor
-) -> torch.Tensor:
+def _average_patches(patches: torch.Tensor, chosen: torch.Tensor, config: FFTPConfig, num_frames: int) -> torch.Tensor:
     """The mean of the chosen patches at every cell, (frames, mel bins); NaN where there is none."""
-    config = model.config
-    size, stride = config.patch_size, (config.frequency_stride, config.time_stride)
-    rows, steps = config.frequency_patches, config.time_patches(len(like))
-    height = (rows - 1) * stride[0] + size[0]
-    width = (steps - 1) * stride[1] + size[1]
     sums, counts = (
-        nn.functional.fold(cells.T[None], (height, width), size, stride=stride)[0, 0]
-        for cells in (patches * chosen, chosen.expand_as(patches).float())
+        paste_patches(cells, config, num_frames)[0] for cells in (patches * chosen, chosen.expand_as(patches).float())
     )
-    image = torch.full((config.num_mel_bins, len(like)), torch.nan)
-    image[:height, :width] = torch.where(counts > 0, sums / counts, torch.nan)
-    return image.T
+    return torch.where(counts > 0, sums / counts, torch.nan)
 
 
 def plot_reconstruction(

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.cli import app
-from modeling_fftp.explain_fftp import spread_over_cells, steady_background
+from modeling_fftp.explain_fftp import steady_background
 from modeling_fftp.serving import explain
 from modeling_fftp.serving.explain import draw, explain_recording, save_figure
 from tests.support import BACKBONES, GEOMETRIES, run_training
@@ -96,17 +96,6 @@ def test_rollout_shares_out_what_the_pooled_state_takes(make_config, batch, pool
     # A clip alone has the same shares as padded beside others.
     alone = model.explain(batch["input_values"][:1, :61], method="rollout")
     torch.testing.assert_close(shares[0, :61], alone[0], atol=1e-6, rtol=1e-4)
-
-
-def test_patches_share_their_cells(make_config):
-    config = make_config(patch_size=16, frequency_stride=16, time_stride=10)
-    patches = torch.rand(2, 8 * 9)
-    cells = spread_over_cells(patches, config, 103)
-    torch.testing.assert_close(cells.sum(dim=(1, 2)), patches.sum(dim=1))
-    # Frames 10 to 15 are those of the first two patches of each row.
-    expected = (patches.view(2, 8, 9)[:, :, 0] + patches.view(2, 8, 9)[:, :, 1]) / 256
-    torch.testing.assert_close(cells[:, 12, ::16], expected)
-    assert not cells[:, 96:].any()
 
 
 def test_what_does_not_fit_is_refused(make_config, batch):

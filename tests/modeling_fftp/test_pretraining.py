@@ -6,7 +6,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import AutoModel, AutoModelForAudioClassification, AutoModelForPreTraining
 
 from modeling_fftp import FFTPForAudioClassification, FFTPForPreTraining, FFTPModel
-from modeling_fftp.patch_mask_fftp import cut_patches, draw_patch_mask, run_length, unseen_cells
+from modeling_fftp.patch_grid_fftp import cut_patches, draw_patch_mask, run_length, unseen_cells
 from modeling_fftp.pretraining_fftp import normalised_patches
 from tests.support import BACKBONES, GEOMETRIES
 

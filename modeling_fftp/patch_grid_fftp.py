@@ -1,4 +1,4 @@
-"""Which patches pretraining hides, in what order the rest is seen, and which cells of hidden ones nobody shows."""
+"""Patches cut from spectrograms and pasted together again, and those among them that pretraining hides."""
 
 from collections.abc import Sequence
 
@@ -81,6 +81,28 @@ def cut_patches(images: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
     (height, width), down, across = config.patch_size, config.frequency_stride, config.time_stride
     patches = images.transpose(1, 2).unfold(1, height, down).unfold(2, width, across)
     return patches.flatten(1, 2).flatten(2)
+
+
+def paste_patches(patches: torch.Tensor, config: FFTPConfig, num_frames: int) -> torch.Tensor:
+    """The sum of the patches at every cell, 0 where there is none: what `cut_patches` takes apart, but for overlaps.
+
+    Args:
+        patches: (batch, patches, mel bins * frames of a patch), frequency-major.
+        config: Of the model.
+        num_frames: Of the spectrograms.
+
+    Returns:
+        (batch, frames, mel bins).
+    """
+    size, stride = (config.patch_size[0], config.patch_frames()), (config.frequency_stride, config.time_stride)
+    grid = config.frequency_patches, patches.shape[1] // config.frequency_patches
+    height, width = ((count - 1) * step + length for count, step, length in zip(grid, stride, size, strict=True))
+    cells = nn.functional.fold(patches.transpose(1, 2), (height, width), size, stride=stride)[:, 0].transpose(1, 2)
+    images = cells.new_zeros(len(cells), num_frames, config.num_mel_bins)
+    # A clip that is shorter than a patch was padded to one.
+    frames = min(num_frames, width)
+    images[:, :frames, :height] = cells[:, :frames]
+    return images
 
 
 def unseen_cells(bool_masked_pos: torch.Tensor, is_real: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
