@@ -202,8 +202,7 @@ def tag(
         if output is None:
             failed = tagging.print_answers(tagger, part.of(recordings), form, rows, **options)
         else:
-            settings = {"format": form, "rows": rows}
-            failed = tagging.write_answers(tagger, recordings, output, part, resume, settings, **options)
+            failed = tagging.write_answers(tagger, recordings, output, part, resume, form, rows, **options)
     raise typer.Exit(int(failed > 0))
 
 

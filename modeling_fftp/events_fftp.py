@@ -89,11 +89,12 @@ def median_filter(scores: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         and the last.
     """
     filtered = scores.clone()
-    for length in {*lengths} - {1}:
-        chosen = [label for label, own in enumerate(lengths) if own == length]
-        columns = scores[:, chosen].T[None]
-        padded = torch.nn.functional.pad(columns, (length // 2, length // 2), mode="replicate")[0]
-        filtered[:, chosen] = padded.unfold(1, length, 1).median(dim=-1).values.T
+    # One at a time: each takes its filter's length times the memory of its scores.
+    for label, length in enumerate(lengths):
+        if length > 1:
+            column, ends = scores[None, None, :, label], (length // 2, length // 2)
+            padded = torch.nn.functional.pad(column, ends, mode="replicate")[0, 0]
+            filtered[:, label] = padded.unfold(0, length, 1).median(dim=-1).values
     return filtered
 
 

@@ -41,9 +41,17 @@ def is_sound(path: Path) -> bool:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Visible files below a folder in the order of their paths; links are followed, but not in circles."""
+    """Visible files below a folder in the order of their paths; links are followed, but not in circles.
+
+    Raises:
+        OSError: A folder that cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
     seen = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         state = os.stat(root)
         if (state.st_dev, state.st_ino) in seen:
             folders.clear()

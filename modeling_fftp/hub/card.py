@@ -124,8 +124,12 @@ def collect_facts(folder: Path) -> dict[str, Any]:
 
 
 def build_metadata(facts: dict[str, Any], name: str, license: str | None) -> ModelCardData:
-    """The card's YAML."""
-    data = facts["data"] or {}
+    """The card's YAML.
+
+    The Hub has no task for frame classifiers, and transformers no pipeline: they have no `pipeline_tag`, and what is
+    measured of their steps is not what the Hub compares clips by.
+    """
+    data = {} if facts["is_framewise"] else facts["data"] or {}
     metric = facts["task_metric"]
     results = [
         EvalResult(
@@ -141,11 +145,11 @@ def build_metadata(facts: dict[str, Any], name: str, license: str | None) -> Mod
         if data and metric in values
     ]
     return ModelCardData(
-        pipeline_tag="audio-classification",
+        pipeline_tag=None if facts["is_framewise"] else "audio-classification",
         library_name="transformers",
         license=license,
-        datasets=data.get("hub_id"),
-        metrics=[metric],
+        datasets=(facts["data"] or {}).get("hub_id"),
+        metrics=None if facts["is_framewise"] else [metric],
         base_model=facts["base_model"],
         tags=["audio-tagging", "fftp", "arxiv:2508.21243"],
         model_name=name.split("/")[-1] if results else None,

@@ -10,14 +10,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from modeling_fftp.audio_stream_fftp import UnreadableSoundError
+from modeling_fftp.audio_stream_fftp import UnreadableSoundError, sound_seconds
 from modeling_fftp.window_pipeline_fftp import FFTPWindowPipeline
 
 from .journal import Journal, journals_of, read_in_order, refuse_other_settings
@@ -25,8 +25,9 @@ from .load import hash_model
 from .recordings import WHOLE, Part
 from .tables import failures_path
 
-# Recordings at a time, between two writes to the disk.
+# Recordings at a time, between two writes to the disk, and how much sound they have together at most.
 CHUNK = 32
+CHUNK_SECONDS = 3600.0
 
 
 @contextmanager
@@ -61,20 +62,36 @@ def answer_recordings(
         pipeline: Which answers.
         recordings: Paths.
         as_record: Makes of an answer what JSON can hold.
-        chunk: How many at a time; they share batches, sorted by length.
+        chunk: How many at a time at most; they share batches, sorted by length.
         **options: Of the pipeline.
 
     Yields:
         Of each recording "file" and the record, or "error".
     """
-    for start in range(0, len(recordings), chunk):
-        files = [*recordings[start : start + chunk]]
+    for files in chunk_recordings(recordings, chunk, pipeline.feature_extractor.sampling_rate):
         try:
             records = [as_record(answer) for answer in pipeline(files, **options)]
         except UnreadableSoundError:
             # One of them cannot be read: each on its own tells which.
             records = [_answer_one(pipeline, file, as_record, **options) for file in files]
         yield [{"file": file, **record} for file, record in zip(files, records, strict=True)]
+
+
+def chunk_recordings(recordings: Sequence[str], most: int, sampling_rate: int) -> Iterator[list[str]]:
+    """Some recordings at a time, of so many files and of `CHUNK_SECONDS` at most, or one that is longer."""
+    chunk, total = [], 0.0
+    for recording in recordings:
+        seconds = 0.0
+        # What cannot be read fails where it is read.
+        with suppress(ValueError, OSError):
+            seconds = sound_seconds(recording, sampling_rate)
+        if chunk and (len(chunk) == most or total + seconds > CHUNK_SECONDS):
+            yield chunk
+            chunk, total = [], 0.0
+        chunk.append(recording)
+        total += seconds
+    if chunk:
+        yield chunk
 
 
 def _answer_one(
@@ -94,7 +111,6 @@ def answer_archive(
     write: Callable[[Iterator[dict[str, Any]], Path], None],
     part: Part = WHOLE,
     resume: bool = False,
-    settings: dict[str, Any] | None = None,
     chunk: int = CHUNK,
     **options: Any,
 ) -> int:
@@ -108,7 +124,6 @@ def answer_archive(
         write: Writes answers there.
         part: Which recordings are meant.
         resume: Whether to go on where a run stopped.
-        settings: What the answers depend on besides the options.
         chunk: Recordings between two writes to the disk.
         **options: Of the pipeline.
 
@@ -128,7 +143,7 @@ def answer_archive(
             return finish(output)
         # How many windows share a batch does not count, and machines may have room for different numbers.
         lasting = {name: value for name, value in options.items() if name != "batch_size"}
-        settings = {**(settings or {}), **lasting, **digests(pipeline, recordings)}
+        settings = {**lasting, **digests(pipeline, recordings)}
         refuse_other_parts(output, part, settings)
         done = journal.begin(settings, resume)
         left = [file for file in part.of(recordings) if file not in done]
@@ -204,7 +219,7 @@ def finish(output: Path) -> int:
         path.unlink(missing_ok=True)
     failed = count_failures(output)
     unread = f", but for {failed} recordings in {failures_path(output).name}" if failed else ""
-    print(f"{output} is complete already{unread}; to answer anew, delete it", file=sys.stderr)
+    print(f"{output} is there already{unread}; to answer anew, also for what is new, delete it", file=sys.stderr)
     return failed
 
 

@@ -59,7 +59,7 @@ def write_embeddings(
     check_unit(options["per"])
     chunk = STEP_CHUNK if options["per"] == "step" else CHUNK
     write = partial(write_vectors, size=embedder.model.config.hidden_size)
-    return answer_archive(embedder, recordings, as_record, output, write, part, resume, None, chunk, **options)
+    return answer_archive(embedder, recordings, as_record, output, write, part, resume, chunk, **options)
 
 
 def as_record(answer: dict[str, Any]) -> dict[str, Any]:

@@ -129,7 +129,8 @@ def export(
     config = FFTPConfig.from_pretrained(folder, scan_implementation="auto", **given)
     task = find_saved_task(config)
     if task is None:
-        raise ValueError(f"{folder} holds {config.architectures}; expected a clip or frame classifier")
+        held = (config.architectures or ["no model"])[0]
+        raise ValueError(f"{folder} holds {held}; expected a model with a head, that tells clips or frames apart")
     model = CLASSIFIERS[task].from_pretrained(folder, config=config, attn_implementation="eager", dtype=torch.float32)
     clips = torch.zeros(2, config.max_length, config.num_mel_bins)
     dimensions = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}

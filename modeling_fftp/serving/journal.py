@@ -14,6 +14,8 @@ from .tables import as_text
 COMPLETE = {"is_complete": True}
 # Journals know recordings by the bytes of their names, whether those are UTF-8 or not.
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
+# How the line of a recording begins, and how that of a failure goes on.
+FIRST, FAILED = '{"file": ', ', "error": '
 # Settings whose values say nothing to people, and what differs where they do.
 DIGESTS = {
     "recordings": "recordings, by number, order or the spelling of their paths",
@@ -93,9 +95,9 @@ class Journal:
         entries, place = {}, 0
         with self.path.open("rb") as file:
             for line in file:
-                record = read_line(line) if line.endswith(b"\n") else {}
-                if "file" in record:
-                    entries[record["file"]] = Entry(place, "error" in record)
+                if line.endswith(b"\n") and (head := read_head(line)):
+                    recording, has_failed = head
+                    entries[recording] = Entry(place, has_failed)
                 place += len(line)
         return entries
 
@@ -104,6 +106,15 @@ class Journal:
         with self.path.open("rb+") as file:
             size = sum(len(line) for line in file if line.endswith(b"\n"))
             file.truncate(size)
+
+
+def read_head(line: bytes) -> tuple[str, bool] | None:
+    """The recording of a line, and whether it failed, or None. What else is there, maybe megabytes, is not parsed."""
+    text = line.decode(**TEXT)
+    if not text.startswith(FIRST):
+        return None
+    recording, end = json.JSONDecoder().raw_decode(text, len(FIRST))
+    return recording, text.startswith(FAILED, end)
 
 
 def read_line(line: bytes) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 import glob
 import os
-from collections.abc import Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from modeling_fftp.sound_file_fftp import is_sound, walk
 
 # First sign of the name of a list of recordings, and what ends a line of it beside its break.
 LIST, BLANK = "@", " \t\r"
+# Kinds of files that are named as no sound.
+MOST_KINDS = 5
 # Signs that only patterns have.
 WILDCARDS = frozenset("*?")
 
@@ -24,6 +28,7 @@ def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list
 
     Raises:
         ValueError: A folder or pattern without a sound file, or a list that cannot be read or is in itself.
+        OSError: A folder that cannot be read.
     """
     found: list[str] = []
     for source in sources:
@@ -32,12 +37,12 @@ def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list
                 raise ValueError(f"{source}: the list names itself")
             found += find_recordings(_read_list(source), (*lists, source))
         elif os.path.isdir(source):
-            files = [str(path) for path in walk(Path(source)) if is_sound(path)]
+            files = _only_sound(source, map(str, walk(Path(source))))
             if not files:
                 raise ValueError(f"{source}: no sound files in this folder")
             found += files
         elif glob.has_magic(source) and not os.path.lexists(source):
-            files = sorted(path for path in glob.glob(source, recursive=True) if is_sound(Path(path)))
+            files = _only_sound(source, filter(os.path.isfile, sorted(glob.glob(source, recursive=True))))
             if not files and WILDCARDS & {*source}:
                 raise ValueError(f"{source}: the pattern matches no sound files")
             # Brackets may be part of the name of a file that is not there.
@@ -47,6 +52,20 @@ def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list
             found.append(source)
     first = {os.path.abspath(path): path for path in reversed(found)}
     return [*dict.fromkeys(first[os.path.abspath(path)] for path in found)]
+
+
+def _only_sound(source: str, paths: Iterable[str]) -> list[str]:
+    """The sound files among those of a folder or pattern; how many others there are is said on standard error."""
+    files, others = [], Counter()
+    for path in paths:
+        if is_sound(Path(path)):
+            files.append(path)
+        else:
+            others[Path(path).suffix or "no suffix"] += 1
+    if files and others:
+        kinds = ", ".join(f"{count} with {suffix}" for suffix, count in others.most_common(MOST_KINDS))
+        print(f"fftp: {source}: {others.total()} files are not read as sound: {kinds}", file=sys.stderr)
+    return files
 
 
 def _read_list(source: str) -> list[str]:

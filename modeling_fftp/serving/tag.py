@@ -116,7 +116,8 @@ def write_answers(
     output: Path,
     part: Part,
     resume: bool,
-    settings: dict[str, Any],
+    form: str,
+    rows: str,
     **options: Any,
 ) -> int:
     """Write answers into a file or folder.
@@ -127,7 +128,8 @@ def write_answers(
         output: As for `answer_archive`.
         part: As for `answer_archive`.
         resume: As for `answer_archive`.
-        settings: As for `answer_archive`; "format" and "rows" say how to write.
+        form: Of the file or folder, as `choose_format` gives it.
+        rows: What a row of a table is.
         **options: Of the pipeline.
 
     Returns:
@@ -136,10 +138,8 @@ def write_answers(
     Raises:
         FileExistsError, ValueError: As `answer_archive`.
     """
-    write = find_writer(
-        settings["format"], settings["rows"], label_names(tagger.model.config), tagger.feature_extractor.sampling_rate
-    )
-    return answer_archive(tagger, recordings, round_numbers, output, write, part, resume, settings, **options)
+    write = find_writer(form, rows, label_names(tagger.model.config), tagger.feature_extractor.sampling_rate)
+    return answer_archive(tagger, recordings, round_numbers, output, write, part, resume, **options)
 
 
 def round_numbers(value: Any) -> Any:

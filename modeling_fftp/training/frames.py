@@ -1,7 +1,7 @@
 """What a training on events has besides: scores of steps, events made of them, and how good these are."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.events import read_events
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
-from modeling_fftp.events_fftp import SOMEWHERE
+from modeling_fftp.events_fftp import SOMEWHERE, filter_lengths, median_filter
 from modeling_fftp.modeling_fftp import IGNORED
 from modeling_fftp.scores_fftp import label_names
 
@@ -38,7 +38,7 @@ def score_steps(score: Callable[[EvalPrediction], dict]) -> Callable[[EvalPredic
 
 
 def hear(
-    model: PreTrainedModel, extractor: FFTPFeatureExtractor, clips: Dataset, device: torch.device
+    model: PreTrainedModel, extractor: FFTPFeatureExtractor, clips: Dataset, device: torch.device, batch_size: int
 ) -> list[Recording]:
     """Scores of the steps of clips, as the pipeline that serves them has them: in windows.
 
@@ -47,16 +47,26 @@ def hear(
         extractor: Its feature extractor.
         clips: "audio" at the extractor's rate, and "labels", events by name.
         device: To compute on.
+        batch_size: Windows at a time.
     """
     pipeline = FFTPAudioTaggingPipeline(model=model.eval(), feature_extractor=extractor, device=device)
     recordings = []
-    for clip in clips:
-        answer = pipeline(np.asarray(clip["audio"], dtype=np.float32), return_windows=True)
-        rows = answer["windows"]
-        scores = torch.tensor([row["scores"] for row in rows])
-        spans = torch.tensor([[row["start"], row["end"]] for row in rows], dtype=torch.float64)
-        recordings.append(Recording(scores, spans, read_events(clip["labels"]), answer["duration"]))
+    for first in range(0, len(clips), batch_size):
+        some = clips[first : first + batch_size]
+        sounds = [np.asarray(sound, dtype=np.float32) for sound in some["audio"]]
+        answers = pipeline(sounds, batch_size=batch_size, return_windows=True)
+        for answer, events in zip(answers, some["labels"], strict=True):
+            scores = torch.tensor([row["scores"] for row in answer["windows"]])
+            spans = torch.tensor([[row["start"], row["end"]] for row in answer["windows"]], dtype=torch.float64)
+            recordings.append(Recording(scores, spans, read_events(events), answer["duration"]))
     return recordings
+
+
+def hear_clips(trainer: FFTPTrainer, clips: Dataset) -> list[Recording]:
+    """Scores of the steps of clips, by the model that a trainer holds."""
+    arguments = trainer.args
+    batch_size = arguments.per_device_eval_batch_size
+    return hear(trainer.model, trainer.processing_class, clips, arguments.device, batch_size)
 
 
 def choose_postprocessing(trainer: FFTPTrainer) -> None:
@@ -64,7 +74,7 @@ def choose_postprocessing(trainer: FFTPTrainer) -> None:
     if not trainer.is_world_process_zero():
         return
     config = trainer.model.config
-    recordings = hear(trainer.model, trainer.processing_class, trainer.eval_dataset, trainer.args.device)
+    recordings = hear_clips(trainer, trainer.eval_dataset)
     config.thresholds, config.median_filter_seconds = fit_postprocessing(recordings, config, collars_of(trainer))
 
 
@@ -73,7 +83,7 @@ def evaluate_events(trainer: FFTPTrainer, clips: Dataset, name: str, metrics: di
     if not trainer.is_world_process_zero():
         return
     collars = collars_of(trainer)
-    recordings = hear(trainer.model, trainer.processing_class, clips, trainer.args.device)
+    recordings = hear_clips(trainer, clips)
     results = measure_events(recordings, trainer.model.config, collars)
     per_class = results.pop("per_class")
     trainer.save_metrics(name, metrics | {f"{name}_{key}": value for key, value in results.items()})
@@ -88,7 +98,8 @@ def collars_of(trainer: FFTPTrainer) -> Collars:
 
 
 def measure_events(recordings: list[Recording], config: FFTPConfig, collars: Collars) -> dict:
-    """Event F1 with the thresholds and filters of a config, and PSDS over all thresholds."""
-    labels = label_names(config)
+    """Event F1 with the thresholds and filters of a config, and PSDS with its filters, over all thresholds."""
+    labels, lengths = label_names(config), filter_lengths(config)
     found = [find_events(recording, config) for recording in recordings]
-    return event_f1([recording.events for recording in recordings], found, labels, collars) | psds(recordings, labels)
+    filtered = [replace(recording, scores=median_filter(recording.scores, lengths)) for recording in recordings]
+    return event_f1([recording.events for recording in recordings], found, labels, collars) | psds(filtered, labels)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset, List
+from datasets import Dataset, List, Value
 
 from feature_extraction.events import Event, has_times, read_events
 
@@ -20,6 +20,8 @@ TIMES, NAMES = ("onset", "offset"), ("event_label", "label", "class")
 CLIP_NAMES = ("label", "labels", "class", "category", "event_label", SEVERAL)
 # How others write a time that is not there: pandas, R.
 ABSENT = ("", "na", "nan")
+# Paths that begin so are those without it.
+HERE = "./"
 # The column that divides a table into splits.
 SPLIT_COLUMN = "split"
 
@@ -50,12 +52,16 @@ def group_events(tables: Mapping[str, Dataset], path_columns: Sequence[str]) -> 
     clips: dict[str, list[Event]] = {}
     others = _common_columns(tables, path_columns)
     for (name, table), path_column in zip(tables.items(), path_columns, strict=True):
-        read = _row_reader(table)
+        try:
+            read = _row_reader(table)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}" if name else str(error)) from error
         for row, example in enumerate(table, start=1):
             where = f"{name}, row {row}" if name else f"row {row}"
             path = example[path_column]
             if not isinstance(path, str):
                 raise ValueError(f"{where}: {path_column!r} is {path!r}; expected a path")
+            path = path.removeprefix(HERE)
             try:
                 clips.setdefault(path, []).extend(read(example))
             except (ValueError, TypeError) as error:
@@ -103,6 +109,8 @@ def _row_reader(table: Dataset) -> Callable[[dict[str, Any]], list[Event]]:
     """What reads the events of a row."""
     names, read = (NAMES, _read_event) if has_event_rows(table.column_names) else ((EVENTS, *CLIP_NAMES), _read_clip)
     column = next(name for name in names if name in table.column_names)
+    if table.features[column] == Value("null"):
+        return lambda example: []
     labels = read_labels(table, column)
     return lambda example: read(example, column, labels)
 

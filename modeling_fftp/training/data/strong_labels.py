@@ -20,7 +20,7 @@ TOLERANCE_SECONDS = 0.1
 
 
 def count_events(events: Any, seconds: float) -> dict[str, int]:
-    """How many "events" a clip has, how many "untimed" ones; each must be one, and end with the clip at the latest.
+    """How many "events" a clip has, how many "untimed" ones; each must be one, and begin and end within the clip.
 
     Args:
         events: As `read_events` takes them.
@@ -31,8 +31,9 @@ def count_events(events: Any, seconds: float) -> dict[str, int]:
     """
     found = read_events(events)
     for event in found:
-        if event[1] > seconds + TOLERANCE_SECONDS:
-            raise ValueError(f"event {event} ends after its clip, which is {seconds:.2f} s long")
+        if event[0] >= seconds or event[1] > seconds + TOLERANCE_SECONDS:
+            moment = "begins" if event[0] >= seconds else "ends"
+            raise ValueError(f"event {event} {moment} after its clip, which is {seconds:.2f} s long")
     return {"events": len(found), "untimed": sum(not has_times(event) for event in found)}
 
 

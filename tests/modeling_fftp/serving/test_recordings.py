@@ -1,6 +1,7 @@
 """What a command line names is found once, and shared without loss or doubles."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,26 @@ def test_files_folders_patterns_and_lists_are_found_once(archive, tmp_path, monk
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(ValueError, match=message):
             find_recordings([source])
+
+
+def test_what_is_no_sound_is_counted(archive, capsys):
+    (archive / "low" / "phone.m4a").write_bytes(b"x")
+    (archive / "high" / "phone.m4a").write_bytes(b"x")
+    find_recordings([str(archive)])
+    assert capsys.readouterr().err.endswith("3 files are not read as sound: 2 with .m4a, 1 with .txt\n")
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(archive, monkeypatch):
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "low":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="low"):
+        find_recordings([str(archive)])
 
 
 def test_parts_share_everything_once():

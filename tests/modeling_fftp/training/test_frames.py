@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import ClassLabel, Dataset, Features, List, Value
+from huggingface_hub import ModelCard
 from transformers import AutoModelForAudioFrameClassification, EvalPrediction, pipeline
 
 from feature_extraction import FFTPFeatureExtractor
@@ -137,6 +138,8 @@ def test_what_the_folder_holds(framewise):
     assert "says when each of 2 kinds of sound begins and ends" in card
     assert "within 0.2 s and 0.2 s, or for the end 20 % of its length" in card
     assert 'pipeline("audio-classification"' not in card
+    # Neither the task nor its metrics.
+    assert (ModelCard(card).data.pipeline_tag, ModelCard(card).data.eval_results) == (None, None)
     assert read(framewise, "recipe")["task"] == "frames"
     assert read(framewise, "efficiency_results")["tokens"] > 10
 

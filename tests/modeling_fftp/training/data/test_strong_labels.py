@@ -11,11 +11,12 @@ from feature_extraction.events import crop_events, has_times, read_events, roll_
 from feature_extraction.spectrogram_augmentation import TimeRoll
 from feature_extraction.waveform_augmentation import Mixup, RandomCrop, SpeedPerturb
 from modeling_fftp.training.data.arguments import DataArguments
+from modeling_fftp.training.data.event_tables import group_events
 from modeling_fftp.training.data.inspect import inspect
 from modeling_fftp.training.data.labels import read_labels
 from modeling_fftp.training.data.loading import hold_out
 from modeling_fftp.training.data.sources import load_splits
-from modeling_fftp.training.data.strong_labels import cut_windows, keep_measurable
+from modeling_fftp.training.data.strong_labels import count_events, cut_windows, keep_measurable
 from modeling_fftp.training.step_labels import EventLabels, StepLabels
 
 RATE = 16000
@@ -117,6 +118,26 @@ def test_an_event_that_rolls_over_the_end_is_in_two_parts():
     assert roll_events([(0.5, 0.9, "a")], 0.25, 1.0) == [(0.0, pytest.approx(0.15), "a"), (0.75, 1.0, "a")]
     assert roll_events([(0.5, 0.9, "a")], -0.5, 1.0) == [(0.0, pytest.approx(0.4), "a")]
     assert roll_events([(0.0, 1.0, "a")], 0.0, 1.0) == [(0.0, 1.0, "a")]
+
+
+def test_an_event_lies_within_its_clip():
+    assert count_events([(9.5, 10.05, "a")], 10.0) == {"events": 1, "untimed": 0}
+    with pytest.raises(ValueError, match=r"begins after its clip, which is 10.00 s long"):
+        count_events([(10.02, 10.08, "a")], 10.0)
+    with pytest.raises(ValueError, match=r"ends after its clip, which is 10.00 s long"):
+        count_events([(9.0, 10.2, "a")], 10.0)
+
+
+def test_tables_of_clips_without_events_and_of_events_are_one():
+    events = {"filename": ["a.wav", "./a.wav"], "onset": [0.1, 0.5], "offset": [0.2, 0.6], "event_label": ["x", "y"]}
+    silent = {"filename": ["b.wav"], "onset": [None], "offset": [None], "event_label": [None]}
+    tables = {"strong.tsv": Dataset.from_dict(events), "background.tsv": Dataset.from_dict(silent)}
+    grouped = group_events(tables, ["filename", "filename"])
+    assert grouped["filename"] == ["a.wav", "b.wav"]
+    assert [[event["label"] for event in clip] for clip in grouped["events"]] == [["x", "y"], []]
+    wrong = {"filename": ["c.wav"], "onset": [0.1], "offset": [0.2], "event_label": [0.5]}
+    with pytest.raises(ValueError, match=r"^wrong\.tsv: "):
+        group_events({"wrong.tsv": Dataset.from_dict(wrong)}, ["filename"])
 
 
 def test_an_event_that_ends_with_its_sound_does_not_begin_it():
