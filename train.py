@@ -11,7 +11,7 @@ The whole run is one screen, `run` in modeling_fftp/training/run.py. Its steps, 
     parse_arguments   command_line.py   the recipe and the options, which win
     load_data         run.py            decode, split and report, by `load_clips` or its kin; and who teaches
     build_model       model.py          a new model or a checkpoint, with its feature extractor
-    build_collator    augmentation.py   what the recipe turns on
+    build_collator    collator.py       what the recipe turns on
     build_trainer     run.py            transformers' Trainer, and what it lacks
     train             run.py            leaves model, extractor, arguments and results in the output folder
     evaluate_splits   run.py            results of every split, of each class, and of the calibration

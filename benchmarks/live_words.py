@@ -23,7 +23,7 @@ from benchmarks.study_starts import PLAIN, ROOT, call, slug
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.events_fftp import EventChange, EventTracker
 from modeling_fftp.scores_fftp import label_names
-from modeling_fftp.serving.stream import load_stream
+from modeling_fftp.serving.listen import load_stream
 from modeling_fftp.training.data.sources import find_column, load_splits
 
 WORDS, NOISE = "arabic_speech_commands", "esc50"

@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks.timing import Stopwatch
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
-from modeling_fftp.training.augmentation import build_collator
+from modeling_fftp.training.collator import build_collator
 from modeling_fftp.training.command_line import parse_arguments
 from modeling_fftp.training.memory import keep_freed_memory
 

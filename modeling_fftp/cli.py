@@ -116,7 +116,7 @@ def pretrain(context: typer.Context) -> None:
 
     DATA is any folder of sound. `fftp train --model_name_or_path FOLDER` starts from the result.
     """
-    from modeling_fftp.training.pretrain import pretrain as run_pretraining
+    from modeling_fftp.training.pretraining.pretrain import pretrain as run_pretraining
 
     with errors_of_input():
         run_pretraining(context.args)
@@ -129,7 +129,7 @@ def probe(context: typer.Context) -> None:
     For any clip classifier or encoder that `fftp train` starts from, in minutes at most for some thousand clips. DATA
     and its options are as there. FOLDER is a model like others.
     """
-    from modeling_fftp.training.probe import probe as run_probe
+    from modeling_fftp.training.probing.probe import probe as run_probe
 
     with errors_of_input():
         run_probe(context.args)
@@ -253,6 +253,7 @@ def explain(
     """Say which moments of a recording spoke for a label."""
     from transformers.utils import logging
 
+    from modeling_fftp.hub.figures import save_figure
     from modeling_fftp.serving import explain as explaining
     from modeling_fftp.serving.tag import load_tagger
 
@@ -268,7 +269,7 @@ def explain(
         explanation = explaining.explain_recording(file, tagger.model, tagger.feature_extractor, label, start, method)
         print(explaining.describe(explanation))
         if output is not None:
-            explaining.save_figure(explaining.draw(explanation, tagger.feature_extractor.sampling_rate), output)
+            save_figure(explaining.draw(explanation, tagger.feature_extractor.sampling_rate), output)
 
 
 @app.command()
@@ -309,7 +310,7 @@ def listen(
     """Name sounds as they begin and end, live: arecord -t raw -f S16_LE -r 16000 | fftp listen - --model M."""
     from transformers.utils import logging
 
-    from modeling_fftp.serving import stream as live
+    from modeling_fftp.serving import listen as live
 
     logging.disable_progress_bar()
     with errors_in_one_line():

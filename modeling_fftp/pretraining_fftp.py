@@ -111,7 +111,7 @@ class FFTPForPreTraining(FFTPPreTrainedModel):
     2023, ConvNeXt V2, section 3.1), which saves no time. Merging of tokens does not, for lack of neighbours.
 
     Trainer's `evaluate` computes the loss with `TrainingArguments(label_names=["bool_masked_pos"])` where batches hold
-    that, as those of `modeling_fftp.training.masked_patches` do.
+    that, as those of `modeling_fftp.training.pretraining.masked_patches` do.
 
     Source: He et al. 2022 (MAE); Baade et al. 2022 (MAE-AST) and Huang et al. 2022 (AudioMAE) on spectrograms.
     """

@@ -138,15 +138,6 @@ def describe(explanation: Explanation) -> str:
     return f"{answer}, {rest}; {moments or 'nothing'} spoke for it"
 
 
-def save_explanation(folder: str | Path, sound: np.ndarray, path: Path) -> None:
-    """A picture of why the model in a folder gives a clip, at its rate, the label that it does."""
-    # Whatever it was trained with: this runs on a CPU.
-    settings = {"attn_implementation": "sdpa", "scan_implementation": "auto", "dtype": torch.float32}
-    model = FFTPForAudioClassification.from_pretrained(folder, **settings).eval()
-    extractor = FFTPFeatureExtractor.from_pretrained(folder)
-    save_figure(draw(explain_recording(sound, model, extractor), extractor.sampling_rate), path)
-
-
 def refuse_other_forms(path: Path) -> None:
     """Refuse the path of a picture whose suffix names no form that matplotlib writes.
 
@@ -156,14 +147,6 @@ def refuse_other_forms(path: Path) -> None:
     forms = Figure().canvas.get_supported_filetypes()
     if path.suffix.removeprefix(".").lower() not in forms:
         raise ValueError(f"{path}: expected the name of a picture, which ends in one of .{', .'.join(sorted(forms))}")
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a picture under another name, which it loses when it is complete; the suffix says in what form."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".part{path.suffix}")
-    figure.savefig(part, dpi=100)
-    part.replace(path)
 
 
 def draw(explanation: Explanation, sampling_rate: int) -> Figure:

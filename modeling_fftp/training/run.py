@@ -12,10 +12,12 @@ from transformers import set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
+from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.hub.card_facts import EXPLANATION
 from modeling_fftp.hub.efficiency import measure_efficiency
+from modeling_fftp.hub.figures import save_figure
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
-from modeling_fftp.serving.explain import save_explanation
+from modeling_fftp.serving.explain import draw, explain_recording
 
 from .arguments import (
     TASK_METRIC,
@@ -25,21 +27,21 @@ from .arguments import (
     FFTPTrainingArguments,
     ModelArguments,
 )
-from .augmentation import build_collator, changes_sound
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
+from .collator import build_collator, changes_sound
 from .command_line import find_recipe, parse_arguments
 from .contradictions import METRICS, ONE_CLASS_METRICS
 from .data.clips import MAX_SECONDS, compute_features, spread
 from .data.loading import Clips, describe_data, load_clips
 from .data.streaming import stream_clips
-from .distillation import BATCH, Distillation, Teacher, add_answers
-from .frames import choose_postprocessing, evaluate_events, score_steps
+from .events.evaluation import choose_postprocessing, evaluate_events, score_steps
 from .memory import keep_freed_memory
 from .model import build_model, find_sampling_rate, read_config, refuse_impossible, training_sounds
 from .publishing import check_repository, publish, set_repository
 from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
 from .resuming import Resumed, find_resumed, measured_of_all, write_arguments
-from .teacher_labels import load_unlabelled_clips
+from .teaching.distillation import BATCH, Distillation, Teacher, add_answers
+from .teaching.teacher_labels import load_unlabelled_clips
 from .trainer import FFTPTrainer
 from .weight_averaging import WeightAveraging
 
@@ -159,7 +161,12 @@ def finish(trainer: FFTPTrainer, clips: Clips, validating: Dataset | None) -> No
 def explain_longest(clips: Dataset, folder: str) -> None:
     """Save a picture of what spoke in the longest of some clips, for the card."""
     longest = max((clips[index]["audio"] for index in spread(len(clips), EXPLAINED)), key=len)
-    save_explanation(folder, np.asarray(longest), Path(folder, EXPLANATION))
+    # Whatever it was trained with: this runs on a CPU.
+    settings = {"attn_implementation": "sdpa", "scan_implementation": "auto", "dtype": torch.float32}
+    model = FFTPForAudioClassification.from_pretrained(folder, **settings).eval()
+    extractor = FFTPFeatureExtractor.from_pretrained(folder)
+    explanation = explain_recording(np.asarray(longest), model, extractor)
+    save_figure(draw(explanation, extractor.sampling_rate), Path(folder, EXPLANATION))
 
 
 def evaluate_splits(trainer: FFTPTrainer, clips: Clips, scorer: Scorer, calibration: Calibration | None) -> None:

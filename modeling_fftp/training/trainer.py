@@ -21,9 +21,9 @@ from .class_balanced_sampler import ClassBalancedSampler
 from .data.clips import clip_lengths
 from .data.row_group_sampler import RowGroupSampler
 from .data.streaming import StreamedClips
-from .distillation import Distillation, Teacher
 from .layer_decay import split_by_depth
 from .processes import let_exchanges_end
+from .teaching.distillation import Distillation, Teacher
 from .weight_averaging import WeightAveraging
 
 # Parameters beside biases and norms that weight decay would only pull away from where they belong: the scan's decay

@@ -10,8 +10,9 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.cli import app
 from modeling_fftp.explain_fftp import steady_background
+from modeling_fftp.hub.figures import save_figure
 from modeling_fftp.serving import explain
-from modeling_fftp.serving.explain import draw, explain_recording, save_figure
+from modeling_fftp.serving.explain import draw, explain_recording
 from tests.support import BACKBONES, GEOMETRIES, run_training
 
 RATE = 16000

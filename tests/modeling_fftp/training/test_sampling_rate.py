@@ -9,8 +9,8 @@ from transformers import pipeline
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig
-from modeling_fftp.training.pretrain import pretrain
-from modeling_fftp.training.probe import probe
+from modeling_fftp.training.pretraining.pretrain import pretrain
+from modeling_fftp.training.probing.probe import probe
 from tests.support import TINY, run_training
 
 RATE = 32000

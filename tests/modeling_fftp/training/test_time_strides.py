@@ -14,11 +14,11 @@ from transformers import Trainer, TrainingArguments
 from feature_extraction import SpecMask, SpecMaskDataCollator
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.training.arguments import AugmentationArguments
-from modeling_fftp.training.augmentation import build_collator
+from modeling_fftp.training.collator import build_collator
 from modeling_fftp.training.command_line import parse_arguments
-from modeling_fftp.training.distillation import Distillation
 from modeling_fftp.training.model import build_model
 from modeling_fftp.training.step_labels import EventLabels, StepLabels
+from modeling_fftp.training.teaching.distillation import Distillation
 from modeling_fftp.training.trainer import FFTPTrainer
 from tests.support import BACKBONES, run_training
 

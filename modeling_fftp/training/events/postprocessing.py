@@ -11,7 +11,7 @@ from modeling_fftp.events_fftp import filter_lengths, find_segments, median_filt
 from modeling_fftp.scores_fftp import label_names, label_thresholds
 from modeling_fftp.times_fftp import frame_seconds
 
-from .event_metrics import Collars, Recording, count_hits, times_of
+from .metrics import Collars, Recording, count_hits, times_of
 
 # Lengths of the median filter in steps, and how many thresholds, of which recordings choose.
 FILTER_STEPS = (1, 3, 5, 7, 11, 15, 21)

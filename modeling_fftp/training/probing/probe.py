@@ -19,17 +19,17 @@ from modeling_fftp.hub.card import write_card
 from modeling_fftp.hub.efficiency import measure_efficiency
 from modeling_fftp.loss_fftp import classification_loss
 
-from .arguments import DataArguments, FFTPTrainingArguments, ModelArguments
-from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
-from .command_line import parse_with_data
-from .contradictions import refuse_beyond_limits, refuse_contradictions_of_data, refuse_output_dir
-from .data.clips import MAX_SECONDS, clip_lengths
-from .data.loading import Clips, describe_data, load_clips
-from .data.sources import public_name
-from .model import build_model, find_sampling_rate
-from .probe_classifiers import LinearProbe, fit_linear, neighbour_scores
-from .results import Scorer, build_scorer, only_numbers, write_per_class, write_results
-from .run import begin
+from ..arguments import DataArguments, FFTPTrainingArguments, ModelArguments
+from ..calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
+from ..command_line import parse_with_data
+from ..contradictions import refuse_beyond_limits, refuse_contradictions_of_data, refuse_output_dir
+from ..data.clips import MAX_SECONDS, clip_lengths
+from ..data.loading import Clips, describe_data, load_clips
+from ..data.sources import public_name
+from ..model import build_model, find_sampling_rate
+from ..results import Scorer, build_scorer, only_numbers, write_per_class, write_results
+from ..run import begin
+from .classifiers import LinearProbe, fit_linear, neighbour_scores
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from feature_extraction import FFTPFeatureExtractor, SpecAugment
 from feature_extraction.spectrogram_augmentation import FilterAugment, RandomGain, Stretch, TimeRoll, UniformNoise
 from feature_extraction.waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
 from modeling_fftp.training.arguments import AugmentationArguments
-from modeling_fftp.training.augmentation import build_collator
 from modeling_fftp.training.class_balanced_sampler import ClassBalancedSampler
+from modeling_fftp.training.collator import build_collator
 from modeling_fftp.training.trainer import FFTPTrainer
 from tests.support import run_training
 

@@ -15,9 +15,9 @@ from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.events_fftp import SOMEWHERE
 from modeling_fftp.training.data.clips import ClipDecoder
 from modeling_fftp.training.data.labels import read_labels
-from modeling_fftp.training.event_metrics import Collars, event_f1
-from modeling_fftp.training.frames import score_steps
-from modeling_fftp.training.probe import probe
+from modeling_fftp.training.events.evaluation import score_steps
+from modeling_fftp.training.events.metrics import Collars, event_f1
+from modeling_fftp.training.probing.probe import probe
 from modeling_fftp.training.run import run
 from tests.support import run_training
 

@@ -28,8 +28,8 @@ from transformers import (
 from feature_extraction import SpecMaskDataCollator
 from feature_extraction.waveform_augmentation import Mixup
 from modeling_fftp import FFTPForAudioClassification
-from modeling_fftp.training.distillation import Distillation, Teacher, add_answers
 from modeling_fftp.training.run import run
+from modeling_fftp.training.teaching.distillation import Distillation, Teacher, add_answers
 from tests.support import TINY, run_training
 
 KINDS = ("high", "low", "noise")

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from modeling_fftp import FFTPConfig
-from modeling_fftp.training.event_metrics import Collars, Recording, count_hits, event_f1, psds
-from modeling_fftp.training.event_postprocessing import find_events, fit_postprocessing
+from modeling_fftp.training.events.metrics import Collars, Recording, count_hits, event_f1, psds
+from modeling_fftp.training.events.postprocessing import find_events, fit_postprocessing
 
 LABELS = ["a", "b", "c"]
 STEP = 0.05

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from .arguments import FFTPTrainingArguments, ModelArguments
-from .command_line import parse_with_data
-from .contradictions import refuse_beyond_limits, refuse_output_dir
-from .data.unlabelled import SoundArguments
+from ..arguments import FFTPTrainingArguments, ModelArguments
+from ..command_line import parse_with_data
+from ..contradictions import refuse_beyond_limits, refuse_output_dir
+from ..data.unlabelled import SoundArguments
 
 # Fields of the config that no checkpoint fixes.
 DECODER = (

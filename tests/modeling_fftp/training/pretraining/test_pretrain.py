@@ -18,8 +18,8 @@ from feature_extraction.spectrogram_augmentation import RandomGain
 from modeling_fftp.cli import app
 from modeling_fftp.hub.push import files_to_push
 from modeling_fftp.training.data.unlabelled import SoundArguments, assign_roles, load_pieces, read_sound
-from modeling_fftp.training.masked_patches import MaskedPatchCollator
-from modeling_fftp.training.pretrain import pretrain
+from modeling_fftp.training.pretraining.masked_patches import MaskedPatchCollator
+from modeling_fftp.training.pretraining.pretrain import pretrain
 from modeling_fftp.training.run import run
 from tests.support import ROOT, TINY
 

@@ -11,8 +11,8 @@ from sklearn.preprocessing import StandardScaler
 from transformers import pipeline
 
 from modeling_fftp import FFTPForAudioClassification
-from modeling_fftp.training.probe import probe
-from modeling_fftp.training.probe_classifiers import NEVER, fit_linear, neighbour_scores
+from modeling_fftp.training.probing.classifiers import NEVER, fit_linear, neighbour_scores
+from modeling_fftp.training.probing.probe import probe
 
 
 @pytest.fixture(scope="module")

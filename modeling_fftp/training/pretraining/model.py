@@ -10,10 +10,10 @@ from modeling_fftp.convert.convert import mask_padding
 from modeling_fftp.convert.pretrained import load_pretrained
 from modeling_fftp.convert.sources import find_kind
 
-from .data.clips import clip_lengths
-from .data.unlabelled import Pieces
-from .model import ADJUSTABLE, clip_frames, load_start, measure
-from .pretraining_arguments import DECODER, PretrainingModelArguments
+from ..data.clips import clip_lengths
+from ..data.unlabelled import Pieces
+from ..model import ADJUSTABLE, clip_frames, load_start, measure
+from .arguments import DECODER, PretrainingModelArguments
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import soundfile
 import torch
 
 from modeling_fftp.events_fftp import EventTracker
-from modeling_fftp.serving.stream import BLOCK_SECONDS, LiveBuffer, load_stream, read_pcm
-from modeling_fftp.serving.stream import listen as listen_to
+from modeling_fftp.serving.listen import BLOCK_SECONDS, LiveBuffer, load_stream, read_pcm
+from modeling_fftp.serving.listen import listen as listen_to
 
 
 def test_events_begin_at_the_threshold_and_end_below_it():

@@ -10,19 +10,19 @@ from modeling_fftp import FFTPForPreTraining
 from modeling_fftp.convert.converted import refuse_damaged
 from modeling_fftp.hub.encoder_card import PICTURE, write_encoder_card
 
-from .command_line import find_recipe
-from .data.clips import spread
-from .data.sources import is_local, public_name
-from .data.unlabelled import Pieces, SoundArguments, load_pieces
+from ..command_line import find_recipe
+from ..data.clips import spread
+from ..data.sources import is_local, public_name
+from ..data.unlabelled import Pieces, SoundArguments, load_pieces
+from ..model import find_sampling_rate, refuse_impossible
+from ..results import write_results
+from ..resuming import find_resumed, measured_of_all, write_arguments
+from ..run import begin, build_averaging, report_setting
+from ..trainer import FFTPTrainer
+from .arguments import parse
 from .masked_patches import MaskedPatchCollator
-from .model import find_sampling_rate, refuse_impossible
-from .pretraining_arguments import parse
-from .pretraining_model import build, refuse_too_short
+from .model import build, refuse_too_short
 from .reconstruction import plot_reconstruction
-from .results import write_results
-from .resuming import find_resumed, measured_of_all, write_arguments
-from .run import begin, build_averaging, report_setting
-from .trainer import FFTPTrainer
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import torch
 from matplotlib.figure import Figure
 
 from modeling_fftp import FFTPConfig, FFTPForPreTraining
+from modeling_fftp.hub.figures import save_figure
 from modeling_fftp.patch_grid_fftp import paste_patches
 from modeling_fftp.pretraining_fftp import normalised_patches
-from modeling_fftp.serving.explain import save_figure
 from modeling_fftp.times_fftp import frame_seconds
 
 

@@ -16,10 +16,10 @@ from modeling_fftp.events_fftp import SOMEWHERE, filter_lengths, median_filter
 from modeling_fftp.modeling_fftp import IGNORED
 from modeling_fftp.scores_fftp import label_names
 
-from .event_metrics import Collars, Recording, event_f1, psds
-from .event_postprocessing import find_events, fit_postprocessing
-from .results import write_results
-from .trainer import FFTPTrainer
+from ..results import write_results
+from ..trainer import FFTPTrainer
+from .metrics import Collars, Recording, event_f1, psds
+from .postprocessing import find_events, fit_postprocessing
 
 
 def score_steps(score: Callable[[EvalPrediction], dict]) -> Callable[[EvalPrediction], dict]:

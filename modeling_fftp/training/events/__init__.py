@@ -1,0 +1,1 @@
+"""Training on events, with beginning and end: their metrics, thresholds and filters, and evaluation."""

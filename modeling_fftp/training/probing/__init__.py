@@ -1,0 +1,1 @@
+"""Probes: light classifiers on the frozen states of a model."""

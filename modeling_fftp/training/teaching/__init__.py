@@ -1,0 +1,1 @@
+"""Learning from the answers of another model, or of the same at another stride."""
