@@ -1,6 +1,5 @@
 """A whole training: from a recipe and a data set to a folder that holds what users of the model need."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -8,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import set_seed
-from transformers.utils.logging import disable_progress_bar
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
 from modeling_fftp import FFTPForAudioClassification
@@ -35,17 +32,14 @@ from .data.clips import MAX_SECONDS, compute_features, spread
 from .data.loading import Clips, describe_data, load_clips
 from .data.streaming import stream_clips
 from .events.evaluation import choose_postprocessing, evaluate_events, score_steps
-from .memory import keep_freed_memory
 from .model import build_model, find_sampling_rate, read_config, refuse_impossible, training_sounds
-from .publishing import check_repository, publish, set_repository
+from .publishing import check_repository, publish
 from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
-from .resuming import Resumed, find_resumed, measured_of_all, write_arguments
+from .resuming import Resumed, measured_of_all, write_arguments
+from .session import begin, build_averaging, find_begun, report_setting
 from .teaching.distillation import BATCH, Distillation, Teacher, add_answers
 from .teaching.teacher_labels import load_unlabelled_clips
 from .trainer import FFTPTrainer
-from .weight_averaging import WeightAveraging
-
-logger = logging.getLogger(__name__)
 
 # Clips of which the longest is explained on the card.
 EXPLAINED = 20
@@ -67,10 +61,7 @@ def run(arguments: Sequence[str]) -> None:
     recipe = find_recipe(groups)
     if training.do_train:
         refuse_impossible(model_arguments)
-    resumed = find_resumed(training)
-    if resumed is not None:
-        resumed.refuse_other_recipe(recipe)
-        resumed.refuse_other_processes(training.world_size)
+    resumed = find_begun(training, recipe)
     clips, teacher = load_data(model_arguments, data_arguments, distillation, training, resumed)
     described = describe_data(data_arguments.dataset_name, clips)
     if distillation.teacher_only:
@@ -217,30 +208,6 @@ def load_data(
     return clips, teacher
 
 
-def begin(training: FFTPTrainingArguments) -> None:
-    """Set up the process, and find the repository to push to."""
-    keep_freed_memory()
-    if training.disable_tqdm:
-        disable_progress_bar()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if training.push_when_done:
-        set_repository(training)
-    set_seed(training.seed)
-
-
-def report_setting(training: FFTPTrainingArguments) -> None:
-    """Say how the weights learn."""
-    precision = "bfloat16 autocast" if training.bf16 else "float16 autocast" if training.fp16 else "float32"
-    batch = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
-    logger.info(
-        "Precision %s, effective batch %d clips (%d processes), learning rate %g",
-        precision,
-        batch,
-        training.world_size,
-        training.learning_rate,
-    )
-
-
 def cache_features(
     clips: Clips,
     extractor: FFTPFeatureExtractor,
@@ -299,13 +266,6 @@ def build_trainer(
         distillation=Distillation(distillation.share, distillation.teacher_temperature),
         stride_distillation=Distillation(training.stride_distillation) if training.stride_distillation else None,
     )
-
-
-def build_averaging(training: FFTPTrainingArguments) -> WeightAveraging | None:
-    """What averages weights, if the arguments ask for it."""
-    if training.ema_decay or training.average_last_epochs:
-        return WeightAveraging(training.ema_decay, training.average_last_epochs)
-    return None
 
 
 def train(trainer: FFTPTrainer, groups: Sequence, label_smoothing: float, is_framewise: bool) -> Calibration | None:

@@ -16,8 +16,8 @@ from ..data.sources import is_local, public_name
 from ..data.unlabelled import Pieces, SoundArguments, load_pieces
 from ..model import find_sampling_rate, refuse_impossible
 from ..results import write_results
-from ..resuming import find_resumed, measured_of_all, write_arguments
-from ..run import begin, build_averaging, report_setting
+from ..resuming import measured_of_all, write_arguments
+from ..session import begin, build_averaging, find_begun, report_setting
 from ..trainer import FFTPTrainer
 from .arguments import parse
 from .masked_patches import MaskedPatchCollator
@@ -42,10 +42,7 @@ def pretrain(arguments: Sequence[str]) -> None:
     report_setting(training)
     recipe = find_recipe(groups)
     refuse_impossible(model_arguments)
-    resumed = find_resumed(training)
-    if resumed is not None:
-        resumed.refuse_other_recipe(recipe)
-        resumed.refuse_other_processes(training.world_size)
+    resumed = find_begun(training, recipe)
     rate = find_sampling_rate(model_arguments)
     with training.main_process_first(desc="decoding"):
         # Crops are drawn from pieces of twice their length.

@@ -28,7 +28,7 @@ from ..data.loading import Clips, describe_data, load_clips
 from ..data.sources import public_name
 from ..model import build_model, find_sampling_rate
 from ..results import Scorer, build_scorer, only_numbers, write_per_class, write_results
-from ..run import begin
+from ..session import begin
 from .classifiers import LinearProbe, fit_linear, neighbour_scores
 
 logger = logging.getLogger(__name__)

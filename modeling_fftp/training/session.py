@@ -1,0 +1,60 @@
+"""What every kind of training begins with: the process, its log, and a run that it may go on with."""
+
+import logging
+from typing import Any
+
+from transformers import set_seed
+from transformers.utils.logging import disable_progress_bar
+
+from .arguments import FFTPTrainingArguments
+from .memory import keep_freed_memory
+from .publishing import set_repository
+from .resuming import Resumed, find_resumed
+from .weight_averaging import WeightAveraging
+
+logger = logging.getLogger(__name__)
+
+
+def begin(training: FFTPTrainingArguments) -> None:
+    """Set up the process, and find the repository to push to."""
+    keep_freed_memory()
+    if training.disable_tqdm:
+        disable_progress_bar()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if training.push_when_done:
+        set_repository(training)
+    set_seed(training.seed)
+
+
+def report_setting(training: FFTPTrainingArguments) -> None:
+    """Say how the weights learn."""
+    precision = "bfloat16 autocast" if training.bf16 else "float16 autocast" if training.fp16 else "float32"
+    batch = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
+    logger.info(
+        "Precision %s, effective batch %d clips (%d processes), learning rate %g",
+        precision,
+        batch,
+        training.world_size,
+        training.learning_rate,
+    )
+
+
+def find_begun(training: FFTPTrainingArguments, recipe: dict[str, Any]) -> Resumed | None:
+    """The run that is to be resumed, if one is.
+
+    Raises:
+        FileNotFoundError: It has no whole checkpoint.
+        ValueError: It has another recipe or number of processes.
+    """
+    resumed = find_resumed(training)
+    if resumed is not None:
+        resumed.refuse_other_recipe(recipe)
+        resumed.refuse_other_processes(training.world_size)
+    return resumed
+
+
+def build_averaging(training: FFTPTrainingArguments) -> WeightAveraging | None:
+    """What averages weights, if the arguments ask for it."""
+    if training.ema_decay or training.average_last_epochs:
+        return WeightAveraging(training.ema_decay, training.average_last_epochs)
+    return None
