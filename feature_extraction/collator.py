@@ -141,7 +141,7 @@ class SpecMaskDataCollator(TrainerCallback):
         return self._collate(examples, sound_seed, feature_seed, time_stride) | {"time_stride": time_stride}
 
     def featurize(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What calls without `defer_features` give, made of what they give with it, on the device of the sound."""
+        """Turn a batch of `defer_features` into what a call without it gives, on the device of the sound."""
         rest = dict(batch)
         sound, lengths, seed = rest.pop("audio"), rest.pop("num_samples").tolist(), rest.pop("feature_seed", None)
         waveforms = [wave[:length] for wave, length in zip(sound, lengths, strict=True)]
@@ -202,7 +202,7 @@ class SpecMaskDataCollator(TrainerCallback):
         return self._soften(labels) if softens else labels, None
 
     def _read_answers(self, examples: list[dict[str, Any]], is_training: bool) -> torch.Tensor:
-        """What a teacher said of the clips, (batch, labels)."""
+        """The teacher's answers about the clips, (batch, labels)."""
         if is_training and self._changes_sound():
             raise ValueError(
                 "examples with 'teacher_logits' hold what a teacher said of the sound as it was, which speed, crop, "
@@ -211,7 +211,7 @@ class SpecMaskDataCollator(TrainerCallback):
         return torch.from_numpy(np.stack([np.asarray(example["teacher_logits"], np.float32) for example in examples]))
 
     def _label_steps(self, steps: list, batch: dict[str, torch.Tensor], time_stride: int | None) -> torch.Tensor:
-        """What `step_labels` makes of the labels or events of each clip."""
+        """Let `step_labels` make targets of the labels or events of each clip."""
         mask = batch.get("attention_mask", batch["input_values"].new_ones(batch["input_values"].shape[:2]))
         stride = {} if time_stride is None else {"time_stride": time_stride}
         return self.step_labels(steps, mask.long().sum(dim=1).tolist(), **stride)
@@ -299,7 +299,7 @@ def replace_collator(loader: DataLoader, collator: Callable, other: Callable) ->
     """Let a loader that Trainer prepared, and that nobody has iterated yet, collate by `other`.
 
     Args:
-        loader: As accelerate wraps it.
+        loader: The loader as accelerate wraps it.
         collator: What it collates by now, or Trainer's wrapper that drops columns does.
         other: What takes its place.
 

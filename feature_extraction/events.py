@@ -58,8 +58,8 @@ def roll_events(events: Sequence[Event], shift: float, seconds: float) -> list[E
     """Events of a clip that was rolled along time around its own end; those that cross it are in two parts.
 
     Args:
-        events: Of the clip before.
-        shift: By how much, in seconds; negative is towards the start.
+        events: Events of the clip before.
+        shift: Seconds to roll by; negative is towards the start.
         seconds: Length of the clip.
     """
     turns = (-seconds, 0.0, seconds)
@@ -77,9 +77,9 @@ def crop_events(events: Iterable[Event], start: float, end: float) -> list[Event
     better.
 
     Args:
-        events: Of the whole clip.
-        start: Of the stretch, in seconds.
-        end: Of the stretch, in seconds.
+        events: Events of the whole clip.
+        start: Start of the stretch, in seconds.
+        end: End of the stretch, in seconds.
     """
     kept = []
     for onset, offset, label in events:

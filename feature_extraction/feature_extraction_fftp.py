@@ -127,7 +127,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             pad_to_multiple_of: Pad to a length in frames that is a multiple of this, instead of the extractor's.
             return_attention_mask: Whether to return the mask.
             return_tensors: "pt", or "np"; None gives arrays, and lists of arrays with `padding=False`.
-            device: Where to compute. "pt" tensors stay on this device.
+            device: Device to compute on. "pt" tensors stay on this device.
 
         Returns:
             `input_values`, (batch, frames, mel bins), float32, and `attention_mask`, (batch, frames), int64, 1 at real
@@ -221,7 +221,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         Args:
             clip: One recording.
             index: Its place in the batch, for messages.
-            device: Where to.
+            device: Device to put it on.
 
         Raises:
             ValueError: Another rate than the extractor's, more than one channel, no samples, or an unknown type.

@@ -153,10 +153,10 @@ class Mixup:
         """Events of both clips, whatever their weights, as both are heard; the partner's as far as it is taken.
 
         Args:
-            events: Of each clip.
+            events: Events of each clip.
             seconds: Length of each clip.
-            partner: As for `apply`.
-            weight: As for `apply`.
+            partner: See `apply`.
+            weight: See `apply`.
         """
         return [
             own if share == 1.0 else [*own, *crop_events(events[other], 0.0, length)]

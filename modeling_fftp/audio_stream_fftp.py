@@ -53,7 +53,7 @@ def read_audio(source: Any, sampling_rate: int) -> np.ndarray:
     """A whole sound as one channel at the wanted rate.
 
     Args:
-        source: As for `read_blocks`; an undecoded entry of a `datasets` audio column is one.
+        source: See `read_blocks`; an undecoded entry of a `datasets` audio column is one.
         sampling_rate: Wanted rate in Hz.
 
     Returns:
@@ -122,7 +122,7 @@ def path_in_errors(source: Any) -> Iterator[None]:
 
 
 def _name(source: Any) -> str:
-    """What a message calls a source."""
+    """The name of a source in messages."""
     data = source.get("bytes") if isinstance(source, dict) else source
     path = source.get("path") if isinstance(source, dict) else source
     if isinstance(path, (str, os.PathLike)):

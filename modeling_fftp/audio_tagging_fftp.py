@@ -30,7 +30,7 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
     Args:
         window_seconds: Length of a window; the default is that of the model's position table. A recording that is not
             longer is one window of its own length, without padding.
-        hop_seconds: From one window to the next; the default is half a window.
+        hop_seconds: Seconds from one window to the next; the default is half a window.
         time_stride: Frames between the model's patches, more for speed and fewer for accuracy; the default is the
             model's.
         top_k: Labels to return, those with the highest scores; None is all.

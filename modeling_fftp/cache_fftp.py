@@ -6,13 +6,13 @@ from .configuration_fftp import FFTPConfig
 
 
 class FFTPMambaState:
-    """Of one block: the last inputs of its convolution, and the state of its scan.
+    """The state of one block: the last inputs of its convolution, and the state of its scan.
 
     Args:
-        config: Of the model.
+        config: The model's config.
         batch_size: Streams side by side.
-        device: Where they run.
-        dtype: Of the model.
+        device: Device that they run on.
+        dtype: The model's dtype.
     """
 
     def __init__(self, config: FFTPConfig, batch_size: int, device: torch.device, dtype: torch.dtype):
@@ -35,10 +35,10 @@ class FFTPCache:
     with `pooling="mean"`, full-frequency patches and `use_absolute_position_embeddings=False`.
 
     Args:
-        config: Of the model.
+        config: The model's config.
         batch_size: Streams side by side.
-        device: Where the model runs.
-        dtype: Of the model.
+        device: Device that the model runs on.
+        dtype: The model's dtype.
         half_life: Tokens after which a token counts half in the mean; None: all count alike, as without a stream.
 
     Raises:
@@ -112,7 +112,7 @@ class FFTPCache:
 
 
 def find_obstacle(config: FFTPConfig) -> str | None:
-    """What of a model keeps it from going on from a state, in words; None where nothing does."""
+    """Say why a model cannot go on from a state, in words; None where it can."""
     wanted = {
         "backbone": "mamba",
         "mamba_variant": "fo-fo",

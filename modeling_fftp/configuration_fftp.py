@@ -315,7 +315,7 @@ class FFTPConfig(PreTrainedConfig):
         Works on integers and, elementwise, on integer tensors.
 
         Args:
-            num_frames: Of a clip, or of each.
+            num_frames: Frames of a clip, or of each.
             time_stride: Frames between patches; None is the model's.
         """
         time_stride = self.resolve_time_stride(time_stride)

@@ -17,7 +17,7 @@ class FFTPCausalConv1d(nn.Module):
         channels: Width of the sequence.
         kernel_size: Width of the filters in tokens.
         reverse: Whether time runs backwards.
-        implementation: As for `causal_conv_silu`.
+        implementation: See `causal_conv_silu`.
     """
 
     def __init__(self, channels: int, kernel_size: int, reverse: bool = False, implementation: str = "auto"):

@@ -11,7 +11,7 @@ class FFTPDropPath(nn.Module):
 
     Args:
         config: Says the rate of the last block.
-        layer_index: Of the block, counted from 0; the rate grows linearly.
+        layer_index: Index of the block, counted from 0; the rate grows linearly.
     """
 
     def __init__(self, config: FFTPConfig, layer_index: int):

@@ -252,11 +252,11 @@ class FFTPEmbeddings(nn.Module):
         return self.config.time_patches((attention_mask != 0).sum(dim=1, keepdim=True), time_stride).to(device)
 
     def patch_places(self, time_patches: int, valid_patches: torch.Tensor) -> torch.Tensor:
-        """Where each patch stands among the tokens that `forward` returns; a padded one anywhere.
+        """Place of each patch among the tokens that `forward` returns; a padded one may be anywhere.
 
         Args:
             time_patches: Patches along time in the padded batch.
-            valid_patches: As `count_patches` gives them.
+            valid_patches: Real patches of each clip, from `count_patches`.
 
         Returns:
             (batch or 1, frequency patches, time patches).
@@ -276,9 +276,9 @@ class FFTPEmbeddings(nn.Module):
         """States of the steps in time; with several rows of patches, the mean over the rows stands for a step.
 
         Args:
-            tokens: As the model returns them, (batch, tokens, hidden).
+            tokens: Tokens as the model returns them, (batch, tokens, hidden).
             attention_mask: Over frames, as the model got it.
-            time_stride: As the model got it.
+            time_stride: Stride that the model got.
 
         Returns:
             (batch, steps, hidden), in time order, and how many of each clip's are real, (batch, 1).

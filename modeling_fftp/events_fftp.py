@@ -81,7 +81,7 @@ def median_filter(scores: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
     """Scores in which what is shorter than half a filter is gone, and gaps that short are closed.
 
     Args:
-        scores: Of the steps of a recording, (steps, labels).
+        scores: Scores of the steps of a recording, (steps, labels).
         lengths: Steps of each label's filter, odd.
 
     Returns:
@@ -104,7 +104,7 @@ def find_segments(
     """Stretches of time in which a label's score is not below its threshold; short gaps are closed.
 
     Args:
-        scores: Of each window, (windows, labels).
+        scores: Scores of each window, (windows, labels).
         spans: Start and end of each window in seconds, (windows, 2), float64.
         thresholds: Lowest score of each label.
         max_gap: Longest gap to close in seconds; none is closed that takes the mean score below the threshold.
@@ -134,7 +134,7 @@ def mean_over_windows(scores: torch.Tensor, first: torch.Tensor, last: torch.Ten
     """Mean score of the windows that hold the time between one edge and the next, (edges - 1,).
 
     Args:
-        scores: Of each window, (windows,), float64.
+        scores: Scores of each window, (windows,), float64.
         first: Edge at which each window starts, (windows,).
         last: Edge at which it ends, (windows,).
         num_edges: All edges.
@@ -180,7 +180,7 @@ class EventChange(NamedTuple):
         kind: "begin" or "end".
         label: What sounds.
         seconds: When, since the stream began.
-        score: Of a beginning its score, of an end the highest since.
+        score: At a beginning its score, at an end the highest since.
     """
 
     kind: str
@@ -202,7 +202,7 @@ class EventTracker:
         self.highest: dict[str, float] = {}
 
     def update(self, seconds: float, scores: torch.Tensor) -> list[EventChange]:
-        """What begins or ends with the scores (labels,) of one hop."""
+        """Take the scores (labels,) of one hop; gives the events that begin or end with them."""
         changes = []
         for label, threshold, score in zip(self.labels, self.thresholds, scores.tolist(), strict=True):
             if label in self.highest:

@@ -21,7 +21,7 @@ def steady_background(input_values: torch.Tensor, attention_mask: torch.Tensor |
 
 
 def log_odds(logits: torch.Tensor, label: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
-    """Of each clip, (batch,): for its label (batch, 1), against the others where a clip has one of them."""
+    """Log-odds of each clip's label (batch, 1), (batch,): against all other labels where a clip has one."""
     own = logits.gather(1, label)[:, 0]
     if config.problem_type != "single_label_classification":
         return own
@@ -31,7 +31,7 @@ def log_odds(logits: torch.Tensor, label: torch.Tensor, config: FFTPConfig) -> t
 def gradient_times_input(
     model: nn.Module, input_values: torch.Tensor, attention_mask: torch.Tensor | None, label: int | None
 ) -> torch.Tensor:
-    """What each cell adds to the log-odds of a label by standing out from the steady background.
+    """Compute what each cell adds to the log-odds of a label by standing out from the steady background.
 
     The gradient is the mean over the way from that background to the sound, so that what is certain already still has
     one, and the cells add up to what the sound changes.
@@ -66,7 +66,7 @@ def gradient_times_input(
 def attention_rollout(
     model: nn.Module, input_values: torch.Tensor, attention_mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """How much of each patch reaches the pooled state through the attention of all layers, whatever the label.
+    """Compute how much of each patch reaches the pooled state through the attention of all layers, whatever the label.
 
     Source: Abnar and Zuidema 2020, "Quantifying attention flow in transformers".
 

@@ -282,7 +282,7 @@ def _cache_folder() -> Path:
 
 
 def _machine() -> str:
-    """What a build for this very processor depends on."""
+    """Everything that a build for this very processor depends on."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     return (

@@ -106,7 +106,7 @@ def short_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, None]:
-    """What "sdpa" computes, with a faster backward pass, and as exact: `benchmarks/results/attention.md`.
+    """Compute what "sdpa" does, with a faster backward pass, and as exactly: `benchmarks/results/attention.md`.
 
     Args and the first return value are those of `eager_attention_forward`, but `attention_mask` is true where a token
     is attended to, and `dropout` is 0.

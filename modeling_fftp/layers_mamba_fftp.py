@@ -68,7 +68,7 @@ class FFTPStateSpace(nn.Module):
             x: (batch, tokens, inner), zero in padding.
             z: Gate, like `x`.
             token_mask: (batch, tokens, 1), real tokens first.
-            state: Of the sequence so far, which this one goes on from and changes; forwards only.
+            state: State of the sequence so far, which this one continues and changes; forwards only.
 
         Returns:
             (batch, tokens, inner); with a second decay matrix the sum of both directions.

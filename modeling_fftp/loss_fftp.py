@@ -20,7 +20,7 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
             them; for "multi_label_classification" targets in [0, 1], (batch, labels); for "regression" values like
             `logits`, or (batch,) where there is one label.
         logits: (batch, labels).
-        config: Whose `problem_type` is one of those three.
+        config: Config whose `problem_type` is one of those three.
 
     Returns:
         A scalar.

@@ -407,7 +407,7 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
         label: int | None = None,
         method: str = "gradient",
     ) -> torch.Tensor:
-        """Which cells of spectrograms spoke for a label, positive where they did.
+        """Relevance of the cells of spectrograms for a label, positive where they spoke for it.
 
         Args:
             input_values: (batch, frames, mel bins).

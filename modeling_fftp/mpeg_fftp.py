@@ -29,7 +29,7 @@ XING, COUNTS_FRAMES, COUNTS_BYTES = (b"Xing", b"Info"), 1, 2
 
 
 class Frame(NamedTuple):
-    """What a frame's first four bytes say."""
+    """A frame's header, its first four bytes."""
 
     size: int
     samples: int
@@ -40,7 +40,7 @@ class Frame(NamedTuple):
 
     @property
     def form(self) -> tuple[int, int, bool]:
-        """What is the same in all frames of a stream."""
+        """The fields that are the same in all frames of a stream."""
         return self.samples, self.sampling_rate, self.is_mono
 
 

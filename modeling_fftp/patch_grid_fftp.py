@@ -24,10 +24,10 @@ def draw_patch_mask(
     neighbours of a single one would show what is in it.
 
     Args:
-        config: Of the model.
+        config: The model's config.
         num_steps: Real patches along time of each clip.
         time_patches: Patches along time in the padded batch.
-        generator: On the CPU; None is torch's default.
+        generator: Generator on the CPU; None is torch's default.
 
     Returns:
         (clips, frequency patches * time patches), frequency-major like the patches, true where a patch is hidden;
@@ -61,7 +61,7 @@ def draw_patch_mask(
 
 
 def visible_first(bool_masked_pos: torch.Tensor, is_real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the patches that are seen stand among all.
+    """Places of the patches that are seen, among all.
 
     Args:
         bool_masked_pos: (batch, patches), true where a patch is hidden.
@@ -88,8 +88,8 @@ def paste_patches(patches: torch.Tensor, config: FFTPConfig, num_frames: int) ->
 
     Args:
         patches: (batch, patches, mel bins * frames of a patch), frequency-major.
-        config: Of the model.
-        num_frames: Of the spectrograms.
+        config: The model's config.
+        num_frames: Frames of the spectrograms.
 
     Returns:
         (batch, frames, mel bins).
@@ -111,7 +111,7 @@ def unseen_cells(bool_masked_pos: torch.Tensor, is_real: torch.Tensor, config: F
     Args:
         bool_masked_pos: (batch, patches), true where a patch is hidden.
         is_real: (batch, patches).
-        config: Of the model.
+        config: The model's config.
     """
     is_hidden = (bool_masked_pos & is_real)[..., None]
     stride = (config.frequency_stride, config.time_stride)

@@ -30,8 +30,8 @@ class FFTPForPreTrainingOutput(ModelOutput):
         loss: Mean squared error over hidden cells.
         logits: Predicted values of each patch, normalised, (batch, patches, mel bins * frames of a patch).
         mask: Which patches were hidden (1) and which were not (0), (batch, patches).
-        hidden_states: Of the encoder's layers, on request.
-        attentions: Of the encoder's layers, on request.
+        hidden_states: Those of the encoder's layers, on request.
+        attentions: Those of the encoder's layers, on request.
     """
 
     loss: torch.FloatTensor | None = None
@@ -80,11 +80,11 @@ class FFTPDecoder(nn.Module):
         """Predict all patches.
 
         Args:
-            states: Of the visible patches, (batch, visible, hidden).
-            places: Of each among all patches, (batch, visible).
-            is_visible: Which of them are real, (batch, visible).
+            states: States of the visible patches, (batch, visible, hidden).
+            places: Place of each among all patches, (batch, visible).
+            is_visible: True where they are real, (batch, visible).
             valid_patches: Real patches along time of each clip, (batch, 1).
-            is_real: Which patches are, (batch, patches).
+            is_real: True where patches are real, (batch, patches).
             time_stride: Frames between patches.
 
         Returns:

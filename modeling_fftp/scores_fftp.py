@@ -27,8 +27,8 @@ def label_thresholds(
     """Score from which each label counts as heard.
 
     Args:
-        names: Of the labels, in their order.
-        thresholds: Of a config, by name.
+        names: Names of the labels, in their order.
+        thresholds: A config's thresholds, by name.
         threshold: For all labels, in place of those.
 
     Returns:

@@ -18,11 +18,11 @@ from .window_pipeline_fftp import check_extractor
 
 
 class StreamScores(NamedTuple):
-    """What a stream says at one moment.
+    """The answer of a stream at one moment.
 
     Args:
         seconds: When: the end of the sound that was heard for it.
-        scores: Of every label, (labels,), float32 on the CPU.
+        scores: Score of every label, (labels,), float32 on the CPU.
         changes: Events that begin or end with them.
     """
 
@@ -88,11 +88,11 @@ class FFTPStream:
 
     Args:
         model: `FFTPForAudioClassification` in evaluation mode. Its stride now is that of the stream.
-        feature_extractor: Of the model.
-        hop_seconds: From one set of scores to the next, rounded to whole tokens; default: one token of a model with a
-            state, and a tenth of the window of others, which compute all of it for every hop.
-        memory_seconds: What "now" is. Of a model with a state the time after which sound counts half; default: all
-            sound so far counts alike. Of others the window's length; default: that of the model's position table, or
+        feature_extractor: The model's feature extractor.
+        hop_seconds: Seconds from one set of scores to the next, rounded to whole tokens; default: one token with a
+            state, and a tenth of the window for others, which compute all of it for every hop.
+        memory_seconds: What "now" is. For a model with a state, the time after which sound counts half; default: all
+            sound so far counts alike. For others, the window's length; default: that of the model's position table, or
             what the extractor cuts or pads to, which no window exceeds.
         threshold: Score at which an event begins; it ends at 0.8 of that. Default: the label's own, as in the pipeline
             "audio-tagging".
@@ -177,7 +177,7 @@ class FFTPStream:
 
     @property
     def hop_seconds(self) -> float:
-        """From one set of scores to the next."""
+        """Seconds from one set of scores to the next."""
         return self.hop_frames * self.frame_shift
 
     @torch.no_grad()
@@ -241,7 +241,7 @@ class FFTPStream:
         return answers
 
     def finish(self) -> list[EventChange]:
-        """What begins or ends with the rest of the sound, and the end of what still sounds, where the stream ends."""
+        """End the stream: what begins or ends with the rest of the sound, and the end of what still sounds."""
         changes = [change for answer in self.flush() for change in answer.changes]
         return changes + self.tracker.finish(self.num_samples / self.features.feature_extractor.sampling_rate)
 
@@ -250,7 +250,7 @@ class FFTPStream:
         return (hop + 1) * self.hop_frames - self.time_stride + self.patch_frames
 
     def _answer(self, end: int) -> StreamScores:
-        """What is heard up to a frame, that one not included: new tokens, or a window."""
+        """Answer for what is heard before a frame: new tokens, or a window."""
         start = self.num_hops * self.hop_frames if self.cache is not None else max(0, end - self.window_frames)
         scores = self._score(self.frames[start - self.first : end - self.first])
         seconds = self.began + (end - 1) * self.frame_shift + self.frame_length

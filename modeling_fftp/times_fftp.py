@@ -32,7 +32,7 @@ def longest_frames(feature_extractor: SequenceFeatureExtractor) -> float:
 
 
 def window_seconds(config: FFTPConfig, feature_extractor: SequenceFeatureExtractor) -> float:
-    """What a model looks at by default: as much as its table is long, and no more than its extractor keeps."""
+    """Length of what a model looks at by default: that of its table, and no more than its extractor keeps."""
     return min(table_seconds(config), longest_frames(feature_extractor) * frame_seconds(config.sampling_rate)[1])
 
 
@@ -43,8 +43,8 @@ def token_spans(config: FFTPConfig, num_tokens: int, time_stride: int | None = N
     rest of their patch. So the spans meet and cover all that any patch sees.
 
     Args:
-        config: Of the model.
-        num_tokens: Of the clip.
+        config: The model's config.
+        num_tokens: Tokens of the clip.
         time_stride: Frames between patches; None is the model's.
 
     Returns:

@@ -43,7 +43,7 @@ def restore_tokens(
 
     Args:
         tokens: (batch, class tokens + rows * merged steps, hidden).
-        num_merges: How often `merge_neighbours` ran.
+        num_merges: Times that `merge_neighbours` ran.
         num_tokens: Tokens before, class tokens among them.
         num_class_tokens: Tokens in front that were not merged.
         num_rows: Patches along frequency.

@@ -91,10 +91,10 @@ class FFTPWindowPipeline(ChunkPipeline):
         """Features of one window at a time.
 
         Args:
-            inputs: As `read_blocks` takes it.
+            inputs: Anything that `read_blocks` takes.
             window_seconds: Length of a window; the default is that of the model's position table, or what the
                 extractor cuts or pads to, which no window exceeds.
-            hop_seconds: From one window to the next; the default is half a window.
+            hop_seconds: Seconds from one window to the next; the default is half a window.
 
         Raises:
             ValueError: Sound that cannot be read, or windows that are too long or leave gaps.

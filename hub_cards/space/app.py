@@ -63,11 +63,11 @@ def draw_start(path: str, tag: Pipeline) -> Figure:
 
 
 class LiveSession:
-    """What one visitor's microphone has given so far: a stream of the model, and the events in it.
+    """One visitor's microphone: a stream of the model, and the events in it so far.
 
     Args:
         tag: The pipeline "audio-tagging".
-        rate: Of the microphone in Hz.
+        rate: Rate of the microphone in Hz.
     """
 
     def __init__(self, tag: Pipeline, rate: int):

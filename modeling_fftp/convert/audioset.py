@@ -11,7 +11,7 @@ MEAN, STD = -4.2677393, 4.5689974
 
 
 def build_feature_extractor(max_length: int, mean: float, std: float) -> FFTPFeatureExtractor:
-    """What the data loaders of AST and its kin do: zeros are padded before normalisation, and nothing is masked.
+    """Build the extractor of AST and its kin, which pads zeros before normalisation and masks nothing.
 
     Raises:
         ValueError: A deviation that is not positive.
@@ -34,9 +34,9 @@ def describe_head(problem_type: str, labels: Path | None, num_labels: int) -> di
     """Fields of the config that say what a head answers.
 
     Args:
-        problem_type: As in the config.
+        problem_type: The config's `problem_type`.
         labels: CSV with the columns index and display_name, like AudioSet's; None names no label.
-        num_labels: Of the head.
+        num_labels: Labels of the head.
 
     Raises:
         ValueError: An unknown problem type, or a table that does not name every label.

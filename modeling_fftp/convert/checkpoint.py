@@ -54,7 +54,7 @@ def find_strides(
     """The strides of a checkpoint, which does not hold them, and the frames that its patches cover.
 
     Args:
-        num_patches: Of its position table.
+        num_patches: Patches of its position table.
         patch_size: Mel bins and frames.
         strides: Mel bins and frames between patches; None takes the patches to lie side by side, and says so.
         num_mel_bins: Height of its spectrograms.

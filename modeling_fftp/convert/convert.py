@@ -31,15 +31,15 @@ def adapt(
 
     Args:
         converted: The model as it is.
-        patch_size: As for `change_geometry`.
-        frequency_stride: As for `change_geometry`.
-        time_stride: As for `change_geometry`.
-        patch_init: As for `change_patches`.
-        spectrograms: As for `change_patches`.
-        generator: As for `change_patches`.
+        patch_size: See `change_geometry`.
+        frequency_stride: See `change_geometry`.
+        time_stride: See `change_geometry`.
+        patch_init: See `change_patches`.
+        spectrograms: See `change_patches`.
+        generator: See `change_patches`.
 
     Raises:
-        ValueError: As these two.
+        ValueError: The cases of these two.
     """
     model, extractor = converted.model, converted.extractor
     config = change_geometry(model.config, patch_size, frequency_stride, time_stride)
@@ -73,7 +73,7 @@ def convert(
     Args:
         source: Folder, Hub id, or checkpoint file.
         output_folder: Folder to create.
-        kind: As for `load`.
+        kind: See `load`.
         geometry: Arguments of `adapt`.
         sound: Gives waveforms (samples,) at a rate in Hz, for "least_squares".
         seed: Draws a "random" patch embedding.

@@ -41,8 +41,8 @@ def fill(model: nn.Module, weights: dict[str, torch.Tensor], kind: str) -> None:
     """Load weights, all of which must have their place in a model.
 
     Args:
-        model: To fill.
-        weights: By their names there.
+        model: The model to fill.
+        weights: Weights by their names there.
         kind: What the source should be.
 
     Raises:

@@ -128,8 +128,8 @@ def load_aum(
         strides: Mel bins and frames between patches; default: the patch size.
         labels: CSV with the columns index and display_name.
         problem_type: The default is that of AudioSet.
-        mean: Of the training audio.
-        std: Of the training audio.
+        mean: Mean of the training audio.
+        std: Standard deviation of the training audio.
 
     Raises:
         ValueError: The file is no AuM checkpoint, or its positions do not fit the strides.

@@ -122,10 +122,10 @@ def load_ssast(
         checkpoint: File of the authors' training.
         strides: Mel bins and frames between patches; default: the patch size.
         labels: CSV with the columns index and display_name.
-        problem_type: Of a fine-tuned checkpoint; the default is that of AudioSet.
+        problem_type: Problem type of a fine-tuned checkpoint; the default is that of AudioSet.
         pooling: "mean" over the patches or "cls" over the two class tokens, as it was fine-tuned.
-        mean: Of the training audio.
-        std: Of the training audio.
+        mean: Mean of the training audio.
+        std: Standard deviation of the training audio.
 
     Raises:
         ValueError: The file is no SSAST checkpoint, or its positions do not fit the strides.

@@ -129,7 +129,7 @@ def load_vit(source: str | Path, kind: str, max_length: int = 1000, sampling_rat
         source: Folder or Hub id.
         kind: Model type of its config: "vit", "deit" or "dinov2".
         max_length: Frames that its positions are stretched over.
-        sampling_rate: Of the sound that it is to hear, in Hz.
+        sampling_rate: Rate of the sound that it is to hear, in Hz.
 
     Raises:
         ValueError: Weights that are missing or damaged, or layers that have no counterpart here.

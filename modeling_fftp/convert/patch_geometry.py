@@ -30,7 +30,7 @@ def change_geometry(
     """A copy of a configuration with other patches.
 
     Args:
-        config: Of the model.
+        config: The model's config.
         patch_size: Mel bins and frames.
         frequency_stride: Mel bins between patches; default: the height of patches of another size, else as it is.
         time_stride: Frames between patches; default: the width of patches of another size, else as it is.
@@ -63,8 +63,8 @@ def change_patches(
     """A model with the weights of another and patches of another geometry.
 
     Args:
-        model: Whose weights to take.
-        config: Of the model, with another geometry, as `change_geometry` makes it.
+        model: The model whose weights to take.
+        config: The model's config with another geometry, from `change_geometry`.
         patch_init: One of `PATCH_INITS`; default: `DEFAULT_PATCH_INIT`. It matters only where the patch size changes.
         spectrograms: Normalised, (frames, mel bins) each, for "least_squares"; a thousand clips are enough.
         generator: Draws a "random" embedding; None is torch's default.

@@ -23,7 +23,7 @@ def load_pretrained(
         source: Folder or Hub id.
         may_lack: Beginnings of names that may be missing, of another shape, or unknown.
         knows_all: Whether the source must hold no other weights.
-        **kwargs: As for `from_pretrained`.
+        **kwargs: See `from_pretrained`.
 
     Returns:
         The model in evaluation mode, and what of it the source lacks.

@@ -44,7 +44,7 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
     """Write README.md, and the training curves it shows, into a trained folder, or into that of an encoder.
 
     Args:
-        folder: As a training leaves it.
+        folder: Folder that a training left.
         repo_id: What the snippet loads; default: the folder's name.
         license: Licence of the weights, by its id on the Hub; without it that of the card before, or none.
 
@@ -76,7 +76,7 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
 
 
 def collect_facts(folder: Path) -> dict[str, Any]:
-    """What the template shows, from the files of a trained folder."""
+    """Collect what the template shows from the files of a trained folder."""
     config = FFTPConfig.from_pretrained(folder)
     recipe = read_results(folder, "recipe")
     evaluations = {
@@ -162,7 +162,7 @@ def _is_number(value: float | None) -> bool:
 
 
 def _find_calibration(folder: Path) -> dict[str, Any] | None:
-    """What the scores were calibrated by, and what that changed on the last split that has results."""
+    """The calibration of the scores, and what it changed on the last split that has results."""
     results = read_results(folder, "calibration_results")
     for split in reversed(SPLITS):
         if results and split in results:

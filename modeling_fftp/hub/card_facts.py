@@ -24,7 +24,7 @@ BACKBONES = {
 
 
 def read_results(folder: Path, name: str) -> dict | None:
-    """What a training wrote into `NAME.json`; None where it did not."""
+    """Read `NAME.json` of a training; None where there is none."""
     path = folder / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 

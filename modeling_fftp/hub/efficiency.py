@@ -26,8 +26,8 @@ def count_flops(config: FFTPConfig, frames: int, whole: bool = False) -> dict[st
     The selective scan is no matrix product and is left out.
 
     Args:
-        config: Of the model.
-        frames: Of the clip.
+        config: The model's config.
+        frames: Frames of the clip.
         whole: Whether to count every layer over every token, also where the classifier skips what it does not read.
     """
     with torch.device("meta"):

@@ -25,7 +25,7 @@ def write_encoder_card(folder: str | Path, repo_id: str | None = None, license: 
     """Write README.md, and the curves of a pretraining, into a folder without a head.
 
     Args:
-        folder: As `fftp pretrain` or `fftp convert` leaves it.
+        folder: Folder that `fftp pretrain` or `fftp convert` left.
         repo_id: What the command in it starts from; default: the folder's name.
         license: Licence of the weights, by its id on the Hub; without it that of the card before, or none.
     """

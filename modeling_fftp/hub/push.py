@@ -65,7 +65,7 @@ def refuse_other_model(api: HfApi, repo_id: str, revision: str, config: dict) ->
         api: Who asks.
         repo_id: "user/name"; need not exist.
         revision: Branch; need not exist.
-        config: Of the model to push, as its config.json has it.
+        config: Config of the model to push, as in its config.json.
 
     Raises:
         ValueError: The configs differ in a field that matters, or there are weights without a config.
@@ -111,7 +111,7 @@ def push(
     All files arrive in one commit: a push that breaks leaves the repository as it was, and can be repeated.
 
     Args:
-        folder: As a training leaves it.
+        folder: Folder that a training left.
         repo_id: "user/name", or a name below the user who is logged in.
         private: Whether a new repository is private.
         revision: Branch; made from "main" where it is missing.

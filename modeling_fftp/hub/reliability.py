@@ -11,7 +11,7 @@ def plot_reliability(measured: dict, path: Path) -> None:
     """Share that is right by score, before and after a calibration.
 
     Args:
-        measured: As `measure_calibration` gives it.
+        measured: What `measure_calibration` gives.
         path: Picture to write.
     """
     figure = Figure(figsize=(4.5, 5), layout="constrained")

@@ -59,11 +59,11 @@ def answer_recordings(
     """Answers for recordings, some at a time, in their order; memory does not grow with their number.
 
     Args:
-        pipeline: Which answers.
+        pipeline: The pipeline that answers.
         recordings: Paths.
         as_record: Makes of an answer what JSON can hold.
-        chunk: How many at a time at most; they share batches, sorted by length.
-        **options: Of the pipeline.
+        chunk: Most recordings at a time; they share batches, sorted by length.
+        **options: Options of the pipeline.
 
     Yields:
         Of each recording "file" and the record, or "error".
@@ -117,15 +117,15 @@ def answer_archive(
     """Answer for a part of an archive, and write the output if it is the last.
 
     Args:
-        pipeline: Which answers.
+        pipeline: The pipeline that answers.
         recordings: All of the archive.
-        as_record: As for `answer_recordings`.
+        as_record: See `answer_recordings`.
         output: File or folder that the answers of all parts become; it appears only when it is complete.
         write: Writes answers there.
-        part: Which recordings are meant.
+        part: The share of the recordings that is meant.
         resume: Whether to go on where a run stopped.
         chunk: Recordings between two writes to the disk.
-        **options: Of the pipeline.
+        **options: Options of the pipeline.
 
     Returns:
         Recordings that could not be read: of all parts once the output is there, and else of this one.
@@ -162,7 +162,7 @@ def answer_archive(
 
 
 def digests(pipeline: FFTPWindowPipeline, recordings: Sequence[str]) -> dict[str, str]:
-    """What answers depend on beside options; the model by what it is, as machines may have it in different places."""
+    """Digests of what answers depend on beside options; a model's is of its weights, as its place may differ."""
     return {
         "recordings": hashlib.sha256(b"\0".join(map(os.fsencode, recordings))).hexdigest(),
         "extractor": hashlib.sha256(pipeline.feature_extractor.to_json_string().encode()).hexdigest(),

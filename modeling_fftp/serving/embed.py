@@ -42,10 +42,10 @@ def write_embeddings(
     Args:
         embedder: The pipeline "audio-embedding".
         recordings: All of the archive.
-        output: As for `answer_archive`.
-        part: As for `answer_archive`.
-        resume: As for `answer_archive`.
-        **options: Of the pipeline.
+        output: See `answer_archive`.
+        part: See `answer_archive`.
+        resume: See `answer_archive`.
+        **options: Options of the pipeline.
 
     Returns:
         As `answer_archive`.

@@ -24,11 +24,11 @@ class Explanation(NamedTuple):
     Args:
         label: Name.
         method: "gradient", or "rollout", which knows no label.
-        score: In [0, 1].
-        background_score: That of the sound's steady background alone, which no moment speaks for.
-        start: Of the explained stretch in its recording, in seconds.
+        score: Score of the label, in [0, 1].
+        background_score: Score of the sound's steady background alone, which no moment speaks for.
+        start: Start of the explained stretch in its recording, in seconds.
         spectrogram: Normalised, (frames, mel bins).
-        relevance: Of each cell, (frames, mel bins).
+        relevance: Relevance of each cell, (frames, mel bins).
         course: Relevance of each frame, averaged over as many as a patch spans, (frames,).
         moments: Start and end in seconds of the stretches that spoke most for the label.
     """
@@ -55,12 +55,12 @@ def explain_recording(
     """Explain a stretch of a recording, as long as a window of the pipeline or to the recording's end.
 
     Args:
-        source: As `read_audio` takes it.
+        source: Anything that `read_audio` takes.
         model: A clip classifier in evaluation mode.
         extractor: Its feature extractor.
         label: Which; default: the best.
-        start: Of the stretch, in seconds.
-        method: As for `FFTPForAudioClassification.explain`.
+        start: Start of the stretch, in seconds.
+        method: See `FFTPForAudioClassification.explain`.
 
     Raises:
         ValueError: Sound that cannot be read or ends before the stretch, an unknown label, or a method that does not

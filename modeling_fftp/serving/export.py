@@ -106,7 +106,7 @@ def export(
         folder: With the model and its feature extractor.
         output: File to write; default: `default_file_name` in the folder. It appears only when it is complete.
         int8: Whether to `quantize`.
-        token_merge_layers: As in `FFTPConfig`, in place of the model's own; empty: merge nothing.
+        token_merge_layers: Replaces the model's own, see `FFTPConfig`; empty: merge nothing.
         time_stride: Frames between patches, in place of the model's own.
 
     Returns:

@@ -25,7 +25,7 @@ DIGESTS = {
 
 
 class Entry(NamedTuple):
-    """Where the record of a recording begins in its journal, in bytes, and whether that could not be read."""
+    """Place of a recording's record in its journal, in bytes, and whether the recording could not be read."""
 
     place: int
     has_failed: bool
@@ -91,7 +91,7 @@ class Journal:
             return file.read() == last
 
     def entries(self) -> dict[str, Entry]:
-        """What is known of each recording, in one reading."""
+        """Find the entry of each recording, in one reading."""
         entries, place = {}, 0
         with self.path.open("rb") as file:
             for line in file:

@@ -37,10 +37,10 @@ def load_stream(
 
     Args:
         model: Folder or Hub id.
-        hop_seconds: As for `FFTPStream`.
-        memory_seconds: As for `FFTPStream`; default: the length of the pipeline's windows.
+        hop_seconds: See `FFTPStream`.
+        memory_seconds: See `FFTPStream`; default: the length of the pipeline's windows.
         time_stride: Frames between patches; default: the model's.
-        threshold: As for `FFTPStream`.
+        threshold: See `FFTPStream`.
 
     Raises:
         OSError: There is no such model.
@@ -66,7 +66,7 @@ class LiveBuffer:
     so that times stay right; how many a device itself lost, it does not say.
 
     Args:
-        sampling_rate: Of the sound in Hz.
+        sampling_rate: Rate of the sound in Hz.
         most_seconds: Sound that may wait.
     """
 
@@ -126,8 +126,8 @@ def read_pcm(file: BinaryIO, rate: int, channels: int, sampling_rate: int) -> It
 
     Args:
         file: 16-bit signed little-endian samples, channels side by side.
-        rate: Of the file in Hz.
-        channels: Of the file.
+        rate: Rate of the file in Hz.
+        channels: Channels of the file.
         sampling_rate: Wanted rate in Hz.
 
     Yields:
@@ -148,7 +148,7 @@ def open_microphone(buffer: LiveBuffer, device: str | int | None = None):
     """A microphone that fills a buffer; a context manager.
 
     Args:
-        buffer: Where the sound goes.
+        buffer: Buffer that takes the sound.
         device: Number or a part of the name, as `python -m sounddevice` lists them; None is the default.
 
     Raises:
@@ -188,9 +188,9 @@ def open_sound(
     Args:
         source: "-" for raw PCM on standard input, or a file; None is the microphone.
         sampling_rate: Wanted rate in Hz.
-        device: Of the microphone, as for `open_microphone`.
-        rate: Of raw PCM in Hz; default: the wanted one.
-        channels: Of raw PCM; default: 1.
+        device: The microphone, see `open_microphone`.
+        rate: Rate of raw PCM in Hz; default: the wanted one.
+        channels: Channels of raw PCM; default: 1.
 
     Raises:
         ModuleNotFoundError, OSError: As `open_microphone`; a file is opened later.
@@ -217,7 +217,7 @@ def listen(stream: FFTPStream, blocks: Iterable[np.ndarray | int]) -> Iterator[E
     """Events of live sound, as they begin and end; an interruption from the keyboard ends it.
 
     Args:
-        stream: Of a model.
+        stream: Stream of a model.
         blocks: The sound, (samples,) each; a number stands for so many samples that were lost.
     """
     try:

@@ -47,7 +47,7 @@ def load_pipeline(
 
 
 def hash_model(model: nn.Module) -> str:
-    """What the answers of a model depend on, in short: its config and its weights."""
+    """Digest of what the answers of a model depend on: its config and its weights."""
     state = hashlib.blake2b(model.config.to_json_string().encode(), digest_size=16)
     for name, tensor in model.state_dict().items():
         state.update(name.encode())

@@ -37,14 +37,14 @@ def hash_weights(folder: str | Path) -> str | None:
 
 
 class FFTPOnnxModel(nn.Module):
-    """What a classifier of torch is to a pipeline, computed by onnxruntime on the CPU; no training.
+    """A classifier for pipelines in the place of a torch model, computed by onnxruntime on the CPU; it cannot train.
 
     onnxruntime has threads of its own. `torch.set_num_threads(1)`, once the model is open, keeps those of torch, which
     computes the features, from competing with them.
 
     Args:
         path: File that `fftp export` wrote.
-        config: Of the model that it was made of.
+        config: Config of the model that it was made of.
         num_threads: Threads of onnxruntime; default: as many as torch has now.
 
     Raises:
@@ -90,8 +90,8 @@ class FFTPOnnxModel(nn.Module):
 
         Args:
             folder: Folder or Hub id.
-            file_name: Of what `fftp export` wrote: "model.onnx", "model_int8.onnx", "model_int8_merged.onnx".
-            num_threads: As for the class.
+            file_name: File that `fftp export` wrote: "model.onnx", "model_int8.onnx", "model_int8_merged.onnx".
+            num_threads: See the class.
             **hub_options: `revision`, `token`, `cache_dir`, ...
 
         Raises:
@@ -123,7 +123,7 @@ class FFTPOnnxModel(nn.Module):
         Args:
             input_values: Normalised log-mel spectrograms, (batch, frames, mel bins).
             attention_mask: (batch, frames), 1 at real frames, padding on the right.
-            time_stride: That of the file, which has no other.
+            time_stride: Must be the file's, which has no other.
 
         Returns:
             `logits`, (batch, labels), or (batch, steps, labels) of a frame classifier.

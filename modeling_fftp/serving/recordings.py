@@ -85,7 +85,7 @@ class Part:
 
     Args:
         index: Which, counted from 0.
-        count: Of how many.
+        count: Number of shares.
     """
 
     index: int = 0
@@ -93,7 +93,7 @@ class Part:
 
     @classmethod
     def parse(cls, text: str) -> "Part":
-        """From "3/16", counted from 1.
+        """Read "3/16", counted from 1.
 
         Raises:
             ValueError: It is something else.

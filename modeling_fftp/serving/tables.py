@@ -27,13 +27,13 @@ Answers = Iterable[dict[str, Any]]
 
 
 def find_writer(form: str, rows: str, labels: list[str], sampling_rate: int) -> Callable[[Answers, Path], None]:
-    """What writes answers, a file at once or a folder of them.
+    """Find the function that writes answers, into one file or a folder of them.
 
     Args:
         form: One of `TABLES` or `FOLDERS`.
         rows: One of `ROWS`, of tables.
-        labels: Of the model, in the order of its scores.
-        sampling_rate: Of the model in Hz, which says how high Raven's selections reach.
+        labels: Labels of the model, in the order of its scores.
+        sampling_rate: Rate of the model in Hz, which says how high Raven's selections reach.
     """
     if form in FOLDERS:
         write = write_audacity if form == "audacity" else partial(write_raven, sampling_rate=sampling_rate)
@@ -195,7 +195,7 @@ def keep_readable(answers: Answers, path: Path) -> Iterator[dict[str, Any]]:
 
 
 def failures_path(path: Path) -> Path:
-    """Where the recordings stand that could not be read."""
+    """File that lists the recordings that could not be read."""
     return path.with_name(f"{path.name}.failed.csv")
 
 

@@ -125,12 +125,12 @@ def write_answers(
     Args:
         tagger: The pipeline "audio-tagging".
         recordings: All of the archive.
-        output: As for `answer_archive`.
-        part: As for `answer_archive`.
-        resume: As for `answer_archive`.
-        form: Of the file or folder, as `choose_format` gives it.
+        output: See `answer_archive`.
+        part: See `answer_archive`.
+        resume: See `answer_archive`.
+        form: Format of the file or folder, from `choose_format`.
         rows: What a row of a table is.
-        **options: Of the pipeline.
+        **options: Options of the pipeline.
 
     Returns:
         As `answer_archive`.
@@ -152,7 +152,7 @@ def round_numbers(value: Any) -> Any:
 
 
 def render_table(answer: dict[str, Any]) -> str:
-    """What the pipeline says of a file, as two tables in plain text."""
+    """Render the answer about a file as two tables in plain text."""
     names = [entry["label"] for entry in (*answer["labels"], *answer["timeline"])]
     width = max(map(len, ("label", *names)))
     lines = [f"{answer['file']}: {answer['duration']:.2f} s", f"  {'label':<{width}}  score"]

@@ -24,7 +24,7 @@ BINS = 15
 
 @dataclass
 class Calibration:
-    """What held-out clips say about scores.
+    """A calibration of scores, by held-out clips.
 
     Args:
         temperature: Divides the logits.
@@ -42,9 +42,9 @@ def fit_calibration(
     """A temperature, and where a clip can have several labels, or a precision is wanted, a threshold per class.
 
     Args:
-        logits: Of held-out clips, (clips, classes).
+        logits: Logits of held-out clips, (clips, classes).
         labels: Indices (clips,), or 0 and 1, (clips, classes).
-        config: Of the model.
+        config: The model's config.
         target_precision: Share of right answers that each class is to keep; None maximises F1.
     """
     logits, labels = torch.from_numpy(logits).float(), torch.from_numpy(labels)
@@ -68,7 +68,7 @@ def fit_calibration(
 
 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor, config: FFTPConfig) -> float:
-    """What logits are divided by for the lowest loss (Guo et al. 2017).
+    """Find the temperature, which logits are divided by, with the lowest loss (Guo et al. 2017).
 
     Targets are a little below 1 and above 0, as in Platt 1999: no finite number of clips justifies a score of 1 or 0.
     """
@@ -97,7 +97,7 @@ def fit_threshold(scores: np.ndarray, targets: np.ndarray, target_precision: flo
     """The score from which clips count as positive.
 
     Args:
-        scores: In [0, 1], (clips,).
+        scores: Scores in [0, 1], (clips,).
         targets: 0 and 1, (clips,), of which one is 1.
         target_precision: Precision to keep, with the highest recall; None maximises F1.
 
@@ -126,13 +126,13 @@ def apply_calibration(model: FFTPForAudioClassification, calibration: Calibratio
 
 
 def measure_calibration(logits: np.ndarray, labels: np.ndarray, config: FFTPConfig, calibration: Calibration) -> dict:
-    """What a calibration changes on clips: results "before" and "after".
+    """Measure what a calibration changes on clips: results "before" and "after".
 
     Args:
-        logits: Of the calibrated model, (clips, classes).
-        labels: As for `fit_calibration`.
-        config: As for `fit_calibration`.
-        calibration: Of the model.
+        logits: Logits of the calibrated model, (clips, classes).
+        labels: See `fit_calibration`.
+        config: See `fit_calibration`.
+        calibration: The model's calibration.
     """
     logits = torch.from_numpy(logits).float()
     after = probabilities(logits, config).numpy()
@@ -146,12 +146,12 @@ def measure_calibration(logits: np.ndarray, labels: np.ndarray, config: FFTPConf
 
 
 def measure_scores(scores: np.ndarray, labels: np.ndarray, thresholds: list[float]) -> dict:
-    """How far scores can be believed.
+    """Measure how far scores can be believed.
 
     Args:
-        scores: In [0, 1], (clips, classes).
+        scores: Scores in [0, 1], (clips, classes).
         labels: Indices (clips,), or 0 and 1, (clips, classes).
-        thresholds: From which a class counts as heard.
+        thresholds: Scores from which each class counts as heard.
 
     Returns:
         "ece", the expected calibration error, over the best class of each clip where it has one, and else over all

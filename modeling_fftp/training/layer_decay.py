@@ -8,7 +8,7 @@ LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
 def find_depth(name: str, num_layers: int) -> int:
-    """How many blocks and the head stand above a parameter: 0 for the last norm, and for a head or a decoder."""
+    """Count the blocks above a parameter, and the head: 0 for the last norm, and for a head or a decoder."""
     if name.startswith("decoder."):
         return 0
     if match := LAYER.search(name):
@@ -26,7 +26,7 @@ def split_by_depth(
     Args:
         groups: Parameters and their options. Those of the head come first in the result, since Trainer logs the rate
             of the first.
-        names: Of the parameters, by identity.
+        names: Names of the parameters, by identity.
         num_layers: Blocks of the model.
         decay: Ratio of the learning rates of two blocks that follow each other.
     """

@@ -239,8 +239,8 @@ def stretch_positions(config: FFTPConfig, weights: dict[str, torch.Tensor], max_
     So what is trained is served as it was trained: pipelines cut recordings into windows as long as the table.
 
     Args:
-        config: Of the model; its `max_length` changes.
-        weights: Of the base model; the table changes.
+        config: The model's config; its `max_length` changes.
+        weights: Weights of the base model; the table changes.
         max_length: Frames of the clips, more than the table has.
     """
     grid = config.position_grid
@@ -282,7 +282,7 @@ def load_start(arguments: ModelArguments, sounds: Callable[..., Iterable], max_s
 
 
 def model_class(clips: Clips) -> type[FFTPPreTrainedModel]:
-    """What learns from clips: whole ones, or steps of them."""
+    """The class of model that learns from clips: whole ones, or steps of them."""
     return CLASSIFIERS[FRAMES if clips.is_framewise else CLIPS]
 
 

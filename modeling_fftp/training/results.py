@@ -54,12 +54,12 @@ def write_per_class(training: FFTPTrainingArguments, name: str, results: dict) -
 def evaluate_strides(
     trainer: FFTPTrainer, clips: Dataset, metric: str, strides: Sequence[int], seconds: float
 ) -> list[dict]:
-    """What a saved model reaches at each of several strides, and what it costs.
+    """Measure what a saved model reaches at each of several strides, and what it costs.
 
     Args:
-        trainer: Of the model; its output folder holds it.
-        clips: To measure on.
-        metric: Of the task.
+        trainer: Trainer whose output folder holds the model.
+        clips: Clips to measure on.
+        metric: Name of the task's metric.
         strides: Frames between patches.
         seconds: Length of the clip whose cost is measured.
 

@@ -36,7 +36,7 @@ class Resumed:
 
     Args:
         folder: Its output folder.
-        config: Of its checkpoint.
+        config: Config of its checkpoint.
     """
 
     folder: Path
@@ -107,7 +107,7 @@ class Resumed:
 
 
 def find_resumed(training: FFTPTrainingArguments) -> Resumed | None:
-    """What a training goes on from, if it goes on.
+    """Find the run that a training goes on from, if it does.
 
     Raises:
         FileNotFoundError: There is no whole checkpoint.

@@ -133,7 +133,7 @@ def finish(trainer: FFTPTrainer, clips: Clips, validating: Dataset | None) -> No
     """Measure what the saved model costs, draw what it listens to, and publish it.
 
     Args:
-        trainer: Of the model.
+        trainer: The model's trainer.
         clips: All of the run.
         validating: Sound that validates.
     """

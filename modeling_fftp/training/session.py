@@ -54,7 +54,7 @@ def find_begun(training: FFTPTrainingArguments, recipe: dict[str, Any]) -> Resum
 
 
 def build_averaging(training: FFTPTrainingArguments) -> WeightAveraging | None:
-    """What averages weights, if the arguments ask for it."""
+    """Build what averages weights, if the arguments ask for it."""
     if training.ema_decay or training.average_last_epochs:
         return WeightAveraging(training.ema_decay, training.average_last_epochs)
     return None

@@ -32,7 +32,7 @@ class EventLabels:
         """Targets (batch, most steps, labels), float32, -100 in padding.
 
         Args:
-            events: Of each clip, as `read_events` takes them.
+            events: Events of each clip, in any form that `read_events` takes.
             num_frames: Real frames of each clip.
             time_stride: Frames between steps; None is the model's.
 
@@ -61,7 +61,7 @@ class StepLabels:
         """Indices (batch, most steps), int64, or targets (batch, most steps, labels), float32, -100 in padding.
 
         Args:
-            labels: Of each clip, indices (steps,), or targets (steps, labels).
+            labels: Labels of each clip, indices (steps,), or targets (steps, labels).
             num_frames: Real frames of each clip.
 
         Raises:

@@ -68,7 +68,7 @@ class FFTPTrainer(Trainer):
         stride_distillation: How batches with a `time_stride` learn from the model's own answer at the densest of its
             `config.time_strides` (in-place distillation, Yu and Huang 2019); None: not at all.
         layer_decay: The learning rate of a block as a multiple of that of the next; that of the head is the one given.
-        **kwargs: As for `Trainer`.
+        **kwargs: See `Trainer`.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ class ClipDecoder:
     Args:
         audio_column: Column of undecoded audio or of paths.
         label_column: Column of labels.
-        label_kind: How that writes the classes.
+        label_kind: How the column writes the classes.
         labels: Names of all classes in their order, by what stands for them in the data.
         sampling_rate: Wanted rate in Hz.
         is_multi_label: Whether targets are vectors over the classes.
@@ -60,7 +60,7 @@ class ClipDecoder:
         folder: What relative paths start from.
         keeps_events: Whether the events of a clip are wanted, and not only which classes it has.
         keeps_sound: Whether the sound is wanted, and not only what is found out about it.
-        version: Of this package: what another one decoded is not taken from the cache.
+        version: Version of this package: what another one decoded is not taken from the cache.
     """
 
     audio_column: str
@@ -159,7 +159,7 @@ def find_facts(source: Any, waveform: np.ndarray, sampling_rate: int) -> dict[st
     """What a report says about a clip: where it came at what rate, how loud it is, and what it equals.
 
     Args:
-        source: As `read_audio` takes it.
+        source: Anything that `read_audio` takes.
         waveform: What that made of it.
         sampling_rate: The waveform's, in Hz.
     """
@@ -228,7 +228,7 @@ def announce_cache(splits: dict[str, Dataset], decoder: ClipDecoder) -> None:
 
 
 def _mean_seconds(dataset: Dataset, decoder: ClipDecoder) -> float:
-    """By the headers of a few clips, as far as they can be believed."""
+    """Mean length by the headers of a few clips, as far as they can be believed."""
     lengths = []
     for row in range(0, len(dataset), max(1, len(dataset) // SAMPLED_CLIPS)):
         try:
@@ -242,7 +242,7 @@ def _mean_seconds(dataset: Dataset, decoder: ClipDecoder) -> float:
 
 
 def cache_of_files(dataset: Dataset, decoder: Any, columns: Sequence[str]) -> dict[str, str]:
-    """Where the decoded sound of a column of paths is kept: `datasets` knows the paths, but not when files change.
+    """Cache file of the decoded sound of a column of paths: `datasets` knows the paths, but not when files change.
 
     Args:
         dataset: One split, its sound not decoded.
@@ -281,7 +281,7 @@ def report_left_out(
 
     Args:
         left_out: What `decode_dataset` left out of each split.
-        shares: That part of each split.
+        shares: Share of each split that is meant.
         largest_share: Share of a split that may be left out.
         path: The file; removed where nothing is left out.
 

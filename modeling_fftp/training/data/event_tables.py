@@ -88,7 +88,7 @@ def _common_columns(tables: Mapping[str, Dataset], path_columns: Sequence[str]) 
 
 
 def _shared_values(columns: Mapping[str, Mapping[str, list]]) -> dict[str, list]:
-    """Of columns with the values of every row, by clip, those that say one thing of each clip."""
+    """Keep the columns that say one thing of each clip; their values are those of every row, by clip."""
     kept, dropped = {}, []
     for name, values in columns.items():
         if all(value == found[0] for found in values.values() for value in found):
@@ -106,7 +106,7 @@ def _shared_values(columns: Mapping[str, Mapping[str, list]]) -> dict[str, list]
 
 
 def _row_reader(table: Dataset) -> Callable[[dict[str, Any]], list[Event]]:
-    """What reads the events of a row."""
+    """Choose the function that reads the events of a row."""
     names, read = (NAMES, _read_event) if has_event_rows(table.column_names) else ((EVENTS, *CLIP_NAMES), _read_clip)
     column = next(name for name in names if name in table.column_names)
     if table.features[column] == Value("null"):

@@ -27,10 +27,10 @@ KINDS = ("string", "large_string", "int", "uint", "float", "bool")
 
 @dataclass
 class LabelColumn:
-    """What a column of labels says about the classes.
+    """The classes of a column of labels, and how it writes them.
 
     Args:
-        classes: As they are written, in order.
+        classes: Classes as they are written, in order.
         is_multi_label: Whether a clip can have several.
         index_names: The classes by index, where the column holds indices or vectors.
         is_vector: Whether a label is a vector with a 0 or 1 for each class.

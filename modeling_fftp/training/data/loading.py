@@ -46,17 +46,17 @@ REPORT, LOGGED_CLASSES = "data_report.md", 20
 
 @dataclass
 class Clips:
-    """What a run trains and is measured on.
+    """The clips that a run trains and is measured on.
 
     Args:
         splits: Decoded clips by role, "train", "validation" and "test", as far as there are any.
         classes: Names of the classes in their order.
         is_multi_label: Whether a clip can have several.
-        left_out: How many clips of each role cannot be used.
+        left_out: Clips of each role that cannot be used.
         lengths: Samples of every clip, by role; of streamed clips, of some.
         sample: Clips that stand for those to train on, where those are many.
         is_framewise: Whether "labels" are events, and a model is to say when they are.
-        sampling_rate: Of the sound in Hz.
+        sampling_rate: Rate of the sound in Hz.
     """
 
     splits: dict[str, Dataset]
@@ -88,12 +88,12 @@ class Clips:
 def build_decoder(
     arguments: DataArguments, split: Dataset, config: FFTPConfig | None = None, sampling_rate: int = SAMPLING_RATE
 ) -> ClipDecoder:
-    """What a split says about columns and classes.
+    """Build a decoder by what a split says about columns and classes.
 
     Args:
         arguments: What they say overrides that.
-        split: Of the training clips, where there are any.
-        config: Of a checkpoint that is evaluated: its classes count, not those that the clips happen to have.
+        split: The training clips, where there are any.
+        config: Config of a checkpoint that is evaluated: its classes count, not those that the clips happen to have.
         sampling_rate: Rate in Hz that sound is resampled to.
 
     Raises:
@@ -173,9 +173,9 @@ def load_clips(
     """Load and decode every split; the first process decodes, the others find it in the cache.
 
     Args:
-        arguments: Which data, and what of it.
+        arguments: Which data, and what part of it.
         training: Seed and processes, and whether to train.
-        config: Of the checkpoint, where it is evaluated and not trained.
+        config: Config of the checkpoint, where it is evaluated and not trained.
         check_classes: Refuses the names of the classes, where they cannot be learned, before anything is decoded.
         sampling_rate: Rate in Hz that sound is resampled to.
 
@@ -248,8 +248,8 @@ def decoders_of(splits: Mapping[str, Any], decoder: ClipDecoder) -> dict[str, Cl
     A test split without labels is left out, and named in the log.
 
     Args:
-        splits: By role.
-        decoder: Of the first of them.
+        splits: Splits by role.
+        decoder: Decoder of the first of them.
 
     Raises:
         ValueError: A split lacks a column, or has several labels per clip where the first has one.

@@ -73,7 +73,7 @@ class ParquetRows:
         return self._table(group).slice(key - self._starts[group], 1).to_pylist()[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what was read, for other processes."""
+        """The state for other processes, without what was read."""
         return self.__dict__ | {"_read": OrderedDict()}
 
     @property

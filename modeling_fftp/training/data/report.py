@@ -24,7 +24,7 @@ NAMED = 3
 
 @dataclass
 class SplitFacts:
-    """What is known of the clips of a split.
+    """Facts about the clips of a split.
 
     Args:
         counts: Clips of each class.
@@ -89,7 +89,7 @@ def render_report(splits: dict[str, SplitFacts], source: str, max_classes: int |
     """The report as Markdown.
 
     Args:
-        splits: By name.
+        splits: Splits by name.
         source: Name of the data.
         max_classes: Classes to count, from the most frequent on; default: all, in their order.
     """
@@ -131,7 +131,7 @@ def _describe_clips(splits: dict[str, SplitFacts]) -> str:
 
 
 def find_warnings(splits: dict[str, SplitFacts]) -> Iterator[str]:
-    """What a reader should look at, one sentence each."""
+    """List what a reader should look at, one sentence each."""
     for name, split in splits.items():
         absent = [label for label, count in split.counts.items() if not count]
         if absent and split.clips:

@@ -129,7 +129,7 @@ class StreamedClips(TorchDataset):
         return np.unpackbits(self._labels, axis=1, count=self.num_classes)
 
     def examine(self, place: int) -> dict[str, Any]:
-        """What the decoder says of a clip."""
+        """Let the decoder look at a clip."""
         return self.decoder(self.source[int(self.rows[place])])
 
     def select(self, places: Sequence[int]) -> "StreamedClips":

@@ -20,10 +20,10 @@ TOLERANCE_SECONDS = 0.1
 
 
 def count_events(events: Any, seconds: float) -> dict[str, int]:
-    """How many "events" a clip has, how many "untimed" ones; each must be one, and begin and end within the clip.
+    """Count the "events" of a clip, and the "untimed" ones; each must be one, and begin and end within the clip.
 
     Args:
-        events: As `read_events` takes them.
+        events: Events in any form that `read_events` takes.
         seconds: Length of the clip.
 
     Raises:
@@ -72,10 +72,10 @@ def cut_windows(
 
     Args:
         waveform: (samples,), float32.
-        events: Of the recording.
+        events: Events of the recording.
         window_seconds: Length of a window; a shorter recording is one window.
-        hop_seconds: From one window to the next; the last one ends where the recording ends.
-        sampling_rate: In Hz.
+        hop_seconds: Seconds from one window to the next; the last one ends where the recording ends.
+        sampling_rate: Rate in Hz.
 
     Yields:
         "audio" (samples,), and "labels", the events in the window's own time, cut at its edges.

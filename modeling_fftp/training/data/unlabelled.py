@@ -69,8 +69,8 @@ class Pieces:
     Args:
         splits: Pieces with `audio`, float32 waveforms (samples,), by role: "train" and "validation".
         seconds: Length of all, by role.
-        left_out: How many recordings of each role cannot be used.
-        sampling_rate: Of the waveforms in Hz.
+        left_out: Recordings of each role that cannot be used.
+        sampling_rate: Rate of the waveforms in Hz.
     """
 
     splits: dict[str, Dataset]
@@ -93,7 +93,7 @@ class RecordingCutter:
         max_seconds: Longest piece.
         sampling_rate: Wanted rate in Hz.
         folder: What relative paths start from.
-        version: Of this package: what another one decoded is not taken from the cache.
+        version: Version of this package: what another one decoded is not taken from the cache.
     """
 
     audio_column: str

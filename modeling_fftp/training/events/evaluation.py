@@ -23,7 +23,7 @@ from .postprocessing import find_events, fit_postprocessing
 
 
 def score_steps(score: Callable[[EvalPrediction], dict]) -> Callable[[EvalPrediction], dict]:
-    """What scores clips, (clips, labels), for real steps of padded clips, (clips, steps, labels)."""
+    """Make a scorer of clips, (clips, labels), one of the real steps of padded clips, (clips, steps, labels)."""
 
     def score_real(prediction: EvalPrediction) -> dict:
         # Logits go on to where the batch was padded to.
@@ -46,7 +46,7 @@ def hear(
         model: A frame classifier.
         extractor: Its feature extractor.
         clips: "audio" at the extractor's rate, and "labels", events by name.
-        device: To compute on.
+        device: Device to compute on.
         batch_size: Windows at a time.
     """
     pipeline = FFTPAudioTaggingPipeline(model=model.eval(), feature_extractor=extractor, device=device)

@@ -30,8 +30,8 @@ class Collars:
 
     Args:
         onset: Greatest distance of the beginnings, in seconds.
-        offset: That of the ends, in seconds.
-        offset_share: That of the ends as a share of the true event's length, where that is more.
+        offset: Collar of the ends, in seconds.
+        offset_share: Collar of the ends as a share of the true event's length, where that is more.
     """
 
     onset: float = 0.2
@@ -41,12 +41,12 @@ class Collars:
 
 @dataclass
 class Recording:
-    """What a model says of a recording, and what is true.
+    """A model's answer about a recording, and what is true.
 
     Args:
-        scores: Of each step and label, (steps, labels).
+        scores: Score of each step and label, (steps, labels).
         spans: Start and end of each step in seconds, (steps, 2).
-        events: That there are, labels by name.
+        events: The true events, labels by name.
         seconds: Length.
     """
 

@@ -17,10 +17,10 @@ class MaskedPatchCollator(SpecMaskDataCollator):
 
     Args:
         feature_extractor: Computes features.
-        config: Of the model.
+        config: The model's config.
         max_seconds: Length of crops.
         gain: Largest offset in normalised log units.
-        generator: As for `SpecMaskDataCollator`.
+        generator: See `SpecMaskDataCollator`.
     """
 
     def __init__(

@@ -93,7 +93,7 @@ def sounds_of(pieces: Pieces, most: int | None = None) -> Iterator:
 
 
 def describe(arguments: SoundArguments, pieces: Pieces) -> dict:
-    """What the card says about the sound."""
+    """Describe the sound for the card."""
     source = arguments.dataset_name
     return {
         "dataset": public_name(source),

@@ -16,10 +16,10 @@ from modeling_fftp.times_fftp import frame_seconds
 def reconstruct(
     model: FFTPForPreTraining, spectrogram: torch.Tensor, bool_masked_pos: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a model sees of a spectrogram, and what it makes of that.
+    """Let a model see a part of a spectrogram, and reconstruct the rest.
 
     Args:
-        model: In evaluation mode.
+        model: A model in evaluation mode.
         spectrogram: (frames, mel bins), at least one patch long.
         bool_masked_pos: (1, patches).
 
@@ -51,10 +51,10 @@ def plot_reconstruction(
     """Save a picture of a spectrogram, of what the model sees, and of its reconstruction, one above the other.
 
     Args:
-        model: In evaluation mode.
+        model: A model in evaluation mode.
         spectrogram: (frames, mel bins).
         bool_masked_pos: (1, patches).
-        path: Where to.
+        path: File to write.
     """
     seen, guessed = reconstruct(model, spectrogram, bool_masked_pos)
     _, step = frame_seconds(model.config.sampling_rate)

@@ -40,9 +40,9 @@ def fit_linear(states: np.ndarray, labels: np.ndarray, num_classes: int) -> dict
     """Logistic regression.
 
     Args:
-        states: Of the training clips, (clips, hidden).
+        states: States of the training clips, (clips, hidden).
         labels: Indices (clips,), or 0 and 1, (clips, classes).
-        num_classes: Of the model.
+        num_classes: Classes of the model.
 
     Returns:
         A probe for each of `REGULARISATIONS`, the strongest first.
@@ -67,9 +67,9 @@ def neighbour_scores(
     """Scores by the labels of the nearest training clips, by cosine between states of unit variance.
 
     Args:
-        states: As for `fit_linear`.
-        labels: As for `fit_linear`.
-        num_classes: As for `fit_linear`.
+        states: See `fit_linear`.
+        labels: See `fit_linear`.
+        num_classes: See `fit_linear`.
         queries: States of other clips, (queries, hidden).
 
     Returns:

@@ -156,7 +156,7 @@ def refuse_untrained_state(source: str) -> None:
 def find_states(
     model: FFTPForAudioClassification, extractor: FFTPFeatureExtractor, clips: Clips, batch_size: int
 ) -> dict[str, Split]:
-    """What the head of a model gets, (clips, hidden) float32, and labels of every split."""
+    """Compute what the head of a model gets, (clips, hidden) float32, and labels, for every split."""
     collator, splits = SpecMaskDataCollator(extractor), {}
     for name, split in clips.splits.items():
         # Clips of about one length share a batch: little is padded.
@@ -190,7 +190,7 @@ def choose_linear(splits: dict[str, Split], config: FFTPConfig) -> tuple[LinearP
 
 
 def measure_neighbours(splits: dict[str, Split], clips: Clips, scorer: Scorer) -> dict:
-    """How good nearest neighbours are on each split, as many as do best on validation."""
+    """Measure nearest neighbours on each split, as many as do best on validation."""
 
     def scores_of(name: str) -> dict[int, np.ndarray]:
         return neighbour_scores(*splits["train"], len(clips.classes), splits[name][0])

@@ -31,7 +31,7 @@ class Distillation:
     """How much a student learns from a teacher, and how soft the teacher's answers are.
 
     Args:
-        share: Of the teacher in the loss; the rest is that of the labels.
+        share: Share of the teacher in the loss; the rest is that of the labels.
         temperature: Divides the logits of both.
     """
 
@@ -46,7 +46,7 @@ class Distillation:
 
         Args:
             logits: (batch, labels).
-            teacher_logits: Of the same labels in the same order.
+            teacher_logits: Logits of the same labels in the same order.
             is_multi_label: Whether a clip can have several.
         """
         student, teacher = (x.float() / self.temperature for x in (logits, teacher_logits))
@@ -62,10 +62,10 @@ class Teacher:
 
     Args:
         source: Folder or Hub id of any that `AutoModelForAudioClassification` loads.
-        classes: Of the student, in their order; None takes the teacher's.
-        sampling_rate: Of the sound that it will be given, in Hz.
-        device: Where it runs.
-        dtype: Of its matrix products, where they are not in float32.
+        classes: Classes of the student, in their order; None takes the teacher's.
+        sampling_rate: Rate of the sound that it will be given, in Hz.
+        device: Device that it runs on.
+        dtype: Type of its matrix products, where they are not in float32.
         trust_remote_code: Whether code that comes with it may run.
 
     Raises:
@@ -163,7 +163,7 @@ class Teacher:
 
     @cached_property
     def digest(self) -> str:
-        """What its answers depend on."""
+        """Digest of what its answers depend on."""
         return Hasher.hash((self.classes, self.dtype, self.extractor.to_dict(), hash_model(self.model)))
 
     def answer(self, clips: Dataset) -> Dataset:

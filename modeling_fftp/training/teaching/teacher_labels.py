@@ -20,7 +20,7 @@ def load_unlabelled_clips(
     Args:
         arguments: Which sound.
         training: Seed and processes.
-        teacher: Whose classes the student learns.
+        teacher: The teacher, whose classes the student learns.
         sampling_rate: Rate in Hz that sound is resampled to.
 
     Raises:
