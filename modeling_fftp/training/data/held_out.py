@@ -1,10 +1,42 @@
 """Clips that are kept out of training to validate on, where a data set has no split for that."""
 
+import logging
 from math import ceil
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from sklearn.model_selection import train_test_split
+
+from .arguments import DataArguments
+from .strong_labels import split_measurable
+
+logger = logging.getLogger(__name__)
+
+# Share of the clips to train on that validate where there is no split for that.
+VALIDATION_FRACTION = 0.1
+
+
+def hold_out(clips: dict[str, Dataset], arguments: DataArguments, seed: int) -> dict[str, Dataset]:
+    """The clips with some to validate on: those of their split, of the group that was asked for, or a share."""
+    if arguments.validation_column:
+        train, validation = hold_out_group(clips["train"], arguments.validation_column, arguments.validation_value)
+    elif "validation" in clips or "train" not in clips:
+        return clips
+    else:
+        drawable, others = split_measurable(clips["train"]) if arguments.task == "frames" else (clips["train"], None)
+        fraction = arguments.validation_fraction or VALIDATION_FRACTION
+        train, validation = hold_out_fraction(drawable, fraction, seed)
+        # What has no times trains, whatever is drawn.
+        train = concatenate_datasets([train, others]) if others else train
+        logger.warning(
+            "No split %r: %d of %d clips, drawn with seed %d, validate. Clips of one speaker or recording may be on "
+            "both sides; --validation_column keeps groups together.",
+            arguments.validation_split_name,
+            len(validation),
+            len(validation) + len(train),
+            seed,
+        )
+    return clips | {"train": train, "validation": validation}
 
 
 def hold_out_group(dataset: Dataset, column: str, value: str) -> tuple[Dataset, Dataset]:

@@ -7,7 +7,7 @@ from transformers import HfArgumentParser
 
 from .arguments import DataArguments
 from .clips import decode_dataset
-from .loading import build_decoder, decoders_of, find_roles
+from .decoders import build_decoder, decoders_of, find_roles
 from .report import find_split_facts, render_report
 from .sources import load_splits
 from .splits import ROLES

@@ -1,5 +1,6 @@
 """What the clips are like, before anybody trains on them: counts, lengths, rates, and what looks wrong."""
 
+import logging
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,11 +10,16 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from transformers import TrainingArguments
 
 from feature_extraction.feature_extraction_fftp import LARGEST_FLOAT
 
 from .clips import FACTS, SOURCE
 
+logger = logging.getLogger(__name__)
+
+# The file that says what the clips are like, and how many classes the log counts.
+REPORT, LOGGED_CLASSES = "data_report.md", 20
 # A peak below which nothing is heard: -100 dB.
 SILENT = 1e-5
 # Share of a clip's samples at the end of the range that makes it a clipped one.
@@ -83,6 +89,38 @@ def count_classes(labels: np.ndarray, classes: Sequence[str]) -> dict[str, int]:
         return dict.fromkeys(classes, 0)
     per_class = np.bincount(labels, minlength=len(classes)) if labels.ndim == 1 else labels.sum(axis=0, dtype=np.int64)
     return {name: int(count) for name, count in zip(classes, per_class, strict=True)}
+
+
+def write_report(facts: dict[str, SplitFacts], source: str, training: TrainingArguments, sampling_rate: int) -> None:
+    """Say in the log and in a file what the clips are like; the first process does."""
+    if training.process_index == 0:
+        logger.info("\n%s", render_report(facts, Path(source).name, LOGGED_CLASSES))
+        path = Path(training.output_dir, REPORT)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(render_report(facts, Path(source).name), encoding="utf-8")
+        highest = max((rate for split in facts.values() for rate in split.values("rate")), default=0)
+        if highest > sampling_rate:
+            logger.info(
+                "Sound of up to %d Hz is resampled to %d Hz: what is above %d Hz is lost; --sampling_rate keeps more",
+                highest,
+                sampling_rate,
+                sampling_rate // 2,
+            )
+
+
+def refuse_unusable(facts: dict[str, SplitFacts], is_multi_label: bool) -> None:
+    """Stop on what would end a training after its first epoch, or make its results mean nothing.
+
+    Raises:
+        ValueError: A split without a clip, without sound, or in which no clip has a label.
+    """
+    for role, split in facts.items():
+        if not split.clips:
+            raise ValueError(f"{role}: no clips are left; {len(split.left_out)} cannot be used")
+        if len(split.silent) == len(split.clips):
+            raise ValueError(f"{role}: all {len(split.clips)} clips are silent")
+        if is_multi_label and not any(split.counts.values()):
+            raise ValueError(f"{role}: none of its {len(split.clips)} clips has a label; no score can be computed")
 
 
 def render_report(splits: dict[str, SplitFacts], source: str, max_classes: int | None = None) -> str:

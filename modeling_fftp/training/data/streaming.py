@@ -17,18 +17,11 @@ from modeling_fftp.sound_file_fftp import is_sound, walk
 from ..memory import give_back_freed_memory
 from .arguments import DataArguments
 from .clips import FACTS, PROBLEM, SAMPLING_RATE, SOURCE, ClipDecoder, report_left_out, spread
-from .loading import (
-    Clips,
-    build_decoder,
-    decoders_of,
-    find_roles,
-    hold_out,
-    refuse_unusable,
-    report,
-    roles_to_read,
-)
+from .decoders import build_decoder, decoders_of, find_roles, roles_to_read
+from .held_out import hold_out
+from .loading import Clips
 from .parquet_rows import ParquetRows
-from .report import SplitFacts, count_classes
+from .report import SplitFacts, count_classes, refuse_unusable, write_report
 from .row_group_sampler import RowGroupSampler
 from .sources import find_shards, load_splits, refuse_paths
 
@@ -244,7 +237,7 @@ def stream_clips(
     facts = {role: find_sampled_facts(split, classes, left_out.get(role, [])) for role, split in clips.items()}
     with training.main_process_first(desc="report"):
         report_left_out(left_out, shares, arguments.max_left_out, Path(training.output_dir, "left_out_clips.csv"))
-        report(facts, arguments.dataset_name, training, sampling_rate)
+        write_report(facts, arguments.dataset_name, training, sampling_rate)
         refuse_unusable(facts, decoder.is_multi_label)
     lengths = {
         role: [round(seconds * decoder.sampling_rate) for seconds in split.values("seconds")]

@@ -5,7 +5,8 @@ from datasets import Dataset, concatenate_datasets
 
 from ..arguments import WITHOUT_LABELS, DataArguments, FFTPTrainingArguments
 from ..data.clips import MAX_SECONDS, clip_lengths
-from ..data.loading import VALIDATION_FRACTION, Clips
+from ..data.held_out import VALIDATION_FRACTION
+from ..data.loading import Clips
 from ..data.unlabelled import SoundArguments, load_pieces
 from .distillation import Teacher
 

@@ -18,9 +18,9 @@ from packaging.version import Version
 from safetensors.numpy import load_file
 
 from modeling_fftp.training.arguments import DataArguments, FFTPTrainingArguments
+from modeling_fftp.training.data.decoders import build_decoder
 from modeling_fftp.training.data.folders import PROBLEM
 from modeling_fftp.training.data.inspect import inspect
-from modeling_fftp.training.data.loading import build_decoder
 from modeling_fftp.training.data.parquet_rows import ParquetRows
 from modeling_fftp.training.data.row_group_sampler import RowGroupSampler
 from modeling_fftp.training.data.streaming import read_clips, stream_clips

@@ -1,0 +1,177 @@
+"""What each split of a data set is for, and how its clips are decoded: columns, classes, and their order."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Value
+from transformers import TrainingArguments
+
+from modeling_fftp import FFTPConfig
+from modeling_fftp.scores_fftp import label_names
+
+from .arguments import DataArguments
+from .clips import SAMPLING_RATE, ClipDecoder
+from .event_tables import has_event_rows
+from .held_out import VALIDATION_FRACTION
+from .labels import read_class_names, read_labels
+from .sources import base_folder, find_column, load_splits
+from .splits import ROLES, find_splits
+
+logger = logging.getLogger(__name__)
+
+# Columns of which people may think that they cut clips out of recordings.
+TIME_COLUMNS = ("onset", "offset", "start", "end", "start_time", "end_time", "begin time (s)", "end time (s)")
+
+
+def find_roles(
+    arguments: DataArguments, needed: Sequence[str], load: Callable[..., Mapping] = load_splits
+) -> dict[str, Any]:
+    """Splits of the data set by what they are for.
+
+    Args:
+        arguments: Which data, and names of splits.
+        needed: Roles of which one must be there; the first that is comes first.
+        load: Loads all splits by their names, with the arguments of `load_splits`.
+
+    Raises:
+        ValueError: None of them is there.
+    """
+    source = (arguments.dataset_name, arguments.dataset_config_name)
+    splits = load(*source, arguments.dataset_data_dir, arguments.dataset_revision)
+    wanted = {role: getattr(arguments, f"{role}_split_name") for role in ROLES}
+    names = find_splits(splits, wanted)
+    group = arguments.validation_column
+    if group and {"train", "validation"} <= names.keys():
+        logger.warning("The split %r is not used: a group of %r validates", names.pop("validation"), group)
+    first = next((role for role in needed if role in names), None)
+    if first is None:
+        expected = " or ".join(wanted[role] for role in needed)
+        raise ValueError(f"no split {expected} in {arguments.dataset_name}; it has {[*splits]}")
+    if group and "train" in names and group not in splits[names["train"]].column_names:
+        raise ValueError(f"no column {group!r} to validate by; the data has {splits[names['train']].column_names}")
+    trains = needed[0] == "train"
+    if first == "train" and not trains and not group and arguments.validation_fraction is None:
+        logger.warning(
+            "No split %r or %r: all of %r is measured. If the model learned from a part of it, --validation_fraction "
+            "%g measures the share that a training with this seed kept out",
+            wanted["validation"], wanted["test"], names["train"], VALIDATION_FRACTION,
+        )  # fmt: skip
+        return {"test": splits[names["train"]]}
+    return {role: splits[names[role]] for role in dict.fromkeys((first, *names))}
+
+
+def roles_to_read(splits: Mapping[str, Any], arguments: DataArguments, training: TrainingArguments) -> list[str]:
+    """The roles whose clips a run needs: an evaluation leaves the training split alone, if it can."""
+    needs_train = training.do_train or arguments.validation_column or len(splits) == 1
+    return [role for role in splits if role != "train" or needs_train]
+
+
+def build_decoder(
+    arguments: DataArguments, split: Dataset, config: FFTPConfig | None = None, sampling_rate: int = SAMPLING_RATE
+) -> ClipDecoder:
+    """Build a decoder by what a split says about columns and classes.
+
+    Args:
+        arguments: What they say overrides that.
+        split: The training clips, where there are any.
+        config: Config of a checkpoint that is evaluated: its classes count, not those that the clips happen to have.
+        sampling_rate: Rate in Hz that sound is resampled to.
+
+    Raises:
+        ValueError: A missing column, an unknown class, or names of classes that are not those of the checkpoint.
+    """
+    audio_column = find_column(split, "audio", arguments.audio_column_name)
+    label_column = find_column(split, "label", arguments.label_column_name)
+    names = read_class_names(Path(arguments.class_names_file)) if arguments.class_names_file else {}
+    logger.info("Sound is in the column %r, labels in %r", audio_column, label_column)
+    kind = read_labels(split, label_column, arguments.label_separator, [*names])
+    if has_event_rows(split.column_names) and isinstance(split.features[audio_column], Value):
+        raise ValueError("the data has a row for each event, which --streaming does not put together; drop it")
+    times = [name for name in split.column_names if name.lower() in TIME_COLUMNS]
+    if times and not kind.has_events:
+        logger.warning("The columns %s are not read: each row is a whole clip", times)
+    names = names or {label: label for label in kind.classes}
+    for option, given in (("exclude_labels", arguments.exclude_labels), ("none_labels", arguments.none_labels)):
+        if unknown := [label for label in given if label and label not in names]:
+            raise ValueError(f"--{option} {unknown[0]!r} is not among the classes {[*names]}")
+    names = {label: name for label, name in names.items() if label not in arguments.none_labels}
+    if arguments.task == "frames" and not kind.has_events:
+        raise ValueError(
+            f"the labels in {label_column!r} have no times; --task frames learns from events, a list of onset, offset "
+            "and label for each clip, or a table with a row for each"
+        )
+    # A clip with none is no case of one class per clip.
+    is_multi_label = kind.is_multi_label or bool(arguments.none_labels)
+    if config is not None:
+        known = label_names(config)
+        # Of an excluded class the checkpoint need not know anything.
+        names = {
+            label: name for label, name in names.items() if name in known or label not in arguments.exclude_labels
+        }
+        names, is_multi_label = checkpoint_classes(names, config, is_multi_label)
+    # An evaluation drops the clips of an excluded class, but the checkpoint still knows it.
+    labels = {label: name for label, name in names.items() if config or label not in arguments.exclude_labels}
+    if len(labels) < 2 and not is_multi_label:
+        raise ValueError(f"all clips have one class, {[*labels]}; expected two classes, or labels in another column")
+    return ClipDecoder(
+        audio_column,
+        label_column,
+        kind,
+        labels,
+        sampling_rate,
+        is_multi_label=is_multi_label,
+        excluded=arguments.exclude_labels,
+        none_labels=arguments.none_labels,
+        keeps_events=arguments.task == "frames",
+        folder=base_folder(arguments.dataset_name, arguments.dataset_data_dir),
+    )
+
+
+def checkpoint_classes(names: dict[str, str], config: FFTPConfig, is_multi_label: bool) -> tuple[dict[str, str], bool]:
+    """Classes of a checkpoint in its order, by what stands for them in the data, and whether a clip can have several.
+
+    Raises:
+        ValueError: The data has a class that the checkpoint does not know, or several per clip where it gives one.
+    """
+    known = label_names(config)
+    unknown = [name for name in names.values() if name not in known]
+    if unknown:
+        raise ValueError(f"the data has the class {unknown[0]!r}; the checkpoint tells apart {known}")
+    expects_several = config.problem_type == "multi_label_classification"
+    if is_multi_label and not expects_several:
+        raise ValueError(f"a clip of the data can have several classes; the checkpoint is for {config.problem_type}")
+    written = {name: label for label, name in names.items()}
+    return {written.get(name, name): name for name in known}, expects_several
+
+
+def decoders_of(splits: Mapping[str, Any], decoder: ClipDecoder) -> dict[str, ClipDecoder]:
+    """The decoder as each split needs it: its indices are those of its own names of the classes.
+
+    A test split without labels is left out, and named in the log.
+
+    Args:
+        splits: Splits by role.
+        decoder: Decoder of the first of them.
+
+    Raises:
+        ValueError: A split lacks a column, or has several labels per clip where the first has one.
+    """
+    decoders, first = {}, next(iter(splits))
+    for role, split in splits.items():
+        missing = [name for name in (decoder.audio_column, decoder.label_column) if name not in split.column_names]
+        if missing and role == "test":
+            logger.warning("The test split has no column %r and is not used", missing[0])
+            continue
+        if missing:
+            raise ValueError(f"the {role} split has no column {missing[0]!r}; it has {split.column_names}")
+        kind = decoder.label_kind
+        if role != first and not kind.is_vector:
+            kind = read_labels(split, decoder.label_column, kind.separator)
+        if kind.is_multi_label != decoder.label_kind.is_multi_label:
+            several, one = (role, "another") if kind.is_multi_label else ("another", role)
+            raise ValueError(f"the {several} split has lists of labels, {one} split has one per clip")
+        decoders[role] = replace(decoder, label_kind=kind)
+    return decoders
