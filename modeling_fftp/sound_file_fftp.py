@@ -26,8 +26,8 @@ logger = get_logger(__name__)
 AUDIO_FORMATS = (
     set() if soundfile is None else {*soundfile.available_formats()} - {"RAW"} | {"OGA", "OPUS", "AIF", "WAVE"}
 )
-# What archives, notebooks and Python leave behind; names that begin with a dot are hidden.
-LEFTOVERS = ("__MACOSX", "__pycache__")
+# What archives, notebooks, Python and disks leave behind; names that begin with a dot are hidden.
+LEFTOVERS = ("__MACOSX", "__pycache__", "lost+found", "System Volume Information", "$RECYCLE.BIN")
 # Samples of all channels in a block at most.
 BLOCK_SAMPLES = 2**22
 OGG_PAGE = b"OggS\0"

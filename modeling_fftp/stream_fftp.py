@@ -112,7 +112,6 @@ class FFTPStream:
         threshold: float | None = None,
     ):
         self.model, self.features = model, FeatureStream(feature_extractor)
-        # The hop last: `load_stream` makes it of the memory where nobody names one.
         given = {"memory_seconds": memory_seconds, "threshold": threshold, "hop_seconds": hop_seconds}
         for name, value in given.items():
             if value is not None and not value > 0:
@@ -231,7 +230,12 @@ class FFTPStream:
 
     @torch.no_grad()
     def flush(self) -> list[StreamScores]:
-        """Scores of what does not fill a hop, where the stream ends; none if less than a token is left."""
+        """Scores of what does not fill a hop, where the stream ends; none if less than a token is left.
+
+        Raises:
+            ValueError: The model is in training.
+        """
+        self._refuse_training()
         end = self.first + len(self.frames)
         # The last whole patch.
         end -= (end - self.patch_frames) % self.time_stride

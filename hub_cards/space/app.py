@@ -19,9 +19,11 @@ from transformers import Pipeline, pipeline
 SECONDS_PER_FRAME = 0.01
 TOP_LABELS = 5
 # The browser sends sound so often. What comes while the model is busy replaces what waits, so sound may be missing: it
-# is, where so much less came than time went by.
+# is, where so much less came than time went by. The model goes on with what comes, and times count what did not.
 LIVE_SECONDS = 0.25
 MISSING_SECONDS = 1.0
+# The model looks at least so often.
+LONGEST_HOP = 1.0
 # Rows of the table that is sent as often.
 MOST_EVENTS = 50
 
@@ -71,41 +73,39 @@ class LiveSession:
     """
 
     def __init__(self, tag: Pipeline, rate: int):
-        self.rate, self.target_rate = rate, tag.feature_extractor.sampling_rate
-        self.resampler = soxr.ResampleStream(rate, self.target_rate, 1, dtype="float32")
-        self.stream = tag.model.stream(tag.feature_extractor, memory_seconds=tag.window_seconds)
+        self.rate = rate
+        self.resampler = soxr.ResampleStream(rate, tag.feature_extractor.sampling_rate, 1, dtype="float32")
+        # The code of older models does not say.
+        window = getattr(tag, "window_seconds", None)
+        hop = LIVE_SECONDS if window is None else min(window / 10, LONGEST_HOP)
+        self.stream = tag.model.stream(tag.feature_extractor, hop_seconds=hop, memory_seconds=window)
         self.labels, self.scores, self.events = self.stream.tracker.labels, {}, []
-        # When the sound began and was ended, and how much came.
-        self.began, self.ended, self.seconds = None, None, 0.0
+        # When the sound began and was ended, how much came, and how much did not.
+        self.began, self.ended, self.came, self.missing = None, None, 0.0, 0.0
         # The page may end the sound while the model is busy with it.
         self.lock = threading.Lock()
 
     def hear(self, samples: np.ndarray, threshold: float | None) -> None:
         """Take integer PCM, (samples,) or (samples, channels); events begin at a score of `threshold`."""
+        now = time.monotonic()
         with self.lock:
             if self.ended is not None or not len(samples):
                 return
             self.stream.set_threshold(threshold)
-            self.skip_missing(len(samples) / self.rate)
+            self.count_missing(len(samples) / self.rate, now)
             mono = (samples.reshape(len(samples), -1) / -np.iinfo(samples.dtype).min).mean(axis=1).astype(np.float32)
-            self.take(self.stream.push(self.resampler.resample_chunk(mono)))
+            for answer in self.stream.push(self.resampler.resample_chunk(mono)):
+                self.scores = dict(zip(self.labels, answer.scores.tolist(), strict=True))
+                self.note(answer.changes)
 
-    def skip_missing(self, seconds: float) -> None:
-        """Leave a gap where sound is missing before the next, which is so long."""
-        now = time.monotonic()
+    def count_missing(self, seconds: float, now: float) -> None:
+        """Count what is missing before sound that is so long and came at a time."""
         if self.began is None:
             self.began = now - seconds
-        missing = now - self.began - self.seconds - seconds
+        self.came += seconds
+        missing = now - self.began - self.came - self.missing
         if missing > MISSING_SECONDS:
-            self.take(self.stream.skip(round(missing * self.target_rate)))
-            self.seconds += missing
-        self.seconds += seconds
-
-    def take(self, answers: list) -> None:
-        """The latest scores, and what begins or ends."""
-        for answer in answers:
-            self.scores = dict(zip(self.labels, answer.scores.tolist(), strict=True))
-            self.note(answer.changes)
+            self.missing += missing
 
     def finish(self) -> None:
         """End what still sounds; what comes after that is not heard."""
@@ -121,12 +121,13 @@ class LiveSession:
     def note(self, changes: list) -> None:
         """Write down what begins or ends."""
         for change in changes:
+            seconds = round(change.seconds + self.missing, 2)
             if change.kind == "begin":
-                self.events.insert(0, [round(change.seconds, 2), None, change.label])
+                self.events.insert(0, [seconds, None, change.label])
             else:
                 for row in self.events:
                     if row[1] is None and row[2] == change.label:
-                        row[1] = round(change.seconds, 2)
+                        row[1] = seconds
         del self.events[MOST_EVENTS:]
 
 

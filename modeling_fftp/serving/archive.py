@@ -82,9 +82,10 @@ def chunk_recordings(recordings: Sequence[str], most: int, sampling_rate: int) -
     chunk, total = [], 0.0
     for recording in recordings:
         seconds = 0.0
-        # What cannot be read fails where it is read.
-        with suppress(ValueError, OSError):
-            seconds = sound_seconds(recording, sampling_rate)
+        if most > 1:
+            # What cannot be read fails where it is read.
+            with suppress(ValueError, OSError):
+                seconds = sound_seconds(recording, sampling_rate)
         if chunk and (len(chunk) == most or total + seconds > CHUNK_SECONDS):
             yield chunk
             chunk, total = [], 0.0

@@ -77,6 +77,8 @@ class LiveBuffer:
 
     def put(self, samples: np.ndarray, overflowed: bool = False) -> None:
         """Take a block (samples,) from a device, which says whether it has lost some before."""
+        if self.is_closed:
+            return
         self.overflows += overflowed
         missing = self._drop_all() if self.blocks.full() else 0
         self.blocks.put_nowait((missing, samples))

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import filterfalse
 from pathlib import Path
 
 from modeling_fftp.sound_file_fftp import is_sound, walk
@@ -42,7 +43,7 @@ def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list
                 raise ValueError(f"{source}: no sound files in this folder")
             found += files
         elif glob.has_magic(source) and not os.path.lexists(source):
-            files = _only_sound(source, filter(os.path.isfile, sorted(glob.glob(source, recursive=True))))
+            files = _only_sound(source, filterfalse(os.path.isdir, sorted(glob.glob(source, recursive=True))))
             if not files and WILDCARDS & {*source}:
                 raise ValueError(f"{source}: the pattern matches no sound files")
             # Brackets may be part of the name of a file that is not there.

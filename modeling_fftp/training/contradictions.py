@@ -149,8 +149,9 @@ def refuse_contradictions_of_frames(
     }  # fmt: skip
     if unused := [name for name, value in given.items() if value]:
         raise SystemExit(f"train: --{unused[0]} does not go with --task frames")
-    if training.fsdp:
-        raise SystemExit("train: --fsdp does not go with --task frames, whose events one process measures alone")
+    # The second is what `accelerate launch` tells its processes.
+    if training.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise SystemExit("train: FSDP does not go with --task frames, whose events one process measures alone")
 
 
 def refuse_contradictions_of_teaching(

@@ -14,6 +14,7 @@ import soundfile
 from transformers import pipeline
 
 from hub_cards import SPACE
+from modeling_fftp.events_fftp import EventChange
 
 gradio = pytest.importorskip("gradio", reason="needs gradio: pip install -e '.[space]'")
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[test]'")
@@ -105,7 +106,7 @@ def play(session, sound, clock, seconds=0.25, delay=0.0):
         session.hear(sound[start : start + step], None)
 
 
-def test_missing_sound_is_a_gap_and_not_a_splice(tag, monkeypatch):
+def test_times_count_sound_that_is_missing(tag, monkeypatch):
     clock = {"now": 100.0}
     monkeypatch.setattr(app.time, "monotonic", lambda: clock["now"])
     session = app.LiveSession(tag, 16000)
@@ -113,10 +114,12 @@ def test_missing_sound_is_a_gap_and_not_a_splice(tag, monkeypatch):
     play(session, second, clock)
     # A message that is late for less than that is late.
     play(session, second, clock, delay=0.9)
-    assert session.stream.num_samples == pytest.approx(32000, abs=2000)
+    assert session.missing == 0.0
     play(session, second, clock, delay=3.0)
-    assert session.stream.num_samples == pytest.approx(16000 * 6.9, abs=2000)
+    assert session.missing == pytest.approx(3.9)
     session.hear(second[:0], None)
+    session.note([EventChange("begin", "low", 3.0, 0.9), EventChange("end", "low", 3.5, 0.9)])
+    assert session.events[0] == [6.9, 7.4, "low"]
 
 
 def test_what_comes_after_the_end_is_not_heard(tag, monkeypatch):

@@ -281,7 +281,7 @@ def report_left_out(
 
     Args:
         left_out: What `decode_dataset` left out of each split.
-        shares: Share of each split that is meant.
+        shares: Share of each split that is left out.
         largest_share: Share of a split that may be left out.
         path: The file; removed where nothing is left out.
 

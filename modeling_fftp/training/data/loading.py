@@ -42,7 +42,7 @@ class Clips:
         splits: Decoded clips by role, "train", "validation" and "test", as far as there are any.
         classes: Names of the classes in their order.
         is_multi_label: Whether a clip can have several.
-        left_out: Clips of each role that cannot be used.
+        left_out: Number of clips of each role that cannot be used.
         lengths: Samples of every clip, by role; of streamed clips, of some.
         sample: Clips that stand for those to train on, where those are many.
         is_framewise: Whether "labels" are events, and a model is to say when they are.

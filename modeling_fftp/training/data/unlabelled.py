@@ -69,7 +69,7 @@ class Pieces:
     Args:
         splits: Pieces with `audio`, float32 waveforms (samples,), by role: "train" and "validation".
         seconds: Length of all, by role.
-        left_out: Recordings of each role that cannot be used.
+        left_out: Number of recordings of each role that cannot be used.
         sampling_rate: Rate of the waveforms in Hz.
     """
 

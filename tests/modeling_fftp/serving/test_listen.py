@@ -66,6 +66,7 @@ def test_a_device_may_end_at_any_time():
         full.put(np.ones(800, np.float32))
     # Nobody listens any more, or goes on to the end of what waits.
     full.close()
+    full.put(np.ones(800, np.float32))
     assert [block if isinstance(block, int) else len(block) for block in full] == [4 * 800, 800]
     empty = LiveBuffer(16000)
     heard = []
