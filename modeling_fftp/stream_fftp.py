@@ -42,6 +42,8 @@ class FeatureStream:
         self.feature_extractor = feature_extractor
         rate = feature_extractor.sampling_rate
         self.window, self.hop = (round(seconds * rate) for seconds in frame_seconds(rate))
+        # Samples so far, in whatever form they came.
+        self.num_samples = 0
         self.clear()
 
     def clear(self) -> None:
@@ -62,6 +64,7 @@ class FeatureStream:
             if (peak := samples.abs().max().item()) > LARGEST_SAMPLE:
                 raise ValueError(f"samples reach {peak:.1e}; expected [-1, 1]")
             self.rest = torch.cat((self.rest, samples))
+            self.num_samples += len(samples)
         count = max(0, (len(self.rest) - self.window) // self.hop + 1)
         if not count:
             return torch.zeros(0, self.feature_extractor.num_mel_bins, device="cpu")
@@ -136,7 +139,7 @@ class FFTPStream:
         self.hop_frames = max(1, round(hop / self.time_stride)) * self.time_stride
         labels = label_names(config)
         self.tracker = EventTracker(labels, label_thresholds(labels, config.thresholds, threshold))
-        self.num_samples = 0
+        self.num_skipped = 0
         self._begin()
 
     def set_threshold(self, threshold: float | None) -> None:
@@ -175,6 +178,11 @@ class FFTPStream:
         self.first, self.num_hops = 0, 0
 
     @property
+    def num_samples(self) -> int:
+        """Samples since the stream began, those that were lost among them."""
+        return self.features.num_samples + self.num_skipped
+
+    @property
     def hop_seconds(self) -> float:
         """Seconds from one set of scores to the next."""
         return self.hop_frames * self.frame_shift
@@ -193,10 +201,7 @@ class FFTPStream:
             ValueError: Samples that the extractor refuses, or a model that is in training; the stream stays as it was.
         """
         self._refuse_training()
-        if len(samples):
-            samples = self.features.feature_extractor.to_waveform(samples)
         self.frames = torch.cat((self.frames, self.features.push(samples)))
-        self.num_samples += len(samples)
         answers = []
         while self.first + len(self.frames) >= (end := self._end(self.num_hops)):
             answers.append(self._answer(end))
@@ -224,7 +229,7 @@ class FFTPStream:
         if not num_samples:
             return []
         answers = self.flush()
-        self.num_samples += num_samples
+        self.num_skipped += num_samples
         self._begin()
         return answers
 
