@@ -14,6 +14,7 @@ from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.hub.efficiency import measure_efficiency
 
 from .arguments import FFTPTrainingArguments
+from .data.recording_pieces import RecordingPieces
 from .trainer import FFTPTrainer
 
 Scorer = Callable[[EvalPrediction], dict]
@@ -42,7 +43,8 @@ def evaluate_split(trainer: FFTPTrainer, clips: Dataset, name: str, scorer: Scor
         results = scorer(prediction)
         write_per_class(trainer.args, name, results)
         score = "not defined" if results[metric] is None else f"{results[metric]:.4f}"
-        print(f"{name} {metric}: {score} on {len(clips)} clips, results in {trainer.args.output_dir}")
+        unit = "pieces of recordings" if isinstance(clips, RecordingPieces) else "clips"
+        print(f"{name} {metric}: {score} on {len(clips)} {unit}, results in {trainer.args.output_dir}")
     return prediction
 
 

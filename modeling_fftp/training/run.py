@@ -29,7 +29,7 @@ from .collator import build_collator, changes_sound
 from .command_line import find_recipe, parse_arguments
 from .contradictions import METRICS, ONE_CLASS_METRICS
 from .data.clips import MAX_SECONDS, compute_features, spread
-from .data.loading import Clips, describe_data, load_clips
+from .data.loading import Clips, cut_recordings, describe_data, load_clips
 from .data.streaming import stream_clips
 from .events.evaluation import choose_postprocessing, evaluate_events, score_steps
 from .model import build_model, find_sampling_rate, read_config, refuse_impossible, training_sounds
@@ -67,6 +67,8 @@ def run(arguments: Sequence[str]) -> None:
     if distillation.teacher_only:
         described["labelled_by"] = recipe["teacher"]
     max_seconds = data_arguments.max_seconds or min(MAX_SECONDS, clips.longest_seconds)
+    if clips.is_framewise:
+        clips = cut_recordings(clips, max_seconds)
     model, extractor = build_model(model_arguments, clips, max_seconds, training.do_train, training.freeze_backbone)
     if resumed is not None:
         resumed.refuse_other_data(described)

@@ -39,8 +39,9 @@ FACT_TYPES = {
 }  # fmt: skip
 # A sample this loud is at the end of the range.
 FULL_SCALE = 0.999
-# Clips that are decoded before they are written: `datasets` would hold a thousand.
-WRITER_BATCH = 16
+# Clips that are decoded before they are written, and what they last at most if each is no longer: `datasets` would
+# hold a thousand.
+WRITER_BATCH, WRITER_SECONDS = 16, 600.0
 # Clips whose headers say how long clips are, and what no header is believed beyond.
 SAMPLED_CLIPS, LONGEST_SECONDS = 100, 24 * 3600
 
@@ -200,7 +201,7 @@ def decode_dataset(
         remove_columns=[name for name in dataset.column_names if name not in kept],
         features=Features(decoder.features | kept),
         num_proc=num_proc,
-        writer_batch_size=WRITER_BATCH,
+        writer_batch_size=clips_to_hold(dataset, decoder),
         desc="Decoding",
         **cache_of_files(dataset, decoder, [decoder.label_column, *keep_columns]),
     )
@@ -218,7 +219,8 @@ def decode_dataset(
 def announce_cache(splits: dict[str, Dataset], decoder: ClipDecoder) -> None:
     """Say how much disk the decoded sound will take, by the length of some clips."""
     cache = Path(datasets.config.HF_DATASETS_CACHE)
-    wanted = sum(len(split) * _mean_seconds(split, decoder) for split in splits.values()) * decoder.sampling_rate * 4
+    seconds = sum(len(split) * statistics.mean(_some_seconds(split, decoder) or [0.0]) for split in splits.values())
+    wanted = seconds * decoder.sampling_rate * 4
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     logger.log(
@@ -228,8 +230,19 @@ def announce_cache(splits: dict[str, Dataset], decoder: ClipDecoder) -> None:
     )  # fmt: skip
 
 
-def _mean_seconds(dataset: Dataset, decoder: ClipDecoder) -> float:
-    """Mean length by the headers of a few clips, as far as they can be believed."""
+def clips_to_hold(dataset: Dataset, decoder: Any) -> int:
+    """Number of decoded clips to hold in memory before they are written.
+
+    Args:
+        dataset: Clips that are not decoded.
+        decoder: With `audio_column`, `folder` and `sampling_rate` of a `ClipDecoder`.
+    """
+    longest = max(_some_seconds(dataset, decoder), default=0.0)
+    return max(1, min(WRITER_BATCH, int(WRITER_SECONDS / max(longest, 1e-3))))
+
+
+def _some_seconds(dataset: Dataset, decoder: Any) -> list[float]:
+    """Lengths by the headers of a few clips, as far as they can be believed."""
     lengths = []
     for row in range(0, len(dataset), max(1, len(dataset) // SAMPLED_CLIPS)):
         try:
@@ -238,8 +251,7 @@ def _mean_seconds(dataset: Dataset, decoder: ClipDecoder) -> float:
             )
         except ValueError:
             continue
-    believable = [length for length in lengths if length < LONGEST_SECONDS]
-    return statistics.mean(believable) if believable else 0.0
+    return [length for length in lengths if length < LONGEST_SECONDS]
 
 
 def cache_of_files(dataset: Dataset, decoder: Any, columns: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -19,6 +19,7 @@ from .clips import (
     SAMPLING_RATE,
     SOURCE,
     ClipDecoder,
+    FeatureClips,
     announce_cache,
     clip_lengths,
     decode_dataset,
@@ -26,6 +27,7 @@ from .clips import (
 )
 from .decoders import build_decoder, decoders_of, find_roles, roles_to_read
 from .held_out import hold_out
+from .recording_pieces import RecordingPieces
 from .report import find_split_facts, refuse_unusable, write_report
 from .sources import is_local, public_name
 from .splits import ROLES
@@ -39,7 +41,8 @@ class Clips:
     """The clips that a run trains and is measured on.
 
     Args:
-        splits: Decoded clips by role, "train", "validation" and "test", as far as there are any.
+        splits: Decoded clips by role, "train", "validation" and "test", as far as there are any; or what was made of
+            them, their features or pieces.
         classes: Names of the classes in their order.
         is_multi_label: Whether a clip can have several.
         left_out: Number of clips of each role that cannot be used.
@@ -49,7 +52,7 @@ class Clips:
         sampling_rate: Rate of the sound in Hz.
     """
 
-    splits: dict[str, Dataset]
+    splits: dict[str, Dataset | FeatureClips | RecordingPieces]
     classes: list[str]
     is_multi_label: bool
     left_out: dict[str, int]
@@ -135,6 +138,13 @@ def decode_splits(
     shares = {role: len(left_out[role]) / max(1, len(split) + len(left_out[role])) for role, split in clips.items()}
     report_left_out(left_out, shares, arguments.max_left_out, Path(training.output_dir, "left_out_clips.csv"))
     return clips, left_out
+
+
+def cut_recordings(clips: Clips, crop_seconds: float) -> Clips:
+    """The clips with long recordings of events in pieces, of which crops of so many seconds are learned."""
+    rate = clips.sampling_rate
+    splits = {role: RecordingPieces(split, crop_seconds, rate) for role, split in clips.splits.items()}
+    return replace(clips, splits=splits)
 
 
 def find_hours(lengths: Sequence[int], count: int, sampling_rate: int) -> float | None:

@@ -16,6 +16,8 @@ from modeling_fftp.events_fftp import SOMEWHERE, filter_lengths, median_filter
 from modeling_fftp.modeling_fftp import IGNORED
 from modeling_fftp.scores_fftp import label_names
 
+from ..data.clips import clip_lengths
+from ..data.recording_pieces import RecordingPieces
 from ..results import write_results
 from ..trainer import FFTPTrainer
 from .metrics import Collars, Recording, event_f1, psds
@@ -51,8 +53,11 @@ def hear(
     """
     pipeline = FFTPAudioTaggingPipeline(model=model.eval(), feature_extractor=extractor, device=device)
     recordings = []
-    for first in range(0, len(clips), batch_size):
-        some = clips[first : first + batch_size]
+    # Long ones fill batches alone, and several of them would fill the memory.
+    longest = max(clip_lengths(clips)) / extractor.sampling_rate
+    count = max(1, int(batch_size * pipeline.window_seconds / longest))
+    for first in range(0, len(clips), count):
+        some = clips[first : first + count]
         sounds = [np.asarray(sound, dtype=np.float32) for sound in some["audio"]]
         answers = pipeline(sounds, batch_size=batch_size, return_windows=True)
         for answer, events in zip(answers, some["labels"], strict=True):
@@ -62,11 +67,11 @@ def hear(
     return recordings
 
 
-def hear_clips(trainer: FFTPTrainer, clips: Dataset) -> list[Recording]:
-    """Scores of the steps of clips, by the model that a trainer holds."""
+def hear_clips(trainer: FFTPTrainer, clips: RecordingPieces) -> list[Recording]:
+    """Scores of the steps of whole recordings, by the model that a trainer holds."""
     arguments = trainer.args
     batch_size = arguments.per_device_eval_batch_size
-    return hear(trainer.model, trainer.processing_class, clips, arguments.device, batch_size)
+    return hear(trainer.model, trainer.processing_class, clips.recordings, arguments.device, batch_size)
 
 
 def choose_postprocessing(trainer: FFTPTrainer) -> None:
@@ -78,7 +83,7 @@ def choose_postprocessing(trainer: FFTPTrainer) -> None:
     config.thresholds, config.median_filter_seconds = fit_postprocessing(recordings, config, collars_of(trainer))
 
 
-def evaluate_events(trainer: FFTPTrainer, clips: Dataset, name: str, metrics: dict[str, float]) -> None:
+def evaluate_events(trainer: FFTPTrainer, clips: RecordingPieces, name: str, metrics: dict[str, float]) -> None:
     """Measure the events of a split, and save them with its other metrics; the first process does."""
     if not trainer.is_world_process_zero():
         return

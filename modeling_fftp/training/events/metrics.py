@@ -1,5 +1,6 @@
 """How well events are found: F1 with collars, and the polyphonic sound detection score (PSDS)."""
 
+import itertools
 import logging
 import warnings
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from feature_extraction.events import Event
+from feature_extraction.events import Event, crop_events
 from modeling_fftp.events_fftp import ROUNDING_SECONDS
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,8 @@ SCENARIOS = {
     "psds2": {"dtc_threshold": 0.1, "gtc_threshold": 0.1, "cttc_threshold": 0.3, "alpha_ct": 0.5, "alpha_st": 1.0},
 }
 MAX_FALSE_ALARMS = 100.0
+# Its memory grows with a recording's steps times its events: an hour of notes takes some 20 GB.
+STRETCH_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ class WritableFrame(pd.DataFrame):
 def psds(recordings: Sequence[Recording], labels: Sequence[str]) -> dict[str, float]:
     """PSDS of both scenarios by sed_scores_eval, over all thresholds and over the labels that have events.
 
-    Empty where that is not installed, or there are no events. Events of one label that meet or overlap are one.
+    Empty where that is not installed, or there are no events. Events of one label that meet or overlap are one. Long
+    recordings are measured in stretches that begin between two events.
     """
     try:
         # Here, since it brings half a second of imports and a warning about one of them.
@@ -137,7 +141,8 @@ def psds(recordings: Sequence[Recording], labels: Sequence[str]) -> dict[str, fl
     # Plain names: it cannot take all that a label, or a file, may be called.
     columns = {labels[index]: f"label_{index:06d}" for index in known}
     scores, truth, seconds = {}, {}, {}
-    for number, recording in enumerate(recordings):
+    stretches = [stretch for recording in recordings for stretch in cut_between_events(recording, STRETCH_SECONDS)]
+    for number, recording in enumerate(stretches):
         name = f"recording_{number:06d}"
         edges = np.append(recording.spans[:, 0].numpy(), recording.spans[-1, 1].item())
         values = recording.scores[:, known].double().numpy()
@@ -154,6 +159,32 @@ def psds(recordings: Sequence[Recording], labels: Sequence[str]) -> dict[str, fl
         name: float(measure_psds(scores, truth, seconds, max_efpr=MAX_FALSE_ALARMS, **settings | alone)[0])
         for name, settings in SCENARIOS.items()
     }
+
+
+def cut_between_events(recording: Recording, most_seconds: float) -> list[Recording]:
+    """Stretches of a recording of at most so many seconds, cut where a step begins and no event sounds.
+
+    Where something sounds all that time, the events are cut too.
+    """
+    if recording.seconds <= most_seconds:
+        return [recording]
+    starts = recording.spans[:, 0].numpy()
+    onsets, offsets = (np.sort([event[end] for event in recording.events]) for end in (0, 1))
+    is_silent = np.searchsorted(onsets, starts, side="left") == np.searchsorted(offsets, starts, side="right")
+    edges = [0]
+    while starts[-1] - starts[edges[-1]] > most_seconds:
+        first, last = edges[-1] + 1, int(np.searchsorted(starts, starts[edges[-1]] + most_seconds, side="right")) - 1
+        silent = np.flatnonzero(is_silent[first : last + 1])
+        edges.append(first + int(silent[-1]) if len(silent) else max(first, last))
+    return [_stretch(recording, start, end) for start, end in itertools.pairwise([*edges, len(starts)])]
+
+
+def _stretch(recording: Recording, first: int, last: int) -> Recording:
+    """The steps from one to before another, in a time of their own."""
+    start = recording.spans[first, 0].item()
+    end = recording.spans[last, 0].item() if last < len(recording.spans) else recording.seconds
+    events = crop_events(recording.events, start, end)
+    return Recording(recording.scores[first:last], recording.spans[first:last] - start, events, end - start)
 
 
 def join_times(times: np.ndarray) -> list[list[float]]:

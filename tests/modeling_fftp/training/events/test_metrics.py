@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from modeling_fftp import FFTPConfig
-from modeling_fftp.training.events.metrics import Collars, Recording, count_hits, event_f1, psds
+from modeling_fftp.training.events import metrics
+from modeling_fftp.training.events.metrics import (
+    Collars,
+    Recording,
+    count_hits,
+    cut_between_events,
+    event_f1,
+    psds,
+)
 from modeling_fftp.training.events.postprocessing import find_events, fit_postprocessing
 
 LABELS = ["a", "b", "c"]
@@ -97,6 +105,44 @@ def test_psds_of_what_sed_scores_eval_does_not_take(name):
     assert psds([recording], labels) == psds([one], [name])
     recording.events = []
     assert psds([recording], labels) == {}
+
+
+def test_long_recordings_are_cut_where_nothing_sounds():
+    (recording,) = make_recordings(1, steps=3000)
+    stretches = cut_between_events(recording, 20.0)
+    assert torch.equal(torch.cat([stretch.scores for stretch in stretches]), recording.scores)
+    assert max(len(stretch.scores) for stretch in stretches) <= 20.0 / STEP
+    # Three labels sound most of the time, so silence is rare, but there is some.
+    assert len(stretches) < 2 * recording.seconds / 20.0
+    assert sum(len(stretch.events) for stretch in stretches) == len(recording.events)
+    shift = 0.0
+    for stretch in stretches:
+        here = [event for event in recording.events if shift <= event[0] < shift + stretch.seconds]
+        shifted = [(onset - shift, offset - shift, label) for onset, offset, label in here]
+        for event, expected in zip(stretch.events, shifted, strict=True):
+            assert event == (pytest.approx(expected[0]), pytest.approx(expected[1]), expected[2])
+        shift += stretch.seconds
+    assert shift == pytest.approx(recording.seconds)
+    assert cut_between_events(recording, 150.0) == [recording]
+
+
+def test_events_without_a_pause_are_cut():
+    (recording,) = make_recordings(1, steps=1000)
+    recording.events = [(0.0, 50.0, "a")]
+    stretches = cut_between_events(recording, 20.0)
+    assert [stretch.events for stretch in stretches] == [
+        [(0.0, pytest.approx(length), "a")] for length in (20.0, 20.0, 10.0)
+    ]
+
+
+@pytest.mark.parametrize("noise", [0.5, 1.5])
+def test_psds_of_stretches_is_that_of_the_whole(monkeypatch, noise):
+    recordings = make_recordings(2, steps=1200, noise=noise)
+    import_sed_scores_eval()
+    whole = psds(recordings, LABELS)
+    monkeypatch.setattr(metrics, "STRETCH_SECONDS", 20.0)
+    # Only what is falsely found around a cut can differ.
+    assert psds(recordings, LABELS) == pytest.approx(whole, abs=0.02)
 
 
 def test_every_event_counts_once():
