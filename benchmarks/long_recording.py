@@ -11,6 +11,8 @@ calibrated by, false alarms are counted before and after.
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,7 @@ from modeling_fftp.scores_fftp import label_names, label_thresholds, probabiliti
 RECORDED_RATE = 44100
 # Share of the sounds to find, and logits by which thresholds are lowered until they are found.
 RECALL = 0.95
-SHIFTS = [step / 4 for step in range(-32, 33)]
+SHIFTS = [step / 16 for step in range(-128, 129)]
 
 
 def write_recording(path: Path, minutes: float, seed: int) -> list[tuple[float, float, str]]:
@@ -65,7 +67,7 @@ def share_found(events: list[tuple[float, float, str]], timeline: list[dict], to
 
 
 def count_alarms(
-    events: list[tuple[float, float, str]], segments: list[tuple[float, float, int, float]], labels: list[str]
+    events: list[tuple[float, float, str]], labels: list[str], segments: list[tuple[float, float, int, float]]
 ) -> tuple[float, float]:
     """Share of the sounds that an entry of their kind overlaps, and entries an hour that overlap none of theirs."""
     entries = [(start, end, labels[index]) for start, end, index, _ in segments]
@@ -80,12 +82,16 @@ def count_alarms(
 
 
 def compare_calibration(
-    answer: dict, events: list[tuple[float, float, str]], config: PreTrainedConfig, temperature: float
+    answer: dict,
+    count: Callable[[list[tuple[float, float, int, float]]], tuple[float, float]],
+    config: PreTrainedConfig,
+    temperature: float,
+    wanted: float = RECALL,
 ) -> dict:
     """Recall and false alarms with the scores of the model and with those before its calibration.
 
-    "at_recall" has the false alarms where all thresholds are moved, by the same number of logits, to the highest at
-    which `RECALL` of the sounds are found.
+    `count` gives both for the segments of a timeline. "at_recall" has the false alarms where all thresholds are moved,
+    by the same number of logits, to the highest at which a wanted share of the sounds is found.
     """
     labels = label_names(config)
     spans = torch.tensor([[window["start"], window["end"]] for window in answer["windows"]], dtype=torch.float64)
@@ -97,12 +103,12 @@ def compare_calibration(
         scaled = probabilities(logits * scale, config)
         thresholds = torch.tensor(label_thresholds(labels, own), dtype=torch.float64)
 
-        def count(shift: float, scores=scaled, thresholds=thresholds) -> tuple[float, float]:
+        def count_at(shift: float, scores=scaled, thresholds=thresholds) -> tuple[float, float]:
             moved = (thresholds.logit(eps=1e-6) - shift).sigmoid().tolist()
-            return count_alarms(events, find_segments(scores, spans, moved, gap), labels)
+            return count(find_segments(scores, spans, moved, gap))
 
-        recall, alarms = count(0.0)
-        found = next((count(shift) for shift in SHIFTS if count(shift)[0] >= RECALL), (None, None))
+        recall, alarms = count_at(0.0)
+        found = next((found for shift in SHIFTS if (found := count_at(shift))[0] >= wanted), (None, None))
         results[name] = {"recall": recall, "false_alarms": alarms, "at_recall": found[1]}
     return results
 
@@ -126,9 +132,10 @@ def measure(model: str, minutes: float, batch_size: int, seed: int) -> dict:
         seconds = time_call(lambda: answers.append(tag(path, batch_size=batch_size, return_windows=True)))
     (answer,) = answers
     temperature = read_temperature(model)
+    count = partial(count_alarms, events, label_names(tag.model.config))
     return {
         "model": model,
-        "calibration": temperature and compare_calibration(answer, events, tag.model.config, temperature),
+        "calibration": temperature and compare_calibration(answer, count, tag.model.config, temperature),
         "machine": describe_machine(),
         "minutes": answer["duration"] / 60,
         "window_seconds": window,

@@ -12,6 +12,7 @@ import torch
 from benchmarks import (
     archive,
     attention,
+    calibration,
     compare,
     data_memory,
     efficiency,
@@ -36,7 +37,8 @@ from tests.support import needs_compiler
 
 MODEL = "FFTP-AST, stride 5"
 BENCHMARKS = {
-    "archive": archive.render, "attention": attention.render, "data_memory": data_memory.render,
+    "archive": archive.render, "attention": attention.render, "calibration": calibration.render,
+    "data_memory": data_memory.render,
     "efficiency": efficiency_report.render,
     "features": features.render,
     "growth": growth.render, "inference": inference.render, "live": live.render,
