@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -49,23 +49,31 @@ def events_to_labels(
     if len(events) != len(num_tokens):
         raise ValueError(f"events of {len(events)} clips; expected those of {len(num_tokens)}, one list per clip")
     labels = torch.zeros(len(events), max(num_tokens), config.num_labels, device="cpu")
+    # A config takes long over an attribute.
+    label2id, num_labels = config.label2id, config.num_labels
     for row, clip, count in zip(labels, events, num_tokens, strict=True):
         start, end = token_spans(config, count, time_stride).unbind(dim=1)
-        for onset, offset, label in clip:
-            index = config.label2id.get(label, -1) if isinstance(label, str) else operator.index(label)
-            if not 0 <= index < config.num_labels:
-                raise ValueError(
-                    f"event {(onset, offset, label)}: no such label; expected one of {[*config.label2id]}"
-                )
-            onset, offset = (math.nan if time is None else time for time in (onset, offset))
-            if math.isnan(onset) and math.isnan(offset):
-                row[:count, index] = row[:count, index].where(row[:count, index] == 1.0, SOMEWHERE)
-                continue
-            if not onset < offset:
-                raise ValueError(f"event {(onset, offset, label)}: the offset must come after the onset, in seconds")
-            overlap = end.clamp(max=offset) - start.clamp(min=onset)
-            row[:count][overlap >= (end - start).clamp(max=offset - onset) / 2, index] = 1.0
+        read = [_read_event(event, label2id, num_labels) for event in clip]
+        for index in {index for onset, _, index in read if math.isnan(onset)}:
+            row[:count, index] = SOMEWHERE
+        if timed := [event for event in read if not math.isnan(event[0])]:
+            onset, offset, index = torch.tensor(timed, dtype=torch.float64, device="cpu").T[..., None]
+            overlap = end.minimum(offset) - start.maximum(onset)
+            place, token = (overlap >= (end - start).minimum(offset - onset) / 2).nonzero(as_tuple=True)
+            row[token, index[place, 0].long()] = 1.0
     return labels
+
+
+def _read_event(event: Event, label2id: Mapping[str, int], num_labels: int) -> tuple[float, float, int]:
+    """Onset and offset, NaN where nobody knows them, and the label's index."""
+    onset, offset, label = event
+    index = label2id.get(label, -1) if isinstance(label, str) else operator.index(label)
+    if not 0 <= index < num_labels:
+        raise ValueError(f"event {(onset, offset, label)}: no such label; expected one of {[*label2id]}")
+    onset, offset = (math.nan if time is None else time for time in (onset, offset))
+    if not (onset < offset or (math.isnan(onset) and math.isnan(offset))):
+        raise ValueError(f"event {(onset, offset, label)}: the offset must come after the onset, in seconds")
+    return onset, offset, index
 
 
 def filter_lengths(config: FFTPConfig, time_stride: int | None = None) -> list[int]:
