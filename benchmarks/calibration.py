@@ -17,10 +17,10 @@ import torch
 from datasets import Dataset, load_dataset
 from transformers import pipeline
 
+from benchmarks.commands import PLAIN, ROOT, call
 from benchmarks.long_recording import compare_calibration
 from benchmarks.mixtures import SAMPLING_RATE, make_mixtures
 from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
-from benchmarks.study_starts import PLAIN, ROOT, call
 from modeling_fftp.audio_stream_fftp import read_audio
 
 # git leaves `runs` out.

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, List
 
+from benchmarks.commands import PLAIN, ROOT, call, slug
 from benchmarks.live import BLOCK, HOP_SECONDS, SAMPLING_RATE
 from benchmarks.mixtures import as_flac, write_clips
 from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
-from benchmarks.study_starts import PLAIN, ROOT, call, slug
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.events_fftp import EventChange, EventTracker
 from modeling_fftp.scores_fftp import label_names

@@ -30,7 +30,7 @@ from benchmarks import (
 )
 from benchmarks.efficiency_report import BASELINE, PEAK, Results
 from benchmarks.report import RESULTS, read_results, write_json
-from benchmarks.study import GRIDS
+from benchmarks.study.study import GRIDS
 from benchmarks.timing import Stopwatch, peak_memory, summarise, time_in_turn
 from tests.benchmarks.memory_use import allocate
 from tests.support import needs_compiler

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_checks, gpu_report
-from benchmarks.gpu_setting import Setting
+from benchmarks.gpu import checks, parts, report
+from benchmarks.gpu.setting import Setting
 from benchmarks.report import RESULTS
 from tests.support import ROOT
 
@@ -17,7 +17,7 @@ CPU = Setting(torch.device("cpu"), is_tiny=True)
 
 @pytest.fixture
 def records(tmp_path):
-    return gpu.Records(tmp_path / "gpu.jsonl")
+    return parts.Records(tmp_path / "gpu.jsonl")
 
 
 def test_every_part_runs(records, clip_folder, tmp_path):
@@ -25,15 +25,15 @@ def test_every_part_runs(records, clip_folder, tmp_path):
     words = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--tiny", "--data", tmp_path]
     first = subprocess.run([*words, "--output", tmp_path], cwd=ROOT, capture_output=True, text=True, check=True)
     found = records.read()
-    assert {record["part"] for record in found} == {*gpu.PARTS}
+    assert {record["part"] for record in found} == {*parts.PARTS}
     assert not [record for record in found if "failed" in record], first.stdout
     assert all(record["holds"] for record in found if "holds" in record)
-    for part, module in gpu.PARTS.items():
+    for part, module in parts.PARTS.items():
         cases = module.list_cases(Setting(torch.device("cpu"), is_tiny=True, data=tmp_path))
         assert [record["case"] for record in found if record["part"] == part] == [*cases]
-    report = (tmp_path / "gpu.md").read_text(encoding="utf-8")
+    text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
     for title in ("Right", "Forward, batch 1", "Selective scan", "Feature extractor", "Training step", "From scratch"):
-        assert f"### {title}" in report
+        assert f"### {title}" in text
     # What has a result is not repeated.
     subprocess.run([*words, "--output", tmp_path], cwd=ROOT, check=True, capture_output=True)
     assert records.read() == found
@@ -50,24 +50,26 @@ def test_what_fails_is_on_record_and_the_rest_goes_on(records, monkeypatch):
         calls.append("works")
         return {"error": 0.5, "allowed": 0.1, "of": "logits", "holds": False}
 
-    monkeypatch.setitem(gpu.PARTS, "right", SimpleNamespace(list_cases=lambda setting: {"fails": fail, "works": work}))
-    gpu.run_part("right", CPU, records, retries=False)
+    monkeypatch.setitem(
+        parts.PARTS, "right", SimpleNamespace(list_cases=lambda setting: {"fails": fail, "works": work})
+    )
+    parts.run_part("right", CPU, records, retries=False)
     assert calls == ["fails", "works"]
-    gpu.run_part("right", CPU, records, retries=False)
+    parts.run_part("right", CPU, records, retries=False)
     assert calls == ["fails", "works"]
-    gpu.run_part("right", CPU, records, retries=True)
+    parts.run_part("right", CPU, records, retries=True)
     assert calls == ["fails", "works", "fails"]
-    report = gpu_report.render(records.read())
-    assert "| right | fails | ValueError: no such thing |" in report
-    assert "| works | 5.0e-01 (logits) | 1e-01 | **no** |" in report
+    text = report.render(records.read())
+    assert "| right | fails | ValueError: no such thing |" in text
+    assert "| works | 5.0e-01 (logits) | 1e-01 | **no** |" in text
 
 
 def test_an_error_that_is_not_finite_does_not_pass():
     value = torch.tensor([1.0, float("nan")])
-    found = gpu_checks.compare({"a": torch.ones(2), "b": value}, {"a": torch.ones(2), "b": torch.ones(2)}, 1.0)
+    found = checks.compare({"a": torch.ones(2), "b": value}, {"a": torch.ones(2), "b": torch.ones(2)}, 1.0)
     assert (found["holds"], found["of"]) == (False, "b")
 
 
 def test_the_report_says_what_the_kept_results_say():
     kept = (RESULTS / "gpu.md").read_text(encoding="utf-8")
-    assert gpu_report.render(gpu.Records(RESULTS / "gpu.jsonl").read()) == kept
+    assert report.render(parts.Records(RESULTS / "gpu.jsonl").read()) == kept

@@ -5,8 +5,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from benchmarks import study_claims, study_knee, study_report, study_search, study_starts, study_time
-from benchmarks.study import GRIDS, Study, run_name
+from benchmarks.study import claims, knee, report, search, starts, step_times
+from benchmarks.study.study import GRIDS, Study, run_name
 from modeling_fftp.training.arguments import ARGUMENTS
 
 NAMES = sorted(path.stem for path in GRIDS.glob("*.json"))
@@ -16,8 +16,8 @@ GRID = Study.load("study").grid
 @pytest.fixture
 def small_study(clip_folder, tmp_path, monkeypatch):
     """Two arms on a few clips; results go to a temporary folder."""
-    monkeypatch.setattr(study_report, "RESULTS", tmp_path)
-    monkeypatch.setattr(study_starts, "FOLDER", tmp_path / "starts")
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(starts, "FOLDER", tmp_path / "starts")
     size = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 96}
     grid = {
         "header": ["# Strides", ""],
@@ -47,7 +47,7 @@ def test_every_run_of_a_grid_has_a_name_and_valid_arguments(name):
 
 def test_arms_at_equal_cost_cost_the_same():
     rows = {
-        arm: study_report.summarise(GRID, GRID["studies"][0], arm, [], [])["multiply_adds"]
+        arm: report.summarise(GRID, GRID["studies"][0], arm, [], [])["multiply_adds"]
         for arm in ("FFTP stride 5", "square 16/10, narrower", "square 16/10, shallower")
     }
     assert rows["square 16/10, narrower"] == pytest.approx(rows["FFTP stride 5"], rel=0.25)
@@ -65,14 +65,15 @@ def test_a_run_is_kept_reported_and_not_repeated(small_study, clip_folder, tmp_p
     small_study.keep(step)
     small_study.keep(result | {"value": 0.5})
     assert small_study.read() == [result | {"value": 0.5}, step]
-    study_report.write_report("small", small_study.grid, [result], [step])
-    report = (tmp_path / "small.md").read_text(encoding="utf-8")
-    assert f"{100 * result['value']:.2f} % | 1.25 ms |" in report
+    report.write_report("small", small_study.grid, [result], [step])
+    text = (tmp_path / "small.md").read_text(encoding="utf-8")
+    assert f"{100 * result['value']:.2f} % | 1.25 ms |" in text
     assert (tmp_path / "small-1.png").stat().st_size > 5000
     small_study.grid["tasks"]["sounds"]["also"] = {"map": "mAP"}
-    study_report.write_report("small", small_study.grid, [result | {"also": {"map": 0.25}}], [])
-    assert "| result | mAP | training step |" in (report := (tmp_path / "small.md").read_text(encoding="utf-8"))
-    assert f"| {100 * result['value']:.2f} % | 25.00 % |" in report
+    report.write_report("small", small_study.grid, [result | {"also": {"map": 0.25}}], [])
+    text = (tmp_path / "small.md").read_text(encoding="utf-8")
+    assert "| result | mAP | training step |" in text
+    assert f"| {100 * result['value']:.2f} % | 25.00 % |" in text
     small_study.grid["defaults"]["num_hidden_layers"] = 2
     assert not small_study.results()
 
@@ -81,16 +82,16 @@ def test_the_best_learning_rate_is_taken_once_all_were_tried(small_study):
     small_study.grid["search"] = {"seed": 9, "learning_rates": [1e-4, 1e-3], "fold_of_task": {}}
     first, second = [run for run in small_study.list_searches() if run["arm"] == "stride 5"]
     (run, _) = small_study.list_runs()
-    for search, value in ((first, 0.7), (second, 0.4)):
+    for tried, value in ((first, 0.7), (second, 0.4)):
         assert small_study.arguments(run) is None
-        small_study.keep(search | {"value": value, "arguments": small_study.arguments(search)})
+        small_study.keep(tried | {"value": value, "arguments": small_study.arguments(tried)})
     assert small_study.arguments(run)["learning_rate"] == 1e-4
     # What was searched is not what is reported.
     assert not small_study.results()
-    table = study_report.render_searches(small_study.grid, small_study.searches())
+    table = report.render_searches(small_study.grid, small_study.searches())
     assert "| stride 5 | sounds | **70.00 %** | 40.00 % |" in table
     small_study.grid["search"]["arm_of"] = {"stride 1": "stride 5"}
-    assert {search["arm"] for search in small_study.list_searches()} == {"stride 5"}
+    assert {run["arm"] for run in small_study.list_searches()} == {"stride 5"}
     assert {small_study.arguments(run)["learning_rate"] for run in small_study.list_runs()} == {1e-4}
 
 
@@ -100,11 +101,11 @@ def test_a_model_of_many_strides_is_chosen_by_their_mean(small_study):
     grid["arms"]["stride 5"]["time_strides"] = [5, 10]
     first, second = [run for run in small_study.list_searches() if run["arm"] == "stride 5"]
     (run, _) = small_study.list_runs()
-    for search, wide in ((first, 0.4), (second, 0.5)):
+    for tried, wide in ((first, 0.4), (second, 0.5)):
         strides = {"5": 0.7, "10": wide, "20": 0.9 - wide}
-        small_study.keep(search | {"value": 0.7, "strides": strides, "arguments": small_study.arguments(search)})
+        small_study.keep(tried | {"value": 0.7, "strides": strides, "arguments": small_study.arguments(tried)})
     assert small_study.arguments(run)["learning_rate"] == 1e-3
-    table = study_report.render_searches(grid, small_study.searches())
+    table = report.render_searches(grid, small_study.searches())
     assert "| stride 5 | sounds | 55.00 % | **60.00 %** |" in table
 
 
@@ -123,8 +124,8 @@ def test_a_model_of_many_strides_is_chosen_by_their_mean(small_study):
 )
 def test_a_search_goes_on_from_the_better_rate_until_it_gets_worse(values, tried, best):
     rates = [1, 2, 3, 4, 5, 6]
-    assert study_search.rates_to_try(rates, values) == tried
-    assert study_search.choose_rate(rates, values) == best
+    assert search.rates_to_try(rates, values) == tried
+    assert search.choose_rate(rates, values) == best
 
 
 @pytest.mark.parametrize(
@@ -140,8 +141,8 @@ def test_a_search_goes_on_from_the_better_rate_until_it_gets_worse(values, tried
     ],
 )
 def test_a_search_trains_longer_until_that_brings_too_little(values, tried, best):
-    assert study_search.epochs_to_try([1, 2, 4], values, 0.005) == tried
-    assert study_search.choose_epochs([1, 2, 4], values, 0.005) == best
+    assert search.epochs_to_try([1, 2, 4], values, 0.005) == tried
+    assert search.choose_epochs([1, 2, 4], values, 0.005) == best
 
 
 def test_each_arm_is_trained_to_its_end(small_study):
@@ -152,10 +153,10 @@ def test_each_arm_is_trained_to_its_end(small_study):
     (run, _) = small_study.list_runs()
     for value in (0.5, 0.6, 0.6):
         assert small_study.arguments(run) is None
-        last = [search for search in small_study.list_searches() if search["arm"] == "stride 5"][-1]
+        last = [run for run in small_study.list_searches() if run["arm"] == "stride 5"][-1]
         small_study.keep(last | {"value": value, "arguments": small_study.arguments(last)})
     assert small_study.arguments(run)["num_train_epochs"] == 2
-    table = study_report.render_lengths(small_study.grid, small_study.searches())
+    table = report.render_lengths(small_study.grid, small_study.searches())
     assert "| stride 5 | sounds | 50.00 % | **60.00 %** | 60.00 % |" in table
 
 
@@ -166,21 +167,21 @@ def test_claims_of_one_family_are_corrected_for_their_number(small_study):
         for seed, more in enumerate([0.1, 0.11, 0.13])
         for arm, value in (("stride 1", 0.5 + more), ("stride 5", 0.5))
     ]
-    (alone,) = study_claims.judge(grid, runs)
+    (alone,) = claims.judge(grid, runs)
     grid["claims"] = [grid["claims"][0] | {"family": "strides"}] * 3
-    together = study_claims.judge(grid, runs)
+    together = claims.judge(grid, runs)
     assert [found["p"] for found in together] == pytest.approx([3 * alone["p"]] * 3)
     assert alone["verdict"] == together[0]["verdict"] == "holds"
-    assert "| strides | Stride 1 is better | sounds | +11.33 +- " in study_claims.render_claims(grid, runs)
-    assert study_claims.correct([0.02, 0.01, 0.04]) == pytest.approx([0.04, 0.03, 0.04])
-    assert study_claims.correct([0.9, 0.5]) == [1.0, 1.0]
+    assert "| strides | Stride 1 is better | sounds | +11.33 +- " in claims.render_claims(grid, runs)
+    assert claims.correct([0.02, 0.01, 0.04]) == pytest.approx([0.04, 0.03, 0.04])
+    assert claims.correct([0.9, 0.5]) == [1.0, 1.0]
 
 
 def test_all_of_a_task_is_trained_once(small_study, clip_folder):
     small_study.grid["search"] = {"seed": 9, "learning_rates": [1e-4, 1e-3], "fold_of_task": {}}
     small_study.run_task("sounds", clip_folder.parent, None, workers=2)
     assert len(small_study.results()) == 2
-    assert all(len(search.rates) == 2 for search in small_study.searches().values())
+    assert all(len(found.rates) == 2 for found in small_study.searches().values())
     assert not small_study.missing(small_study.list_runs() + small_study.list_searches(), "sounds")
 
 
@@ -206,7 +207,7 @@ def test_an_arm_may_start_from_pretrained_weights_and_be_taught(small_study, cli
     # A start that is made otherwise is another, and so are results with it.
     grid["starts"]["masked"]["arguments"] = size | {"num_train_epochs": 2, "decoder_hidden_size": 48}
     assert not small_study.results()
-    table = study_report.render_starts(grid, [result])
+    table = report.render_starts(grid, [result])
     assert "| masked | sounds | pretrain | 1 | " in table
     assert f"{100 * result['starts']['teacher']['validation_accuracy']:.2f} %" in table
     grid["arms"]["stride 1"] = {"model_name_or_path": "@fetched"}
@@ -216,13 +217,13 @@ def test_an_arm_may_start_from_pretrained_weights_and_be_taught(small_study, cli
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_report_says_what_the_kept_results_say(tmp_path, monkeypatch, name):
-    kept = (study_report.RESULTS / f"{name}.md").read_text(encoding="utf-8")
+    kept = (report.RESULTS / f"{name}.md").read_text(encoding="utf-8")
     study = Study.load(name)
     steps = [record for record in study.read() if "seed" not in record]
-    monkeypatch.setattr(study_report, "RESULTS", tmp_path)
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
     for plot in ("plot", "plot_strides"):
-        monkeypatch.setattr(study_report, plot, lambda *arguments: None)
-    study_report.write_report(name, study.grid, study.results(), steps, study.searches())
+        monkeypatch.setattr(report, plot, lambda *arguments: None)
+    report.write_report(name, study.grid, study.results(), steps, study.searches())
     assert (tmp_path / f"{name}.md").read_text(encoding="utf-8") == kept
 
 
@@ -238,12 +239,12 @@ def test_a_run_is_measured_at_other_strides_too(small_study, clip_folder, tmp_pa
     five = next(result for result in results if result["arm"] == "stride 5")
     assert five["strides"]["5"] == five["value"]
     steps = [record for record in small_study.read() if "seed" not in record]
-    study_report.write_report("small", grid, results, steps)
-    report = (tmp_path / "small.md").read_text(encoding="utf-8")
+    report.write_report("small", grid, results, steps)
+    text = (tmp_path / "small.md").read_text(encoding="utf-8")
     by_arm = {result["arm"]: result["strides"]["20"] for result in results}
     cells = " | ".join(f"{100 * by_arm[arm]:.2f} %" for arm in ("stride 5", "stride 1"))
-    assert f" ms | {cells} |" in next(line for line in report.splitlines() if line.startswith("| 20 |"))
-    assert f"{100 * (by_arm['stride 1'] - by_arm['stride 5']):+.2f}" in report
+    assert f" ms | {cells} |" in next(line for line in text.splitlines() if line.startswith("| 20 |"))
+    assert f"{100 * (by_arm['stride 1'] - by_arm['stride 5']):+.2f}" in text
     assert (tmp_path / "small-1-strides.png").stat().st_size > 5000
 
 
@@ -251,9 +252,9 @@ def test_arms_with_one_model_are_timed_once(small_study):
     small_grid = small_study.grid
     small_grid["arms"]["masked"] = {"time_stride": 5, "spec_mask_budget": 0.1}
     small_grid["arms"]["elastic"] = {"time_stride": 1, "time_strides": [1, 5]}
-    times = study_time.measure_steps(small_grid, "sounds", ["stride 5", "masked", "stride 1", "elastic"], seconds=0.0)
+    times = step_times.measure_steps(small_grid, "sounds", ["stride 5", "masked", "stride 1", "elastic"], seconds=0.0)
     assert times["masked"] == times["stride 5"] != times["stride 1"]
-    configs = study_time.configs_at_strides(small_grid, "sounds", "elastic")
+    configs = step_times.configs_at_strides(small_grid, "sounds", "elastic")
     assert [(config.time_stride, config.position_stride) for config in configs] == [(1, 1), (5, 1)]
     assert min(times.values()) > 0
 
@@ -275,7 +276,7 @@ def test_a_claim_is_judged_over_the_seeds_that_both_arms_have(small_study, diffe
     for seed, difference in enumerate(differences):
         for arm, value in (("stride 1", 0.5 + seed / 10 + difference), ("stride 5", 0.5 + seed / 10)):
             runs.append({"task": "sounds", "arm": arm, "seed": seed, "value": value})
-    (judged,) = study_claims.judge(small_grid, runs)
+    (judged,) = claims.judge(small_grid, runs)
     assert judged["differences"] == pytest.approx(differences)
     assert judged["verdict"] == verdict
 
@@ -283,16 +284,16 @@ def test_a_claim_is_judged_over_the_seeds_that_both_arms_have(small_study, diffe
 def test_a_knee_is_found_where_the_curve_has_one():
     strides, rng = np.repeat(np.arange(1.0, 11.0), 5), np.random.default_rng(0)
     values = 0.9 - 0.03 * np.log2(np.maximum(strides / 4, 1.0)) + rng.normal(scale=0.002, size=len(strides))
-    knee, (low, high), change, (least, most) = study_knee.find_knee(strides, values)
+    place, (low, high), change, (least, most) = knee.find_knee(strides, values)
     assert least < change < most < 0
     assert 3 <= low <= 4 <= high <= 5
-    assert knee == pytest.approx(4, abs=0.8)
+    assert place == pytest.approx(4, abs=0.8)
     assert change == pytest.approx(-0.03, abs=0.005)
     for level in (np.full(50, 0.9), 0.9 - 0.03 * np.log2(strides)):
         by_stride = {stride: [] for stride in range(1, 11)}
         for stride, value in zip(strides, level + rng.normal(scale=0.002, size=50), strict=True):
             by_stride[int(stride)].append(value)
-        assert study_knee.describe_knee(by_stride).startswith("The curve has no knee")
+        assert knee.describe_knee(by_stride).startswith("The curve has no knee")
 
 
 def test_a_study_of_strides_says_where_the_curve_flattens(small_study):
@@ -306,13 +307,13 @@ def test_a_study_of_strides_says_where_the_curve_flattens(small_study):
         for stride, value in curve.items()
         for seed in (0, 1)
     ]
-    rows = [study_report.summarise(grid, grid["studies"][0], arm, runs, []) for arm in grid["studies"][0]["arms"]]
-    report = study_report.render("small", grid, runs, [rows], {}, [])
-    assert "The result is level up to stride " in report
+    rows = [report.summarise(grid, grid["studies"][0], arm, runs, []) for arm in grid["studies"][0]["arms"]]
+    text = report.render("small", grid, runs, [rows], {}, [])
+    assert "The result is level up to stride " in text
     grid["studies"][0]["arms"].append("absent")
     grid["arms"]["absent"] = {"time_stride": 9}
-    rows.append(study_report.summarise(grid, grid["studies"][0], "absent", runs, []))
-    assert "The result is level" not in study_report.render("small", grid, runs, [rows], {}, [])
+    rows.append(report.summarise(grid, grid["studies"][0], "absent", runs, []))
+    assert "The result is level" not in report.render("small", grid, runs, [rows], {}, [])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,7 +13,7 @@ from transformers import pipeline
 from transformers.utils import is_flash_attn_2_available
 
 from benchmarks.efficiency import RATE, make_sound
-from benchmarks.gpu_setting import Setting, make_scan_inputs
+from benchmarks.gpu.setting import Setting, make_scan_inputs
 from feature_extraction import FFTPFeatureExtractor, SpecMask
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.scan_fftp import bidirectional_scan, selective_scan, selective_scan_ref

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from scipy import stats
 
 from benchmarks.report import render_table, show
-from benchmarks.study_strides import value_at
+from benchmarks.study.strides import value_at
 
 # Seeds below which nothing is decided, and the chance that a difference is taken for one that is none.
 FEWEST_SEEDS, LEVEL = 3, 0.05

@@ -1,19 +1,5 @@
-"""Questions put to the test: a grid of small trainings over seeds, and a report made of their results.
+"""A grid of small trainings and what was measured of it."""
 
-    python -m benchmarks.study --data FOLDER               # run what has no results yet, then report
-    python -m benchmarks.study --data FOLDER --only speech  # one task
-    python -m benchmarks.study --steps                     # time a training step of every arm, then report
-    python -m benchmarks.study --report                    # report what is there
-    python -m benchmarks.study --grid weights ...          # another grid than `study.json`
-
-FOLDER holds the data sets by name. Every run trains with `fftp train` on one thread, two runs side by side; it is
-evaluated once, after its last epoch, and leaves one line in `results/GRID.jsonl`. A run that has a line, made with the
-arguments that the grid has now, is not repeated. Where a grid has learning rates, each arm of each task is first
-trained with the two in the middle, and on outwards as long as that is better, with a seed that is not reported; the
-best serves.
-"""
-
-import argparse
 import json
 import statistics
 import tempfile
@@ -24,26 +10,15 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.commands import PLAIN, ROOT, call, slug
 from benchmarks.mixtures import make_mixtures
 from benchmarks.report import RESULTS, describe_machine, read_lines, write_lines
 from benchmarks.soundscapes import make_soundscapes
-from benchmarks.study_report import write_report
-from benchmarks.study_search import Search, choose_epochs, choose_rate, epochs_to_try, rates_to_try
-from benchmarks.study_starts import (
-    PLAIN,
-    ROOT,
-    SIGN,
-    call,
-    fold_arguments,
-    resolve,
-    slug,
-    start_arguments,
-    start_name,
-    start_results,
-)
-from benchmarks.study_time import measure_steps, measure_strides
+from benchmarks.study.search import Search, choose_epochs, choose_rate, epochs_to_try, rates_to_try
+from benchmarks.study.starts import SIGN, fold_arguments, resolve, start_arguments, start_name, start_results
+from benchmarks.study.step_times import measure_steps, measure_strides
 
-GRIDS = Path(__file__).parent
+GRIDS = Path(__file__).parent / "grids"
 # Runs end side by side.
 WRITING = threading.Lock()
 # Data sets that are made of others, once; git leaves `runs` out.
@@ -274,31 +249,3 @@ def run_name(run: dict) -> str:
 def identify(record: dict) -> tuple[str, str]:
     """What a record is of: two of one run or step do not exist."""
     return ("run", run_name(record)) if "seed" in record else ("step", f"{record['task']} {record['arm']}")
-
-
-def main() -> None:
-    """Run what is missing, and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--grid", default="study", help="name of a grid beside this file")
-    parser.add_argument("--data", type=Path, help="folder of the data sets")
-    parser.add_argument("--weights", type=Path, help="folder of weights from elsewhere that a grid starts from")
-    parser.add_argument("--only", help="run one task only")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--steps", action="store_true", help="time a training step of every arm, and train nothing")
-    parser.add_argument("--seconds_per_group", type=float, default=60.0, help="for --steps: 3 to 15 rounds that fit")
-    parser.add_argument("--report", action="store_true", help="run nothing")
-    arguments = parser.parse_args()
-    study = Study.load(arguments.grid)
-    if arguments.steps:
-        study.measure_steps(arguments.seconds_per_group)
-    elif not arguments.report:
-        if arguments.data is None:
-            parser.error("--data is missing: the folder that holds the data sets")
-        for task in study.grid["tasks"] if arguments.only is None else [arguments.only]:
-            study.run_task(task, arguments.data.resolve(), arguments.weights, arguments.workers)
-    steps = [record for record in study.read() if "seed" not in record]
-    write_report(arguments.grid, study.grid, study.results(), steps, study.searches())
-
-
-if __name__ == "__main__":
-    main()

@@ -2,29 +2,19 @@
 
 import hashlib
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
 import threading
 from collections import defaultdict
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from benchmarks.commands import PLAIN, ROOT, call, slug
+
 # git leaves `runs` out.
 FOLDER = ROOT / "runs" / "starts"
 # Arguments that name a start do so behind this sign.
 SIGN = "@"
-PLAIN = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "disable_tqdm": True}
 # Two runs may need one start.
 MAKING: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-
-
-def slug(*parts: str | int | None) -> str:
-    """A name for files."""
-    text = " ".join(str(part) for part in parts if part is not None)
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def start_name(grid: dict, name: str, run: dict) -> str:
@@ -39,30 +29,6 @@ def start_name(grid: dict, name: str, run: dict) -> str:
 def fold_arguments(run: dict) -> dict:
     """Arguments that keep the fold of a run out of what is learned."""
     return {"validation_column": "fold", "validation_value": run["fold"]} if run["fold"] else {}
-
-
-def call(command: str, source: Path, output: Path, arguments: dict) -> None:
-    """Run a command of `fftp` on one thread.
-
-    Raises:
-        RuntimeError: It failed.
-    """
-    words = [sys.executable, "-m", "modeling_fftp", command]
-    if command == "train":
-        recipe = output.with_suffix(".json")
-        recipe.parent.mkdir(parents=True, exist_ok=True)
-        recipe.write_text(json.dumps(arguments), encoding="utf-8")
-        words += [recipe, "--dataset_name", source]
-    else:
-        words += [source]
-        for name, value in arguments.items():
-            words += [f"--{name}", *(value if isinstance(value, list) else [value])]
-    words += ["--output_dir", output]
-    done = subprocess.run(
-        [*map(str, words)], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise RuntimeError(f"{output.name} failed:\n{done.stderr[-2000:]}")
 
 
 def resolve(grid: dict, run: dict, arguments: dict, data: Path, weights: Path | None) -> dict:

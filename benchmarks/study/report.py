@@ -9,11 +9,11 @@ from pathlib import Path
 from matplotlib import pyplot, ticker
 
 from benchmarks.report import COLORS, RESULTS, render_table, save_figure, show, write_text
-from benchmarks.study_claims import explain_claims, render_claims, runs_by_seed, seed_value, spread
-from benchmarks.study_knee import describe_knee
-from benchmarks.study_search import Search, choose_epochs, choose_rate
-from benchmarks.study_strides import plot_strides, render_strides
-from benchmarks.study_time import build_config
+from benchmarks.study.claims import explain_claims, render_claims, runs_by_seed, seed_value, spread
+from benchmarks.study.knee import describe_knee
+from benchmarks.study.search import Search, choose_epochs, choose_rate
+from benchmarks.study.step_times import build_config
+from benchmarks.study.strides import plot_strides, render_strides
 from modeling_fftp.hub.efficiency import multiply_adds
 
 # One for every nine arms.

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.gpu_setting import Setting
-from benchmarks.study_starts import PLAIN, call, slug
+from benchmarks.commands import PLAIN, call, slug
+from benchmarks.gpu.setting import Setting
 
 # The fold that validates, whatever the seed.
 FOLD, SEEDS = "4", (1, 2, 3)

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from benchmarks.efficiency import RATE, REFERENCE_SECONDS, build_model, make_sound
-from benchmarks.gpu_setting import Setting
+from benchmarks.gpu.setting import Setting
 from benchmarks.timing import Stopwatch
 from feature_extraction import FFTPFeatureExtractor, SpecMask, SpecMaskDataCollator
 

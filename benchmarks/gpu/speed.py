@@ -17,7 +17,7 @@ from benchmarks.efficiency import (
     make_features,
     make_sound,
 )  # fmt: skip
-from benchmarks.gpu_setting import Setting, make_scan_inputs
+from benchmarks.gpu.setting import Setting, make_scan_inputs
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp.scan_fftp import selective_scan, selective_scan_fn
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib import pyplot
 
 from benchmarks.report import COLORS, render_table, save_figure, show
-from benchmarks.study_time import build_config, stride_name
+from benchmarks.study.step_times import build_config, stride_name
 from modeling_fftp.hub.efficiency import multiply_adds
 
 
