@@ -8,7 +8,9 @@ timeline is judged clip by clip, as segment-based measures do (Mesaros et al. 20
 """
 
 import argparse
+import itertools
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -68,8 +70,11 @@ def measure_fold(mixtures: Dataset, fold: int) -> dict:
     """Train and calibrate a model, unless it is there, and compare before and after on the fold that measures."""
     data, model = FOLDER / f"data-{fold}", FOLDER / f"model-{fold}"
     split_folds(mixtures, fold, data)
-    if not (model / "calibration_results.json").exists():
-        call("train", data, model, ARGUMENTS | PLAIN)
+    wanted, recipe = ARGUMENTS | PLAIN, model.with_suffix(".json")
+    is_there = (model / "calibration_results.json").exists()
+    if not is_there or json.loads(recipe.read_text(encoding="utf-8")) != wanted:
+        shutil.rmtree(model, ignore_errors=True)
+        call("train", data, model, wanted)
     calibration = json.loads((model / "calibration_results.json").read_text(encoding="utf-8"))
     clips = load_dataset(str(data), split="test")
     sounds = [read_audio(audio, SAMPLING_RATE) for audio in clips["audio"]]
@@ -106,7 +111,10 @@ def render(results: dict) -> str:
 
     def row(title: str, part: str, key: str, scale: float = 100, recall: str | None = None) -> list[str]:
         measured = [fold[part] if recall is None else fold[part][recall] for fold in folds]
-        before, after = (np.array([fold[name][key] for fold in measured]) * scale for name in ("before", "after"))
+        values = [[fold[name][key] for fold in measured] for name in ("before", "after")]
+        if None in itertools.chain(*values):
+            return [title, *["not reached"] * 3]
+        before, after = scale * np.array(values)
         form = ".1f" if scale == 100 else ".0f"
         cells = [f"{values.mean():{form}} +- {values.std(ddof=1):{form}}" for values in (before, after)]
         change = after - before

@@ -5,8 +5,10 @@ An event whose times nobody knows has NaN for both: it sounds somewhere in its c
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 Event = tuple[float, float, Any]
 KEYS = ("onset", "offset", "label")
@@ -68,6 +70,15 @@ def roll_events(events: Sequence[Event], shift: float, seconds: float) -> list[E
     moved = [(onset + shift % seconds + turn, offset + shift % seconds + turn, label)
              for onset, offset, label in inside for turn in turns]  # fmt: skip
     return [*crop_events(moved, 0.0, seconds), *itertools.filterfalse(has_times, events)]
+
+
+def cut_events(events: Sequence[Event], stretches: Iterable[tuple[float, float]]) -> Iterator[list[Event]]:
+    """The events of several stretches of a clip, from start to end in seconds each, as `crop_events` gives them."""
+    times = np.array([event[:2] for event in events], dtype=float).reshape(-1, 2)
+    for start, end in stretches:
+        # An event without times is in all: comparisons with NaN are false.
+        is_near = ~((times[:, 1] <= start) | (times[:, 0] >= end))
+        yield crop_events([events[index] for index in np.flatnonzero(is_near)], start, end)
 
 
 def crop_events(events: Iterable[Event], start: float, end: float) -> list[Event]:

@@ -52,16 +52,36 @@ def events_to_labels(
     # A config takes long over an attribute.
     label2id, num_labels = config.label2id, config.num_labels
     for row, clip, count in zip(labels, events, num_tokens, strict=True):
-        start, end = token_spans(config, count, time_stride).unbind(dim=1)
         read = [_read_event(event, label2id, num_labels) for event in clip]
         for index in {index for onset, _, index in read if math.isnan(onset)}:
             row[:count, index] = SOMEWHERE
         if timed := [event for event in read if not math.isnan(event[0])]:
-            onset, offset, index = torch.tensor(timed, dtype=torch.float64, device="cpu").T[..., None]
-            overlap = end.minimum(offset) - start.maximum(onset)
-            place, token = (overlap >= (end - start).minimum(offset - onset) / 2).nonzero(as_tuple=True)
-            row[token, index[place, 0].long()] = 1.0
+            onset, offset, index = torch.tensor(timed, dtype=torch.float64, device="cpu").T.contiguous()
+            token, event = find_overlaps(token_spans(config, count, time_stride), onset, offset)
+            row[token, index[event].long()] = 1.0
     return labels
+
+
+def find_overlaps(spans: torch.Tensor, onset: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and events that belong together: one fills or holds half of the other.
+
+    Args:
+        spans: Start and end of tokens that follow each other, (tokens, 2), in seconds.
+        onset: Of events, (events,), in seconds.
+        offset: Like `onset`.
+
+    Returns:
+        Index of the token and of the event of each pair.
+    """
+    start, end = spans.T.contiguous()
+    # Not all by all: an hour has many of both.
+    first = torch.searchsorted(end, onset, right=True)
+    counts = (torch.searchsorted(start, offset) - first).clamp(min=0)
+    event = torch.arange(len(onset), device="cpu").repeat_interleave(counts)
+    token = torch.arange(len(event), device="cpu") + (first - counts.cumsum(0) + counts)[event]
+    overlap = end[token].minimum(offset[event]) - start[token].maximum(onset[event])
+    is_half = overlap >= (end - start)[token].minimum((offset - onset)[event]) / 2
+    return token[is_half], event[is_half]
 
 
 def _read_event(event: Event, label2id: Mapping[str, int], num_labels: int) -> tuple[float, float, int]:

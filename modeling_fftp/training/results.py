@@ -43,7 +43,8 @@ def evaluate_split(trainer: FFTPTrainer, clips: Dataset, name: str, scorer: Scor
         results = scorer(prediction)
         write_per_class(trainer.args, name, results)
         score = "not defined" if results[metric] is None else f"{results[metric]:.4f}"
-        unit = "pieces of recordings" if isinstance(clips, RecordingPieces) else "clips"
+        is_cut = isinstance(clips, RecordingPieces) and len(clips) > len(clips.recordings)
+        unit = "pieces of recordings" if is_cut else "clips"
         print(f"{name} {metric}: {score} on {len(clips)} {unit}, results in {trainer.args.output_dir}")
     return prediction
 

@@ -18,7 +18,7 @@ from feature_extraction.collator import replace_collator
 from modeling_fftp.heads_fftp import CLIPS, find_task
 
 from .class_balanced_sampler import ClassBalancedSampler
-from .data.clips import clip_lengths
+from .data.clips import FeatureClips, clip_lengths
 from .data.row_group_sampler import RowGroupSampler
 from .data.streaming import StreamedClips
 from .layer_decay import split_by_depth
@@ -209,8 +209,8 @@ class FFTPTrainer(Trainer):
         elif self.class_balanced:
             if self.args.train_sampling_strategy in GROUPING:
                 raise ValueError("class_balanced draws clips by their classes; drop it or train_sampling_strategy")
-            is_table = isinstance(dataset, Dataset)
-            labels = dataset["labels"][:] if is_table else [example["labels"] for example in dataset]
+            table = dataset.clips if isinstance(dataset, FeatureClips) else dataset
+            labels = table["labels"][:] if isinstance(table, Dataset) else [example["labels"] for example in table]
             sampler = ClassBalancedSampler(torch.as_tensor(np.asarray(labels)), self.args.seed)
         else:
             sampler = None

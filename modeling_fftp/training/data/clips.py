@@ -219,7 +219,10 @@ def decode_dataset(
 def announce_cache(splits: dict[str, Dataset], decoder: ClipDecoder) -> None:
     """Say how much disk the decoded sound will take, by the length of some clips."""
     cache = Path(datasets.config.HF_DATASETS_CACHE)
-    seconds = sum(len(split) * statistics.mean(_some_seconds(split, decoder) or [0.0]) for split in splits.values())
+    seconds = 0.0
+    for split in splits.values():
+        believable = [length for length in _some_seconds(split, decoder) if length < LONGEST_SECONDS]
+        seconds += len(split) * statistics.mean(believable or [0.0])
     wanted = seconds * decoder.sampling_rate * 4
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
@@ -230,19 +233,14 @@ def announce_cache(splits: dict[str, Dataset], decoder: ClipDecoder) -> None:
     )  # fmt: skip
 
 
-def clips_to_hold(dataset: Dataset, decoder: Any) -> int:
-    """Number of decoded clips to hold in memory before they are written.
-
-    Args:
-        dataset: Clips that are not decoded.
-        decoder: With `audio_column`, `folder` and `sampling_rate` of a `ClipDecoder`.
-    """
+def clips_to_hold(dataset: Dataset, decoder: ClipDecoder) -> int:
+    """Number of decoded clips to hold in memory before they are written, by the longest of some."""
     longest = max(_some_seconds(dataset, decoder), default=0.0)
-    return max(1, min(WRITER_BATCH, int(WRITER_SECONDS / max(longest, 1e-3))))
+    return max(1, int(min(WRITER_BATCH, WRITER_SECONDS / max(longest, 1.0))))
 
 
-def _some_seconds(dataset: Dataset, decoder: Any) -> list[float]:
-    """Lengths by the headers of a few clips, as far as they can be believed."""
+def _some_seconds(dataset: Dataset, decoder: ClipDecoder) -> list[float]:
+    """Lengths of a few clips by their headers."""
     lengths = []
     for row in range(0, len(dataset), max(1, len(dataset) // SAMPLED_CLIPS)):
         try:
@@ -251,7 +249,7 @@ def _some_seconds(dataset: Dataset, decoder: Any) -> list[float]:
             )
         except ValueError:
             continue
-    return [length for length in lengths if length < LONGEST_SECONDS]
+    return lengths
 
 
 def cache_of_files(dataset: Dataset, decoder: Any, columns: Sequence[str]) -> dict[str, str]:

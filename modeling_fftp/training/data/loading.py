@@ -27,7 +27,7 @@ from .clips import (
 )
 from .decoders import build_decoder, decoders_of, find_roles, roles_to_read
 from .held_out import hold_out
-from .recording_pieces import RecordingPieces
+from .recording_pieces import CROPS, RecordingPieces
 from .report import find_split_facts, refuse_unusable, write_report
 from .sources import is_local, public_name
 from .splits import ROLES
@@ -46,7 +46,7 @@ class Clips:
         classes: Names of the classes in their order.
         is_multi_label: Whether a clip can have several.
         left_out: Number of clips of each role that cannot be used.
-        lengths: Samples of every clip, by role; of streamed clips, of some.
+        lengths: Samples of every clip, by role, also where it is in pieces; of streamed clips, of some.
         sample: Clips that stand for those to train on, where those are many.
         is_framewise: Whether "labels" are events, and a model is to say when they are.
         sampling_rate: Rate of the sound in Hz.
@@ -141,9 +141,15 @@ def decode_splits(
 
 
 def cut_recordings(clips: Clips, crop_seconds: float) -> Clips:
-    """The clips with long recordings of events in pieces, of which crops of so many seconds are learned."""
-    rate = clips.sampling_rate
-    splits = {role: RecordingPieces(split, crop_seconds, rate) for role, split in clips.splits.items()}
+    """The clips with long recordings of events in pieces.
+
+    Of those that train crops of so many seconds are learned, each moment as often as another, but for both ends of a
+    recording. Others are as long as a crop at most, since a model knows no longer ones.
+    """
+    splits = {}
+    for role, split in clips.splits.items():
+        piece, overlap = (CROPS * crop_seconds, crop_seconds) if role == "train" else (crop_seconds, 0.0)
+        splits[role] = RecordingPieces(split, clips.lengths[role], piece, overlap, clips.sampling_rate)
     return replace(clips, splits=splits)
 
 

@@ -1,6 +1,7 @@
 """Recordings with events as pieces of a bounded length, so that each is learned as long as it is."""
 
 import itertools
+from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
@@ -8,35 +9,46 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from feature_extraction.events import crop_events, read_events
+from feature_extraction.events import cut_events, read_events
 
-from .clips import clip_lengths
-
-# How many crops a piece is at most as long as: an epoch, which hears one of each, hears a third of the sound or more.
+# How many crops a piece that trains is at most as long as. An epoch hears one crop of each.
 CROPS = 3
 
 
 class RecordingPieces(torch.utils.data.Dataset):
     """Equal pieces of recordings, each with the events in it; nothing is copied.
 
+    Pieces that overlap by a crop are such that random crops of them begin anywhere in the recording.
+
     Args:
         recordings: "audio" and "labels", the events.
-        crop_seconds: Length of the crops that are learned.
+        lengths: Samples of each recording.
+        piece_seconds: Longest piece.
+        overlap_seconds: What two pieces share.
         sampling_rate: Of the sound, in Hz.
     """
 
-    def __init__(self, recordings: Dataset, crop_seconds: float, sampling_rate: int):
+    def __init__(
+        self,
+        recordings: Dataset,
+        lengths: Sequence[int],
+        piece_seconds: float,
+        overlap_seconds: float,
+        sampling_rate: int,
+    ):
         self.recordings = recordings
         # A slice of a row in Arrow's format is read from disk alone.
         self._sound = recordings.select_columns("audio").with_format("arrow")
         self._places, self._events = [], []
-        for row, length in enumerate(clip_lengths(recordings)):
-            events = read_events(recordings[row]["labels"])
-            count = max(1, ceil(length / (CROPS * crop_seconds * sampling_rate)))
-            edges = np.linspace(0, length, count + 1).round().astype(int).tolist()
-            for start, end in itertools.pairwise(edges):
-                self._places.append((row, start, end))
-                self._events.append(crop_events(events, start / sampling_rate, end / sampling_rate))
+        piece, overlap = piece_seconds * sampling_rate, round(overlap_seconds * sampling_rate)
+        events = recordings.select_columns("labels").with_format(None)["labels"]
+        for row, (length, clip) in enumerate(zip(lengths, events, strict=True)):
+            count = max(1, ceil((length - overlap) / (piece - overlap)))
+            edges = np.linspace(0, length - overlap, count + 1).round().astype(int).tolist()
+            places = [(start, end + overlap) for start, end in itertools.pairwise(edges)]
+            self._places += [(row, start, end) for start, end in places]
+            seconds = [(start / sampling_rate, end / sampling_rate) for start, end in places]
+            self._events += cut_events(read_events(clip), seconds)
 
     def __len__(self) -> int:
         return len(self._places)

@@ -1,6 +1,6 @@
 """What a training on events has besides: scores of steps, events made of them, and how good these are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -54,10 +54,9 @@ def hear(
     pipeline = FFTPAudioTaggingPipeline(model=model.eval(), feature_extractor=extractor, device=device)
     recordings = []
     # Long ones fill batches alone, and several of them would fill the memory.
-    longest = max(clip_lengths(clips)) / extractor.sampling_rate
-    count = max(1, int(batch_size * pipeline.window_seconds / longest))
-    for first in range(0, len(clips), count):
-        some = clips[first : first + count]
+    most = batch_size * pipeline.window_seconds * extractor.sampling_rate
+    for rows in group_rows(clip_lengths(clips), most):
+        some = clips[rows]
         sounds = [np.asarray(sound, dtype=np.float32) for sound in some["audio"]]
         answers = pipeline(sounds, batch_size=batch_size, return_windows=True)
         for answer, events in zip(answers, some["labels"], strict=True):
@@ -65,6 +64,19 @@ def hear(
             spans = torch.tensor([[row["start"], row["end"]] for row in answer["windows"]], dtype=torch.float64)
             recordings.append(Recording(scores, spans, read_events(events), answer["duration"]))
     return recordings
+
+
+def group_rows(lengths: Sequence[int], most: float) -> Iterator[list[int]]:
+    """Rows in their order, so many at a time that their lengths together are at most that, or one."""
+    rows, total = [], 0
+    for row, length in enumerate(lengths):
+        if rows and total + length > most:
+            yield rows
+            rows, total = [], 0
+        rows.append(row)
+        total += length
+    if rows:
+        yield rows
 
 
 def hear_clips(trainer: FFTPTrainer, clips: RecordingPieces) -> list[Recording]:

@@ -12,7 +12,7 @@ import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from feature_extraction.events import Event, crop_events
+from feature_extraction.events import Event, cut_events
 from modeling_fftp.events_fftp import ROUNDING_SECONDS
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def psds(recordings: Sequence[Recording], labels: Sequence[str]) -> dict[str, fl
     """PSDS of both scenarios by sed_scores_eval, over all thresholds and over the labels that have events.
 
     Empty where that is not installed, or there are no events. Events of one label that meet or overlap are one. Long
-    recordings are measured in stretches that begin between two events.
+    recordings are measured in stretches, see `cut_between_events`.
     """
     try:
         # Here, since it brings half a second of imports and a warning about one of them.
@@ -166,25 +166,22 @@ def cut_between_events(recording: Recording, most_seconds: float) -> list[Record
 
     Where something sounds all that time, the events are cut too.
     """
-    if recording.seconds <= most_seconds:
-        return [recording]
     starts = recording.spans[:, 0].numpy()
     onsets, offsets = (np.sort([event[end] for event in recording.events]) for end in (0, 1))
     is_silent = np.searchsorted(onsets, starts, side="left") == np.searchsorted(offsets, starts, side="right")
     edges = [0]
-    while starts[-1] - starts[edges[-1]] > most_seconds:
+    while recording.seconds - starts[edges[-1]] > most_seconds and edges[-1] + 1 < len(starts):
         first, last = edges[-1] + 1, int(np.searchsorted(starts, starts[edges[-1]] + most_seconds, side="right")) - 1
         silent = np.flatnonzero(is_silent[first : last + 1])
         edges.append(first + int(silent[-1]) if len(silent) else max(first, last))
-    return [_stretch(recording, start, end) for start, end in itertools.pairwise([*edges, len(starts)])]
-
-
-def _stretch(recording: Recording, first: int, last: int) -> Recording:
-    """The steps from one to before another, in a time of their own."""
-    start = recording.spans[first, 0].item()
-    end = recording.spans[last, 0].item() if last < len(recording.spans) else recording.seconds
-    events = crop_events(recording.events, start, end)
-    return Recording(recording.scores[first:last], recording.spans[first:last] - start, events, end - start)
+    if len(edges) == 1:
+        return [recording]
+    steps = [*itertools.pairwise([*edges, len(starts)])]
+    times = [*itertools.pairwise([*starts[edges].tolist(), recording.seconds])]
+    return [
+        Recording(recording.scores[first:last], recording.spans[first:last] - start, events, end - start)
+        for (first, last), (start, end), events in zip(steps, times, cut_events(recording.events, times), strict=True)
+    ]
 
 
 def join_times(times: np.ndarray) -> list[list[float]]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainingArguments
 
@@ -12,6 +12,7 @@ from feature_extraction.waveform_augmentation import Mixup
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.training.class_balanced_sampler import ClassBalancedSampler
 from modeling_fftp.training.command_line import parse_arguments
+from modeling_fftp.training.data.clips import FeatureClips, compute_features
 from modeling_fftp.training.precision import gains_from_bfloat16
 from modeling_fftp.training.trainer import FFTPTrainer, last_whole_checkpoint
 from modeling_fftp.training.weight_averaging import WeightAveraging
@@ -174,6 +175,18 @@ def test_no_sampler_outlives_its_setting(build):
     trainer.class_balanced = False
     assert not isinstance(trainer._get_train_sampler(), ClassBalancedSampler)
     assert trainer.epochs.sampler is None
+
+
+def test_classes_of_kept_features_are_balanced_without_reading_these(build, extractor, monkeypatch):
+    sound = np.random.default_rng(0).normal(size=(12, 1600)).astype(np.float32)
+    features = Features({"audio": List(Value("float32")), "labels": Value("int64")})
+    clips = Dataset.from_dict({"audio": [*sound], "labels": [0] * 10 + [1] * 2}, features=features)
+    kept = compute_features(clips.with_format("numpy"), extractor)
+    monkeypatch.setattr(FeatureClips, "__getitem__", lambda self, index: pytest.fail("a clip was read"))
+    trainer, _ = build(None)
+    trainer.train_dataset, trainer.class_balanced = kept, True
+    drawn = np.bincount([kept.clips["labels"][row] for row in trainer._get_train_sampler()], minlength=2)
+    assert drawn[1] > 2
 
 
 def test_sound_becomes_features_in_the_trainer(make_config, extractor, tmp_path):

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import soundfile
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 import modeling_fftp
+from modeling_fftp.training.data.clips import clips_to_hold
 from modeling_fftp.training.data.inspect import inspect
 from tests.support import run_training
 
@@ -317,3 +319,13 @@ def test_bars_in_names_stay_in_their_cell(folder):
     (folder / "train" / "low").rename(folder / "train" / "a|b")
     (folder / "val" / "low").rename(folder / "val" / "a|b")
     assert r"| a\|b | 4 | 4 |" in inspect([str(folder)])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most"),
+    [((), 16), ((0.1, 5.0), 16), ((60.0,), 10), ((5.0, 3600.0), 1), ((float("inf"), 1.0), 1)],
+)
+def test_of_long_clips_fewer_are_held_in_memory(monkeypatch, seconds, most):
+    monkeypatch.setattr("modeling_fftp.training.data.clips.sound_seconds", lambda source, rate: source)
+    rows = [{"audio": length} for length in seconds]
+    assert clips_to_hold(rows, SimpleNamespace(audio_column="audio", folder=Path(), sampling_rate=RATE)) == most

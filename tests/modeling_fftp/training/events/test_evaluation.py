@@ -15,7 +15,7 @@ from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.events_fftp import SOMEWHERE
 from modeling_fftp.training.data.clips import ClipDecoder
 from modeling_fftp.training.data.labels import read_labels
-from modeling_fftp.training.events.evaluation import score_steps
+from modeling_fftp.training.events.evaluation import group_rows, score_steps
 from modeling_fftp.training.events.metrics import Collars, event_f1
 from modeling_fftp.training.probing.probe import probe
 from modeling_fftp.training.run import run
@@ -135,6 +135,14 @@ def test_a_checkpoint_that_hears_padding_learns_steps_with_a_mask(recordings, ma
     run_training(tmp_path / "out", *words, "--model_name_or_path", tmp_path / "start")
     settings = read(tmp_path / "out", "preprocessor_config")
     assert (settings["padding"], settings["return_attention_mask"]) == ("longest", True)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "groups"),
+    [([], []), ([9, 1, 1, 1], [[0], [1, 2, 3]]), ([1, 2, 1, 3], [[0, 1], [2], [3]]), ([9, 9], [[0], [1]])],
+)
+def test_long_recordings_are_heard_alone_and_short_ones_together(lengths, groups):
+    assert [*group_rows(lengths, 3.0)] == groups
 
 
 def test_steps_are_not_scored_by_events_without_times():
