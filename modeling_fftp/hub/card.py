@@ -106,7 +106,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "local_base": base if "/" not in base else None,
         "teacher": (recipe or {}).get("teacher"),
         "is_framewise": find_saved_task(config) == FRAMES,
-        "events": {split: found for split in SPLITS if (found := read_results(folder, f"{split}_events"))},
+        "events": {split: found for split in SPLITS if (found := _find_events(folder, split))},
         "probe": probe,
         "calibration": _find_calibration(folder),
         "recipe": None if recipe is None else json.dumps(recipe, indent=2),
@@ -168,6 +168,15 @@ def _find_calibration(folder: Path) -> dict[str, Any] | None:
         if results and split in results:
             return results | {"split": split, "measured": results[split], "picture": RELIABILITY}
     return None
+
+
+def _find_events(folder: Path, split: str) -> dict[str, Any] | None:
+    """How well the events of a split are found, and the labels whose events are found least."""
+    results = read_results(folder, f"{split}_events")
+    if results is None:
+        return None
+    known = [(label.replace("|", "\\|"), value) for label, value in results["per_class"].items() if value is not None]
+    return results | {"least": sorted(known, key=lambda row: row[1])[:EXTREMES]}
 
 
 def _find_extremes(folder: Path) -> dict[str, Any] | None:

@@ -181,7 +181,9 @@ class FFTPTrainingArguments(TrainingArguments):
     save_strategy: str = field(
         default="epoch", metadata={"help": "When to write a checkpoint: no, steps, epoch or best."}
     )
-    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep, the best one besides."})
+    save_total_limit: int | None = field(
+        default=2, metadata={"help": "Checkpoints to keep, the best and the last among them."}
+    )
     load_best_model_at_end: bool = field(
         default=True,
         metadata={"help": "Result: the checkpoint with the best --metric_for_best_model; false: the last."},
@@ -210,11 +212,15 @@ class FFTPTrainingArguments(TrainingArguments):
     target_precision: float | None = field(
         default=None, metadata={"help": "Thresholds that keep this precision; default: those of the highest F1."}
     )
-    onset_collar: float = field(
-        default=0.2, metadata={"help": "Frames: seconds by which a right event may begin early or late."}
+    onset_collar: float | None = field(
+        default=None,
+        metadata={
+            "help": "Frames: seconds by which a right event may begin early or late; default: what a checkpoint that "
+            "is evaluated was trained with, or 0.2."
+        },
     )
-    offset_collar: float = field(
-        default=0.2, metadata={"help": "Frames: the same for its end, or a fifth of its length, if that is more."}
+    offset_collar: float | None = field(
+        default=None, metadata={"help": "Frames: the same for its end, or a fifth of its length, if that is more."}
     )
     layer_decay: float | None = field(
         default=None,

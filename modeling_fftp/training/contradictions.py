@@ -1,7 +1,6 @@
 """Arguments that are missing, make no sense or do not go together: said before anything is read."""
 
 import os
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +135,7 @@ def refuse_contradictions_of_frames(
     """Stop on what has no meaning, or no place, for steps in time."""
     collars = ("onset_collar", "offset_collar")
     if data.task == "clips":
-        default = {item.name: item.default for item in fields(training)}
-        if given := [name for name in collars if getattr(training, name) != default[name]]:
+        if given := [name for name in collars if getattr(training, name) is not None]:
             raise SystemExit(f"train: --{given[0]} is about events; add --task frames")
         return
     given = {

@@ -1,11 +1,13 @@
 """What a training must have in common with the one that it goes on from."""
 
+import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer import SCHEDULER_NAME
+from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.utils import CONFIG_NAME
 
 from modeling_fftp import FFTPConfig
@@ -18,6 +20,8 @@ from .model import ADJUSTABLE
 from .results import write_results
 from .trainer import last_whole_checkpoint
 
+logger = logging.getLogger(__name__)
+
 # Arguments that may be others from now on: how long to train, how to compute, what to measure, write and publish.
 MAY_CHANGE = (
     "num_train_epochs", "max_steps", "bf16", "fp16", "auto_bf16", "tf32", "gradient_checkpointing",
@@ -26,6 +30,8 @@ MAY_CHANGE = (
 MAY_CHANGE_PREFIXES = ("eval_", "save_", "logging_", "hub_", "dataloader_", "torch_compile")
 # Begins like those that may, but changes how many steps an epoch has.
 MUST_STAY = ("dataloader_drop_last",)
+# Follows from other arguments unless it is given.
+DERIVED = ("greater_is_better",)
 # Where `arguments.json` keeps the number of processes.
 WORLD_SIZE = "world_size"
 
@@ -49,7 +55,9 @@ class Resumed:
             ValueError: An argument is another than it began with.
         """
         began = read_results(self.folder, "recipe")
-        for name in sorted({*began, *recipe} if began is not None else ()):
+        names = {*began, *recipe} if began is not None else set()
+        # What follows from others comes last, so that the message names what was given.
+        for name in sorted(names, key=lambda name: (name in DERIVED, name)):
             may_change = name in MAY_CHANGE or name.startswith(MAY_CHANGE_PREFIXES)
             if name in MUST_STAY or not may_change:
                 self._refuse_other(f"--{name}", recipe.get(name, "its default"), began.get(name, "its default"))
@@ -125,6 +133,10 @@ def find_resumed(training: FFTPTrainingArguments) -> Resumed | None:
             f"{checkpoint} has no {SCHEDULER_NAME}, as --save_only_model leaves it: there is nothing to go on from; "
             "start anew from its weights with --model_name_or_path"
         )
+    if not Path(checkpoint, TRAINER_STATE_NAME).is_file():
+        raise ValueError(f"{checkpoint} has no {TRAINER_STATE_NAME}: it was not written to its end")
+    state = json.loads(Path(checkpoint, TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    logger.info("Going on from %s, after %.4g epochs", checkpoint, state["epoch"])
     return Resumed(Path(checkpoint).absolute().parent, FFTPConfig.from_pretrained(checkpoint))
 
 

@@ -30,8 +30,9 @@ from .command_line import find_recipe, parse_arguments
 from .contradictions import METRICS, ONE_CLASS_METRICS
 from .data.clips import MAX_SECONDS, compute_features, spread
 from .data.loading import Clips, cut_recordings, describe_data, load_clips
+from .data.recording_pieces import RecordingPieces
 from .data.streaming import stream_clips
-from .events.evaluation import choose_postprocessing, evaluate_events, score_steps
+from .events.evaluation import choose_postprocessing, evaluate_events, score_steps, set_collars
 from .model import build_model, find_sampling_rate, read_config, refuse_impossible, training_sounds
 from .publishing import check_repository, publish
 from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
@@ -61,6 +62,8 @@ def run(arguments: Sequence[str]) -> None:
     recipe = find_recipe(groups)
     if training.do_train:
         refuse_impossible(model_arguments)
+    if data_arguments.task == "frames":
+        set_collars(training, model_arguments.model_name_or_path)
     resumed = find_begun(training, recipe)
     clips, teacher = load_data(model_arguments, data_arguments, distillation, training, resumed)
     described = describe_data(data_arguments.dataset_name, clips)
@@ -244,7 +247,13 @@ def build_trainer(
 ) -> FFTPTrainer:
     """The trainer; the best checkpoint is that of the task's metric unless the arguments name another."""
     if training.metric_for_best_model == TASK_METRIC:
-        training.metric_for_best_model = clips.metric
+        train = clips.splits.get("train")
+        # Of steps average precision stands still once they are in the right order, long before scores are far apart.
+        # But what learned without times may be in that order with scores that no loss would have.
+        by_loss = isinstance(train, RecordingPieces) and train.is_timed
+        training.metric_for_best_model, training.greater_is_better = (
+            ("loss", False) if by_loss else (clips.metric, True)
+        )
     # It grows with mAUC, and is infinite where that is 1.
     if (training.metric_for_best_model or "").removeprefix("eval_") == "d_prime":
         training.metric_for_best_model = "mauc"

@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import pyarrow.compute
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Features, List, Value, concatenate_datasets
 from datasets.fingerprint import Hasher
 
 import modeling_fftp
@@ -195,16 +195,18 @@ def decode_dataset(
         `SOURCE`, `FACTS` and the kept columns; and what is left out of them because its sound cannot be decoded or its
         label is missing or unknown: `row`, `source` and `problem` of each. Excluded classes are in neither.
     """
-    kept = {name: dataset.features[name] for name in keep_columns}
     decoded = dataset.map(
         decoder,
-        remove_columns=[name for name in dataset.column_names if name not in kept],
-        features=Features(decoder.features | kept),
+        remove_columns=dataset.column_names,
+        features=decoder.features,
         num_proc=num_proc,
         writer_batch_size=clips_to_hold(dataset, decoder),
         desc="Decoding",
-        **cache_of_files(dataset, decoder, [decoder.label_column, *keep_columns]),
+        **cache_of_files(dataset, decoder, [decoder.label_column]),
     )
+    if keep_columns:
+        # Beside what is kept on disk, which is the same whatever stands there.
+        decoded = concatenate_datasets([decoded, dataset.select_columns([*keep_columns])], axis=1)
     sources, problems = decoded[SOURCE][:], decoded[PROBLEM][:]
     left_out = [
         {"row": row, "source": source or f"row {row}", "problem": problem}
@@ -258,7 +260,7 @@ def cache_of_files(dataset: Dataset, decoder: Any, columns: Sequence[str]) -> di
     Args:
         dataset: One split, its sound not decoded.
         decoder: What `map` calls, with `audio_column` and `folder` of a `ClipDecoder`.
-        columns: Other columns that it reads or keeps.
+        columns: Other columns that it reads.
     """
     first = next((source for source in dataset[decoder.audio_column] if source is not None), None)
     if isinstance(first, dict) and first.get("bytes") is None and first.get("path") is not None:

@@ -22,6 +22,8 @@ CLIP_NAMES = ("label", "labels", "class", "category", "event_label", SEVERAL)
 ABSENT = ("", "na", "nan")
 # Paths that begin so are those without it.
 HERE = "./"
+# Rows that an error names beside the first.
+NAMED = 5
 # The column that divides a table into splits.
 SPLIT_COLUMN = "split"
 
@@ -47,9 +49,10 @@ def group_events(tables: Mapping[str, Dataset], path_columns: Sequence[str]) -> 
 
     Raises:
         ValueError: A path that is none, an event that lacks something or does not end after it starts, the message has
-            its row; or a column of splits that some tables lack, or that gives a clip two.
+            its row and that of others; or a column of splits that some tables lack, or that gives a clip two.
     """
     clips: dict[str, list[Event]] = {}
+    problems: list[tuple[str, str]] = []
     others = _common_columns(tables, path_columns)
     for (name, table), path_column in zip(tables.items(), path_columns, strict=True):
         try:
@@ -65,9 +68,13 @@ def group_events(tables: Mapping[str, Dataset], path_columns: Sequence[str]) -> 
             try:
                 clips.setdefault(path, []).extend(read(example))
             except (ValueError, TypeError) as error:
-                raise ValueError(f"{where} of {path}: {error}") from error
+                problems.append((f"{where} ({path})", str(error)))
             for other, values in others.items():
                 values.setdefault(path, []).append(example[other])
+    if problems:
+        (first, problem), *rest = problems
+        named = ", ".join([where for where, _ in rest[:NAMED]] + ["..."] * (len(rest) > NAMED))
+        raise ValueError(f"{first}: {problem}" + (f"; {len(rest)} more rows cannot be read: {named}" if rest else ""))
     columns = {path_columns[0]: [*clips], **_shared_values(others)}
     events = [[dict(zip(EVENT, event, strict=True)) for event in _without_repeats(found)] for found in clips.values()]
     return Dataset.from_dict(columns).add_column(EVENTS, events, feature=List(EVENT))
@@ -141,7 +148,8 @@ def _read_time(time: Any) -> float | None:
     try:
         return float(time)
     except ValueError as error:
-        raise ValueError(f"time {time!r}: expected seconds, or an empty cell") from error
+        hint = "; commas for points? `pandas.read_csv(..., decimal=',')` reads them" if "," in str(time) else ""
+        raise ValueError(f"time {time!r}: expected seconds, or an empty cell{hint}") from error
 
 
 def _without_repeats(events: Sequence[Event]) -> list[Event]:

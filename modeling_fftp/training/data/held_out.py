@@ -8,12 +8,15 @@ from datasets import Dataset, concatenate_datasets
 from sklearn.model_selection import train_test_split
 
 from .arguments import DataArguments
+from .clips import FACTS
 from .strong_labels import split_measurable
 
 logger = logging.getLogger(__name__)
 
 # Share of the clips to train on that validate where there is no split for that.
 VALIDATION_FRACTION = 0.1
+# Draws of clips with several labels at most, and labels of clips that are looked at for them.
+DRAWS, MOST_LABELS = 100, 10_000_000
 
 
 def hold_out(clips: dict[str, Dataset], arguments: DataArguments, seed: int) -> dict[str, Dataset]:
@@ -56,9 +59,11 @@ def hold_out_group(dataset: Dataset, column: str, value: str) -> tuple[Dataset, 
 
 
 def hold_out_fraction(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Split off a random fraction of the clips, in about the same proportion of every class.
+    """Split off a random fraction of the clips.
 
-    At least as many clips as there are classes are held out; a class of one clip only trains.
+    Of clips with one class each it is about the same proportion of every class: at least as many clips as there are
+    classes are held out, and a class of one clip only trains. Of others it is a share of their sound, if its length is
+    known, and has as many of the classes as can be.
 
     Raises:
         ValueError: No class has two clips, or there is one clip alone.
@@ -66,7 +71,6 @@ def hold_out_fraction(dataset: Dataset, fraction: float, seed: int) -> tuple[Dat
     labels = np.asarray(dataset["labels"][:])
     if len(labels) < 2:
         raise ValueError(f"{len(labels)} clip to draw from; expected two, one to train on and one to validate")
-    clips, wanted, strata = np.arange(len(labels)), fraction, None
     if labels.ndim == 1:
         classes, counts = np.unique(labels, return_counts=True)
         shared = classes[counts > 1]
@@ -75,7 +79,39 @@ def hold_out_fraction(dataset: Dataset, fraction: float, seed: int) -> tuple[Dat
                 f"{len(labels)} clips of {len(classes)} classes: expected two clips of one class to split"
             )
         clips = np.flatnonzero(np.isin(labels, shared))
-        strata = labels[clips]
         wanted = min(max(ceil(fraction * len(clips)), len(shared)), len(clips) - len(shared))
-    _, held_out = train_test_split(clips, test_size=wanted, random_state=seed, stratify=strata)
+        _, held_out = train_test_split(clips, test_size=wanted, random_state=seed, stratify=labels[clips])
+    else:
+        seconds = np.ones(len(labels))
+        # Streamed clips tell no lengths.
+        if FACTS in getattr(dataset, "column_names", ()):
+            seconds = np.array([facts["seconds"] for facts in dataset.with_format(None)[FACTS]])
+        held_out = draw_covering(labels > 0, seconds, fraction, seed)
     return dataset.select(np.setdiff1d(np.arange(len(labels)), held_out)), dataset.select(np.sort(held_out))
+
+
+def draw_covering(labels: np.ndarray, seconds: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Draw clips to hold out: some times, and the best draw counts.
+
+    It is that with most classes on both sides, and among equals that whose share of the sound is nearest.
+
+    Args:
+        labels: Whether a clip has a class, (clips, classes).
+        seconds: Length of each clip.
+        fraction: Wanted share of the sound.
+        seed: Decides the draws.
+
+    Returns:
+        Indices of the clips; there are others.
+    """
+    rng, wanted = np.random.default_rng(seed), fraction * seconds.sum()
+    best, held_out = (-1, 0.0), np.arange(0)
+    for _ in range(max(1, min(DRAWS, MOST_LABELS // labels.size))):
+        order = rng.permutation(len(labels))
+        misses = np.abs(seconds[order].cumsum()[:-1] - wanted)
+        count = int(misses.argmin()) + 1
+        shared = labels[order[:count]].any(axis=0) & labels[order[count:]].any(axis=0)
+        rank = (int(shared.sum()), -float(misses[count - 1]))
+        if rank > best:
+            best, held_out = rank, order[:count]
+    return held_out

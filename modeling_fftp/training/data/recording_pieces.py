@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from feature_extraction.events import cut_events, read_events
+from feature_extraction.events import cut_events, has_times, read_events
 
 # How many crops a piece that trains is at most as long as. An epoch hears one crop of each.
 CROPS = 3
@@ -18,7 +18,8 @@ CROPS = 3
 class RecordingPieces(torch.utils.data.Dataset):
     """Equal pieces of recordings, each with the events in it; nothing is copied.
 
-    Pieces that overlap by a crop are such that random crops of them begin anywhere in the recording.
+    Pieces that overlap by a crop are such that random crops of them begin anywhere in the recording. `is_timed` is
+    whether it is known of all events when they sound.
 
     Args:
         recordings: "audio" and "labels", the events.
@@ -42,13 +43,15 @@ class RecordingPieces(torch.utils.data.Dataset):
         self._places, self._events = [], []
         piece, overlap = piece_seconds * sampling_rate, round(overlap_seconds * sampling_rate)
         events = recordings.select_columns("labels").with_format(None)["labels"]
-        for row, (length, clip) in enumerate(zip(lengths, events, strict=True)):
+        self.is_timed = True
+        for row, (length, clip) in enumerate(zip(lengths, map(read_events, events), strict=True)):
+            self.is_timed &= all(map(has_times, clip))
             count = max(1, ceil((length - overlap) / (piece - overlap)))
             edges = np.linspace(0, length - overlap, count + 1).round().astype(int).tolist()
             places = [(start, end + overlap) for start, end in itertools.pairwise(edges)]
             self._places += [(row, start, end) for start, end in places]
             seconds = [(start / sampling_rate, end / sampling_rate) for start, end in places]
-            self._events += cut_events(read_events(clip), seconds)
+            self._events += cut_events(clip, seconds)
 
     def __len__(self) -> int:
         return len(self._places)

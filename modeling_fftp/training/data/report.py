@@ -5,6 +5,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 from datasets import Dataset
 from transformers import TrainingArguments
 
+from feature_extraction.events import has_times, read_events
 from feature_extraction.feature_extraction_fftp import LARGEST_FLOAT
 
 from .clips import FACTS, SOURCE
+from .strong_labels import EVENTS
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +40,14 @@ class SplitFacts:
         clips: Source and facts of each clip that is kept.
         left_out: What `decode_dataset` left out.
         total: Number of clips, where those are a sample.
+        events: Seconds of the events of each class, where these are learned.
     """
 
     counts: dict[str, int]
     clips: list[dict[str, Any]]
     left_out: list[dict[str, Any]] = field(default_factory=list)
     total: int | None = None
+    events: dict[str, list[float]] = field(default_factory=dict)
 
     def values(self, name: str) -> list:
         """One fact of every clip."""
@@ -80,7 +85,11 @@ def find_split_facts(clips: Dataset, classes: Sequence[str], left_out: list[dict
         {"source": source or "a clip without a path", **facts}
         for source, facts in zip(table[SOURCE], table[FACTS], strict=True)
     ]
-    return SplitFacts(counts, rows, left_out)
+    events = {name: [] for name in classes} if EVENTS in clips.column_names else {}
+    for onset, offset, label in chain.from_iterable(map(read_events, table[EVENTS] if events else ())):
+        if has_times((onset, offset, label)):
+            events[label].append(offset - onset)
+    return SplitFacts(counts, rows, left_out, events=events)
 
 
 def count_classes(labels: np.ndarray, classes: Sequence[str]) -> dict[str, int]:
@@ -136,12 +145,18 @@ def render_report(splits: dict[str, SplitFacts], source: str, max_classes: int |
     if len(shown) < len(names):
         shown = sorted(names, key=lambda name: -max(split.counts[name] for split in splits.values()))[:max_classes]
     counts = {name: [str(split.counts[name]) for split in splits.values()] for name in shown}
-    problems = "".join(f"- {problem}\n" for problem in find_warnings(splits))
-    return (
-        f"# Data: {source}\n\n{_describe_clips(splits)}\n"
+    parts = [
+        f"# Data: {source}\n\n{_describe_clips(splits)}",
         f"{len(names)} classes{f', the {len(shown)} largest' * (len(shown) < len(names))}:\n\n"
-        f"{_table(['class', *splits], counts)}" + (f"\nTo look at:\n\n{problems}" if problems else "")
-    )
+        f"{_table(['class', *splits], counts)}",
+    ]
+    if any(any(split.events.values()) for split in splits.values()):
+        events = {name: [_describe_events(split.events.get(name, [])) for split in splits.values()] for name in shown}
+        title = "Their events, and the seconds of the shortest, median and longest"
+        parts.append(f"{title}:\n\n{_table(['class', *splits], events)}")
+    if problems := "".join(f"- {problem}\n" for problem in find_warnings(splits)):
+        parts.append(f"To look at:\n\n{problems}")
+    return "\n".join(parts)
 
 
 def _describe_clips(splits: dict[str, SplitFacts]) -> str:
@@ -228,6 +243,10 @@ def _short(source: str) -> str:
 
 def _describe_range(values: list[float]) -> str:
     return f"{min(values):.2f}, {statistics.median(values):.2f}, {max(values):.2f}" if values else "none"
+
+
+def _describe_events(seconds: list[float]) -> str:
+    return f"{len(seconds)}: {_describe_range(seconds)}" if seconds else "0"
 
 
 def _tally(values: list[int]) -> str:

@@ -1,7 +1,9 @@
 """What a training on events has besides: scores of steps, events made of them, and how good these are."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,15 +15,22 @@ from feature_extraction.events import read_events
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
 from modeling_fftp.events_fftp import SOMEWHERE, filter_lengths, median_filter
+from modeling_fftp.hub.card_facts import read_results
 from modeling_fftp.modeling_fftp import IGNORED
 from modeling_fftp.scores_fftp import label_names
 
+from ..arguments import FFTPTrainingArguments
 from ..data.clips import clip_lengths
 from ..data.recording_pieces import RecordingPieces
 from ..results import write_results
 from ..trainer import FFTPTrainer
 from .metrics import Collars, Recording, event_f1, psds
 from .postprocessing import find_events, fit_postprocessing
+
+logger = logging.getLogger(__name__)
+
+# Event F1 of a label below which its threshold is no choice.
+POOR_F1 = 0.3
 
 
 def score_steps(score: Callable[[EvalPrediction], dict]) -> Callable[[EvalPrediction], dict]:
@@ -107,6 +116,22 @@ def evaluate_events(trainer: FFTPTrainer, clips: RecordingPieces, name: str, met
     write_results(trainer.args, f"{name}_events", {"collars": asdict(collars), **results, "per_class": per_class})
     shown = ", ".join(f"{key} {value:.4f}" for key, value in results.items() if value is not None)
     print(f"{name} {shown}; collars of {collars.onset:g} and {collars.offset:g} s")
+    known = {label: value for label, value in per_class.items() if value is not None}
+    if poor := [f"{label} ({value:.2f})" for label, value in known.items() if value < POOR_F1]:
+        logger.warning("%s: hardly found, so their thresholds mean little: %s", name, ", ".join(poor))
+
+
+def set_collars(training: FFTPTrainingArguments, source: str | None) -> None:
+    """Set the collars that are not given: those that a checkpoint which is evaluated was trained with, or defaults.
+
+    Args:
+        training: The arguments.
+        source: The checkpoint.
+    """
+    recipe = read_results(Path(source), "recipe") if source and not training.do_train else None
+    for name, default in (("onset_collar", Collars.onset), ("offset_collar", Collars.offset)):
+        if getattr(training, name) is None:
+            setattr(training, name, (recipe or {}).get(name, default))
 
 
 def collars_of(trainer: FFTPTrainer) -> Collars:

@@ -23,6 +23,7 @@ from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.configuration_fftp import BACKBONES
 from modeling_fftp.training.arguments import ModelArguments
 from modeling_fftp.training.command_line import parse_arguments
+from modeling_fftp.training.data.clips import FACTS
 from modeling_fftp.training.data.held_out import hold_out_fraction
 from modeling_fftp.training.data.loading import Clips
 from modeling_fftp.training.data.sources import load_splits
@@ -437,6 +438,8 @@ def test_best_checkpoint_is_that_of_the_metric(trained):
     state = json.loads((trained / "trainer_state.json").read_text())
     accuracies = [entry["eval_accuracy"] for entry in state["log_history"] if "eval_accuracy" in entry]
     assert state["best_metric"] == max(accuracies)
+    # The last one is kept too, so that more epochs can follow.
+    assert (trained / f"checkpoint-{state['global_step']}").is_dir()
 
 
 def test_an_infinite_metric_does_not_end_a_training(clip_folder, tmp_path):
@@ -730,3 +733,21 @@ def test_help_needs_no_data(capsys):
     with pytest.raises(SystemExit, match="0"):
         run(["--help"])
     assert "--spec_mask_budget" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clips_with_several_labels_that_validate_have_all_of_them(seed):
+    """An hour among short recordings, and a label that two of them have."""
+    labels = np.zeros((12, 3), dtype=np.float32)
+    labels[:, 0], labels[[2, 7], 1], labels[[3, 4, 5], 2] = 1.0, 1.0, 1.0
+    seconds = np.full(12, 60.0)
+    seconds[9] = 3600.0
+    facts = [{"seconds": value} for value in seconds]
+    clips = Dataset.from_dict({"labels": labels, FACTS: facts, "row": [*range(12)]})
+    keep, hold = hold_out_fraction(clips, 0.1, seed)
+    assert sorted([*keep["row"], *hold["row"]]) == [*range(12)]
+    assert np.asarray(keep["labels"][:]).any(axis=0).all()
+    assert np.asarray(hold["labels"][:]).any(axis=0).all()
+    # A tenth of the sound, some 400 s, is not the hour.
+    assert 240 <= seconds[hold["row"][:]].sum() <= 600
+    assert keep["row"][:] == hold_out_fraction(clips, 0.1, seed)[0]["row"][:]

@@ -367,11 +367,21 @@ def test_clips_that_validate_are_drawn_from_those_with_times():
 
 @pytest.mark.parametrize(
     ("row", "message"),
-    [("a.wav\tx\t0.9\tdog", "time 'x': expected seconds, or an empty"), ("a.wav\t2\t1\tdog", "0 <= onset < offset")],
+    [
+        ("a.wav\tx\t0.9\tdog", "time 'x': expected seconds, or an empty cell$"),
+        ("a.wav\t0,5\t0.9\tdog", r"time '0,5': expected seconds, .*commas for points\? `pandas.read_csv\("),
+        ("a.wav\t2\t1\tdog", "0 <= onset < offset"),
+    ],
 )
 def test_rows_that_are_no_events_are_named(tmp_path, row, message):
     (tmp_path / "strong.tsv").write_text(TSV + row + "\n")
-    with pytest.raises(ValueError, match=rf"strong\.tsv, row 4 of a\.wav: .*{message}"):
+    with pytest.raises(ValueError, match=rf"strong\.tsv, row 4 \(a\.wav\): .*{message}"):
+        load_splits(str(tmp_path / "strong.tsv"))
+
+
+def test_several_rows_that_are_no_events_are_named_at_once(tmp_path):
+    (tmp_path / "strong.tsv").write_text(TSV + "b.wav\t2\t2\tdog\n" * 7)
+    with pytest.raises(ValueError, match=r"row 4 \(b\.wav\): event .*; 6 more rows .*: .*row 9 \(b\.wav\), \.\.\.$"):
         load_splits(str(tmp_path / "strong.tsv"))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -164,10 +165,30 @@ def test_what_the_folder_holds(framewise):
     assert "says when each of 2 kinds of sound begins and ends" in card
     assert "within 0.2 s and 0.2 s, or for the end 20 % of its length" in card
     assert 'pipeline("audio-classification"' not in card
+    least = sorted(read(framewise, "validation_events")["per_class"].items(), key=lambda row: row[1])
+    shown = ", ".join(f"{label} {value:.2f}" for label, value in least)
+    assert f"F1 of the labels that are found least: {shown}." in card
     # Neither the task nor its metrics.
     assert (ModelCard(card).data.pipeline_tag, ModelCard(card).data.eval_results) == (None, None)
+    state = read(framewise, "trainer_state")
+    assert state["best_metric"] == min(entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry)
     assert read(framewise, "recipe")["task"] == "frames"
     assert read(framewise, "efficiency_results")["tokens"] > 10
+
+
+def test_the_report_counts_events_of_each_class(framewise, recordings):
+    report = (framewise / "data_report.md").read_text(encoding="utf-8")
+    with (recordings / "events.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["onset"]]
+    cells = ["low"]
+    for split in ("train", "validation"):
+        seconds = [
+            float(row["offset"]) - float(row["onset"])
+            for row in rows
+            if (row["split"], row["event_label"]) == (split, "low")
+        ]
+        cells.append(f"{len(seconds)}: {min(seconds):.2f}, {np.median(seconds):.2f}, {max(seconds):.2f}")
+    assert f"| {' | '.join(cells)} |" in report
 
 
 def test_a_folder_is_evaluated_again_and_with_other_collars(framewise, recordings, tmp_path, capsys):
@@ -177,6 +198,11 @@ def test_a_folder_is_evaluated_again_and_with_other_collars(framewise, recording
     run([*map(str, words), "--do_train", "false", "--output_dir", str(tmp_path / "strict"), "--onset_collar", "0.001"])
     assert read(tmp_path / "strict", "validation_events")["event_f1_macro"] < 0.5
     assert "collars of 0.001 and 0.2 s" in capsys.readouterr().out
+    # Its own, where none are named.
+    copy = shutil.copytree(framewise, tmp_path / "copy")
+    (copy / "recipe.json").write_text('{"task": "frames", "offset_collar": 0.07}')
+    run([*map(str, words[:-1]), str(copy), "--do_train", "false", "--output_dir", str(tmp_path / "own")])
+    assert "collars of 0.2 and 0.07 s" in capsys.readouterr().out
     with pytest.raises(ValueError, match="holds FFTPForAudioFrameClassification, which has no head for clips"):
         run([*map(str, words[2:]), "--do_train", "false", "--output_dir", str(tmp_path / "clips")])
 
