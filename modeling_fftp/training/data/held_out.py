@@ -93,7 +93,8 @@ def hold_out_fraction(dataset: Dataset, fraction: float, seed: int) -> tuple[Dat
 def draw_covering(labels: np.ndarray, seconds: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Draw clips to hold out: some times, and the best draw counts.
 
-    It is that with most classes on both sides, and among equals that whose share of the sound is nearest.
+    It is that with most classes on both sides, and among equals that whose shares are nearest: of the sound, and on
+    average of each class and of the clips without any.
 
     Args:
         labels: Whether a clip has a class, (clips, classes).
@@ -104,14 +105,17 @@ def draw_covering(labels: np.ndarray, seconds: np.ndarray, fraction: float, seed
     Returns:
         Indices of the clips; there are others.
     """
-    rng, wanted = np.random.default_rng(seed), fraction * seconds.sum()
+    rng = np.random.default_rng(seed)
+    parts = np.column_stack((labels, ~labels.any(axis=1), seconds))
+    parts = parts[:, parts.any(axis=0)]
+    parts = parts / parts.sum(axis=0)
     best, held_out = (-1, 0.0), np.arange(0)
     for _ in range(max(1, min(DRAWS, MOST_LABELS // labels.size))):
         order = rng.permutation(len(labels))
-        misses = np.abs(seconds[order].cumsum()[:-1] - wanted)
-        count = int(misses.argmin()) + 1
+        count = int(np.abs(parts[order, -1].cumsum()[:-1] - fraction).argmin()) + 1
         shared = labels[order[:count]].any(axis=0) & labels[order[count:]].any(axis=0)
-        rank = (int(shared.sum()), -float(misses[count - 1]))
+        misses = np.abs(parts[order[:count]].sum(axis=0) - fraction)
+        rank = (int(shared.sum()), -float(misses[-1] + misses[:-1].mean()))
         if rank > best:
             best, held_out = rank, order[:count]
     return held_out
