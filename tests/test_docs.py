@@ -93,8 +93,11 @@ def check_python(words: list[str], monkeypatch) -> None:
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_alone)
     monkeypatch.setattr(sys, "argv", [module, *arguments])
+    found = importlib.import_module(module)
+    # A package runs what its `__main__` holds.
+    found = importlib.import_module(f"{module}.__main__") if hasattr(found, "__path__") else found
     with pytest.raises(SystemExit, match=r"^parsed$"):
-        importlib.import_module(module).main()
+        found.main()
 
 
 def check_make(words: list[str], monkeypatch) -> None:
