@@ -22,7 +22,7 @@ from modeling_fftp.window_pipeline_fftp import FFTPWindowPipeline
 
 from .journal import Journal, journals_of, read_in_order, refuse_other_settings
 from .load import hash_model
-from .recordings import WHOLE, Part
+from .recordings import WHOLE, Part, group_rows
 from .tables import failures_path
 
 # Recordings at a time, between two writes to the disk, and how much sound they have together at most.
@@ -79,20 +79,16 @@ def answer_recordings(
 
 def chunk_recordings(recordings: Sequence[str], most: int, sampling_rate: int) -> Iterator[list[str]]:
     """Some recordings at a time, of so many files and of `CHUNK_SECONDS` at most, or one that is longer."""
-    chunk, total = [], 0.0
-    for recording in recordings:
-        seconds = 0.0
-        if most > 1:
-            # What cannot be read fails where it is read.
-            with suppress(ValueError, OSError):
-                seconds = sound_seconds(recording, sampling_rate)
-        if chunk and (len(chunk) == most or total + seconds > CHUNK_SECONDS):
-            yield chunk
-            chunk, total = [], 0.0
-        chunk.append(recording)
-        total += seconds
-    if chunk:
-        yield chunk
+    lengths = (_seconds(recording, sampling_rate) if most > 1 else 0.0 for recording in recordings)
+    for rows in group_rows(lengths, CHUNK_SECONDS, most):
+        yield [recordings[row] for row in rows]
+
+
+def _seconds(recording: str, sampling_rate: int) -> float:
+    # What cannot be read fails where it is read.
+    with suppress(ValueError, OSError):
+        return sound_seconds(recording, sampling_rate)
+    return 0.0
 
 
 def _answer_one(

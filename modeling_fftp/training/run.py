@@ -251,9 +251,8 @@ def build_trainer(
         # Of steps average precision stands still once they are in the right order, long before scores are far apart.
         # But what learned without times may be in that order with scores that no loss would have.
         by_loss = isinstance(train, RecordingPieces) and train.is_timed
-        training.metric_for_best_model, training.greater_is_better = (
-            ("loss", False) if by_loss else (clips.metric, True)
-        )
+        training.metric_for_best_model = "loss" if by_loss else clips.metric
+        training.greater_is_better = not by_loss
     # It grows with mAUC, and is infinite where that is 1.
     if (training.metric_for_best_model or "").removeprefix("eval_") == "d_prime":
         training.metric_for_best_model = "mauc"

@@ -1,7 +1,7 @@
 """What a training on events has besides: scores of steps, events made of them, and how good these are."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from modeling_fftp.events_fftp import SOMEWHERE, filter_lengths, median_filter
 from modeling_fftp.hub.card_facts import read_results
 from modeling_fftp.modeling_fftp import IGNORED
 from modeling_fftp.scores_fftp import label_names
+from modeling_fftp.serving.recordings import group_rows
 
 from ..arguments import FFTPTrainingArguments
 from ..data.clips import clip_lengths
@@ -73,19 +74,6 @@ def hear(
             spans = torch.tensor([[row["start"], row["end"]] for row in answer["windows"]], dtype=torch.float64)
             recordings.append(Recording(scores, spans, read_events(events), answer["duration"]))
     return recordings
-
-
-def group_rows(lengths: Sequence[int], most: float) -> Iterator[list[int]]:
-    """Rows in their order, so many at a time that their lengths together are at most that, or one."""
-    rows, total = [], 0
-    for row, length in enumerate(lengths):
-        if rows and total + length > most:
-            yield rows
-            rows, total = [], 0
-        rows.append(row)
-        total += length
-    if rows:
-        yield rows
 
 
 def hear_clips(trainer: FFTPTrainer, clips: RecordingPieces) -> list[Recording]:

@@ -14,9 +14,10 @@ from transformers import AutoModelForAudioFrameClassification, EvalPrediction, p
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.events_fftp import SOMEWHERE
+from modeling_fftp.serving.recordings import group_rows
 from modeling_fftp.training.data.clips import ClipDecoder
 from modeling_fftp.training.data.labels import read_labels
-from modeling_fftp.training.events.evaluation import group_rows, score_steps
+from modeling_fftp.training.events.evaluation import score_steps
 from modeling_fftp.training.events.metrics import Collars, event_f1
 from modeling_fftp.training.probing.probe import probe
 from modeling_fftp.training.run import run
