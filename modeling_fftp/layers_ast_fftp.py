@@ -13,10 +13,8 @@ from transformers.utils import TransformersKwargs
 from .configuration_fftp import FFTPConfig
 from .drop_path_fftp import FFTPDropPath
 
-# Up to so many tokens the backward pass of "sdpa" is written out on a CPU in bfloat16.
-MAX_SHORT_TOKENS = 256
-# Attention weights that it holds at once: they stay in the cache.
-MAX_WEIGHTS = 2**18
+# Up to so many tokens the backward pass of "sdpa" is faster in float32 than in bfloat16 on a CPU.
+MAX_FLOAT32_TOKENS = 800
 
 
 def eager_attention_forward(
@@ -52,51 +50,33 @@ def eager_attention_forward(
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
-class _ShortAttention(torch.autograd.Function):
-    """torch's kernel forwards; backwards matrix products in bfloat16 with everything between them in float32."""
+class _MixedAttention(torch.autograd.Function):
+    """torch's kernel forwards in the states' dtype, and backwards in float32."""
 
     @staticmethod
-    def forward(query, key, value, attention_mask, scaling):
-        return nn.functional.scaled_dot_product_attention(query, key, value, attention_mask, scale=scaling)
+    def forward(query, key, value, bias, scaling):
+        flash_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        return flash_attention(query, key, value, attn_mask=bias, scale=scaling)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         *tensors, ctx.scaling = inputs
-        ctx.save_for_backward(*tensors, output)
+        ctx.save_for_backward(*tensors, *output)
+        ctx.mark_non_differentiable(output[1])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_output):
-        query, key, value, mask, output = ctx.saved_tensors
-        heads, tokens = query.shape[1], key.shape[2]
-        grads = [torch.empty_like(x) for x in (query, key, value)]
-        if mask is not None:
-            mask = mask.expand(len(query), heads, query.shape[2], tokens)
-        step = max(1, MAX_WEIGHTS // (heads * query.shape[2] * tokens))
-        for start in range(0, len(query), step):
-            clips = slice(start, start + step)
-            q, k, v, out, grad = (x[clips].flatten(0, 1) for x in (query, key, value, output, grad_output))
-            # A product and what rounding took from it: together they have the precision of float32.
-            scores = torch.baddbmm(q.new_zeros(()), q, k.mT, alpha=ctx.scaling)
-            rest = torch.baddbmm(scores, q, k.mT, beta=-1, alpha=ctx.scaling)
-            scores = scores.float().add_(rest)
-            if mask is not None:
-                scores.masked_fill_(~mask[clips].flatten(0, 1), float("-inf"))
-            weights = scores.softmax(dim=-1)
-            grad_weights = torch.bmm(grad, v.mT).float()
-            grad_weights -= (grad.float() * out).sum(dim=-1, keepdim=True)
-            grad_scores = grad_weights.mul_(weights).to(q.dtype)
-            products = (
-                ctx.scaling * (grad_scores @ k),
-                ctx.scaling * (grad_scores.mT @ q),
-                weights.to(q.dtype).mT @ grad,
-            )
-            for whole, product in zip(grads, products, strict=True):
-                whole[clips] = product.unflatten(0, (-1, heads))
-        return *grads, None, None
+    def backward(ctx, grad_output, _):
+        query, key, value, bias, output, log_sums = ctx.saved_tensors
+        bias = None if bias is None else bias.float()
+        states = (tensor.float() for tensor in (grad_output, query, key, value, output))
+        grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            *states, log_sums, dropout_p=0.0, is_causal=False, attn_mask=bias, scale=ctx.scaling
+        )
+        return *(grad.to(query.dtype) for grad in grads), None, None
 
 
-def short_attention_forward(
+def mixed_attention_forward(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -106,12 +86,15 @@ def short_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, None]:
-    """Compute what "sdpa" does, with a faster backward pass, and as exactly: `benchmarks/results/attention.md`.
+    """Compute what "sdpa" does on a CPU, with a faster backward pass: `benchmarks/results/attention.md`.
 
     Args and the first return value are those of `eager_attention_forward`, but `attention_mask` is true where a token
     is attended to, and `dropout` is 0.
     """
-    output = _ShortAttention.apply(query, key, value, attention_mask, scaling)
+    bias = attention_mask
+    if bias is not None:
+        bias = torch.zeros_like(bias, dtype=query.dtype).masked_fill_(~bias, float("-inf"))
+    output, _ = _MixedAttention.apply(query, key, value, bias, scaling)
     return output.transpose(1, 2).contiguous(), None
 
 
@@ -122,7 +105,7 @@ def find_attention(
 
     Args:
         implementation: "eager", "sdpa", or another that transformers knows. "sdpa" leaves the choice of the kernel to
-            torch, but gives way to `short_attention_forward` where its backward pass is faster.
+            torch, but gives way to `mixed_attention_forward` where its backward pass is faster.
         query: (batch, heads, tokens, head width).
         key: Like `query`.
         value: Like `query`.
@@ -132,8 +115,8 @@ def find_attention(
     is_bfloat16_on_cpu = query.dtype == torch.bfloat16 and query.device.type == "cpu"
     is_candidate = implementation == "sdpa" and has_backward and is_bfloat16_on_cpu and not dropout
     # Last, since an export with dynamic lengths would hold for those on one side of the limit.
-    if is_candidate and key.shape[2] <= MAX_SHORT_TOKENS:
-        return short_attention_forward
+    if is_candidate and key.shape[2] <= MAX_FLOAT32_TOKENS:
+        return mixed_attention_forward
     return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
 
 

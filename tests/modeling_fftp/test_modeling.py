@@ -12,7 +12,7 @@ from modeling_fftp import (
     FFTPModel,
 )
 from modeling_fftp.hub.efficiency import count_flops, multiply_adds
-from modeling_fftp.layers_ast_fftp import short_attention_forward
+from modeling_fftp.layers_ast_fftp import mixed_attention_forward
 from modeling_fftp.training.trainer import FFTPTrainer
 from tests.support import BACKBONES, GEOMETRIES, POOLED, build_classifier, needs_cpp_compiler
 
@@ -125,8 +125,8 @@ def test_reentrant_checkpointing_recomputes_what_was_computed(make_config):
     """Its forward pass runs without gradients, and must not take another kernel for that."""
     inputs, module = torch.randn(3, 2, 3, 20, 8).bfloat16(), torch.nn.Module()
     with torch.no_grad():
-        without, _ = short_attention_forward(module, *inputs, None, scaling=0.3)
-    with_gradients, _ = short_attention_forward(module, *inputs.requires_grad_(), None, scaling=0.3)
+        without, _ = mixed_attention_forward(module, *inputs, None, scaling=0.3)
+    with_gradients, _ = mixed_attention_forward(module, *inputs.requires_grad_(), None, scaling=0.3)
     assert torch.equal(without, with_gradients)
     gradients = []
     for use_reentrant in (None, True, False):
