@@ -40,7 +40,7 @@ def find_roles(
         ValueError: None of them is there.
     """
     source = (arguments.dataset_name, arguments.dataset_config_name)
-    splits = load(*source, arguments.dataset_data_dir, arguments.dataset_revision)
+    splits = load(*source, arguments.dataset_data_dir, arguments.dataset_revision, arguments.label_column_name)
     wanted = {role: getattr(arguments, f"{role}_split_name") for role in ROLES}
     names = find_splits(splits, wanted)
     group = arguments.validation_column
@@ -88,7 +88,8 @@ def build_decoder(
     names = read_class_names(Path(arguments.class_names_file)) if arguments.class_names_file else {}
     logger.info("Sound is in the column %r, labels in %r", audio_column, label_column)
     kind = read_labels(split, label_column, arguments.label_separator, [*names])
-    if has_event_rows(split.column_names) and isinstance(split.features[audio_column], Value):
+    has_event_per_row = has_event_rows(split.column_names, arguments.label_column_name)
+    if has_event_per_row and isinstance(split.features[audio_column], Value):
         raise ValueError("the data has a row for each event, which --streaming does not put together; drop it")
     times = [name for name in split.column_names if name.lower() in TIME_COLUMNS]
     if times and not kind.has_events:

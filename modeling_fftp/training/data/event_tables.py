@@ -28,12 +28,14 @@ NAMED = 5
 SPLIT_COLUMN = "split"
 
 
-def has_event_rows(columns: Sequence[str]) -> bool:
-    """Whether a table has an event, rather than a clip, in each row."""
-    return {*TIMES} <= {*columns} and not {*NAMES}.isdisjoint(columns)
+def has_event_rows(columns: Sequence[str], label_column: str | None = None) -> bool:
+    """Whether a table has an event, rather than a clip, in each row; its label is in a given column or in `NAMES`."""
+    return {*TIMES} <= {*columns} and not {*_names(label_column)}.isdisjoint(columns)
 
 
-def group_events(tables: Mapping[str, Dataset], path_columns: Sequence[str]) -> Dataset:
+def group_events(
+    tables: Mapping[str, Dataset], path_columns: Sequence[str], label_column: str | None = None
+) -> Dataset:
     """One row per clip, with its events, of tables of events and of clips.
 
     Args:
@@ -42,10 +44,11 @@ def group_events(tables: Mapping[str, Dataset], path_columns: Sequence[str]) -> 
             event that sounds somewhere. Others have a row per clip: a column "events", or labels that sound somewhere
             in it. A label that has times in one of them needs no mention without.
         path_columns: Column of paths of each.
+        label_column: Column of labels in those that have a row per event; default: as above.
 
     Returns:
-        The paths, "events", objects of onset, offset and label, and the columns that all tables have, as far as they
-        say the same in all rows of a clip.
+        The paths, `label_column` or "events", objects of onset, offset and label, and the columns that all tables
+        have, as far as they say the same in all rows of a clip.
 
     Raises:
         ValueError: A path that is none, an event that lacks something or does not end after it starts, the message has
@@ -53,10 +56,10 @@ def group_events(tables: Mapping[str, Dataset], path_columns: Sequence[str]) -> 
     """
     clips: dict[str, list[Event]] = {}
     problems: list[tuple[str, str]] = []
-    others = _common_columns(tables, path_columns)
+    others = _common_columns(tables, (*path_columns, *_names(label_column)))
     for (name, table), path_column in zip(tables.items(), path_columns, strict=True):
         try:
-            read = _row_reader(table)
+            read = _row_reader(table, label_column)
         except ValueError as error:
             raise ValueError(f"{name}: {error}" if name else str(error)) from error
         for row, example in enumerate(table, start=1):
@@ -77,13 +80,18 @@ def group_events(tables: Mapping[str, Dataset], path_columns: Sequence[str]) -> 
         raise ValueError(f"{first}: {problem}" + (f"; {len(rest)} more rows cannot be read: {named}" if rest else ""))
     columns = {path_columns[0]: [*clips], **_shared_values(others)}
     events = [[dict(zip(EVENT, event, strict=True)) for event in _without_repeats(found)] for found in clips.values()]
-    return Dataset.from_dict(columns).add_column(EVENTS, events, feature=List(EVENT))
+    return Dataset.from_dict(columns).add_column(label_column or EVENTS, events, feature=List(EVENT))
 
 
-def _common_columns(tables: Mapping[str, Dataset], path_columns: Sequence[str]) -> dict[str, dict[str, list]]:
+def _names(label_column: str | None) -> tuple[str, ...]:
+    """What the column of labels of a table of events may be called."""
+    return NAMES if label_column is None else (label_column,)
+
+
+def _common_columns(tables: Mapping[str, Dataset], known: Sequence[str]) -> dict[str, dict[str, list]]:
     """The columns beside paths, times and labels that all tables have, still empty; the log names the others."""
     columns = dict.fromkeys(name for table in tables.values() for name in table.column_names)
-    columns = [name for name in columns if name not in (*path_columns, *TIMES, *CLIP_NAMES, EVENTS)]
+    columns = [name for name in columns if name not in (*known, *TIMES, *CLIP_NAMES, EVENTS)]
     lacking = [name for name in columns if not all(name in table.column_names for table in tables.values())]
     if split := next((name for name in lacking if name.lower() == SPLIT_COLUMN), None):
         raise ValueError(
@@ -112,9 +120,10 @@ def _shared_values(columns: Mapping[str, Mapping[str, list]]) -> dict[str, list]
     return kept
 
 
-def _row_reader(table: Dataset) -> Callable[[dict[str, Any]], list[Event]]:
+def _row_reader(table: Dataset, label_column: str | None) -> Callable[[dict[str, Any]], list[Event]]:
     """Choose the function that reads the events of a row."""
-    names, read = (NAMES, _read_event) if has_event_rows(table.column_names) else ((EVENTS, *CLIP_NAMES), _read_clip)
+    has_events = has_event_rows(table.column_names, label_column)
+    names, read = (_names(label_column), _read_event) if has_events else ((EVENTS, *CLIP_NAMES), _read_clip)
     column = next(name for name in names if name in table.column_names)
     if table.features[column] == Value("null"):
         return lambda example: []
@@ -125,7 +134,7 @@ def _row_reader(table: Dataset) -> Callable[[dict[str, Any]], list[Event]]:
 def _read_event(example: dict[str, Any], column: str, labels: LabelColumn) -> list[Event]:
     """The event of a row, or none."""
     label, written = example[column], [example[name] for name in TIMES]
-    times = [_read_time(time) for time in written]
+    times = [read_time(time) for time in written]
     # What is written in all three is no name of a class.
     if times == [None, None] and (label is None or label in written):
         return []
@@ -141,8 +150,12 @@ def _read_clip(example: dict[str, Any], column: str, labels: LabelColumn) -> lis
     return [(math.nan, math.nan, name) for name in labels.read(example[column])]
 
 
-def _read_time(time: Any) -> float | None:
-    """A time in seconds, or None where there is none."""
+def read_time(time: Any) -> float | None:
+    """A time in seconds, or None where there is none.
+
+    Raises:
+        ValueError: Something else.
+    """
     if time is None or time != time or (isinstance(time, str) and time.strip().lower() in ABSENT):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Folders of sound files: a folder per class, below folders per split or not, or with a table of metadata."""
+"""Folders of sound files: a folder per class, below folders per split or not, with a table, or with annotations."""
 
 import logging
 import os
@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict
 
 from modeling_fftp.sound_file_fftp import is_sound, is_visible, walk
 
+from .annotations import has_annotations, read_annotations
 from .splits import role_of
 from .tables import is_table, read_table
 
@@ -21,17 +22,19 @@ METADATA, FILE_NAME = "metadata", "file_name"
 PROBLEM = "__problem__"
 
 
-def load_audio_folder(folder: Path) -> DatasetDict:
+def load_audio_folder(folder: Path, label_column: str | None = None) -> DatasetDict:
     """Paths and labels of the sound files in a folder.
 
     Args:
         folder: `CLASS/clip.wav`, with folders in the class folders or not, or that below folders whose names mean
             splits (`train`, `Training`, `val`, `dev`, `test`...); or sound with a metadata table as the Hub's
-            AudioFolder has it. Links are followed; hidden files and folders are not looked at.
+            AudioFolder has it, or with annotations, see `read_annotations`. Links are followed; hidden files and
+            folders are not looked at.
+        label_column: Column of labels in tables of annotations.
 
     Returns:
-        "audio", and "label" or the columns of the metadata, by the names of the split folders as they are written, or
-        by "train".
+        "audio", and "label", events or the columns of the metadata, by the names of the split folders as they are
+        written, or by "train".
 
     Raises:
         ValueError: No sound, or folders of which nobody can tell whether they are classes or splits.
@@ -43,7 +46,9 @@ def load_audio_folder(folder: Path) -> DatasetDict:
         return divide(table, [*map(_folder_with_role, below)])
     return DatasetDict(
         {
-            name: _read_metadata(table) if (table := _find_metadata(root)) is not None else _read_classes(root)
+            name: _read_metadata(table)
+            if (table := _find_metadata(root)) is not None
+            else read_annotations(root, label_column) or _read_classes(root)
             for name, root in _find_split_folders(folder).items()
         }
     )
@@ -52,11 +57,11 @@ def load_audio_folder(folder: Path) -> DatasetDict:
 def _find_split_folders(folder: Path) -> dict[str, Path]:
     """Folders of splits by their names, or the folder itself.
 
-    A folder with the name of a split is a class where it holds sound and no folders: ESC-50 has a class "train".
+    A folder with the name of a split is a class where it holds sound alone: ESC-50 has a class "train".
     """
     named, others = [], []
     for child in _visible_folders(folder):
-        if role_of(child.name) is not None and (_visible_folders(child) or _find_metadata(child) is not None):
+        if role_of(child.name) is not None and _holds_split(child):
             named.append(child)
         elif any(is_sound(path) for path in walk(child)):
             others.append(child)
@@ -68,6 +73,11 @@ def _find_split_folders(folder: Path) -> dict[str, Path]:
             f"{_names(others)}; expected splits alone or classes alone. Rename some, or pass a table"
         )
     return {child.name: child for child in named}
+
+
+def _holds_split(folder: Path) -> bool:
+    """Whether a folder holds more than the clips of a class."""
+    return bool(_visible_folders(folder)) or _find_metadata(folder) is not None or has_annotations(folder)
 
 
 def _names(paths: list[Path]) -> str:

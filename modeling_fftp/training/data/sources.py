@@ -27,7 +27,11 @@ SAVED = ("dataset_dict.json", "state.json")
 
 
 def load_splits(
-    source: str, config_name: str | None = None, data_dir: str | None = None, revision: str | None = None
+    source: str,
+    config_name: str | None = None,
+    data_dir: str | None = None,
+    revision: str | None = None,
+    label_column: str | None = None,
 ) -> DatasetDict:
     """Splits of a data set by their names, sound not decoded.
 
@@ -38,16 +42,18 @@ def load_splits(
         config_name: Configuration of a Hub data set.
         data_dir: Folder inside a Hub data set.
         revision: Revision of a Hub data set; "refs/convert/parquet" is the parquet form of those that are scripts.
+        label_column: Column of labels in tables of events, and of the events that become of them; default: as usual.
 
     Raises:
         ValueError: A local folder or file in which no sound is found, or of which nobody can tell what it is.
         FileNotFoundError: A path where nothing is.
     """
-    splits = _load(source, config_name, data_dir, revision)
-    if any(_lists_events(split.features) for split in splits.values()):
+    splits = _load(source, config_name, data_dir, revision, label_column)
+    if any(_lists_events(split.features, label_column) for split in splits.values()):
         # A split without labels, as of a challenge, stays as it is.
-        labelled = {name: split for name, split in splits.items() if _has_any(split.column_names, LABEL_COLUMNS)}
-        splits = DatasetDict(splits | {name: _join({"": split}) for name, split in labelled.items()})
+        names = (*LABEL_COLUMNS, label_column)
+        labelled = {name: split for name, split in splits.items() if _has_any(split.column_names, names)}
+        splits = DatasetDict(splits | {name: _join({"": split}, label_column) for name, split in labelled.items()})
     # Before anybody looks at a row, which would decode it.
     for name, feature in next(iter(splits.values())).features.items():
         if isinstance(feature, Audio):
@@ -55,13 +61,16 @@ def load_splits(
     return splits
 
 
-def _load(source: str, config_name: str | None, data_dir: str | None, revision: str | None) -> DatasetDict:
+def _load(
+    source: str, config_name: str | None, data_dir: str | None, revision: str | None, label_column: str | None
+) -> DatasetDict:
     path = Path(source).expanduser()
     if path.is_file():
         if not is_table(path):
             raise ValueError(f"{path} is no table of paths and labels; expected .csv, .tsv, .json, .jsonl or .parquet")
         table = read_table(path)
-        return _divide_by_column(_join({path.name: table}) if _lists_events(table.features) else table)
+        has_events = _lists_events(table.features, label_column)
+        return _divide_by_column(_join({path.name: table}, label_column) if has_events else table)
     if not path.is_dir():
         refuse_paths(source)
         return load_dataset(source, config_name, data_dir=data_dir, revision=revision)
@@ -70,16 +79,16 @@ def _load(source: str, config_name: str | None, data_dir: str | None, revision: 
         return saved if isinstance(saved, DatasetDict) else DatasetDict({"train": saved})
     tables = sorted(file for file in path.iterdir() if is_table(file))
     if any(file.stem == METADATA for file in tables):
-        return load_audio_folder(path)
+        return load_audio_folder(path, label_column)
     shards = find_shards(path)
-    if {*shards} <= {*tables} and any(_lists_events(_features_of(shard)) for shard in shards):
-        return _load_tables(path, tables)
+    if {*shards} <= {*tables} and any(_lists_events(_features_of(shard), label_column) for shard in shards):
+        return _load_tables(path, tables, label_column)
     if shards and any(map(is_sound, walk(path))):
         return _load_shards(path, shards)
     if shards:
         refuse_other_columns(shards)
         return load_dataset(str(path), config_name, data_dir=data_dir)
-    return _load_tables(path, tables) or load_audio_folder(path)
+    return _load_tables(path, tables, label_column) or load_audio_folder(path, label_column)
 
 
 def is_local(source: str) -> bool:
@@ -120,23 +129,23 @@ def _path_column(columns: Iterable[str]) -> str | None:
     return next((name for name in AUDIO_COLUMNS if name in columns), None)
 
 
-def _lists_events(features: Features) -> bool:
+def _lists_events(features: Features, label_column: str | None) -> bool:
     """Whether a table has an event in each row, and the path of its clip; rows with sound in them are clips."""
     paths = _path_column(features)
     is_path = paths is not None and getattr(features[paths], "dtype", None) in ("string", "large_string")
-    return is_path and has_event_rows([*features])
+    return is_path and has_event_rows([*features], label_column)
 
 
-def _join(tables: Mapping[str, Dataset]) -> Dataset:
+def _join(tables: Mapping[str, Dataset], label_column: str | None) -> Dataset:
     """One table with one row per clip, of several of events, or that stand beside such."""
     if len(tables) > 1:
         logger.info("The tables %s make one split", ", ".join(tables))
-    return group_events(tables, [_path_column(table.column_names) for table in tables.values()])
+    return group_events(tables, [_path_column(table.column_names) for table in tables.values()], label_column)
 
 
-def _load_tables(folder: Path, tables: list[Path]) -> DatasetDict | None:
+def _load_tables(folder: Path, tables: list[Path], label_column: str | None) -> DatasetDict | None:
     """The tables of a folder by splits; None where it holds none that list sound, but sound in folders."""
-    listing = _find_listing(folder, tables)
+    listing = _find_listing(folder, tables, label_column)
     if not listing:
         return None
     by_role: dict[str | None, dict[str, Dataset]] = {}
@@ -144,31 +153,35 @@ def _load_tables(folder: Path, tables: list[Path]) -> DatasetDict | None:
         by_role.setdefault(role_in(path.stem), {})[path.name] = table
     is_several = any(len(found) > 1 for found in by_role.values())
     has_events = any(
-        _lists_events(table.features) or (is_several and EVENTS in table.column_names) for table in listing.values()
+        _lists_events(table.features, label_column) or (is_several and EVENTS in table.column_names)
+        for table in listing.values()
     )
     if (is_several and not has_events) or (None in by_role and len(by_role) > 1):
         raise ValueError(
             f"{folder} holds the tables {[path.name for path in listing]}; expected one, or one per split with train, "
             "validation or test in its name. A split may have several tables of events, such as strong and weak labels"
         )
-    splits = {role: _join(found) if has_events else next(iter(found.values())) for role, found in by_role.items()}
+    splits = {
+        role: _join(found, label_column) if has_events else next(iter(found.values()))
+        for role, found in by_role.items()
+    }
     return _divide_by_column(splits[None]) if None in splits else DatasetDict(splits)
 
 
-def _find_listing(folder: Path, tables: list[Path]) -> dict[Path, Dataset]:
+def _find_listing(folder: Path, tables: list[Path], label_column: str | None) -> dict[Path, Dataset]:
     """The tables of a folder that list sound with labels.
 
     Raises:
         ValueError: There are tables alone, and none lists any.
     """
-    listing, others = {}, {}
+    listing, others, names = {}, {}, (*LABEL_COLUMNS, label_column)
     for path in tables:
         try:
             table = read_table(path)
         except ValueError as error:
             others[path.name] = str(error)
             continue
-        if _has_any(table.column_names, AUDIO_COLUMNS) and _has_any(table.column_names, LABEL_COLUMNS):
+        if _has_any(table.column_names, AUDIO_COLUMNS) and _has_any(table.column_names, names):
             listing[path] = table
         else:
             others[path.name] = table.column_names
@@ -233,7 +246,7 @@ def refuse_other_columns(shards: Sequence[str | Path], schemas: Iterable[pa.Sche
             raise ValueError(f"{shard} has the columns {other}; {shards[0]} has {features[0]}")
 
 
-def _has_any(present: list[str], names: tuple[str, ...]) -> bool:
+def _has_any(present: Iterable[str], names: Iterable[str | None]) -> bool:
     return not set(present).isdisjoint(names)
 
 

@@ -182,14 +182,18 @@ class StreamedClips(TorchDataset):
 
 
 def open_splits(
-    source: str, config_name: str | None = None, data_dir: str | None = None, revision: str | None = None
+    source: str,
+    config_name: str | None = None,
+    data_dir: str | None = None,
+    revision: str | None = None,
+    label_column: str | None = None,
 ) -> dict[str, ParquetRows | Dataset]:
     """Splits of a data set by their names, of which nothing is copied; otherwise like `load_splits`."""
     path = Path(source).expanduser()
     if path.exists():
         shards = path.is_dir() and find_shards(path)
         if not shards or any(map(is_sound, walk(path))):
-            return load_splits(source, config_name, data_dir, revision)
+            return load_splits(source, config_name, data_dir, revision, label_column)
         builder = load_dataset_builder(str(path), config_name, data_dir=data_dir)
     else:
         refuse_paths(source)

@@ -1,0 +1,230 @@
+"""Annotations that lie beside recordings, a file for each: Raven's selection tables and Audacity's label tracks."""
+
+import csv
+import io
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path, PureWindowsPath
+
+from datasets import Dataset
+
+from modeling_fftp.sound_file_fftp import is_sound, walk
+
+from .event_tables import NAMES, TIMES, group_events, read_time
+from .tables import read_text
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".txt"
+# Raven counts seconds from the beginning of the first recording that it has open.
+BEGIN, END = "begin time (s)", "end time (s)"
+# The recording of a selection, and the seconds from where that begins.
+RECORDING, OFFSET = ("begin path", "begin file"), "file offset (s)"
+# Both views of a selection, waveform and spectrogram, have its number.
+SELECTION = "selection"
+# What people call the column of labels; Raven itself has none.
+LABELS = ("label", "annotation", "species", "class", "call type", "common name", "species code")
+# A line of a label track. Frequencies are in a line of their own, after a backslash.
+LABEL_LINE = re.compile(r"(?P<onset>-?[\d.,]+)\t(?P<offset>-?[\d.,]+)(\t(?P<label>.*))?")
+FREQUENCIES = "\\"
+# What stands where labels do in a file of measurements.
+MEASURED = re.compile(r"-?\d*[.,]\d+")
+# Files that the log or an error names at most.
+NAMED = 5
+# Recording, onset, offset and label of an event; of what has none, the recording alone.
+Row = tuple[str, float | str | None, float | str | None, str | None]
+
+
+def has_annotations(folder: Path) -> bool:
+    """Whether a selection table or label track lies directly in a folder."""
+    return any(map(_has_events, filter(None, map(_read_annotation, filter(Path.is_file, folder.iterdir())))))
+
+
+def read_annotations(folder: Path, label_column: str | None = None) -> Dataset | None:
+    """Recordings with the events that the annotations beside them name.
+
+    Those of `rec.wav` are called `rec.txt`, `rec.wav.txt`, `rec.Table.1.selections.txt` or the like, and lie in its
+    folder, or in another where no second recording is called so. A table of Raven that names recordings itself, as
+    "Begin File" or "Begin Path", may be called anything.
+
+    Args:
+        folder: With recordings and annotations, in folders or not.
+        label_column: Column of labels in Raven's tables; default: the one of `LABELS` that they have.
+
+    Returns:
+        "audio", absolute paths, and `label_column` or "events"; None where nothing is annotated so. An annotation
+        without events says that nothing sounds. Recordings that have none are left behind, and the log counts them.
+
+    Raises:
+        ValueError: An annotation that cannot be read, or several recordings that it could be of.
+    """
+    files = [*walk(folder.absolute())]
+    texts = {path: text for path in files if (text := _read_annotation(path)) is not None}
+    if not any(map(_has_events, texts.values())):
+        return None
+    recordings, tables, stray = Recordings(files), {}, []
+    columns = ("audio", *TIMES, label_column or NAMES[0])
+    for path, text in texts.items():
+        read = _read_selections if _is_table(text) else _read_label_track
+        if rows := [*read(path, text, recordings, label_column)]:
+            table = dict(zip(columns, zip(*rows, strict=True), strict=True))
+            tables[str(path.relative_to(folder.absolute()))] = Dataset.from_dict(table)
+        else:
+            stray.append(path.name)
+    if not tables:
+        return None
+    logger.info("%s: %d selection tables and label tracks say when what sounds", folder, len(tables))
+    grouped = group_events(tables, ["audio"] * len(tables), label_column)
+    annotated = {*grouped["audio"]}
+    others = [path.name for path in files if is_sound(path) and str(path) not in annotated]
+    for what, names in (("annotations of no recording", stray), ("recordings without annotations", others)):
+        if names:
+            logger.warning("%s: %d %s are passed over: %s", folder, len(names), what, _name_some(names))
+    return grouped
+
+
+class Recordings:
+    """Sound files by their names, in small letters.
+
+    Args:
+        files: Sound and others.
+    """
+
+    def __init__(self, files: Iterable[Path]):
+        self.found: dict[str, list[Path]] = defaultdict(list)
+        for path in filter(is_sound, files):
+            for name in {path.name.lower(), path.stem.lower()}:
+                self.found[name].append(path)
+
+    def find(self, name: str, annotation: Path) -> Path | None:
+        """The recording of a name, with suffix or without: that beside an annotation, or else the only one.
+
+        Raises:
+            ValueError: There are several.
+        """
+        found = self.found.get(name.lower(), [])
+        found = [path for path in found if path.parent == annotation.parent] or found
+        if len(found) > 1:
+            raise ValueError(f"{annotation} could be of {_name_some(map(str, found))}; rename all but one of them")
+        return found[0] if found else None
+
+    def find_own(self, annotation: Path) -> Path | None:
+        """The recording that an annotation is called after: `a.b.wav` of `a.b.Table.1.selections.txt`."""
+        parts = annotation.stem.split(".")
+        names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+        return next(filter(None, (self.find(name, annotation) for name in names)), None)
+
+    def find_named(self, name: str, annotation: Path) -> Path:
+        """The recording that a table names; where there is none, it would lie beside the table."""
+        name = PureWindowsPath(name).name
+        return self.find(name, annotation) or self.find(Path(name).stem, annotation) or annotation.with_name(name)
+
+
+def _name_some(names: Iterable[str]) -> str:
+    names = [*names]
+    return ", ".join(names[:NAMED] + ["..."] * (len(names) > NAMED))
+
+
+def _read_annotation(path: Path) -> str | None:
+    """The text of a selection table or label track, or of an empty file, which is a track without labels."""
+    if path.suffix.lower() != SUFFIX:
+        return None
+    try:
+        text = read_text(path)
+    except ValueError:
+        if BEGIN.encode() in path.read_bytes().lower():
+            raise
+        return None
+    return text if _is_table(text) or all(map(LABEL_LINE.fullmatch, _label_lines(text))) else None
+
+
+def _has_events(text: str) -> bool:
+    """Whether an annotation is one for sure: an empty file may be anything, and so may a track of pitch."""
+    if _is_table(text):
+        return True
+    labels = [LABEL_LINE.fullmatch(line)["label"] for line in _label_lines(text)]
+    return any(label and not MEASURED.fullmatch(label) for label in labels)
+
+
+def _label_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip() and not line.startswith(FREQUENCIES)]
+
+
+def _read_label_track(path: Path, text: str, recordings: Recordings, label_column: str | None) -> Iterator[Row]:
+    """The events of a label track, or its recording alone; nothing where that is not found."""
+    own = recordings.find_own(path)
+    if own is None:
+        return
+    lines = [LABEL_LINE.fullmatch(line) for line in _label_lines(text)]
+    for line in lines:
+        yield str(own), line["onset"], line["offset"], (line["label"] or "").strip() or None
+    if not lines:
+        yield str(own), None, None, None
+
+
+def _rows_of(text: str) -> Iterator[list[str]]:
+    for row in csv.reader(io.StringIO(text, newline=""), delimiter="\t"):
+        if cells := [cell.strip() for cell in row]:
+            yield cells
+
+
+def _header(text: str) -> list[str]:
+    """Names of the columns, in small letters."""
+    return [name.lower() for name in next(_rows_of(text), [])]
+
+
+def _is_table(text: str) -> bool:
+    return {BEGIN, END} <= {*_header(text)}
+
+
+def _read_selections(path: Path, text: str, recordings: Recordings, label_column: str | None) -> Iterator[Row]:
+    """The events of a selection table, or its recording alone; nothing where that is not found.
+
+    Raises:
+        ValueError: No column of labels, or several, or times that count from a recording of which nothing is known.
+    """
+    own, header = recordings.find_own(path), _header(text)
+    selections = {}
+    for number, cells in enumerate(islice(_rows_of(text), 1, None)):
+        selection = dict(zip(header, cells, strict=False))
+        selections.setdefault(selection.get(SELECTION, number), selection)
+    if not selections and own is not None:
+        yield str(own), None, None, None
+    if not selections:
+        return
+    labels = _find_labels(path, header, label_column)
+    named = {key: next(filter(None, map(cells.get, RECORDING)), None) for key, cells in selections.items()}
+    if len({*named.values()}) > 1 and OFFSET not in header:
+        raise ValueError(
+            f"{path} names several recordings, and no column {OFFSET.capitalize()!r} says when a selection begins in "
+            "its own; let Raven measure that too"
+        )
+    for key, selection in selections.items():
+        recording = own if named[key] is None else recordings.find_named(named[key], path)
+        try:
+            times = _read_times(selection)
+        except ValueError as error:
+            raise ValueError(f"{path}, selection {key}: {error}") from error
+        if recording is not None:
+            yield str(recording), *times, selection.get(labels) or None
+
+
+def _read_times(selection: Mapping[str, str]) -> tuple[float | None, float | None]:
+    """Onset and offset in the recording of a selection, in seconds."""
+    begin, end, offset = (read_time(selection.get(name, "")) for name in (BEGIN, END, OFFSET))
+    if None in (begin, end, offset):
+        return begin, end
+    return offset, offset + end - begin
+
+
+def _find_labels(path: Path, header: list[str], label_column: str | None) -> str:
+    """The column of labels of a selection table."""
+    wanted = LABELS if label_column is None else (label_column.lower(),)
+    found = [name for name in wanted if name in header]
+    if len(found) != 1:
+        could = f"{found} could be the labels" if found else f"none of {[*wanted]} is among them"
+        raise ValueError(f"{path} has the columns {header}, and {could}; name one by --label_column_name")
+    return found[0]

@@ -1,0 +1,144 @@
+"""Selection tables of Raven and label tracks of Audacity beside recordings are events, or are refused by name."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from modeling_fftp.serving.tables import write_audacity, write_raven
+from modeling_fftp.training.data.sources import load_splits
+
+HEADER = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)"
+FILES = "Selection\tBegin Time (s)\tEnd Time (s)\tBegin Path\tFile Offset (s)\tSpecies"
+
+
+def selection(number, begin, end, *more, view="Spectrogram 1"):
+    return "\t".join([str(number), view, "1", str(begin), str(end), "100.0", "8000.0", *more])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def write(folder):
+    """Writes texts, lists of their lines, and sound, at paths below the folder."""
+
+    def write(*sounds, **texts):
+        for path in (folder / sound for sound in sounds):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, np.zeros(800), 16000, format=path.suffix[1:].upper())
+        for name, lines in texts.items():
+            path = folder / f"{name}.txt".replace("__", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    return write
+
+
+def events(folder, column="events", split="train", **options):
+    """The events by their recordings."""
+    rows = load_splits(str(folder), **options)[split]
+    found = {row["audio"].removeprefix(f"{folder}/"): row[column] for row in rows}
+    return {path: [(event["onset"], event["offset"], event["label"]) for event in row] for path, row in found.items()}
+
+
+def test_selection_tables(folder, write, caplog):
+    write("a/rec.1.wav", "a/quiet.WAV", "b/rec.1.flac", "b/unheard.wav")
+    write(**{
+        # Each selection in both views.
+        "a__rec.1.Table.1.selections": [
+            HEADER + "\tAnnotation",
+            selection(1, 0.5, 1.25, "wren", view="Waveform 1"),
+            selection(1, 0.5, 1.25, "wren"),
+            selection(2, 3, 4, "great tit", view="Waveform 1"),
+            selection(2, 3, 4, "great tit"),
+        ],
+        "a__rec.1.Table.2.selections": [HEADER + "\tSpecies", selection(1, 2, 2.5, "wren")],
+        "a__QUIET.Table.1.selections": [HEADER],
+        "b__rec.1.selections": [HEADER + "\tLabel", selection(1, 0, 1, "owl")],
+        "b__lost.Table.1.selections": [HEADER + "\tLabel", selection(1, 0, 1, "owl")],
+    })  # fmt: skip
+    assert events(folder) == {
+        "a/quiet.WAV": [],
+        "a/rec.1.wav": [(0.5, 1.25, "wren"), (3.0, 4.0, "great tit"), (2.0, 2.5, "wren")],
+        "b/rec.1.flac": [(0.0, 1.0, "owl")],
+    }
+    assert "1 annotations of no recording are passed over: lost.Table.1.selections.txt" in caplog.text
+    assert "1 recordings without annotations are passed over: unheard.wav" in caplog.text
+
+
+def test_a_table_of_several_recordings(folder, write):
+    write("sound/one.wav", "sound/two.flac")
+    rows = [
+        "1\t10.5\t11\tL:\\birds\\one.wav\t0.5\twren",
+        "2\t70\t72\t/old/two.wav\t10\towl",
+        "3\t80\t81\tgone.wav\t2\towl",
+    ]
+    write(tables__all=[FILES, *rows])
+    assert events(folder) == {
+        "sound/one.wav": [(0.5, 1.0, "wren")],
+        "sound/two.flac": [(10.0, 12.0, "owl")],
+        # So that what is left out is named.
+        "tables/gone.wav": [(2.0, 3.0, "owl")],
+    }
+    write(tables__all=[FILES.replace("File Offset (s)", "Site"), *rows])
+    with pytest.raises(ValueError, match=r"all\.txt names several recordings, and no column 'File offset \(s\)'"):
+        load_splits(str(folder))
+
+
+def test_label_tracks(folder, write):
+    write("train/a.wav", "train/b.wav", "val/c.wav")
+    write(train__a=["0.250000\t1.500000\tdog", "\\\t-1.000000\t6334.588867", "2.000000\t3.000000\t7"], train__b=[])
+    write(val__c=["0.000000\t0.040000\tdog"])
+    assert events(folder) == {"train/a.wav": [(0.25, 1.5, "dog"), (2.0, 3.0, "7")], "train/b.wav": []}
+    assert events(folder, split="val") == {"val/c.wav": [(0.0, 0.04, "dog")]}
+
+
+@pytest.mark.parametrize("form", ["audacity", "raven"])
+def test_what_tagging_wrote_is_read(folder, write, form):
+    write("rec.wav")
+    timeline = [{"start": 0.5, "end": 1.25, "label": "dog", "score": 0.7}]
+    if form == "audacity":
+        write_audacity({"timeline": timeline}, folder / "rec.wav")
+    else:
+        write_raven({"timeline": timeline}, folder / "rec.wav", 16000)
+    assert events(folder) == {"rec.wav": [(0.5, 1.25, "dog")]}
+
+
+def test_a_named_column_of_labels(folder, write):
+    table = [HEADER + "\tSpecies\tCall", selection(1, 0, 1, "wren", "alarm")]
+    write("rec.wav", rec=table)
+    assert events(folder) == {"rec.wav": [(0.0, 1.0, "wren")]}
+    assert events(folder, "Call", label_column="Call") == {"rec.wav": [(0.0, 1.0, "alarm")]}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([HEADER, selection(1, 0, 1)], r"none of \['label', .*--label_column_name"),
+        ([HEADER + "\tCommon Name\tSpecies Code", selection(1, 0, 1, "a", "b")], r"\['common name', 'species code'\]"),
+        ([HEADER + "\tLabel", selection(1, "0,5", "1,5", "a")], "selection 1: time '0,5': .*commas"),
+        ([HEADER + "\tLabel", selection(1, 1, 0, "a")], r"rec\.txt, row 1 .*expected 0 <= onset < offset"),
+        ([HEADER + "\tLabel", selection(1, 0, 1), selection(2, 0, 1, "a")], r"rec\.txt, row 1 .*and a label"),
+        (["0.5\t0.5\tpoint"], r"rec\.txt, row 1 .*expected 0 <= onset < offset"),
+    ],
+)
+def test_annotations_that_cannot_be_read_are_named(folder, write, lines, message):
+    write("rec.wav", rec=lines)
+    with pytest.raises(ValueError, match=message):
+        load_splits(str(folder))
+
+
+def test_recordings_of_one_name_are_named(folder, write):
+    write("a/rec.wav", "b/rec.wav", tables__rec=["0\t1\tdog"])
+    with pytest.raises(ValueError, match=r"tables/rec\.txt could be of .*a/rec\.wav, .*b/rec\.wav"):
+        load_splits(str(folder))
+
+
+def test_other_texts_do_not_stop_class_folders(folder, write):
+    write("dog/1.wav", "cat/1.wav", "cat/2.wav", "train/1.wav")
+    # A transcript, nothing, and a track of pitch.
+    write(dog__1=["he said\tnothing"], cat__1=[], cat__2=["0.01\t0.02\t220.5"], notes__1=["0.5\t1\t"])
+    (folder / "cat" / "README.txt").write_bytes("déjà vu".encode("latin-1"))
+    assert sorted(load_splits(str(folder))["train"]["label"]) == ["cat", "cat", "dog", "train"]
