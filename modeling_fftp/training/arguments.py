@@ -1,10 +1,12 @@
 """What a training can be told."""
 
+import sys
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
+from transformers.utils import is_in_notebook
 
 from .data.arguments import DataArguments
 from .precision import gains_from_bfloat16
@@ -255,6 +257,9 @@ class FFTPTrainingArguments(TrainingArguments):
             self.metric_for_best_model = self.metric_for_best_model or TASK_METRIC
         # Trainer would push every checkpoint, and a pickle; the run pushes the finished folder.
         self.push_when_done, self.push_to_hub = self.push_to_hub, False
+        if self.disable_tqdm is None and not (sys.stderr.isatty() or is_in_notebook()):
+            # Bars would fill a file.
+            self.disable_tqdm = True
         self.bf16 = self.bf16 or (self.auto_bf16 and gains_from_bfloat16(on_cpu=self.use_cpu))
         super().__post_init__()
 

@@ -37,7 +37,7 @@ from .model import build_model, find_sampling_rate, read_config, refuse_impossib
 from .publishing import check_repository, publish
 from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
 from .resuming import Resumed, measured_of_all, write_arguments
-from .session import begin, build_averaging, find_begun, report_setting
+from .session import begin, build_averaging, find_begun, report_setting, train_or_go_on
 from .teaching.distillation import BATCH, Distillation, Teacher, add_answers
 from .teaching.teacher_labels import load_unlabelled_clips
 from .trainer import FFTPTrainer
@@ -286,7 +286,7 @@ def train(trainer: FFTPTrainer, groups: Sequence, label_smoothing: float, is_fra
     """
     training = trainer.args
     write_arguments(training, groups, label_smoothing_factor=label_smoothing)
-    result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    result = train_or_go_on(trainer)
     # Now, so that nothing that goes wrong from here on loses it; and again when it is calibrated.
     trainer.save_model()
     calibration = None

@@ -1,15 +1,19 @@
-"""What every kind of training begins with: the process, its log, and a run that it may go on with."""
+"""What every kind of training has: the process, its log, and how it goes on after it was stopped."""
 
 import logging
+from contextlib import suppress
 from typing import Any
 
+from datasets import disable_progress_bars
 from transformers import set_seed
+from transformers.trainer_utils import TrainOutput
 from transformers.utils.logging import disable_progress_bar
 
 from .arguments import FFTPTrainingArguments
 from .memory import keep_freed_memory
 from .publishing import set_repository
 from .resuming import Resumed, find_resumed
+from .trainer import FFTPTrainer, last_whole_checkpoint
 from .weight_averaging import WeightAveraging
 
 logger = logging.getLogger(__name__)
@@ -20,6 +24,7 @@ def begin(training: FFTPTrainingArguments) -> None:
     keep_freed_memory()
     if training.disable_tqdm:
         disable_progress_bar()
+        disable_progress_bars()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if training.push_when_done:
         set_repository(training)
@@ -58,3 +63,14 @@ def build_averaging(training: FFTPTrainingArguments) -> WeightAveraging | None:
     if training.ema_decay or training.average_last_epochs:
         return WeightAveraging(training.ema_decay, training.average_last_epochs)
     return None
+
+
+def train_or_go_on(trainer: FFTPTrainer) -> TrainOutput:
+    """Train as the arguments say; where somebody interrupts that, the log says how it goes on."""
+    try:
+        return trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint)
+    except KeyboardInterrupt:
+        with suppress(FileNotFoundError):
+            checkpoint = last_whole_checkpoint(trainer.args.output_dir)
+            logger.warning("The same command with --resume_from_checkpoint true goes on from %s", checkpoint)
+        raise

@@ -17,7 +17,7 @@ from ..data.unlabelled import Pieces, SoundArguments, load_pieces
 from ..model import find_sampling_rate, refuse_impossible
 from ..results import write_results
 from ..resuming import measured_of_all, write_arguments
-from ..session import begin, build_averaging, find_begun, report_setting
+from ..session import begin, build_averaging, find_begun, report_setting, train_or_go_on
 from ..trainer import FFTPTrainer
 from .arguments import parse
 from .masked_patches import MaskedPatchCollator
@@ -71,7 +71,7 @@ def pretrain(arguments: Sequence[str]) -> None:
     write_results(training, "recipe", recipe)
     write_arguments(training, groups[:2])
     write_results(training, "data_results", described)
-    result = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    result = train_or_go_on(trainer)
     refuse_damaged(model.state_dict(), "the pretrained model")
     trainer.save_model()
     trainer.save_state()

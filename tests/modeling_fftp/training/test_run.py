@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -367,6 +368,20 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(clip_folder, tmp_path)
     run([*broken, "--resume_from_checkpoint", "true"])
     whole, resumed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken"))
     assert whole == resumed
+
+
+def test_an_interrupted_run_says_how_it_goes_on(clip_folder, tmp_path):
+    words = [*TINY[: TINY.index("--disable_tqdm")], "--num_train_epochs", "50", "--dataset_name", clip_folder]
+    output, command = tmp_path / "run", [sys.executable, ROOT / "train.py", *words, "--output_dir", tmp_path / "run"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not list(output.glob("checkpoint-*/trainer_state.json")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode
+    assert f"--resume_from_checkpoint true goes on from {output}/checkpoint-" in errors
+    # They are for terminals.
+    assert "%|" not in errors
 
 
 def test_a_run_goes_on_with_what_it_began_with_alone(clip_folder, tmp_path):

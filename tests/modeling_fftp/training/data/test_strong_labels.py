@@ -223,10 +223,17 @@ def test_tables_of_events(tmp_path, capsys):
     kind = read_labels(split, "events")
     assert (kind.classes, kind.is_multi_label) == (["None", "dog"], True)
     assert [kind.read(events) for events in split["events"]] == [["None", "dog"], []]
+    # A name that only --label_column_name knows.
+    (tmp_path / "kinds.tsv").write_text(TSV.replace("event_label", "kind"))
+    named = load_splits(str(tmp_path / "kinds.tsv"), label_column="kind")["train"]
+    assert named.column_names == ["filename", "kind"]
+    assert named["kind"][:] == split["events"][:]
     for name in ("a.wav", "b.wav"):
         (tmp_path / "audio").mkdir(exist_ok=True)
         soundfile.write(tmp_path / "audio" / name, make_recording(), RATE)
     report = inspect([str(tmp_path / "strong.tsv"), "--dataset_data_dir", "audio"])
+    by_name = ["--dataset_data_dir", "audio", "--label_column_name", "kind"]
+    assert inspect([str(tmp_path / "kinds.tsv"), *by_name]) == report.replace("strong.tsv", "kinds.tsv")
     assert "| clips | 2 |" in report
     assert "| events | 2 |" in report
     assert "without times" not in report
