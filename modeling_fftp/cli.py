@@ -135,19 +135,16 @@ def probe(context: typer.Context) -> None:
         run_probe(context.args)
 
 
-@app.command(context_settings=PASSES_ON)
-def inspect(
-    context: typer.Context,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="As --dataset_name of `fftp train`.")],
-) -> None:
-    """Report on a data set without training: splits, classes, lengths, and what looks wrong.
+@app.command(add_help_option=False, context_settings=PASSES_ON | {"help_option_names": []})
+def inspect(context: typer.Context) -> None:
+    """Report on a data set without training: fftp inspect DATA.
 
-    Options are those of `fftp train` that say what the data are, such as --label_column_name.
+    It names splits, classes, lengths, and what looks wrong. DATA and its options are as in `fftp train`.
     """
     with errors_in_one_line():
-        from modeling_fftp.training.data.inspect import inspect as report
+        from modeling_fftp.training.inspect import inspect as report
 
-        print(report([data, *context.args]))
+        print(report(context.args))
 
 
 @app.command()

@@ -190,8 +190,24 @@ class FFTPTrainingArguments(TrainingArguments):
         default=True,
         metadata={"help": "Result: the checkpoint with the best --metric_for_best_model; false: the last."},
     )
+    metric_for_best_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "What validation chooses the checkpoint by; default: accuracy, map where clips can have several "
+            "labels, and loss for events with times."
+        },
+    )
     logging_strategy: str = field(default="epoch", metadata={"help": "When to log: no, steps or epoch."})
-    remove_unused_columns: bool = False
+    remove_unused_columns: bool = field(default=False, metadata={"help": "false, as the sound is one of them."})
+    resume_from_checkpoint: str | None = field(
+        default=None, metadata={"help": "true goes on from the last checkpoint in --output_dir, a path from another."}
+    )
+    disable_tqdm: bool | None = field(
+        default=None, metadata={"help": "Draw no bars; default: where neither a terminal nor a notebook shows them."}
+    )
+    push_to_hub: bool = field(
+        default=False, metadata={"help": "Push the finished folder, with its card, to --hub_model_id."}
+    )
     do_train: bool = field(default=True, metadata={"help": "false: only evaluate the checkpoint."})
     eval_time_strides: list[int] | None = field(
         default=None,

@@ -29,7 +29,7 @@ from .collator import build_collator, changes_sound
 from .command_line import find_recipe, parse_arguments
 from .contradictions import METRICS, ONE_CLASS_METRICS
 from .data.clips import MAX_SECONDS, compute_features, spread
-from .data.loading import Clips, cut_recordings, describe_data, load_clips
+from .data.loading import Clips, cut_recordings, describe_data, load_clips, warn_of_crops
 from .data.recording_pieces import RecordingPieces
 from .data.streaming import stream_clips
 from .events.evaluation import choose_postprocessing, evaluate_events, score_steps, set_collars
@@ -72,6 +72,8 @@ def run(arguments: Sequence[str]) -> None:
     max_seconds = data_arguments.max_seconds or min(MAX_SECONDS, clips.longest_seconds)
     if clips.is_framewise:
         clips = cut_recordings(clips, max_seconds)
+    elif training.do_train:
+        warn_of_crops(clips, max_seconds)
     model, extractor = build_model(model_arguments, clips, max_seconds, training.do_train, training.freeze_backbone)
     if resumed is not None:
         resumed.refuse_other_data(described)

@@ -35,6 +35,9 @@ from .strong_labels import EVENTS, keep_measurable
 
 logger = logging.getLogger(__name__)
 
+# Of clips that are longer than a crop by less, a crop has almost all.
+MUCH_LONGER = 1.1
+
 
 @dataclass
 class Clips:
@@ -138,6 +141,19 @@ def decode_splits(
     shares = {role: len(left_out[role]) / max(1, len(split) + len(left_out[role])) for role, split in clips.items()}
     report_left_out(left_out, shares, arguments.max_left_out, Path(training.output_dir, "left_out_clips.csv"))
     return clips, left_out
+
+
+def warn_of_crops(clips: Clips, crop_seconds: float) -> None:
+    """Say how many clips are so long that crops of so many seconds may lack what their labels name."""
+    lengths = clips.lengths["train"]
+    longer = sum(length > MUCH_LONGER * crop_seconds * clips.sampling_rate for length in lengths)
+    if longer:
+        logger.warning(
+            "%d of %d clips that train are longer than %g s: an epoch hears so much of each, with all its labels",
+            longer,
+            len(lengths),
+            crop_seconds,
+        )
 
 
 def cut_recordings(clips: Clips, crop_seconds: float) -> Clips:

@@ -103,18 +103,10 @@ def count_classes(labels: np.ndarray, classes: Sequence[str]) -> dict[str, int]:
 def write_report(facts: dict[str, SplitFacts], source: str, training: TrainingArguments, sampling_rate: int) -> None:
     """Say in the log and in a file what the clips are like; the first process does."""
     if training.process_index == 0:
-        logger.info("\n%s", render_report(facts, Path(source).name, LOGGED_CLASSES))
+        logger.info("\n%s", render_report(facts, Path(source).name, sampling_rate, LOGGED_CLASSES))
         path = Path(training.output_dir, REPORT)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render_report(facts, Path(source).name), encoding="utf-8")
-        highest = max((rate for split in facts.values() for rate in split.values("rate")), default=0)
-        if highest > sampling_rate:
-            logger.info(
-                "Sound of up to %d Hz is resampled to %d Hz: what is above %d Hz is lost; --sampling_rate keeps more",
-                highest,
-                sampling_rate,
-                sampling_rate // 2,
-            )
+        path.write_text(render_report(facts, Path(source).name, sampling_rate), encoding="utf-8")
 
 
 def refuse_unusable(facts: dict[str, SplitFacts], is_multi_label: bool) -> None:
@@ -132,12 +124,15 @@ def refuse_unusable(facts: dict[str, SplitFacts], is_multi_label: bool) -> None:
             raise ValueError(f"{role}: none of its {len(split.clips)} clips has a label; no score can be computed")
 
 
-def render_report(splits: dict[str, SplitFacts], source: str, max_classes: int | None = None) -> str:
+def render_report(
+    splits: dict[str, SplitFacts], source: str, sampling_rate: int, max_classes: int | None = None
+) -> str:
     """The report as Markdown.
 
     Args:
         splits: Splits by name.
         source: Name of the data.
+        sampling_rate: Rate in Hz that a model hears.
         max_classes: Classes to count, from the most frequent on; default: all, in their order.
     """
     names = [*next(iter(splits.values())).counts]
@@ -147,14 +142,14 @@ def render_report(splits: dict[str, SplitFacts], source: str, max_classes: int |
     counts = {name: [str(split.counts[name]) for split in splits.values()] for name in shown}
     parts = [
         f"# Data: {source}\n\n{_describe_clips(splits)}",
-        f"{len(names)} classes{f', the {len(shown)} largest' * (len(shown) < len(names))}:\n\n"
+        f"{len(names)} classes{f', the {len(shown)} largest' * (len(shown) < len(names))}, and the clips of each:\n\n"
         f"{_table(['class', *splits], counts)}",
     ]
     if any(any(split.events.values()) for split in splits.values()):
         events = {name: [_describe_events(split.events.get(name, [])) for split in splits.values()] for name in shown}
-        title = "Their events, and the seconds of the shortest, median and longest"
+        title = "Their events: how many, and the seconds of the shortest, median and longest"
         parts.append(f"{title}:\n\n{_table(['class', *splits], events)}")
-    if problems := "".join(f"- {problem}\n" for problem in find_warnings(splits)):
+    if problems := "".join(f"- {problem}\n" for problem in find_warnings(splits, sampling_rate)):
         parts.append(f"To look at:\n\n{problems}")
     return "\n".join(parts)
 
@@ -183,8 +178,14 @@ def _describe_clips(splits: dict[str, SplitFacts]) -> str:
     return _table(["", *splits], rows)
 
 
-def find_warnings(splits: dict[str, SplitFacts]) -> Iterator[str]:
+def find_warnings(splits: dict[str, SplitFacts], sampling_rate: int) -> Iterator[str]:
     """List what a reader should look at, one sentence each."""
+    highest = max((rate for split in splits.values() for rate in split.values("rate")), default=0)
+    if highest > sampling_rate:
+        yield (
+            f"Sound of up to {highest} Hz is resampled to {sampling_rate} Hz: what is above {sampling_rate // 2} Hz "
+            "is lost; --sampling_rate of `fftp train` keeps more."
+        )
     for name, split in splits.items():
         absent = [label for label, count in split.counts.items() if not count]
         if absent and split.clips:

@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 import modeling_fftp
 from modeling_fftp.training.data.clips import clips_to_hold
-from modeling_fftp.training.data.inspect import inspect
+from modeling_fftp.training.inspect import inspect
 from tests.support import run_training
 
 RATE = 16000

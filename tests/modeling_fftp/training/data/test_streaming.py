@@ -20,10 +20,10 @@ from safetensors.numpy import load_file
 from modeling_fftp.training.arguments import DataArguments, FFTPTrainingArguments
 from modeling_fftp.training.data.decoders import build_decoder
 from modeling_fftp.training.data.folders import PROBLEM
-from modeling_fftp.training.data.inspect import inspect
 from modeling_fftp.training.data.parquet_rows import ParquetRows
 from modeling_fftp.training.data.row_group_sampler import RowGroupSampler
 from modeling_fftp.training.data.streaming import read_clips, stream_clips
+from modeling_fftp.training.inspect import inspect
 from modeling_fftp.training.run import run
 from tests.support import ROOT, TINY, run_training
 

@@ -13,10 +13,10 @@ from feature_extraction.waveform_augmentation import Mixup, RandomCrop, SpeedPer
 from modeling_fftp.training.data.arguments import DataArguments
 from modeling_fftp.training.data.event_tables import group_events
 from modeling_fftp.training.data.held_out import hold_out
-from modeling_fftp.training.data.inspect import inspect
 from modeling_fftp.training.data.labels import read_labels
 from modeling_fftp.training.data.sources import load_splits
 from modeling_fftp.training.data.strong_labels import count_events, cut_windows, keep_measurable
+from modeling_fftp.training.inspect import inspect
 from modeling_fftp.training.step_labels import EventLabels, StepLabels
 
 RATE = 16000

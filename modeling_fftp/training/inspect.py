@@ -1,17 +1,17 @@
 """Looks at a data set as a training would, and trains nothing."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from transformers import HfArgumentParser
-
-from .arguments import DataArguments
-from .clips import decode_dataset
-from .decoders import build_decoder, decoders_of, find_roles
-from .report import find_split_facts, render_report
-from .sources import load_splits
-from .splits import ROLES
-from .streaming import find_sampled_facts, open_splits, read_clips
+from .command_line import parse_with_data
+from .data.arguments import DataArguments
+from .data.clips import decode_dataset
+from .data.decoders import build_decoder, decoders_of, find_roles
+from .data.report import find_split_facts, render_report
+from .data.sources import load_splits
+from .data.splits import ROLES
+from .data.streaming import find_sampled_facts, open_splits, read_clips
 
 
 def inspect(arguments: Sequence[str]) -> str:
@@ -21,12 +21,15 @@ def inspect(arguments: Sequence[str]) -> str:
         arguments: Words of the command line: the data set, then options of `DataArguments`.
 
     Raises:
+        SystemExit: Arguments that are unknown or missing.
         ValueError: Data that cannot be trained on, whatever is left out of it.
     """
-    parser = HfArgumentParser(
-        DataArguments, allow_abbrev=False, prog="fftp inspect", usage="fftp inspect DATA [OPTION ...]"
-    )
-    (data,) = parser.parse_args_into_dataclasses(["--dataset_name", *arguments])
+    usage = "fftp inspect DATA [OPTION ...]"
+    (data,) = parse_with_data([DataArguments], arguments, "inspect", usage)
+    if data.dataset_name is None:
+        raise SystemExit(f"inspect: DATA is missing: {usage}")
+    # Says which columns are read, and what is passed over.
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     splits = find_roles(data, ROLES, open_splits if data.streaming else load_splits)
     decoder = replace(build_decoder(data, next(iter(splits.values()))), keeps_sound=False)
     classes, facts = [*decoder.labels.values()], {}
@@ -38,4 +41,4 @@ def inspect(arguments: Sequence[str]) -> str:
         else:
             clips, left_out = decode_dataset(splits[role], own_decoder, num_proc=data.num_proc)
             facts[role] = find_split_facts(clips, classes, left_out)
-    return render_report(facts, data.dataset_name)
+    return render_report(facts, data.dataset_name, decoder.sampling_rate)
