@@ -10,7 +10,7 @@ import torch
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import TensorType, logging
 
-from .log_mel_fftp import log_mel_of_clips, num_frames, num_samples, window_length
+from .log_mel_fftp import hop_length, log_mel_of_clips, num_frames, num_samples, window_length
 
 logger = logging.get_logger(__name__)
 
@@ -79,6 +79,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
+        if not hop_length(sampling_rate):
+            raise ValueError(f"sampling_rate={sampling_rate} has no sample in 10 ms, from one frame to the next")
         self.num_mel_bins = num_mel_bins
         self.max_length = max_length
         self.mean = mean
@@ -171,6 +173,11 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             }
         return BatchFeature(encoded)
 
+    @property
+    def _masks_batches(self) -> bool:
+        """Whether batches have masks: on request, and where padding depends on the other clips."""
+        return self.return_attention_mask or self._check_padding(self.padding) != "max_length"
+
     def extract_batch(self, waveforms: torch.Tensor | list[torch.Tensor]) -> BatchFeature:
         """A call on sound that is at the extractor's rate, on its device, with the extractor's own settings.
 
@@ -178,8 +185,8 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             waveforms: (samples,) each, or (batch, samples), on one device.
 
         Returns:
-            What a call returns with `return_tensors="pt"`. Where `padding` is False, clips are padded to the longest
-            and masked: each counts as it does alone.
+            What a call returns with `return_tensors="pt"`. Clips that are padded to no fixed length are masked: each
+            counts as it does alone.
 
         Raises:
             ValueError: As a call does.
@@ -188,7 +195,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             waveforms,
             sampling_rate=self.sampling_rate,
             padding=self.padding or "longest",
-            return_attention_mask=self.return_attention_mask or not self.padding,
+            return_attention_mask=self._masks_batches,
             return_tensors="pt",
             device=waveforms[0].device,
         )
@@ -211,7 +218,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             {"input_values": features},
             padding="max_length",
             max_length=length,
-            return_attention_mask=self.return_attention_mask or not self.padding,
+            return_attention_mask=self._masks_batches,
             return_tensors="pt",
         )
 

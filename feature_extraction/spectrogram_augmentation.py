@@ -93,7 +93,7 @@ class TimeRoll(SpectrogramTransform):
     def apply(self, input_values: torch.Tensor, lengths: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
         """Frame t comes from t - shift, modulo the clip's length."""
         frames = torch.arange(input_values.shape[1], device=input_values.device)
-        source = (frames - shift.to(frames.device)[:, None]) % lengths[:, None]
+        source = (frames - shift.to(frames.device)[:, None]) % lengths.clamp(min=1)[:, None]
         return input_values.gather(1, source[..., None].expand_as(input_values))
 
     def move(

@@ -147,14 +147,22 @@ def sliding_windows(
     Raises:
         ValueError: The sound holds no samples.
     """
-    rest, passed, start = np.zeros(0, np.float32), np.zeros(0, np.float32), 0
+    passed, start = np.zeros(0, np.float32), 0
+    # Not one array, which would be copied with every block.
+    waiting, length = [passed], 0
     for block in blocks:
-        rest = np.concatenate((rest, block))
+        waiting.append(block)
+        length += len(block)
         # A window is the last one until there is sound behind it.
+        if length <= window + slack:
+            continue
+        rest = np.concatenate(waiting)
         while len(rest) > window + slack:
             yield start, rest[:window], False
             passed, rest = rest[:hop], rest[hop:]
             start += hop
+        waiting, length = [rest], len(rest)
+    rest = np.concatenate(waiting)
     if not len(rest):
         raise ValueError("no samples")
     missing = min(max(0, window - len(rest)), len(passed))

@@ -27,6 +27,8 @@ POSITIVE_FIELDS = (
     "state_size", "conv_kernel", "expand", "decoder_hidden_size", "decoder_num_hidden_layers",
     "decoder_num_attention_heads", "decoder_intermediate_size",
 )  # fmt: skip
+# A frame begins every 10 ms.
+LOWEST_RATE = 100
 # What training chooses for each label, by its name.
 FIELDS_OF_LABELS = ("thresholds", "median_filter_seconds")
 
@@ -228,6 +230,8 @@ class FFTPConfig(PreTrainedConfig):
         for name in POSITIVE_FIELDS:
             if (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.sampling_rate < LOWEST_RATE:
+            raise ValueError(f"sampling_rate={self.sampling_rate} has no sample in 10 ms, from one frame to the next")
         if isinstance(self.time_step_rank, str) or self.time_step_rank < 1:
             raise ValueError(f"time_step_rank={self.time_step_rank!r} must be 'auto' or at least 1")
         if len(self.patch_size) != 2 or min(self.patch_size) < 1:
@@ -245,6 +249,8 @@ class FFTPConfig(PreTrainedConfig):
                 )
         if sorted(self.id2label) != [*range(self.num_labels)] or len(self.label2id) < self.num_labels:
             raise ValueError(f"id2label={self.id2label} must name the outputs 0, 1, ..., each differently")
+        if any(self.label2id.get(name) != index for index, name in self.id2label.items()):
+            raise ValueError(f"label2id={self.label2id} is not the inverse of id2label={self.id2label}; set both")
         strides = self.time_strides or ()
         if list(strides) != sorted({*strides}) or min(strides, default=1) < 1:
             raise ValueError(f"time_strides={strides} must be frames in ascending order, each at least 1")

@@ -12,9 +12,10 @@ from transformers.utils import TransformersKwargs
 
 from .configuration_fftp import FFTPConfig
 from .drop_path_fftp import FFTPDropPath
+from .kernel_cpu_fftp import takes_other_derivatives
 
 # Up to so many tokens the backward pass of "sdpa" is faster in float32 than in bfloat16 on a CPU.
-MAX_FLOAT32_TOKENS = 800
+MAX_FLOAT32_TOKENS = 400
 
 
 def eager_attention_forward(
@@ -114,6 +115,11 @@ def find_attention(
     has_backward = torch.is_grad_enabled() and any(states.requires_grad for states in (query, key, value))
     is_bfloat16_on_cpu = query.dtype == torch.bfloat16 and query.device.type == "cpu"
     is_candidate = implementation == "sdpa" and has_backward and is_bfloat16_on_cpu and not dropout
+    # The operator is for CPUs alone, and a graph may run elsewhere.
+    is_candidate = is_candidate and not torch.compiler.is_exporting()
+    if is_candidate and not torch.compiler.is_compiling():
+        # Derivatives such as those of single clips, and `sdpa_kernel` without flash attention, are for torch alone.
+        is_candidate = torch.backends.cuda.flash_sdp_enabled() and not takes_other_derivatives()
     # Last, since an export with dynamic lengths would hold for those on one side of the limit.
     if is_candidate and key.shape[2] <= MAX_FLOAT32_TOKENS:
         return mixed_attention_forward

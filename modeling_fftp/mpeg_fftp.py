@@ -165,7 +165,9 @@ def _info_frame(data: bytes | mmap.mmap, stream: Stream) -> bytes:
     if stream.info_place is not None:
         frame = read_frame(data[stream.info_place : stream.info_place + 4])
         info = bytearray(data[stream.info_place : stream.info_place + frame.size])
-        flags = struct.unpack_from(">I", info, frame.info + 4)[0]
+        # What calls itself such a frame may be too short for one.
+        has_room = frame.info + 16 <= len(info)
+        flags = struct.unpack_from(">I", info, frame.info + 4)[0] if has_room else 0
         if flags & COUNTS_FRAMES:
             struct.pack_into(">I", info, frame.info + 8, stream.count)
             if flags & COUNTS_BYTES:

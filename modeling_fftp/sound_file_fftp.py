@@ -166,14 +166,24 @@ def _repaired(file: SequentialFile, source: str | bytes | os.PathLike, stack: Ex
 
 def finish_wav(data: bytes | mmap.mmap, claimed: int) -> FilePieces | None:
     """A WAV file whose recorder never wrote how long it is, as one that goes on to its end."""
-    place = data.find(b"data", 12)
-    if claimed or place < 0 or place + 8 >= len(data):
+    if claimed or (place := _find_chunk(data, b"data")) is None or place + 8 >= len(data):
         return None
     name, size = data[place + 8 : place + 12], int.from_bytes(data[place + 12 : place + 16], "little")
     if name.isalnum() and size <= len(data) - place - 16:
         # It holds no sound, and another chunk after it.
         return None
     return FilePieces(data[: place + 4] + b"\xff" * 4, data, [(place + 8, len(data))])
+
+
+def _find_chunk(data: bytes | mmap.mmap, name: bytes) -> int | None:
+    """Where the chunk of a name begins in a WAV file: its name, four bytes for its size, and its content."""
+    place = 12
+    while place + 8 <= len(data):
+        if data[place : place + 4] == name:
+            return place
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    return None
 
 
 def refuse_chained_ogg(data: bytes | mmap.mmap, claimed: int) -> None:

@@ -1,6 +1,7 @@
 """Scores of sound that does not end: samples in, as they come, and scores out at every hop."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -117,8 +118,8 @@ class FFTPStream:
         self.model, self.features = model, FeatureStream(feature_extractor)
         given = {"memory_seconds": memory_seconds, "threshold": threshold, "hop_seconds": hop_seconds}
         for name, value in given.items():
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}={value} must be positive")
+            if value is not None and not 0 < value < inf:
+                raise ValueError(f"{name}={value} must be positive and finite")
         config = model.config
         check_extractor(feature_extractor, config)
         if find_task(model) != CLIPS or config.problem_type == "regression":
@@ -131,8 +132,8 @@ class FFTPStream:
         self.cache, self.window_frames = None, None
         # onnxruntime runs whole clips.
         if find_obstacle(config) is None and hasattr(bare_model(model), "base_model"):
-            half_life = None if memory_frames is None else memory_frames / self.time_stride
-            self.cache = FFTPCache(config, 1, model.device, model.dtype, half_life)
+            self._half_life = None if memory_frames is None else memory_frames / self.time_stride
+            self.cache = self._new_cache()
         else:
             self.window_frames = self._window_frames(memory_frames)
         hop = (self.window_frames or 0) / 10 if hop_seconds is None else hop_seconds / self.frame_shift
@@ -155,6 +156,10 @@ class FFTPStream:
     def _refuse_training(self) -> None:
         if self.model.training:
             raise ValueError("the model is in training mode, which would change its answers: call model.eval() first")
+
+    def _new_cache(self) -> FFTPCache:
+        """A state that has heard nothing."""
+        return FFTPCache(self.model.config, 1, self.model.device, self.model.dtype, self._half_life)
 
     def _window_frames(self, memory_frames: float | None) -> int:
         """Length of the window, as asked for or as the model was trained."""
@@ -187,7 +192,6 @@ class FFTPStream:
         """Seconds from one set of scores to the next."""
         return self.hop_frames * self.frame_shift
 
-    @torch.no_grad()
     def push(self, samples: np.ndarray | torch.Tensor | Sequence[float]) -> list[StreamScores]:
         """Take the next samples, any number of them, and give the scores of the hops that they complete.
 
@@ -200,18 +204,22 @@ class FFTPStream:
         Raises:
             ValueError: Samples that the extractor refuses, or a model that is in training; the stream stays as it was.
         """
+        return [*self.iterate(samples)]
+
+    @torch.no_grad()
+    def iterate(self, samples: np.ndarray | torch.Tensor | Sequence[float]) -> Iterator[StreamScores]:
+        """As `push`, but the scores of a hop come before the next is computed."""
         self._refuse_training()
         self.frames = torch.cat((self.frames, self.features.push(samples)))
-        answers = []
         while self.first + len(self.frames) >= (end := self._end(self.num_hops)):
-            answers.append(self._answer(end))
+            answer = self._answer(end)
             self.num_hops += 1
             # What comes next ends later, so its window does not begin before this one's.
             needed = self.num_hops * self.hop_frames if self.cache is not None else end - self.window_frames
             unneeded = min(max(0, needed - self.first), len(self.frames))
             self.frames, self.first = self.frames[unneeded:], self.first + unneeded
+            yield answer
         self.frames = self.frames.clone()
-        return answers
 
     def skip(self, num_samples: int) -> list[StreamScores]:
         """Go on after samples that were lost: times count them, and nothing is heard over the gap.
@@ -222,10 +230,10 @@ class FFTPStream:
             Scores of what came before the gap and did not fill a hop, as of `flush`.
 
         Raises:
-            ValueError: A negative number.
+            ValueError: A negative number, or a part of a sample.
         """
-        if num_samples < 0:
-            raise ValueError(f"num_samples={num_samples} must not be negative")
+        if num_samples < 0 or num_samples != int(num_samples):
+            raise ValueError(f"num_samples={num_samples} must not be negative, and whole")
         if not num_samples:
             return []
         answers = self.flush()
@@ -250,8 +258,13 @@ class FFTPStream:
         return answers
 
     def finish(self) -> list[EventChange]:
-        """End the stream: what begins or ends with the rest of the sound, and the end of what still sounds."""
+        """End the recording: what begins or ends with the rest of the sound, and the end of what still sounds.
+
+        What is pushed after it is another recording, of which times go on.
+        """
         changes = [change for answer in self.flush() for change in answer.changes]
+        if self.cache is not None:
+            self.cache = self._new_cache()
         return changes + self.tracker.finish(self.num_samples / self.features.feature_extractor.sampling_rate)
 
     def _end(self, hop: int) -> int:

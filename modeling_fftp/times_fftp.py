@@ -76,8 +76,11 @@ def join_steps(windows: torch.Tensor, spans: Sequence[torch.Tensor]) -> tuple[li
     borders = (windows[1:, 0] + windows[:-1, 1]) / 2
     lows, highs = [-torch.inf, *borders.tolist()], [*borders.tolist(), torch.inf]
     kept, joined = [], []
-    for start, low, high, steps in zip(windows[:, 0].tolist(), lows, highs, spans, strict=True):
-        middle = start + steps.mean(dim=1)
+    for (start, end), low, high, steps in zip(windows.tolist(), lows, highs, spans, strict=True):
+        # A patch may be longer than its window, and the last stands for all that is left of it.
+        heard = steps.clamp(max=end - start)
+        heard[-1, 1] = end - start
+        middle = start + heard.mean(dim=1)
         is_kept = (middle >= low) & (middle < high)
         kept.append(is_kept)
         joined.append(start + steps[is_kept])

@@ -1,6 +1,7 @@
 """What pipelines over recordings of any length share: windows that slide over the sound as it is read."""
 
 from collections.abc import Iterator
+from math import inf
 from operator import itemgetter
 from typing import Any, ClassVar
 
@@ -105,8 +106,8 @@ class FFTPWindowPipeline(ChunkPipeline):
         window = self.window_seconds if window_seconds is None else window_seconds
         if window > longest:
             raise ValueError(f"window_seconds={window}; the feature extractor cuts or pads to {longest:g} s")
-        if not window > 0:
-            raise ValueError(f"window_seconds={window} must be positive")
+        if not 1 <= window * rate < inf:
+            raise ValueError(f"window_seconds={window} must be positive and finite, a sample or more at {rate} Hz")
         hop = window / 2 if hop_seconds is None else hop_seconds
         if not 0 < hop <= window:
             raise ValueError(f"hop_seconds={hop} must lie between 0 and window_seconds={window}")

@@ -138,9 +138,12 @@ def read_pcm(file: BinaryIO, rate: int, channels: int, sampling_rate: int) -> It
     size = BYTES_PER_SAMPLE * channels
 
     def read() -> Iterator[tuple[np.ndarray, int]]:
+        rest = b""
         while data := file.read(round(BLOCK_SECONDS * rate) * size):
-            # A program that is killed may leave a part of a sample.
-            samples = np.frombuffer(data[: len(data) // size * size], "<i2").reshape(-1, channels)
+            data = rest + data
+            # What a pipe has at a time may end within a sample, and so may what a killed program leaves.
+            whole = len(data) // size * size
+            samples, rest = np.frombuffer(data[:whole], "<i2").reshape(-1, channels), data[whole:]
             yield samples.mean(axis=1, dtype=np.float32) / np.float32(2**15), rate
 
     yield from resampled(read(), sampling_rate)
@@ -224,7 +227,7 @@ def listen(stream: FFTPStream, blocks: Iterable[np.ndarray | int]) -> Iterator[E
     """
     try:
         for block in blocks:
-            answers = stream.skip(block) if isinstance(block, int) else stream.push(block)
+            answers = stream.skip(block) if isinstance(block, (int, np.integer)) else stream.iterate(block)
             for answer in answers:
                 yield from answer.changes
     except KeyboardInterrupt:
