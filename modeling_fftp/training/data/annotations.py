@@ -1,7 +1,5 @@
 """Annotations that lie beside recordings, a file for each: Raven's selection tables and Audacity's label tracks."""
 
-import csv
-import io
 import logging
 import re
 from collections import defaultdict
@@ -19,6 +17,10 @@ from .tables import read_text
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".txt"
+# What Raven, BirdNET and Audacity's users put behind the name of a recording.
+ENDING = re.compile(
+    r"(\.table\.\d+)?(\.birdnet)?(\.(selections?|selection\.table|results|labels))?\.txt$", re.IGNORECASE
+)
 # Raven counts seconds from the beginning of the first recording that it has open.
 BEGIN, END = "begin time (s)", "end time (s)"
 # The recording of a selection, and the seconds from where that begins.
@@ -28,10 +30,11 @@ SELECTION = "selection"
 # What people call the column of labels; Raven itself has none.
 LABELS = ("label", "annotation", "species", "class", "call type", "common name", "species code")
 # A line of a label track. Frequencies are in a line of their own, after a backslash.
-LABEL_LINE = re.compile(r"(?P<onset>-?[\d.,]+)\t(?P<offset>-?[\d.,]+)(\t(?P<label>.*))?")
+LABEL_LINE = re.compile(r"(?P<onset>-?[\d.,]+)\t(?P<offset>-?[\d.,]+)(\t(?P<label>[^\t]*))?(\t(?P<score>[01]\.\d+))?")
 FREQUENCIES = "\\"
 # What stands where labels do in a file of measurements.
-MEASURED = re.compile(r"-?\d*[.,]\d+")
+MEASURED = re.compile(r"-?[\d.,]+")
+QUOTED = re.compile(r'^"(.*)"$')
 # Files that the log or an error names at most.
 NAMED = 5
 # Recording, onset, offset and label of an event; of what has none, the recording alone.
@@ -113,9 +116,7 @@ class Recordings:
 
     def find_own(self, annotation: Path) -> Path | None:
         """The recording that an annotation is called after: `a.b.wav` of `a.b.Table.1.selections.txt`."""
-        parts = annotation.stem.split(".")
-        names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
-        return next(filter(None, (self.find(name, annotation) for name in names)), None)
+        return self.find(ENDING.sub("", annotation.name), annotation)
 
     def find_named(self, name: str, annotation: Path) -> Path:
         """The recording that a table names; where there is none, it would lie beside the table."""
@@ -130,7 +131,7 @@ def _name_some(names: Iterable[str]) -> str:
 
 def _read_annotation(path: Path) -> str | None:
     """The text of a selection table or label track, or of an empty file, which is a track without labels."""
-    if path.suffix.lower() != SUFFIX:
+    if path.suffix.lower() != SUFFIX or not path.is_file():
         return None
     try:
         text = read_text(path)
@@ -159,16 +160,17 @@ def _read_label_track(path: Path, text: str, recordings: Recordings, label_colum
     if own is None:
         return
     lines = [LABEL_LINE.fullmatch(line) for line in _label_lines(text)]
-    for line in lines:
-        yield str(own), line["onset"], line["offset"], (line["label"] or "").strip() or None
+    for number, line in enumerate(lines, start=1):
+        yield str(own), line["onset"], line["offset"], _require_label(line["label"], f"{path}, label {number}")
     if not lines:
         yield str(own), None, None, None
 
 
 def _rows_of(text: str) -> Iterator[list[str]]:
-    for row in csv.reader(io.StringIO(text, newline=""), delimiter="\t"):
-        if cells := [cell.strip() for cell in row]:
-            yield cells
+    # Labels may hold quotes; R puts them around every cell.
+    for line in text.splitlines():
+        if line.strip():
+            yield [QUOTED.sub(r"\1", cell.strip()) for cell in line.split("\t")]
 
 
 def _header(text: str) -> list[str]:
@@ -188,16 +190,20 @@ def _read_selections(path: Path, text: str, recordings: Recordings, label_column
     """
     own, header = recordings.find_own(path), _header(text)
     selections = {}
-    for number, cells in enumerate(islice(_rows_of(text), 1, None)):
+    for number, cells in enumerate(islice(_rows_of(text), 1, None), start=1):
         selection = dict(zip(header, cells, strict=False))
-        selections.setdefault(selection.get(SELECTION, number), selection)
+        # Tables that were put together number from 1 again.
+        same = tuple(map(selection.get, (SELECTION, *RECORDING, BEGIN, END))) if SELECTION in selection else number
+        view = selections.setdefault(same, selection)
+        view.update({name: cell for name, cell in selection.items() if cell and not view.get(name)})
+    selections = dict(enumerate(selections.values(), start=1))
     if not selections and own is not None:
         yield str(own), None, None, None
     if not selections:
         return
     labels = _find_labels(path, header, label_column)
     named = {key: next(filter(None, map(cells.get, RECORDING)), None) for key, cells in selections.items()}
-    if len({*named.values()}) > 1 and OFFSET not in header:
+    if len({*named.values()}) > 1 and not all(selection.get(OFFSET) for selection in selections.values()):
         raise ValueError(
             f"{path} names several recordings, and no column {OFFSET.capitalize()!r} says when a selection begins in "
             "its own; let Raven measure that too"
@@ -209,7 +215,13 @@ def _read_selections(path: Path, text: str, recordings: Recordings, label_column
         except ValueError as error:
             raise ValueError(f"{path}, selection {key}: {error}") from error
         if recording is not None:
-            yield str(recording), *times, selection.get(labels) or None
+            yield str(recording), *times, _require_label(selection.get(labels), f"{path}, selection {key}")
+
+
+def _require_label(label: str | None, where: str) -> str:
+    if not label or not label.strip():
+        raise ValueError(f"{where} has no label: write what sounds there, or delete it")
+    return label.strip()
 
 
 def _read_times(selection: Mapping[str, str]) -> tuple[float | None, float | None]:

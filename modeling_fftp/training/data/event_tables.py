@@ -123,7 +123,12 @@ def _shared_values(columns: Mapping[str, Mapping[str, list]]) -> dict[str, list]
 def _row_reader(table: Dataset, label_column: str | None) -> Callable[[dict[str, Any]], list[Event]]:
     """Choose the function that reads the events of a row."""
     has_events = has_event_rows(table.column_names, label_column)
-    names, read = (_names(label_column), _read_event) if has_events else ((EVENTS, *CLIP_NAMES), _read_clip)
+    clip_names = (EVENTS, *CLIP_NAMES) if label_column is None else (label_column, EVENTS, *CLIP_NAMES)
+    if not has_events and label_column is not None and {*TIMES} <= {*table.column_names}:
+        raise ValueError(
+            f"a table of events has the columns {table.column_names}; expected {label_column!r} among them"
+        )
+    names, read = (_names(label_column), _read_event) if has_events else (clip_names, _read_clip)
     column = next(name for name in names if name in table.column_names)
     if table.features[column] == Value("null"):
         return lambda example: []
@@ -166,7 +171,7 @@ def read_time(time: Any) -> float | None:
 
 
 def _without_repeats(events: Sequence[Event]) -> list[Event]:
-    """Events, without labels that sound somewhere where others say when."""
+    """Events, each once, without labels that sound somewhere where others say when."""
     timed = {label for *_, label in filter(has_times, events)}
     untimed = dict.fromkeys(event[2] for event in events if not has_times(event) and event[2] not in timed)
-    return [*filter(has_times, events), *((None, None, label) for label in untimed)]
+    return [*dict.fromkeys(filter(has_times, events)), *((None, None, label) for label in untimed)]

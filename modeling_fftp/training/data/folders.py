@@ -44,14 +44,17 @@ def load_audio_folder(folder: Path, label_column: str | None = None) -> DatasetD
         table = _read_metadata(metadata)
         below = [path and os.path.relpath(path, folder.absolute()) for path in table["audio"]]
         return divide(table, [*map(_folder_with_role, below)])
-    return DatasetDict(
-        {
-            name: _read_metadata(table)
-            if (table := _find_metadata(root)) is not None
-            else read_annotations(root, label_column) or _read_classes(root)
-            for name, root in _find_split_folders(folder).items()
-        }
-    )
+    splits = {}
+    for name, root in _find_split_folders(folder).items():
+        if (table := _find_metadata(root)) is not None:
+            splits[name] = _read_metadata(table)
+        else:
+            splits[name] = read_annotations(root, label_column) or _read_classes(root)
+    if [*splits] == ["train"] and "label" not in splits["train"].column_names:
+        # Annotations may lie beside the folders of splits.
+        below = [os.path.relpath(path, folder.absolute()) for path in splits["train"]["audio"]]
+        return divide(splits["train"], [*map(_folder_with_role, below)])
+    return DatasetDict(splits)
 
 
 def _find_split_folders(folder: Path) -> dict[str, Path]:

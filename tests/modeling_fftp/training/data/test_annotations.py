@@ -120,7 +120,9 @@ def test_a_named_column_of_labels(folder, write):
         ([HEADER + "\tCommon Name\tSpecies Code", selection(1, 0, 1, "a", "b")], r"\['common name', 'species code'\]"),
         ([HEADER + "\tLabel", selection(1, "0,5", "1,5", "a")], "selection 1: time '0,5': .*commas"),
         ([HEADER + "\tLabel", selection(1, 1, 0, "a")], r"rec\.txt, row 1 .*expected 0 <= onset < offset"),
-        ([HEADER + "\tLabel", selection(1, 0, 1), selection(2, 0, 1, "a")], r"rec\.txt, row 1 .*and a label"),
+        ([HEADER + "\tLabel", selection(1, 0, 1), selection(2, 0, 1, "a")], r"rec\.txt, selection 1 has no label"),
+        ([HEADER + "\tLabel", selection(1, 0, 1, ""), selection(2, 1, 2, " ")], r"rec\.txt, selection 1 has no label"),
+        (["0\t1\ta", "1\t2\t"], r"rec\.txt, label 2 has no label"),
         (["0.5\t0.5\tpoint"], r"rec\.txt, row 1 .*expected 0 <= onset < offset"),
     ],
 )
@@ -142,3 +144,40 @@ def test_other_texts_do_not_stop_class_folders(folder, write):
     write(dog__1=["he said\tnothing"], cat__1=[], cat__2=["0.01\t0.02\t220.5"], notes__1=["0.5\t1\t"])
     (folder / "cat" / "README.txt").write_bytes("déjà vu".encode("latin-1"))
     assert sorted(load_splits(str(folder))["train"]["label"]) == ["cat", "cat", "dog", "train"]
+
+
+def test_what_other_programs_write(folder, write):
+    """R quotes cells, BirdNET adds scores and a table of all, people join tables and write quotes of their own."""
+    write("a.wav", "b.wav", "c.wav", "d.wav", "e.wav")
+    rows = [("1", "0", "1", "a.wav", '"song'), ("1", "0", "1", "b.wav", "owl"), ("2", "2", "3", "b.wav", 'x"y')]
+    joined = [
+        "\t".join([number, "Spectrogram 1", *times, name, times[0], label]) for number, *times, name, label in rows
+    ]
+    columns = "Selection\tView\tBegin Time (s)\tEnd Time (s)\tBegin File\tFile Offset (s)\tSpecies"
+    write(all=[columns, *joined], c=["0.0\t3.0\tParus major, Great Tit\t0.9123"])
+    quoted = [f'"{name}"' for name in (HEADER + "\tSpecies").split("\t")]
+    write(**{"d.BirdNET.selection.table": ["\t".join(quoted), selection(1, 0, 1, '"wren"')]})
+    # The same event again, the label in one of two views, and notes.
+    write(**{"d.Table.1.selections": [HEADER + "\tSpecies", selection(1, 0, 1, "wren")], "e.notes": []})
+    views = [selection(1, 0, 1, "", view="Waveform 1"), selection(1, 0, 1, "wren")]
+    write(**{"e.Table.1.selections": [HEADER + "\tSpecies", *views], "e.1": ["5\t6\tdog"]})
+    (folder / "gone.txt").symlink_to(folder / "nowhere.txt")
+    assert events(folder) == {
+        "a.wav": [(0.0, 1.0, '"song')],
+        "b.wav": [(0.0, 1.0, "owl"), (2.0, 3.0, 'x"y')],
+        "c.wav": [(0.0, 3.0, "Parus major, Great Tit")],
+        "d.wav": [(0.0, 1.0, "wren")],
+        "e.wav": [(0.0, 1.0, "wren")],
+    }
+
+
+def test_annotations_beside_the_folders_of_splits(folder, write):
+    write("train/a.wav", "val/b.wav", tables__a=["0\t1\tdog"], tables__b=["0\t1\tcat"])
+    assert [*load_splits(str(folder))] == ["train", "val"]
+
+
+def test_columns_of_numbers_are_no_annotations(folder, write):
+    write(
+        "COPD/1.wav", "Healthy/1.wav", COPD__1=["0.036\t0.579\t0\t0", "0.579\t2.45\t1\t0"], Healthy__1=["x" * 200_000]
+    )
+    assert load_splits(str(folder))["train"]["label"][:] == ["COPD", "Healthy"]
