@@ -101,6 +101,14 @@ def test_a_step_comes_from_the_window_that_has_most_around_it(make_config):
     assert len(spans) == sum(map(len, places))
 
 
+def test_windows_of_one_step_keep_it(make_config):
+    windows = torch.tensor([[0.0, 0.05], [0.025, 0.075], [0.05, 0.1]], dtype=torch.float64)
+    kept, spans = join_steps(windows, [token_spans(make_config(), 1)] * 3)
+    assert [step.tolist() for step in kept] == [[True]] * 3
+    assert spans[0, 0] == 0
+    assert torch.equal(spans[:-1, 1], spans[1:, 0])
+
+
 def test_adapters_and_other_strides_take_part(make_config, extractor, speech):
     model = build(make_config())
     before = embedder(model, extractor)(speech)["embeddings"]

@@ -249,3 +249,15 @@ CASE_SECONDS = {
 @pytest.mark.parametrize("name", CASE_SECONDS)
 def test_files_that_broke_things(name):
     assert len(read_audio(CASES / name, 16000)) / 16000 == pytest.approx(CASE_SECONDS[name], abs=0.05)
+
+
+def test_a_comment_that_holds_data_is_no_sound(tmp_path):
+    """A WAV that its recorder never finished, with a chunk of text before the sound."""
+    path = tmp_path / "unfinished.wav"
+    soundfile.write(path, np.full(1600, 0.25), 16000)
+    data = path.read_bytes()
+    place, text = data.find(b"data"), b"test data set one "
+    info = b"INFOICMT" + len(text).to_bytes(4, "little") + text
+    chunk = b"LIST" + len(info).to_bytes(4, "little") + info
+    path.write_bytes(data[:place] + chunk + b"data" + bytes(4) + data[place + 8 :])
+    assert len(read_audio(path, 16000)) == 1600

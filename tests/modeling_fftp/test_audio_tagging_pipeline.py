@@ -320,10 +320,11 @@ def test_a_list_is_batched_by_length_and_answered_in_its_order(make_tagger, spee
         tag([short, str(tmp_path / "missing.wav")], batch_size=2)
 
 
-def test_padding_of_a_batch_is_masked_whatever_the_extractor_says(make_config, speech):
+@pytest.mark.parametrize("padding", [{"padding": False}, {"padding": "longest"}, {"pad_to_multiple_of": 64}], ids=str)
+def test_padding_of_a_batch_is_masked_whatever_the_extractor_says(make_config, speech, padding):
     torch.manual_seed(0)
     model = FFTPForAudioClassification(make_config()).eval()
-    extractor = FFTPFeatureExtractor(padding=False, return_attention_mask=False)
+    extractor = FFTPFeatureExtractor(**padding, return_attention_mask=False)
     tag = pipeline("audio-tagging", model=model, feature_extractor=extractor, device="cpu")
     clips = [speech[: RATE // 2], speech[:RATE]]
     for alone, beside in zip(tag(clips), tag(clips, batch_size=2), strict=True):

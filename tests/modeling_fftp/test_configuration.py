@@ -169,3 +169,15 @@ def test_what_was_chosen_for_labels_does_not_outlive_them(tmp_path):
         assert (config.thresholds, config.median_filter_seconds) == (None, None)
     named = FFTPConfig.from_pretrained(tmp_path, id2label={0: "c", 1: "a"}, thresholds={"c": 0.3})
     assert (named.thresholds, named.median_filter_seconds) == ({"c": 0.3}, None)
+
+
+def test_names_and_indices_that_differ_are_refused():
+    config = FFTPConfig(id2label={0: "dog", 1: "bell"})
+    config.id2label = {0: "bell", 1: "dog"}
+    with pytest.raises((ValueError, StrictDataclassError), match="is not the inverse of id2label"):
+        config.validate()
+
+
+def test_a_rate_without_a_sample_a_frame_is_refused():
+    with pytest.raises((ValueError, StrictDataclassError), match="sampling_rate=50 has no sample in 10 ms"):
+        FFTPConfig(sampling_rate=50)

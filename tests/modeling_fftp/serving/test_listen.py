@@ -46,6 +46,16 @@ def test_pcm_of_any_rate_is_the_sound(rate, channels):
     np.testing.assert_allclose(sound[middle], expected[middle], atol=0.01)
 
 
+def test_a_pipe_may_end_within_a_sample():
+    class Pipe(io.BytesIO):
+        def read(self, size=-1):
+            return super().read(min(size, 333))
+
+    samples = (0.3 * 2**15 * np.sin(np.arange(16000) / 10)).astype("<i2")
+    sound = np.concatenate([*read_pcm(Pipe(samples.tobytes()), 16000, 1, 16000)])
+    np.testing.assert_allclose(sound, samples / 2**15, atol=1e-6)
+
+
 def test_what_a_slow_model_loses_is_counted_and_named(caplog):
     buffer = LiveBuffer(16000, most_seconds=4 * BLOCK_SECONDS)
     block = np.ones(800, np.float32)
