@@ -9,9 +9,10 @@ from pathlib import Path, PureWindowsPath
 
 from datasets import Dataset
 
+from feature_extraction.events import Event, read_events
 from modeling_fftp.sound_file_fftp import is_sound, walk
 
-from .event_tables import NAMES, TIMES, group_events, read_time
+from .event_tables import list_clips, read_time, refuse_problems
 from .tables import read_text
 
 logger = logging.getLogger(__name__)
@@ -68,25 +69,35 @@ def read_annotations(folder: Path, label_column: str | None = None) -> Dataset |
     texts = {path: text for path in files if (text := _read_annotation(path)) is not None}
     if not any(map(_has_events, texts.values())):
         return None
-    recordings, tables, stray = Recordings(files), {}, []
-    columns = ("audio", *TIMES, label_column or NAMES[0])
+    recordings, clips, stray, problems = Recordings(files), {}, [], []
     for path, text in texts.items():
         read = _read_selections if _is_table(text) else _read_label_track
-        if rows := [*read(path, text, recordings, label_column)]:
-            table = dict(zip(columns, zip(*rows, strict=True), strict=True))
-            tables[str(path.relative_to(folder.absolute()))] = Dataset.from_dict(table)
-        else:
+        rows = [*read(path, text, recordings, label_column)]
+        for number, (recording, *event) in enumerate(rows, start=1):
+            try:
+                clips.setdefault(recording, []).extend(_read_event(*event))
+            except ValueError as error:
+                problems.append((f"{path.relative_to(folder.absolute())}, event {number}", str(error)))
+        if not rows:
             stray.append(path.name)
-    if not tables:
+    refuse_problems(problems)
+    if not clips:
         return None
-    logger.info("%s: %d selection tables and label tracks say when what sounds", folder, len(tables))
-    grouped = group_events(tables, ["audio"] * len(tables), label_column)
-    annotated = {*grouped["audio"]}
-    others = [path.name for path in files if is_sound(path) and str(path) not in annotated]
+    logger.info("%s: %d selection tables and label tracks say when what sounds", folder, len(texts) - len(stray))
+    others = [path.name for path in files if is_sound(path) and str(path) not in clips]
     for what, names in (("annotations of no recording", stray), ("recordings without annotations", others)):
         if names:
             logger.warning("%s: %d %s are passed over: %s", folder, len(names), what, _name_some(names))
-    return grouped
+    return list_clips(clips, {"audio": [*clips]}, label_column)
+
+
+def _read_event(onset: float | str | None, offset: float | str | None, label: str | None) -> list[Event]:
+    """The event of a row; none of a row that is its recording alone."""
+    if (onset, offset, label) == (None, None, None):
+        return []
+    if not label or not label.strip():
+        raise ValueError("it has no label: write what sounds there, or delete it")
+    return read_events([(read_time(onset), read_time(offset), label.strip())])
 
 
 class Recordings:
@@ -160,8 +171,8 @@ def _read_label_track(path: Path, text: str, recordings: Recordings, label_colum
     if own is None:
         return
     lines = [LABEL_LINE.fullmatch(line) for line in _label_lines(text)]
-    for number, line in enumerate(lines, start=1):
-        yield str(own), line["onset"], line["offset"], _require_label(line["label"], f"{path}, label {number}")
+    for line in lines:
+        yield str(own), line["onset"], line["offset"], line["label"]
     if not lines:
         yield str(own), None, None, None
 
@@ -215,13 +226,7 @@ def _read_selections(path: Path, text: str, recordings: Recordings, label_column
         except ValueError as error:
             raise ValueError(f"{path}, selection {key}: {error}") from error
         if recording is not None:
-            yield str(recording), *times, _require_label(selection.get(labels), f"{path}, selection {key}")
-
-
-def _require_label(label: str | None, where: str) -> str:
-    if not label or not label.strip():
-        raise ValueError(f"{where} has no label: write what sounds there, or delete it")
-    return label.strip()
+            yield str(recording), *times, selection.get(labels)
 
 
 def _read_times(selection: Mapping[str, str]) -> tuple[float | None, float | None]:

@@ -74,11 +74,24 @@ def group_events(
                 problems.append((f"{where} ({path})", str(error)))
             for other, values in others.items():
                 values.setdefault(path, []).append(example[other])
+    refuse_problems(problems)
+    return list_clips(clips, {path_columns[0]: [*clips], **_shared_values(others)}, label_column)
+
+
+def refuse_problems(problems: Sequence[tuple[str, str]]) -> None:
+    """Stop on rows that cannot be read, by where each is and what is wrong with it.
+
+    Raises:
+        ValueError: There are some.
+    """
     if problems:
         (first, problem), *rest = problems
         named = ", ".join([where for where, _ in rest[:NAMED]] + ["..."] * (len(rest) > NAMED))
         raise ValueError(f"{first}: {problem}" + (f"; {len(rest)} more rows cannot be read: {named}" if rest else ""))
-    columns = {path_columns[0]: [*clips], **_shared_values(others)}
+
+
+def list_clips(clips: Mapping[str, Sequence[Event]], columns: dict[str, list], label_column: str | None) -> Dataset:
+    """A row per clip: the columns, and its events as `label_column` or "events"."""
     events = [[dict(zip(EVENT, event, strict=True)) for event in _without_repeats(found)] for found in clips.values()]
     return Dataset.from_dict(columns).add_column(label_column or EVENTS, events, feature=List(EVENT))
 

@@ -119,11 +119,12 @@ def test_a_named_column_of_labels(folder, write):
         ([HEADER, selection(1, 0, 1)], r"none of \['label', .*--label_column_name"),
         ([HEADER + "\tCommon Name\tSpecies Code", selection(1, 0, 1, "a", "b")], r"\['common name', 'species code'\]"),
         ([HEADER + "\tLabel", selection(1, "0,5", "1,5", "a")], "selection 1: time '0,5': .*commas"),
-        ([HEADER + "\tLabel", selection(1, 1, 0, "a")], r"rec\.txt, row 1 .*expected 0 <= onset < offset"),
-        ([HEADER + "\tLabel", selection(1, 0, 1), selection(2, 0, 1, "a")], r"rec\.txt, selection 1 has no label"),
-        ([HEADER + "\tLabel", selection(1, 0, 1, ""), selection(2, 1, 2, " ")], r"rec\.txt, selection 1 has no label"),
-        (["0\t1\ta", "1\t2\t"], r"rec\.txt, label 2 has no label"),
-        (["0.5\t0.5\tpoint"], r"rec\.txt, row 1 .*expected 0 <= onset < offset"),
+        ([HEADER + "\tLabel", selection(1, 1, 0, "a")], r"rec\.txt, event 1: .*expected 0 <= onset < offset"),
+        ([HEADER + "\tLabel", selection(1, 0, 1), selection(2, 0, 1, "a")], r"rec\.txt, event 1: it has no label"),
+        ([HEADER + "\tLabel", selection(1, 0, 1, ""), selection(2, 1, 2, " ")], r"rec\.txt, event 1: it has no label"),
+        (["0\t1\ta", "1\t2\t"], r"rec\.txt, event 2: it has no label"),
+        ([HEADER + "\tLabel", selection(1, "", 1, "a")], r"rec\.txt, event 1: .*expected 0 <= onset < offset"),
+        (["0.5\t0.5\tpoint"], r"rec\.txt, event 1: .*expected 0 <= onset < offset"),
     ],
 )
 def test_annotations_that_cannot_be_read_are_named(folder, write, lines, message):
