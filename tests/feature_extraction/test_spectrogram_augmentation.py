@@ -68,6 +68,14 @@ def test_roll_is_circular_within_the_clip():
     assert rolled[1, :6, 0].tolist() == [2, 3, 4, 5, 0, 1]
 
 
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda transform: type(transform).__name__)
+def test_a_clip_that_is_all_padding_stays(transform, generator):
+    features = torch.randn(2, 50, 128)
+    mask = torch.ones(2, 50, dtype=torch.long)
+    mask[1] = 0
+    assert (transform(features, mask, generator)[1] == features[1]).all()
+
+
 def test_stretch_moves_peaks_where_the_factors_say():
     features = torch.zeros(1, 100, 128)
     features[0, 50, 80] = 1.0

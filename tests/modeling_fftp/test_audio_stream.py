@@ -140,6 +140,16 @@ def test_mp3_is_read_over_a_gap():
     assert len(read_audio(data[:20000] + bytes(300) + data[20000:], 44100)) / 44100 == pytest.approx(3, abs=0.1)
 
 
+def test_mp3_whose_header_has_no_room_for_what_it_claims():
+    """A frame of 24 bytes at 8 kbit/s calls itself a Xing header, whose number of frames would stand behind its end."""
+    whole = make_mp3(4, rate=24000, bitrate_mode="CONSTANT")
+    frames = without_header(whole)
+    short = bytes((*frames[:2], frames[2] & 0x0C | 0x10, frames[3])) + bytes(9) + b"Xing" + (3).to_bytes(4, "big")
+    samples = read_audio(short + bytes(3) + frames, 16000)
+    assert len(samples) / 16000 == pytest.approx(4, abs=0.15)
+    assert rings(samples) == pytest.approx([1.8], abs=0.11)
+
+
 def test_mp3_with_a_true_header_is_left_to_the_decoder():
     data = make_mp3(3)
     expected, _ = soundfile.read(io.BytesIO(data), dtype="float32")

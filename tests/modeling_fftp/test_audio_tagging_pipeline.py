@@ -51,6 +51,16 @@ def test_windows_cover_the_sound_and_end_with_it(total, hop):
     assert all(0 < step <= hop for step in np.diff(starts))
 
 
+def test_long_windows_are_not_copied_with_every_block(monkeypatch):
+    copied = []
+    concatenate = np.concatenate
+    monkeypatch.setattr(np, "concatenate", lambda arrays: copied.append(sum(map(len, arrays))) or concatenate(arrays))
+    windows = list(sliding_windows((np.zeros(10, np.float32) for _ in range(1000)), 4000, 2000))
+    assert [start for start, *_ in windows] == [0, 2000, 4000, 6000]
+    # All of the sound, and for each window the half that it shares with the one before.
+    assert sum(copied) <= 2 * 10000 + 4000
+
+
 def test_the_last_window_takes_what_is_hardly_longer():
     def lengths(total):
         return [len(samples) for _, samples, _ in sliding_windows(iter([np.zeros(total)]), 10, 5, slack=2)]
@@ -365,8 +375,9 @@ def test_arguments_of_the_call(make_tagger, speech, tmp_path):
         tag(speech, windows=3)
     with pytest.raises(ValueError, match=r"hop_seconds=2.0 must lie between 0 and window_seconds=1.0"):
         tag(speech, hop_seconds=2.0)
-    with pytest.raises(ValueError, match=r"window_seconds=0 must be positive"):
-        tag(speech, window_seconds=0)
+    for seconds in (0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=rf"window_seconds={seconds}"):
+            tag(speech, window_seconds=seconds)
     for arguments, message in (
         ({"aggregation": "median"}, "'median' is unknown; expected one of mean, max"),
         ({"top_k": -1}, "top_k=-1 must be at least 1, or None for all labels"),

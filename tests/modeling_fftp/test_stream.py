@@ -184,6 +184,8 @@ def test_models_that_look_ahead_have_no_state(make_config, fields):
     ("options", "message"),
     [
         ({"hop_seconds": 0}, "hop_seconds=0 must be positive"),
+        ({"hop_seconds": float("inf")}, "hop_seconds=inf must be positive and finite"),
+        ({"memory_seconds": float("inf")}, "memory_seconds=inf must be positive and finite"),
         ({"memory_seconds": -1.0}, "memory_seconds=-1.0 must be positive"),
         ({"memory_seconds": 0.05}, "memory_seconds are 5 frames; expected at least a patch of 10"),
         ({"threshold": 0}, "threshold=0 must be positive"),
@@ -278,6 +280,18 @@ def test_samples_that_were_lost_count_as_time(make_config, extractor, sound):
         if stream.cache is None:
             heard = sound[12000 : round(after[0].seconds * 16000)]
             torch.testing.assert_close(after[0].scores, offline(model, extractor, heard), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [CAUSAL, {}], ids=["state", "window"])
+def test_what_comes_after_the_end_is_another_recording(make_config, extractor, sound, fields):
+    model = build(make_config(**fields))
+    stream = model.stream(extractor, hop_seconds=0.5)
+    stream.push(sound[:24000])
+    stream.finish()
+    answers = stream.push(sound[24000:])
+    for one, other in zip(answers, model.stream(extractor, hop_seconds=0.5).push(sound[24000:]), strict=True):
+        torch.testing.assert_close(one.scores, other.scores, rtol=1e-4, atol=1e-5)
+        assert one.seconds - 1.5 == pytest.approx(other.seconds)
 
 
 @pytest.mark.parametrize("fields", [CAUSAL, {}], ids=["state", "window"])

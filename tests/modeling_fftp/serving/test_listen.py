@@ -97,6 +97,26 @@ def test_lost_sound_makes_no_work(trained):
     assert begin.seconds < 1
 
 
+def test_an_interruption_keeps_what_was_heard_before_it(trained):
+    """Ctrl-C comes within a block, as nearly always: with the model at work on a later hop of it."""
+    stream = load_stream(trained)
+    looks = []
+
+    def interrupt(module, inputs, output):
+        looks.append(stream.num_hops)
+        if len(looks) == 5:
+            raise KeyboardInterrupt
+
+    with stream.model.register_forward_hook(interrupt):
+        block = np.random.default_rng(3).normal(scale=0.3, size=32000).astype(np.float32)
+        begin = next(changes := listen_to(stream, [block]))
+        assert begin.kind == "begin"
+        assert len(looks) < 5
+        (end,) = [change for change in changes if change.label == begin.label]
+    assert len(looks) > 5
+    assert end.kind == "end"
+
+
 @pytest.fixture(scope="module")
 def sequence(tmp_path_factory):
     """A file of three sounds, 2 s each, that the model `trained` knows."""
