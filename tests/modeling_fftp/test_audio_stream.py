@@ -141,7 +141,7 @@ def test_mp3_is_read_over_a_gap():
 
 
 def test_mp3_whose_header_has_no_room_for_what_it_claims():
-    """A frame of 24 bytes at 8 kbit/s calls itself a Xing header, whose number of frames would stand behind its end."""
+    """A frame of 24 bytes calls itself a Xing header, whose number of frames would stand behind its end."""
     whole = make_mp3(4, rate=24000, bitrate_mode="CONSTANT")
     frames = without_header(whole)
     short = bytes((*frames[:2], frames[2] & 0x0C | 0x10, frames[3])) + bytes(9) + b"Xing" + (3).to_bytes(4, "big")
