@@ -17,7 +17,7 @@ def uniform(
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
     """Numbers uniform in [low, high)."""
-    return low + (high - low) * torch.rand(shape, generator=generator, dtype=dtype, device="cpu")
+    return torch.rand(shape, generator=generator, dtype=dtype, device="cpu").mul_(high - low).add_(low)
 
 
 def integers(shape: Sequence[int], generator: torch.Generator | None, low: int, high: int) -> torch.Tensor:

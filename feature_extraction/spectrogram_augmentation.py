@@ -120,7 +120,7 @@ class UniformNoise(SpectrogramTransform):
     ) -> dict[str, torch.Tensor]:
         """Noise, (batch, frames, mel bins)."""
         amplitude = uniform((len(lengths), 1, 1), generator, high=self.max_amplitude)
-        return {"noise": amplitude * uniform(input_values.shape, generator)}
+        return {"noise": uniform(input_values.shape, generator).mul_(amplitude)}
 
     def apply(self, input_values: torch.Tensor, lengths: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Add the noise."""

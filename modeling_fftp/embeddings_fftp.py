@@ -21,9 +21,13 @@ class FFTPPatchConv2d(nn.Conv2d):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(batch, channels, height, width) to (batch, output channels, patches down, patches across)."""
         (height, width), (down, across) = self.kernel_size, self.stride
-        patches = images.to(self.weight.dtype).unfold(2, height, down).unfold(3, width, across)
-        patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3)
-        return nn.functional.linear(patches, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        weight = self.weight
+        patches = images.to(weight.dtype).unfold(2, height, down).unfold(3, width, across).permute(0, 2, 3, 1, 4, 5)
+        # Spectrograms lie in memory frame by frame, so the kernels are turned where they are fewer than the patches.
+        # A graph that is being traced is for any number.
+        if not is_tracing(images) and patches.shape[:3].numel() > self.out_channels:
+            weight, patches = weight.transpose(2, 3), patches.transpose(4, 5)
+        return nn.functional.linear(patches.flatten(3), weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 def check_padding_side(attention_mask: torch.Tensor) -> None:
@@ -100,24 +104,25 @@ class FFTPPatchEmbeddings(nn.Module):
         missing = frames - input_values.shape[1]
         if missing > 0:
             input_values = nn.functional.pad(input_values, (0, 0, 0, missing))
-        rows = input_values.transpose(1, 2).unfold(1, config.patch_size[0], config.frequency_stride)
-        # (batch, frequency patches, time patches, mel bins, frames)
-        patches = self._shrink(rows.unfold(2, frames, time_stride))
-        # Side by side: (batch, 1, frequency patches * mel bins, time patches * frames).
-        images = contiguous(patches.permute(0, 1, 3, 2, 4)).flatten(3, 4).flatten(1, 2).unsqueeze(1)
-        return self.projection(images)
+        columns = input_values.unfold(1, frames, time_stride)
+        # (batch, time patches, frequency patches, frames, mel bins)
+        patches = self._shrink(columns.unfold(2, config.patch_size[0], config.frequency_stride))
+        images = contiguous(patches.transpose(2, 3)).flatten(3, 4).flatten(1, 2)
+        # Side by side: (batch, 1, frequency patches * mel bins, time patches * frames). In memory they lie frame by
+        # frame, where a patch that spans all mel bins is one piece.
+        return self.projection(images.transpose(1, 2).unsqueeze(1))
 
     def _shrink(self, patches: torch.Tensor) -> torch.Tensor:
-        """Patches (..., frames) at the sampling in time that the convolution knows: PI-resize, in its input.
+        """Patches (..., frames, mel bins) at the sampling in time that the convolution knows: PI-resize, in its input.
 
         A kernel that is resized by the pseudo-inverse gives on a stretched patch what the kernel gives on that patch
         times the pseudo-inverse (Beyer et al. 2023, section 3.4), so no weight has to be read.
         """
-        known, frames = self.config.patch_size[1], patches.shape[-1]
+        known, frames = self.config.patch_size[1], patches.shape[-2]
         if frames == known:
             return patches
         matrix = torch.tensor(shrink_matrix(known, frames), dtype=patches.dtype, device=patches.device)
-        return contiguous(patches) @ matrix.T
+        return matrix @ contiguous(patches)
 
 
 class FFTPPositionEmbeddings(nn.Module):
