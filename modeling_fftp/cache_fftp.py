@@ -76,11 +76,14 @@ class FFTPCache:
         """Refuse a call that would leave a wrong state.
 
         Raises:
-            ValueError: A model that has none, sound, padding, fewer frames than a patch, another stride than before,
-                or another number of streams.
+            ValueError: A model that has none, or of another size, sound, padding, fewer frames than a patch, another
+                stride than before, or another number of streams.
         """
         if obstacle := find_obstacle(config):
             raise ValueError(f"the model cannot go on from a state: {obstacle}")
+        size, wanted = (len(self.layers), self.total.shape[1]), (config.num_hidden_layers, config.hidden_size)
+        if size != wanted:
+            raise ValueError("the cache is of {} layers of width {}; the model has {} of {}".format(*size, *wanted))
         if input_values.ndim == 2:
             raise ValueError("cache_params goes on with frames, which pieces of sound cut: use `model.stream`")
         if attention_mask is not None:

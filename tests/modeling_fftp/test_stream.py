@@ -207,6 +207,9 @@ def test_a_state_goes_with_whole_patches_of_its_own_streams(make_config, batch):
     ):
         with pytest.raises(ValueError, match=message):
             model(**inputs, cache_params=FFTPCache(model.config, 3))
+    shallow = FFTPCache(make_config(**CAUSAL, num_hidden_layers=1), 3)
+    with pytest.raises(ValueError, match="the cache is of 1 layers of width 48; the model has 2 of 48"):
+        model(frames, cache_params=shallow)
     other = build(make_config())
     with pytest.raises(ValueError, match="cannot go on from a state: backbone='ast'"):
         other(frames, cache_params=FFTPCache(model.config, 3))
