@@ -11,7 +11,7 @@ from modeling_fftp.training.precision import gains_from_bfloat16
 
 MODEL_FIELDS = (
     "backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps",
-    "patch_size", "frequency_stride", "time_stride", "stretch_patches", "attn_implementation",
+    "patch_size", "frequency_stride", "time_stride", "stretch_patches", "attn_implementation", "state_size",
 )  # fmt: skip
 
 
