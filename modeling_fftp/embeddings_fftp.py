@@ -104,25 +104,27 @@ class FFTPPatchEmbeddings(nn.Module):
         missing = frames - input_values.shape[1]
         if missing > 0:
             input_values = nn.functional.pad(input_values, (0, 0, 0, missing))
-        columns = input_values.unfold(1, frames, time_stride)
-        # (batch, time patches, frequency patches, frames, mel bins)
-        patches = self._shrink(columns.unfold(2, config.patch_size[0], config.frequency_stride))
-        images = contiguous(patches.transpose(2, 3)).flatten(3, 4).flatten(1, 2)
-        # Side by side: (batch, 1, frequency patches * mel bins, time patches * frames). In memory they lie frame by
-        # frame, where a patch that spans all mel bins is one piece.
+        starts = torch.arange(0, input_values.shape[1] - frames + 1, time_stride, device=input_values.device)
+        places = (starts[:, None] + torch.arange(frames, device=input_values.device)).flatten()
+        # Patches side by side, (batch, time patches * frames, mel bins): frame by frame, as in memory, where a
+        # patch that spans all mel bins is one piece.
+        images = self._shrink(input_values.index_select(1, places), frames)
+        if config.frequency_patches > 1:
+            images = contiguous(images.unfold(2, config.patch_size[0], config.frequency_stride)).flatten(2)
+        # (batch, 1, frequency patches * mel bins, time patches * frames)
         return self.projection(images.transpose(1, 2).unsqueeze(1))
 
-    def _shrink(self, patches: torch.Tensor) -> torch.Tensor:
-        """Patches (..., frames, mel bins) at the sampling in time that the convolution knows: PI-resize, in its input.
+    def _shrink(self, images: torch.Tensor, frames: int) -> torch.Tensor:
+        """Patches of so many frames, side by side, at the sampling in time that the convolution knows: PI-resize.
 
         A kernel that is resized by the pseudo-inverse gives on a stretched patch what the kernel gives on that patch
         times the pseudo-inverse (Beyer et al. 2023, section 3.4), so no weight has to be read.
         """
-        known, frames = self.config.patch_size[1], patches.shape[-2]
+        known = self.config.patch_size[1]
         if frames == known:
-            return patches
-        matrix = torch.tensor(shrink_matrix(known, frames), dtype=patches.dtype, device=patches.device)
-        return matrix @ contiguous(patches)
+            return images
+        matrix = torch.tensor(shrink_matrix(known, frames), dtype=images.dtype, device=images.device)
+        return (matrix @ images.unflatten(1, (-1, frames))).flatten(1, 2)
 
 
 class FFTPPositionEmbeddings(nn.Module):
