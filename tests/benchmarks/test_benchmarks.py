@@ -177,7 +177,7 @@ def test_peak_memory_is_that_of_the_call():
     assert large - small == pytest.approx(200, abs=20)
 
 
-@pytest.mark.parametrize("name", [BASELINE, MODEL, "FFTP-AuM, stride 5"])
+@pytest.mark.parametrize("name", [BASELINE, MODEL, "FFTP-ConvNeXt, stride 5", "FFTP-AuM, stride 5"])
 def test_contenders_run(name, monkeypatch):
     monkeypatch.setitem(efficiency.SIZES, "tiny", (48, 3))
     for precision, dtype in efficiency.PRECISIONS.items():
