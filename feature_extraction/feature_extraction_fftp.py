@@ -241,14 +241,15 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             # reversed or has another machine's byte order.
             clip = np.asarray(clip)
             clip = np.require(clip, clip.dtype.newbyteorder("="), requirements="CW")
-        samples = torch.as_tensor(clip, device=device).detach()
+        samples = clip.detach() if isinstance(clip, torch.Tensor) else torch.as_tensor(clip, device="cpu")
         if samples.ndim != 1:
             raise ValueError(
                 f"clip {index} has shape {tuple(samples.shape)}; expected one channel, (samples,): mix it down first"
             )
         if not len(samples):
             raise ValueError(f"clip {index} is empty: expected at least one sample")
-        return pcm_to_float(samples, index)
+        # Not every device has float64.
+        return pcm_to_float(samples, index).to(device)
 
     def normalize(self, features: torch.Tensor) -> torch.Tensor:
         """Map log-mel energies to the space that the models see: (x - mean) / (2 std)."""
@@ -415,7 +416,8 @@ def pcm_to_float(samples: torch.Tensor, index: int) -> torch.Tensor:
     if samples.dtype == torch.uint8:
         return (samples.float() - 128.0) / 128.0
     if samples.dtype in (torch.int8, torch.int16, torch.int32):
-        return (samples.double() / -float(torch.iinfo(samples.dtype).min)).float()
+        # A power of two, so nothing is lost but what float32 cannot hold.
+        return samples.float() / -float(torch.iinfo(samples.dtype).min)
     raise ValueError(
         f"clip {index} holds {samples.dtype} samples; expected floats in [-1, 1] or PCM as uint8, int8, int16 or int32"
     )

@@ -20,6 +20,16 @@ def steady_background(input_values: torch.Tensor, attention_mask: torch.Tensor |
     return input_values.median(dim=1, keepdim=True).values.expand_as(input_values)
 
 
+def real_frames(
+    input_values: torch.Tensor, attention_mask: torch.Tensor | None, num_frames: int | None
+) -> torch.Tensor | None:
+    """The mask of a batch, or one of so many frames where it has none."""
+    if attention_mask is not None or num_frames is None:
+        return attention_mask
+    is_real = torch.arange(input_values.shape[1], device=input_values.device) < num_frames
+    return is_real.long().expand(input_values.shape[:2])
+
+
 def log_odds(logits: torch.Tensor, label: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
     """Log-odds of each clip's label (batch, 1), (batch,): against all other labels where a clip has one."""
     own = logits.gather(1, label)[:, 0]
@@ -29,7 +39,11 @@ def log_odds(logits: torch.Tensor, label: torch.Tensor, config: FFTPConfig) -> t
 
 
 def gradient_times_input(
-    model: nn.Module, input_values: torch.Tensor, attention_mask: torch.Tensor | None, label: int | None
+    model: nn.Module,
+    input_values: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    label: int | None,
+    num_frames: int | None = None,
 ) -> torch.Tensor:
     """Compute what each cell adds to the log-odds of a label by standing out from the steady background.
 
@@ -43,6 +57,7 @@ def gradient_times_input(
         input_values: (batch, frames, mel bins).
         attention_mask: (batch, frames).
         label: Index; None is the best of each clip.
+        num_frames: Real frames of clips without a mask; default: all.
 
     Returns:
         (batch, frames, mel bins), positive where it spoke for the label.
@@ -50,7 +65,7 @@ def gradient_times_input(
     with torch.no_grad():
         best = model(input_values, attention_mask=attention_mask).logits.argmax(dim=1, keepdim=True)
     chosen = best if label is None else torch.full_like(best, label)
-    background = steady_background(input_values, attention_mask)
+    background = steady_background(input_values, real_frames(input_values, attention_mask, num_frames))
     change, total = input_values - background, torch.zeros_like(input_values)
     for step in range(PATH_STEPS):
         # Closer together near the background, where layer normalisation bends the way most.
@@ -116,6 +131,7 @@ def explain(
     attention_mask: torch.Tensor | None = None,
     label: int | None = None,
     method: str = "gradient",
+    num_frames: int | None = None,
 ) -> torch.Tensor:
     """Relevance of each cell, (batch, frames, mel bins), float32, by `gradient_times_input` or `attention_rollout`.
 
@@ -133,10 +149,11 @@ def explain(
         raise ValueError(f"label={label!r} must be an index below {model.config.num_labels}, the labels of the model")
     # What was made in inference mode knows no gradients; a clone does.
     with torch.inference_mode(False):
-        input_values = input_values.detach().to(model.dtype, copy=True)
+        # In float32, whatever the weights are: the sum over the path would lose what half of the precision drops.
+        input_values = input_values.detach().to(torch.float32, copy=True)
         attention_mask = None if attention_mask is None else attention_mask.clone()
         if method == "gradient":
-            return gradient_times_input(model, input_values, attention_mask, label).float()
+            return gradient_times_input(model, input_values, attention_mask, label, num_frames)
         return attention_rollout(model, input_values, attention_mask)
 
 

@@ -76,9 +76,8 @@ class FFTPPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The loss is a mean over clips; Trainer averages it over accumulated batches.
     accepts_loss_kwargs = False
-    _no_split_modules = [  # noqa: RUF012
-        "FFTPEmbeddings", "FFTPTransformerLayer", "FFTPMambaLayer", "FFTPConvNextLayer", "FFTPDecoder",
-    ]  # fmt: skip
+    # Each model adds what else it is made of: accelerate refuses to shard one that lacks a name in the list.
+    _no_split_modules = ["FFTPEmbeddings"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -204,6 +203,7 @@ class FFTPModel(FFTPPreTrainedModel):
         self.embeddings = FFTPEmbeddings(config)
         self.layers = nn.ModuleList([layer(config, index) for index in range(config.num_hidden_layers)])
         self.layernorm = norm(config.hidden_size, eps=config.layer_norm_eps)
+        self._no_split_modules = [*self._no_split_modules, layer.__name__]
         self.post_init()
 
     @merge_with_config_defaults
@@ -406,6 +406,7 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         label: int | None = None,
         method: str = "gradient",
+        num_frames: int | None = None,
     ) -> torch.Tensor:
         """Relevance of the cells of spectrograms for a label, positive where they spoke for it.
 
@@ -415,6 +416,8 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
             label: Index; None is the best of each clip.
             method: "gradient", integrated gradients from the clip's steady background, for any backbone; or "rollout",
                 the attention of an AST, which knows no labels.
+            num_frames: Real frames of clips that are padded and have no mask, which the steady background is of;
+                default: all.
 
         Returns:
             (batch, frames, mel bins).
@@ -422,7 +425,7 @@ class FFTPForAudioClassification(FFTPPreTrainedModel):
         Raises:
             ValueError: An unknown method, or one that does not fit the model.
         """
-        return explain(self, input_values, attention_mask, label, method)
+        return explain(self, input_values, attention_mask, label, method, num_frames)
 
     def stream(self, feature_extractor: SequenceFeatureExtractor, **options) -> FFTPStream:
         """Classify sound that does not end, from now on; see `FFTPStream`, which takes the options."""

@@ -116,6 +116,7 @@ class FFTPForPreTraining(FFTPPreTrainedModel):
     Source: He et al. 2022 (MAE); Baade et al. 2022 (MAE-AST) and Huang et al. 2022 (AudioMAE) on spectrograms.
     """
 
+    _no_split_modules = ["FFTPEmbeddings", "FFTPDecoder"]  # noqa: RUF012
     # Which patches are hidden is drawn outside of a graph, where nobody passes them.
     _can_compile_fullgraph = False
 

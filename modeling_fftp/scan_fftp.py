@@ -239,8 +239,9 @@ def choose_implementation(implementation: str, device: str) -> str:
         raise ImportError("implementation='triton' needs Triton: pip install triton")
     if implementation == "mamba_ssm" and selective_scan_fn is None:
         raise ImportError("implementation='mamba_ssm' needs mamba-ssm: pip install mamba-ssm")
-    if implementation == "triton" and device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise ValueError("implementation='triton' runs on a GPU; these tensors are on the CPU")
+    is_interpreted = implementation == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+    if implementation in ("triton", "mamba_ssm") and device != "cuda" and not is_interpreted:
+        raise ValueError(f"implementation={implementation!r} runs on a GPU; these tensors are on the {device.upper()}")
     return implementation
 
 

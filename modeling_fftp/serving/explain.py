@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.audio_stream_fftp import path_in_errors, read_blocks
-from modeling_fftp.explain_fftp import steady_background
+from modeling_fftp.explain_fftp import real_frames, steady_background
 from modeling_fftp.scores_fftp import probabilities
-from modeling_fftp.times_fftp import frame_seconds, window_seconds
+from modeling_fftp.times_fftp import count_frames, frame_seconds, window_seconds
 
 # A moment speaks for a label where its relevance is above this share of the highest.
 RELEVANT = 0.5
@@ -73,14 +73,14 @@ def explain_recording(
         raise ValueError(f"no label {label!r}; the model has {[*config.label2id]}")
     sound = read_stretch(source, rate, start, window_seconds(config, extractor))
     features = extractor(sound, sampling_rate=rate, return_tensors="pt").to(model.device)
-    features["input_values"] = features["input_values"].to(model.dtype)
-    background = {**features, "input_values": steady_background(**features)}
+    # An extractor may pad, with a mask or without.
+    values, mask = features["input_values"], features.get("attention_mask")
+    frames = min(int(count_frames(torch.tensor(len(sound)), rate)), values.shape[1])
+    background = {**features, "input_values": steady_background(values, real_frames(values, mask, frames))}
     with torch.no_grad():
         scores, without = (probabilities(model(**one).logits.float(), config)[0] for one in (features, background))
     index = scores.argmax().item() if label is None else config.label2id[label]
-    # An extractor may pad.
-    frames = int(features["attention_mask"].sum()) if "attention_mask" in features else None
-    relevance = model.explain(**features, label=index, method=method)[0, :frames].cpu().numpy()
+    relevance = model.explain(**features, label=index, method=method, num_frames=frames)[0, :frames].cpu().numpy()
     width = config.patch_frames()
     course = np.convolve(relevance.sum(axis=1), np.full(width, 1 / width), mode="same")[: len(relevance)]
     return Explanation(
@@ -89,7 +89,7 @@ def explain_recording(
         score=scores[index].item(),
         background_score=without[index].item(),
         start=start,
-        spectrogram=features["input_values"][0, :frames].float().cpu().numpy(),
+        spectrogram=values[0, :frames].float().cpu().numpy(),
         relevance=relevance,
         course=course,
         moments=find_moments(course, start, rate),

@@ -113,6 +113,12 @@ def refuse_contradictions_of_training(data: DataArguments, training: FFTPTrainin
     for name, wanted in (("prediction_loss_only", False), ("eval_do_concat_batches", True)):
         if getattr(training, name) is not wanted:
             raise SystemExit(f"train: --{name} {getattr(training, name)} leaves nothing to measure")
+    for name in ("bf16_full_eval", "fp16_full_eval"):
+        if getattr(training, name):
+            raise SystemExit(
+                f"train: --{name} would round the weights that are saved, since an evaluation after the training "
+                "casts the model itself; drop it, --bf16 or --fp16 holds for evaluations too"
+            )
     if training.ema_decay and training.average_last_epochs:
         raise SystemExit("train: --ema_decay and --average_last_epochs are two averages; expected one")
     if training.average_last_epochs and training.save_strategy == SaveStrategy.STEPS:

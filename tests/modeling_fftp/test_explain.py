@@ -178,6 +178,23 @@ def test_other_types_and_extractors_that_pad(placed):
         assert model.explain(**features).isfinite().all()
 
 
+def test_an_extractor_that_pads_without_a_mask(placed):
+    """Its padding, two thirds of what the model gets, is neither background nor a part of the answer."""
+    sound = make_beep(300, 0.6)
+    model = FFTPForAudioClassification.from_pretrained(placed).eval()
+    extractor = FFTPFeatureExtractor.from_pretrained(placed)
+    frames = len(explain_recording(sound, model, extractor).relevance)
+    extractor.padding, extractor.max_length, extractor.return_attention_mask = "max_length", 300, False
+    explanation = explain_recording(sound, model, extractor)
+    assert len(explanation.relevance) == len(explanation.spectrogram) == len(explanation.course) == frames
+    values = extractor(sound, sampling_rate=RATE, return_tensors="pt")["input_values"]
+    relevance = model.explain(values, num_frames=98)
+    assert not relevance[:, 98:].any()
+    background = steady_background(values, (torch.arange(300) < 98)[None])
+    torch.testing.assert_close(background[0, 0], values[0, :98].median(dim=0).values)
+    torch.testing.assert_close(background[0, 98:], values[0, 98:])
+
+
 @pytest.mark.parametrize("label", [-1, 3, "low"])
 def test_an_unknown_label_is_refused(placed, label):
     with pytest.raises(ValueError, match="must be an index below 3, the labels of the model"):

@@ -425,6 +425,9 @@ def test_triton_without_a_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(scan_fftp, "triton", scan_fftp)
     with pytest.raises(ValueError, match="'triton' runs on a GPU; these tensors are on the CPU"):
         selective_scan(**make_inputs(1, 5, 9, 4), implementation="triton")
+    monkeypatch.setattr(scan_fftp, "selective_scan_fn", scan_fftp)
+    with pytest.raises(ValueError, match="'mamba_ssm' runs on a GPU; these tensors are on the CPU"):
+        selective_scan(**make_inputs(1, 5, 9, 4), implementation="mamba_ssm")
 
 
 def test_missing_packages_are_named(monkeypatch):

@@ -31,10 +31,11 @@ SELECTION = "selection"
 # What people call the column of labels; Raven itself has none.
 LABELS = ("label", "annotation", "species", "class", "call type", "common name", "species code")
 # A line of a label track. Frequencies are in a line of their own, after a backslash.
-LABEL_LINE = re.compile(r"(?P<onset>-?[\d.,]+)\t(?P<offset>-?[\d.,]+)(\t(?P<label>[^\t]*))?(\t(?P<score>[01]\.\d+))?")
+NUMBER = r"-?[\d.,]+([eE][+-]?\d+)?"
+LABEL_LINE = re.compile(rf"(?P<onset>{NUMBER})\t(?P<offset>{NUMBER})(\t(?P<label>[^\t]*))?(\t(?P<score>[01]\.\d+))?")
 FREQUENCIES = "\\"
 # What stands where labels do in a file of measurements.
-MEASURED = re.compile(r"-?[\d.,]+")
+MEASURED = re.compile(NUMBER)
 QUOTED = re.compile(r'^"(.*)"$')
 # Files that the log or an error names at most.
 NAMED = 5
@@ -67,9 +68,18 @@ def read_annotations(folder: Path, label_column: str | None = None) -> Dataset |
     """
     files = [*walk(folder.absolute())]
     texts = {path: text for path in files if (text := _read_annotation(path)) is not None}
-    if not any(map(_has_events, texts.values())):
+    recordings, clips, stray = Recordings(files), {}, []
+    problems = [
+        (
+            f"{path.relative_to(folder.absolute())}, line {number}",
+            f"{line!r}: expected onset, offset, label, with tabs",
+        )
+        for path in files
+        if path not in texts and (odd := _find_odd_lines(path)) and recordings.find_own(path)
+        for number, line in odd
+    ]
+    if not problems and not any(map(_has_events, texts.values())):
         return None
-    recordings, clips, stray, problems = Recordings(files), {}, [], []
     for path, text in texts.items():
         read = _read_selections if _is_table(text) else _read_label_track
         rows = [*read(path, text, recordings, label_column)]
@@ -159,6 +169,19 @@ def _has_events(text: str) -> bool:
         return True
     labels = [LABEL_LINE.fullmatch(line)["label"] for line in _label_lines(text)]
     return any(label and not MEASURED.fullmatch(label) for label in labels)
+
+
+def _find_odd_lines(path: Path) -> list[tuple[int, str]]:
+    """Lines, with their numbers, of what is a label track but for these."""
+    try:
+        text = read_text(path) if path.suffix.lower() == SUFFIX and path.is_file() else ""
+    except ValueError:
+        return []
+    odd = [line for line in _label_lines(text) if not LABEL_LINE.fullmatch(line)]
+    others = [line for line in _label_lines(text) if LABEL_LINE.fullmatch(line)]
+    if len(odd) >= len(others) or not _has_events("\n".join(others)):
+        return []
+    return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line in odd]
 
 
 def _label_lines(text: str) -> list[str]:

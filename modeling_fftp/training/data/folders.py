@@ -50,7 +50,7 @@ def load_audio_folder(folder: Path, label_column: str | None = None) -> DatasetD
             splits[name] = _read_metadata(table)
         else:
             splits[name] = read_annotations(root, label_column) or _read_classes(root)
-    if [*splits] == ["train"] and "label" not in splits["train"].column_names:
+    if [*splits] == ["train"] and table is None and "label" not in splits["train"].column_names:
         # Annotations may lie beside the folders of splits.
         below = [os.path.relpath(path, folder.absolute()) for path in splits["train"]["audio"]]
         return divide(splits["train"], [*map(_folder_with_role, below)])

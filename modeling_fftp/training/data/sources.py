@@ -16,7 +16,7 @@ from .event_tables import CLIP_NAMES, SPLIT_COLUMN, group_events, has_event_rows
 from .folders import METADATA, divide, load_audio_folder
 from .splits import role_in
 from .strong_labels import EVENTS
-from .tables import is_table, read_schema, read_table
+from .tables import is_table, read_header, read_schema, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -172,16 +172,23 @@ def _find_listing(folder: Path, tables: list[Path], label_column: str | None) ->
     """The tables of a folder that list sound with labels.
 
     Raises:
-        ValueError: There are tables alone, and none lists any.
+        ValueError: There are tables alone, and none lists any, or one lists some by its header and cannot be read.
     """
-    listing, others, names = {}, {}, (*LABEL_COLUMNS, label_column)
+    listing, others = {}, {}
+
+    def lists_sound(columns: list[str]) -> bool:
+        return _has_any(columns, AUDIO_COLUMNS) and _has_any(columns, (*LABEL_COLUMNS, label_column))
+
     for path in tables:
         try:
             table = read_table(path)
         except ValueError as error:
+            # A split would be lost without a word.
+            if lists_sound(read_header(path)):
+                raise
             others[path.name] = str(error)
             continue
-        if _has_any(table.column_names, AUDIO_COLUMNS) and _has_any(table.column_names, names):
+        if lists_sound(table.column_names):
             listing[path] = table
         else:
             others[path.name] = table.column_names

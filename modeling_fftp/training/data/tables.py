@@ -81,10 +81,26 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8: byte {error.start} is {data[error.start]:#x}") from error
 
 
+def read_header(path: Path) -> list[str]:
+    """Names of the columns of delimited text, whatever is wrong with the rest; none of other files."""
+    if path.suffix.lower() not in DELIMITED:
+        return []
+    text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    return [cell.strip(' "\r') for cell in _first_line(text).split(_find_delimiter(text, path))]
+
+
+def _first_line(text: str) -> str:
+    return text.lstrip().partition("\n")[0]
+
+
+def _find_delimiter(text: str, path: Path) -> str:
+    """What separates cells, by the header."""
+    return "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=_first_line(text).count)
+
+
 def _read_delimited(text: str, path: Path) -> dict[str, list[str | None]]:
     """Columns of strings; the header decides what separates cells."""
-    header = text.lstrip().partition("\n")[0]
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=header.count)
+    delimiter = _find_delimiter(text, path)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     rows: list[list[str]] = []
     try:

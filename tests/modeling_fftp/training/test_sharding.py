@@ -6,13 +6,14 @@ accelerate's automatic wrapping takes from the model.
 
 import pytest
 import torch
+from accelerate import FullyShardedDataParallelPlugin
 from safetensors.torch import load_file, save_file
 from torch import distributed, multiprocessing
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp import FFTPForAudioClassification, FFTPForPreTraining, FFTPModel
 from tests.support import leave_group
 
 
@@ -35,6 +36,18 @@ def train_shard(rank, folder, model, input_values, labels):
     if rank == 0:
         save_file(weights, folder / "weights.safetensors")
     leave_group()
+
+
+@pytest.mark.parametrize("model_class", [FFTPModel, FFTPForAudioClassification, FFTPForPreTraining])
+@pytest.mark.parametrize("backbone", ["ast", "mamba", "convnext"])
+def test_accelerate_finds_every_class_that_it_is_to_wrap(make_config, backbone, model_class):
+    """It stops at a name that the model lacks."""
+    model = model_class(make_config(backbone=backbone))
+    plugin = FullyShardedDataParallelPlugin(auto_wrap_policy="transformer_based_wrap")
+    plugin.set_auto_wrap_policy(model)
+    wrapped = {module.__name__ for module in plugin.auto_wrap_policy.keywords["transformer_layer_cls"]}
+    assert wrapped == set(model._no_split_modules)
+    assert type(model.base_model.layers[0]).__name__ in wrapped
 
 
 @pytest.mark.parametrize("backbone", ["ast", "mamba", "convnext"])

@@ -182,3 +182,17 @@ def test_columns_of_numbers_are_no_annotations(folder, write):
         "COPD/1.wav", "Healthy/1.wav", COPD__1=["0.036\t0.579\t0\t0", "0.579\t2.45\t1\t0"], Healthy__1=["x" * 200_000]
     )
     assert load_splits(str(folder))["train"]["label"][:] == ["COPD", "Healthy"]
+
+
+def test_numbers_with_exponents_are_times(folder, write):
+    write("a.wav", **{"a": ["1e-05\t0.4\tsong", "5E-1\t1.5e+0\tcall"]})
+    assert events(folder) == {"a.wav": [(1e-05, 0.4, "song"), (0.5, 1.5, "call")]}
+
+
+def test_an_odd_line_of_a_label_track_is_named(folder, write):
+    write("a.wav", "b.wav", **{"a": ["0\t1\tsong", "2\t3\tcall"], "b": ["0\t1\tsong", "1\t2\tcall", "3\t4\tone\ttwo"]})
+    with pytest.raises(ValueError, match=r"b\.txt, line 3: '3\\t4\\tone\\ttwo': expected onset, offset, label"):
+        load_splits(str(folder))
+    # Nothing but a text with some numbers.
+    write(**{"b": ["0\t1\tsong", "once upon", "a time"]})
+    assert events(folder) == {"a.wav": [(0.0, 1.0, "song"), (2.0, 3.0, "call")]}

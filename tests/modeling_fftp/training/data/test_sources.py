@@ -273,6 +273,20 @@ def test_files_that_are_no_tables_do_not_stop_class_folders(make_folder, caplog)
     assert "tables that list no sound with labels are passed over" in caplog.text
 
 
+@pytest.mark.parametrize("line", [b"b.wav,y,z", b'b.wav,"y', b"caf\xe9.wav,y"])
+def test_a_table_that_lists_sound_and_cannot_be_read_is_not_passed_over(tmp_path, line):
+    (tmp_path / "train.csv").write_text("path,label\na.wav,x\n")
+    (tmp_path / "validation.csv").write_bytes(b"path,label\na.wav,x\n" + line + b"\n")
+    with pytest.raises(ValueError, match=r"validation\.csv(, line 3| is not UTF-8)"):
+        load_splits(str(tmp_path))
+
+
+def test_a_row_without_a_file_below_the_only_split(make_folder):
+    root = make_folder("train/a.wav")
+    (root / "train" / "metadata.csv").write_text("file_name,species\na.wav,wren\n,owl\n")
+    assert load_splits(str(root))["train"]["species"] == ["wren", "owl"]
+
+
 def test_metadata_in_parquet_below_a_split(make_folder):
     root = make_folder("train/a.wav", "val/b.wav")
     for split, name in (("train", "a"), ("val", "b")):
