@@ -177,11 +177,10 @@ def _find_odd_lines(path: Path) -> list[tuple[int, str]]:
         text = read_text(path) if path.suffix.lower() == SUFFIX and path.is_file() else ""
     except ValueError:
         return []
-    odd = [line for line in _label_lines(text) if not LABEL_LINE.fullmatch(line)]
-    others = [line for line in _label_lines(text) if LABEL_LINE.fullmatch(line)]
-    if len(odd) >= len(others) or not _has_events("\n".join(others)):
-        return []
-    return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line in odd]
+    lines = {number: line for number, line in enumerate(text.splitlines(), start=1) if _label_lines(line)}
+    odd = [(number, line) for number, line in lines.items() if not LABEL_LINE.fullmatch(line)]
+    others = [line for line in lines.values() if LABEL_LINE.fullmatch(line)]
+    return odd if len(odd) < len(others) and _has_events("\n".join(others)) else []
 
 
 def _label_lines(text: str) -> list[str]:
