@@ -51,6 +51,17 @@ def _names_of(indices: dict[str, int | str]) -> dict[int, str]:
     return names
 
 
+def _refuse_other_indices(names: dict[int, str], indices: dict[str, int | str] | None) -> None:
+    """Refuse a `label2id` that sends a name elsewhere than `id2label`; of other names it may say anything.
+
+    Raises:
+        ValueError: It does.
+    """
+    for index, name in names.items():
+        if int((indices or {}).get(name, index)) != index:
+            raise ValueError(f"label2id gives {name!r} the index {indices[name]}, id2label the index {index}")
+
+
 @strict
 class FFTPConfig(PreTrainedConfig):
     """Shape of an FFTP model: input, patches, backbone and head.
@@ -184,6 +195,7 @@ class FFTPConfig(PreTrainedConfig):
             kwargs["id2label"] = _names_of(kwargs["label2id"])
         if kwargs.get("id2label") is not None:
             names = kwargs["id2label"] = _index_names(kwargs["id2label"])
+            _refuse_other_indices(names, kwargs.get("label2id"))
             kwargs["label2id"] = {name: index for index, name in names.items()}
         elif kwargs.get("num_labels") is not None:
             names = {index: saved_names.get(index) for index in range(kwargs["num_labels"])}
@@ -218,6 +230,8 @@ class FFTPConfig(PreTrainedConfig):
             self.time_step_rank = ceil(self.hidden_size / 16)
         if self.id2label is None and self.label2id is not None:
             self.id2label = _names_of(self.label2id)
+        elif self.id2label is not None:
+            _refuse_other_indices(_index_names(self.id2label), self.label2id)
         super().__post_init__(**kwargs)
         # Names decide; indices by names that do not follow from them would send events to other labels.
         self.label2id = {name: index for index, name in self.id2label.items()}

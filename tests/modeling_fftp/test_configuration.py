@@ -1,6 +1,7 @@
 """FFTPConfig: geometry, round trips and errors."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -135,6 +136,16 @@ def test_names_and_indices_of_labels_follow_from_each_other(tmp_path):
 def test_an_index_with_two_names_is_refused(load):
     with pytest.raises((StrictDataclassError, ValueError), match="gives 'dog' and 'cat' the index 0"):
         load(label2id={"dog": 0, "cat": 0, "cow": 1})
+
+
+def test_names_and_indices_that_contradict_each_other_are_refused(tmp_path):
+    labels = {"id2label": {0: "dog", 1: "cat"}, "label2id": {"dog": 1, "cat": "0"}}
+    FFTPConfig(num_labels=2).save_pretrained(tmp_path)
+    for load in (FFTPConfig, partial(FFTPConfig.from_pretrained, tmp_path)):
+        with pytest.raises(ValueError, match="label2id gives 'dog' the index 1, id2label the index 0"):
+            load(**labels)
+    # A config of elsewhere whose names were set without the other table.
+    assert FFTPConfig(**labels | {"label2id": {"LABEL_0": 0, "LABEL_1": 1}}).label2id == {"dog": 0, "cat": 1}
 
 
 @pytest.mark.parametrize("field", ["thresholds", "median_filter_seconds"])
