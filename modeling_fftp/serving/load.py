@@ -1,6 +1,7 @@
 """Pipelines for the command line, by the code of this package and none from the Hub."""
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,8 +48,10 @@ def load_pipeline(
 
 
 def hash_model(model: nn.Module) -> str:
-    """Digest of what the answers of a model depend on: its config and its weights."""
-    state = hashlib.blake2b(model.config.to_json_string().encode(), digest_size=16)
+    """Digest of what the answers of a model depend on: its config and its weights, whoever wrote them and where."""
+    config = model.config.to_dict()
+    fields = {name: value for name, value in config.items() if name not in ("transformers_version", "_name_or_path")}
+    state = hashlib.blake2b(json.dumps(fields, sort_keys=True).encode(), digest_size=16)
     for name, tensor in model.state_dict().items():
         state.update(name.encode())
         state.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
