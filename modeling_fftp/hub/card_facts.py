@@ -16,6 +16,7 @@ EDITED = "README.edited.md"
 # A reader of the page does not see it; it tells whether somebody changed the card since it was written.
 SEAL = "\n<!-- fftp card {} -->\n"
 CURVES, RELIABILITY, EXPLANATION = "training.png", "reliability.png", "explanation.png"
+RECONSTRUCTION = "reconstruction.png"
 BACKBONES = {
     "ast": "an Audio Spectrogram Transformer",
     "mamba": "a bidirectional Mamba (Audio Mamba)",

@@ -8,10 +8,17 @@ from huggingface_hub import ModelCard, ModelCardData
 from hub_cards import ENCODER_CARD_TEMPLATE
 from modeling_fftp import FFTPConfig, FFTPForPreTraining, FFTPModel
 
-from .card_facts import BACKBONES, CURVES, describe_patches, find_license, read_results, save_card
+from .card_facts import (
+    BACKBONES,
+    CURVES,
+    RECONSTRUCTION,
+    describe_patches,
+    find_license,
+    read_results,
+    save_card,
+)
 from .training_curves import plot_training
 
-PICTURE = "reconstruction.png"
 HEADLESS = (FFTPModel.__name__, FFTPForPreTraining.__name__)
 
 
@@ -56,6 +63,6 @@ def write_encoder_card(folder: str | Path, repo_id: str | None = None, license: 
         base=(recipe or {}).get("model_name_or_path"),
         recipe=json.dumps(recipe, indent=2),
         curves=CURVES,
-        picture=PICTURE if (folder / PICTURE).exists() else None,
+        picture=RECONSTRUCTION if (folder / RECONSTRUCTION).exists() else None,
     )
     return save_card(card, folder)

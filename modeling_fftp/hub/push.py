@@ -11,13 +11,18 @@ from huggingface_hub.utils import filter_repo_objects
 
 from modeling_fftp import FFTPConfig
 
+from .card_facts import CURVES, EXPLANATION, RECONSTRUCTION, RELIABILITY
+
 REQUIRED = ("config.json", "preprocessor_config.json", "README.md")
+MEASURED = ("recipe.json", "*_results.json", "*_per_class.json")
 PATTERNS = (
-    *REQUIRED, "model*.safetensors", "model.safetensors.index.json", "model*.onnx*", "*_fftp.py", "recipe.json",
-    "*_results.json", "*_per_class.json", "*.png",
+    *REQUIRED, "model*.safetensors", "model.safetensors.index.json", "model*.onnx*", "*_fftp.py", *MEASURED, "*.png",
 )  # fmt: skip
-# Of an earlier push, if this one does not bring them: code, weights, pickles.
-REPLACED = ("*_fftp.py", "*.safetensors", "*.onnx*", "*.bin", "*.pt", "*.pth")
+# Of an earlier push, unless this one brings them: code, weights, pickles, and what was measured and drawn of these.
+REPLACED = (
+    "*_fftp.py", "*.safetensors", "*.onnx*", "*.bin", "*.pt", "*.pth", *MEASURED,
+    CURVES, RELIABILITY, EXPLANATION, RECONSTRUCTION,
+)  # fmt: skip
 # Fields of a config that say nothing about which model it is.
 INCIDENTAL = (
     "auto_map", "custom_pipelines", "dtype", "transformers_version", "use_cache", "_name_or_path",

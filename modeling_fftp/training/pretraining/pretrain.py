@@ -8,7 +8,8 @@ import torch
 
 from modeling_fftp import FFTPForPreTraining
 from modeling_fftp.convert.converted import refuse_damaged
-from modeling_fftp.hub.encoder_card import PICTURE, write_encoder_card
+from modeling_fftp.hub.card_facts import RECONSTRUCTION
+from modeling_fftp.hub.encoder_card import write_encoder_card
 
 from ..command_line import find_recipe
 from ..data.clips import spread
@@ -81,7 +82,7 @@ def pretrain(arguments: Sequence[str]) -> None:
         trainer.log_metrics("validation", metrics)
         trainer.save_metrics("validation", metrics)
     if trainer.is_world_process_zero():
-        save_picture(collator, pieces, Path(training.output_dir, PICTURE))
+        save_picture(collator, pieces, Path(training.output_dir, RECONSTRUCTION))
         write_encoder_card(training.output_dir, license=training.hub_license)
         print(f"pretrained on {pieces.seconds['train'] / 3600:.2f} hours, results in {training.output_dir}")
 

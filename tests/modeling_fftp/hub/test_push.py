@@ -170,13 +170,16 @@ def test_another_model_is_replaced_only_when_told(model_folder, push, hub, make_
         push(model_folder, "words")
 
 
-def test_old_pickles_and_shards_go_and_branches_are_kept_apart(model_folder, push, hub):
+def test_what_an_old_push_left_goes_and_branches_are_kept_apart(model_folder, push, hub):
     push(model_folder, "words")
     on_main = dict(hub.files("tester/words"))
-    shards = {"training_args.bin": b"", "model-00001-of-00002.safetensors": b"", "model_int8.onnx": b""}
-    hub.commit("tester/words", "trial", on_main | shards)
+    old = (
+        "training_args.bin", "model-00001-of-00002.safetensors", "model_int8.onnx", "calibration_results.json",
+        "validation_per_class.json", "recipe.json", "reliability.png",
+    )  # fmt: skip
+    hub.commit("tester/words", "trial", on_main | {"photo.png": b"ours", **dict.fromkeys(old, b"old")})
     push(model_folder, "words", revision="trial")
-    assert hub.files("tester/words", "trial").keys() == on_main.keys()
+    assert hub.files("tester/words", "trial").keys() == {*on_main, "photo.png"}
     push(model_folder, "words", revision="new-branch")
     assert hub.files("tester/words", "new-branch") == on_main
     assert hub.files("tester/words") == on_main
