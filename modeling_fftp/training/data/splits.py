@@ -34,7 +34,8 @@ def find_splits(present: Iterable[str], wanted: dict[str, str]) -> dict[str, str
         wanted: Name of the split of each role; that of the role itself stands for others that mean it as well.
 
     Returns:
-        For each role that has a split. What has none is named in the log.
+        For each role that has a split; what trains or validates is not tested as well. What has none is named in the
+        log.
 
     Raises:
         ValueError: Several splits could have one role, or no split has a name that was asked for.
@@ -42,6 +43,8 @@ def find_splits(present: Iterable[str], wanted: dict[str, str]) -> dict[str, str
     present = [*present]
     found: dict[str, str] = {}
     for role, name in wanted.items():
+        if role == "test" and name in found.values():
+            continue
         candidates = [name] if name in present else []
         if name == role and not candidates:
             candidates = [other for other in present if role_of(other) == role and other not in wanted.values()]

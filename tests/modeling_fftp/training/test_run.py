@@ -28,6 +28,7 @@ from modeling_fftp.training.data.clips import FACTS
 from modeling_fftp.training.data.held_out import hold_out_fraction
 from modeling_fftp.training.data.loading import Clips
 from modeling_fftp.training.data.sources import load_splits
+from modeling_fftp.training.data.splits import ROLES, find_splits
 from modeling_fftp.training.model import build_model, refuse_impossible
 from modeling_fftp.training.run import run
 from tests.support import ROOT, TINY, needs_compiler, run_training
@@ -727,6 +728,9 @@ def test_every_recipe_is_valid_and_what_its_name_says():
             assert bool(augmentation.spec_mask_budget) == name.endswith("-specmask")
             assert bool(augmentation.spec_augment_bins) != name.endswith("-specmask")
             assert (data.max_seconds == 10.0) == ("audioset" in name)
+            wanted = {role: getattr(data, f"{role}_split_name") for role in ROLES}
+            # AudioSet has two splits on the Hub.
+            assert find_splits(["train", "test"] + ["validation"] * ("audioset" not in name), wanted)["validation"]
 
 
 def test_missing_columns_are_named(clip_folder, tmp_path):

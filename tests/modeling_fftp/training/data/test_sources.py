@@ -74,6 +74,8 @@ def test_splits_are_found_by_the_name_that_is_asked_for(caplog):
     assert find_splits(["train", "val", "dev"], WANTED | {"test": "dev"}) == {
         "train": "train", "validation": "val", "test": "dev",
     }  # fmt: skip
+    # Nor tested, by its default name.
+    assert find_splits(["train", "test"], WANTED | {"validation": "test"}) == {"train": "train", "validation": "test"}
     with pytest.raises(ValueError, match=r"'val', 'dev'\] could all be for validation; .*--validation_split_name"):
         find_splits(["train", "val", "dev"], WANTED)
     with pytest.raises(ValueError, match=r"no split 'vall' for validation; the data has \['train', 'val'\]"):
