@@ -429,7 +429,8 @@ def convert(
         Path | None, typer.Option("--labels", help="SSAST, AuM: CSV with the columns index and display_name.")
     ] = None,
     problem_type: Annotated[
-        str | None, typer.Option("--problem_type", help="SSAST, AuM: default: multi_label_classification.")
+        str | None,
+        typer.Option("--problem_type", help="SSAST, AuM: default: multi_label_classification. AST: the source's."),
     ] = None,
     pooling: Annotated[str | None, typer.Option("--pooling", help="SSAST: mean (default) or cls.")] = None,
     mean: Annotated[

@@ -81,7 +81,7 @@ class FFTPConfig(PreTrainedConfig):
         max_length: Length of the position table in frames of 10 ms. Shorter sound takes the head of the table, longer
             sound interpolates it; it is no limit on the input.
         patch_size: Mel bins and frames that one token sees; a single number means a square patch.
-        frequency_stride: Mel bins between two patches.
+        frequency_stride: Mel bins between two patches. None: the height of a patch.
         time_stride: Frames between two patches: the dial between speed and accuracy. A trained model runs at any, by
             `from_pretrained(..., time_stride=10)`, by `set_time_stride`, or for one call.
         time_strides: Strides that the model was trained for, where it was for several.
@@ -145,7 +145,7 @@ class FFTPConfig(PreTrainedConfig):
     num_mel_bins: int = 128
     max_length: int = 1000
     patch_size: int | list[int] | tuple[int, ...] = (128, 10)
-    frequency_stride: int = 128
+    frequency_stride: int | None = None
     time_stride: int = 5
     time_strides: list[int] | tuple[int, ...] | None = None
     position_stride: int | None = None
@@ -215,6 +215,8 @@ class FFTPConfig(PreTrainedConfig):
         """Bring fields that may be written in several ways into the form that every reader of the config relies on."""
         # JSON knows no tuples: one form in memory keeps round trips exact.
         self.patch_size = (self.patch_size,) * 2 if isinstance(self.patch_size, int) else tuple(self.patch_size)
+        if self.frequency_stride is None and self.patch_size:
+            self.frequency_stride = self.patch_size[0]
         self.token_merge_layers = tuple(self.token_merge_layers or ())
         self.time_strides = tuple(self.time_strides or ())
         if self.position_stride is None:
@@ -255,6 +257,7 @@ class FFTPConfig(PreTrainedConfig):
                 f"patch_size={self.patch_size} (mel bins, frames) does not fit into "
                 f"num_mel_bins={self.num_mel_bins} x max_length={self.max_length}"
             )
+        self._validate_rows()
         for prefix in ("", "decoder_") if self.backbone == "ast" else ("decoder_",):
             width, heads = (getattr(self, f"{prefix}{name}") for name in ("hidden_size", "num_attention_heads"))
             if width % heads:
@@ -283,6 +286,15 @@ class FFTPConfig(PreTrainedConfig):
             raise ValueError(f"drop_path_rate={self.drop_path_rate} must lie in [0, 1)")
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio={self.mask_ratio} must lie between 0 and 1")
+
+    def _validate_rows(self):
+        height, stride, num_mel_bins = self.patch_size[0], self.frequency_stride, self.num_mel_bins
+        if height < num_mel_bins and (self.frequency_patches == 1 or stride > height):
+            raise ValueError(
+                f"patch_size={self.patch_size} (mel bins, frames) at frequency_stride={stride} leaves many of "
+                f"num_mel_bins={num_mel_bins} unseen; expected patches as high as the spectrogram, or a "
+                f"frequency_stride of at most {min(height, num_mel_bins - height)}"
+            )
 
     def _validate_token_merge_layers(self):
         layers = self.token_merge_layers

@@ -1,12 +1,17 @@
 """What checkpoints that were trained on AudioSet have in common: features, padding, and a table of labels."""
 
 import csv
+import logging
 from pathlib import Path
+
+from transformers import PreTrainedConfig
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp.configuration_fftp import PROBLEM_TYPES
 
-NUM_MEL_BINS = 128
+logger = logging.getLogger(__name__)
+
+NUM_MEL_BINS, NUM_LABELS = 128, 527
 MEAN, STD = -4.2677393, 4.5689974
 
 
@@ -28,6 +33,17 @@ def build_feature_extractor(max_length: int, mean: float, std: float) -> FFTPFea
         padding_value=-mean / (2 * std),
         return_attention_mask=False,
     )
+
+
+def find_problem_type(config: PreTrainedConfig) -> str | None:
+    """Problem type of a classifier of transformers; where it does not say, AudioSet's if it has as many labels.
+
+    The checkpoints of AST do not say, and a softmax over AudioSet's labels would let one of them speak at a time.
+    """
+    if config.problem_type is None and config.num_labels == NUM_LABELS:
+        logger.warning("The source has the %d labels of AudioSet: a clip may have several", NUM_LABELS)
+        return "multi_label_classification"
+    return config.problem_type
 
 
 def describe_head(problem_type: str, labels: Path | None, num_labels: int) -> dict:

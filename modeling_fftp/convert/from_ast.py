@@ -8,6 +8,7 @@ from transformers import ASTFeatureExtractor, ASTForAudioClassification
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 
+from .audioset import find_problem_type
 from .converted import Converted
 from .pretrained import load_pretrained
 
@@ -30,11 +31,10 @@ def convert_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.T
     return converted
 
 
-def convert_model(source: ASTForAudioClassification) -> FFTPForAudioClassification:
+def convert_model(source: ASTForAudioClassification, problem_type: str | None = None) -> FFTPForAudioClassification:
     """The FFTP model whose logits equal those of an AST model."""
     fields = {name: getattr(source.config, name) for name in SHARED_FIELDS}
-    if source.config.problem_type is not None:
-        fields["problem_type"] = source.config.problem_type
+    fields["problem_type"] = problem_type or find_problem_type(source.config)
     model = FFTPForAudioClassification(FFTPConfig(**fields)).to(source.dtype)
     model.load_state_dict(convert_state_dict(source.state_dict()))
     return model.eval()
@@ -59,17 +59,18 @@ def convert_feature_extractor(source: ASTFeatureExtractor) -> FFTPFeatureExtract
     )
 
 
-def load_ast(source: str | Path) -> Converted:
+def load_ast(source: str | Path, problem_type: str | None = None) -> Converted:
     """An AST checkpoint.
 
     Args:
         source: Folder or Hub id.
+        problem_type: The config's; default: that of the source, or of AudioSet for as many labels.
 
     Raises:
-        ValueError: Weights that are missing or damaged.
+        ValueError: Weights that are missing or damaged, or an unknown problem type.
     """
     classifier, _ = load_pretrained(ASTForAudioClassification, source)
-    model = convert_model(classifier)
+    model = convert_model(classifier, problem_type)
     extractor = convert_feature_extractor(ASTFeatureExtractor.from_pretrained(source))
     model.config.sampling_rate = extractor.sampling_rate
     return Converted(model, extractor)

@@ -48,7 +48,9 @@ class ModelArguments:
     patch_size: list[int] | None = field(
         default=None, metadata={"help": "Mel bins and frames, or one number for squares; default: 128 10."}
     )
-    frequency_stride: int | None = field(default=None, metadata={"help": "Mel bins between patches; default: 128."})
+    frequency_stride: int | None = field(
+        default=None, metadata={"help": "Mel bins between patches; default: their height."}
+    )
     time_stride: int | None = field(
         default=None,
         metadata={"help": "Frames between two patches; default: 5, as the checkpoint, or as wide as its new patches."},

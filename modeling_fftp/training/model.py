@@ -16,6 +16,7 @@ from modeling_fftp.convert.patch_geometry import GEOMETRY
 from modeling_fftp.convert.sources import find_kind, load
 from modeling_fftp.heads_fftp import CLIPS, FRAMES, find_saved_task
 from modeling_fftp.modeling_fftp import CLASSIFIERS, FFTPPreTrainedModel
+from modeling_fftp.times_fftp import frame_seconds
 from modeling_fftp.window_pipeline_fftp import check_extractor
 
 from .arguments import ModelArguments
@@ -213,9 +214,11 @@ def load_checkpoint(
     if do_train and clips.is_framewise and not start.extractor.return_attention_mask:
         logger.info("%s hears padding as sound; padding is masked from now on, since no step of it has labels", source)
         mask_padding(start.extractor)
-    frames = clip_frames(max_seconds, clips.sampling_rate)
-    if do_train and not start.extractor.truncation and frames > config.max_length:
-        stretch_positions(config, weights, frames)
+    frames = max(config.patch_size[1], clip_frames(max_seconds, clips.sampling_rate))
+    if do_train and start.extractor.truncation:
+        refuse_truncation(start.extractor, frames)
+    elif do_train and frames != config.max_length:
+        fit_positions(config, weights, frames)
         start.extractor.max_length = config.max_length
     model = model_class(clips)(config)
     model.base_model.load_state_dict(weights)
@@ -233,23 +236,46 @@ def load_checkpoint(
     return model, start.extractor
 
 
-def stretch_positions(config: FFTPConfig, weights: dict[str, torch.Tensor], max_length: int) -> None:
-    """Give a table of positions the length of the clips to learn from, over which the model would stretch it anyway.
+def refuse_truncation(extractor: FFTPFeatureExtractor, frames: int) -> None:
+    """Refuse to learn from clips of which an extractor drops the end.
 
-    So what is trained is served as it was trained: pipelines cut recordings into windows as long as the table.
+    Raises:
+        ValueError: They have more frames than it keeps.
+    """
+    if frames > extractor.max_length:
+        step = frame_seconds(extractor.sampling_rate)[1]
+        raise ValueError(
+            f"training clips have {frames} frames, and the checkpoint's extractor cuts to {extractor.max_length}; "
+            f"expected --max_seconds {extractor.max_length * step:g} or less, or another --time_stride or patch size, "
+            "with which a model hears clips of any length"
+        )
+
+
+def fit_positions(config: FFTPConfig, weights: dict[str, torch.Tensor], max_length: int) -> None:
+    """Give a table of positions the length of the clips to learn from.
+
+    The model would stretch a shorter table over them anyway, and of a longer one it reads only the head. So what is
+    trained is served as it was trained: pipelines cut recordings into windows as long as the table.
 
     Args:
         config: The model's config; its `max_length` changes.
         weights: Weights of the base model; the table changes.
-        max_length: Frames of the clips, more than the table has.
+        max_length: Frames of the clips.
     """
-    grid = config.position_grid
-    logger.info("Positions are stretched from %d to %d frames, the length of the clips", config.max_length, max_length)
+    grid, is_longer = config.position_grid, max_length > config.max_length
+    logger.info(
+        "Positions are %s from %d to %d frames, the length of the clips",
+        "stretched" if is_longer else "cut",
+        config.max_length,
+        max_length,
+    )
     config.max_length = max_length
     if config.use_absolute_position_embeddings:
-        table = weights[POSITIONS].unflatten(0, grid).movedim(1, -1)
-        stretched = nn.functional.interpolate(table.float(), config.position_grid[1], mode="linear")
-        weights[POSITIONS] = stretched.movedim(-1, 1).flatten(0, 1).to(table.dtype)
+        table, count = weights[POSITIONS].unflatten(0, grid), config.position_grid[1]
+        if is_longer:
+            stretched = nn.functional.interpolate(table.movedim(1, -1).float(), count, mode="linear")
+            table = stretched.movedim(-1, 1).to(table.dtype)
+        weights[POSITIONS] = table[:, :count].flatten(0, 1)
 
 
 def load_start(arguments: ModelArguments, sounds: Callable[..., Iterable], max_seconds: float) -> Converted:

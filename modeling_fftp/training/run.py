@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> None:
     described = describe_data(data_arguments.dataset_name, clips)
     if distillation.teacher_only:
         described["labelled_by"] = recipe["teacher"]
-    max_seconds = data_arguments.max_seconds or min(MAX_SECONDS, clips.longest_seconds)
+    max_seconds = find_crop_seconds(data_arguments, clips)
     if clips.is_framewise:
         clips = cut_recordings(clips, max_seconds)
     elif training.do_train:
@@ -107,6 +107,17 @@ def run(arguments: Sequence[str]) -> None:
     evaluate_splits(trainer, clips, scorer, calibration)
     if training.do_train:
         finish(trainer, clips, validating)
+
+
+def find_crop_seconds(data: DataArguments, clips: Clips) -> float:
+    """Length of the crops to learn from: what is asked for, unless all clips are shorter.
+
+    It is that of a new model's windows too, of which it would never have heard the end.
+    """
+    if data.streaming and data.max_seconds:
+        # Not all lengths are known.
+        return data.max_seconds
+    return min(data.max_seconds or MAX_SECONDS, clips.longest_seconds)
 
 
 def prepare_sound(

@@ -26,6 +26,12 @@ def test_tokens_of_square_patches(stride, grid):
     assert config.num_patches == grid[0] * grid[1]
 
 
+def test_rows_of_patches_follow_each_other_by_default():
+    assert FFTPConfig(patch_size=16).frequency_patches == 8
+    assert FFTPConfig(patch_size=(64, 10)).frequency_patches == 2
+    assert FFTPConfig(num_mel_bins=192, patch_size=(192, 10)).frequency_patches == 1
+
+
 def test_defaults_are_base_at_199_tokens():
     config = FFTPConfig()
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (768, 12, 12)
@@ -63,6 +69,9 @@ def test_json_round_trip_is_exact(tmp_path, overrides):
         ({"patch_size": (128, 10, 1)}, ["(128, 10, 1)"]),
         ({"time_stride": 0}, ["time_stride=0"]),
         ({"frequency_stride": -1}, ["frequency_stride=-1"]),
+        ({"patch_size": (96, 10)}, ["(96, 10)", "frequency_stride=96", "num_mel_bins=128", "at most 32"]),
+        ({"num_mel_bins": 192}, ["(128, 10)", "num_mel_bins=192", "at most 64"]),
+        ({"patch_size": 16, "frequency_stride": 20}, ["(16, 16)", "frequency_stride=20", "at most 16"]),
         ({"drop_path_rate": 1.0}, ["drop_path_rate=1.0"]),
         ({"token_merge_layers": (12,)}, ["token_merge_layers=(12,)", "num_hidden_layers=12"]),
         ({"token_merge_layers": (0, 3)}, ["token_merge_layers=(0, 3)"]),

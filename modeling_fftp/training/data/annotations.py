@@ -68,7 +68,7 @@ def read_annotations(folder: Path, label_column: str | None = None) -> Dataset |
     """
     files = [*walk(folder.absolute())]
     texts = {path: text for path in files if (text := _read_annotation(path)) is not None}
-    recordings, clips, stray = Recordings(files), {}, []
+    recordings, clips, stray, sources = Recordings(files), {}, [], defaultdict(list)
     problems = [
         (
             f"{path.relative_to(folder.absolute())}, line {number}",
@@ -83,6 +83,8 @@ def read_annotations(folder: Path, label_column: str | None = None) -> Dataset |
     for path, text in texts.items():
         read = _read_selections if _is_table(text) else _read_label_track
         rows = [*read(path, text, recordings, label_column)]
+        for recording in dict.fromkeys(row[0] for row in rows):
+            sources[recording].append(str(path.relative_to(folder.absolute())))
         for number, (recording, *event) in enumerate(rows, start=1):
             try:
                 clips.setdefault(recording, []).extend(_read_event(*event))
@@ -94,6 +96,14 @@ def read_annotations(folder: Path, label_column: str | None = None) -> Dataset |
     if not clips:
         return None
     logger.info("%s: %d selection tables and label tracks say when what sounds", folder, len(texts) - len(stray))
+    several = [" and ".join(paths) for paths in sources.values() if len(paths) > 1]
+    if several:
+        logger.warning(
+            "%s: of %d recordings the events of several annotations are joined: %s",
+            folder,
+            len(several),
+            _name_some(several),
+        )
     others = [path.name for path in files if is_sound(path) and str(path) not in clips]
     for what, names in (("annotations of no recording", stray), ("recordings without annotations", others)):
         if names:

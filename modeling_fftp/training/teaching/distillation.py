@@ -15,6 +15,7 @@ from datasets.fingerprint import Hasher
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, BatchFeature
 
+from modeling_fftp.convert.audioset import find_problem_type
 from modeling_fftp.convert.pretrained import load_pretrained
 from modeling_fftp.convert.sources import refuse_missing
 from modeling_fftp.scores_fftp import label_names
@@ -85,7 +86,7 @@ class Teacher:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         self.source, self.known = source, label_names(config)
         self.choose(self.known if classes is None else classes)
-        self.problem_type = config.problem_type
+        self.problem_type = find_problem_type(config)
         self.extractor = AutoFeatureExtractor.from_pretrained(source, trust_remote_code=trust_remote_code)
         # In float32, whatever type it was saved in: the extractor's output is, and `dtype` is asked for besides.
         model, _ = load_pretrained(

@@ -56,6 +56,27 @@ def test_sound_to_logits_equals_transformers(checkpoint, seconds):
     torch.testing.assert_close(logits[0], logits[1], atol=1e-3, rtol=0)
 
 
+def test_the_labels_of_audioset_may_sound_at_once(tmp_path, caplog):
+    """Checkpoints of AST in transformers do not say so."""
+    for num_labels, given, expected in (
+        (527, None, "multi_label_classification"),
+        (527, "single_label_classification", "single_label_classification"),
+        (35, None, "single_label_classification"),
+        (35, "multi_label_classification", "multi_label_classification"),
+    ):
+        config = ASTConfig(
+            hidden_size=48, num_hidden_layers=1, num_attention_heads=3, intermediate_size=96, max_length=200,
+            num_labels=num_labels,
+        )  # fmt: skip
+        folder, options = tmp_path / f"{num_labels}-{given}", {"problem_type": given} if given else {}
+        ASTForAudioClassification(config).save_pretrained(folder / "source")
+        ASTFeatureExtractor(max_length=200).save_pretrained(folder / "source")
+        convert(folder / "source", folder / "converted", **options)
+        converted = AutoModelForAudioClassification.from_pretrained(folder / "converted")
+        assert converted.config.problem_type == expected
+    assert caplog.text.count("a clip may have several") == 1
+
+
 def test_existing_output_is_left_alone(checkpoint):
     before = sorted(path.name for path in checkpoint.iterdir())
     with pytest.raises(FileExistsError, match="converted"):

@@ -490,7 +490,28 @@ def test_a_start_on_short_clips_is_served_in_the_windows_that_it_learned(make_co
     features = torch.randn(2, 198, 128)
     # As the start would stretch its table over such clips.
     torch.testing.assert_close(model.eval().fftp(features)[0], start.fftp(features)[0], atol=1e-5, rtol=1e-5)
-    assert build_model(arguments, clips_of(names), max_seconds=0.5)[0].config.max_length == 64
+    # Of a longer table it reads the head.
+    model, own_extractor = build_model(arguments, clips_of(names), max_seconds=0.5)
+    assert model.config.max_length == own_extractor.max_length == 48
+    torch.testing.assert_close(model.eval().fftp(features[:, :48])[0], start.fftp(features[:, :48])[0])
+
+
+def test_clips_that_an_extractor_would_cut_are_refused(make_config, tmp_path):
+    FFTPForAudioClassification(make_config(max_length=64)).save_pretrained(tmp_path)
+    FFTPFeatureExtractor(max_length=64, padding="max_length", truncation=True).save_pretrained(tmp_path)
+    arguments, clips = ModelArguments(model_name_or_path=str(tmp_path)), clips_of(["a", "b"])
+    with pytest.raises(
+        ValueError, match=r"clips have 198 frames, .* cuts to 64; expected --max_seconds 0\.64 or less"
+    ):
+        build_model(arguments, clips, max_seconds=2.0)
+    assert build_model(arguments, clips, max_seconds=0.64)[0].config.max_length == 64
+
+
+def test_windows_are_no_longer_than_the_clips_to_learn_from(clip_folder, tmp_path):
+    run_training(tmp_path, "--dataset_name", clip_folder, "--max_seconds", 4, "--max_steps", 1)
+    assert FFTPConfig.from_pretrained(tmp_path).max_length < 80
+    run_training(tmp_path / "crops", "--dataset_name", clip_folder, "--max_seconds", 0.3, "--max_steps", 1)
+    assert FFTPConfig.from_pretrained(tmp_path / "crops").max_length == 28
 
 
 def test_evaluation_of_a_checkpoint_for_other_classes_is_refused(trained, clip_folder, tmp_path):

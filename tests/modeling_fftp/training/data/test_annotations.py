@@ -106,6 +106,14 @@ def test_what_tagging_wrote_is_read(folder, write, form):
     assert events(folder) == {"rec.wav": [(0.5, 1.25, "dog")]}
 
 
+def test_tables_of_one_recording_are_named(folder, write, caplog):
+    """What a model wrote, beside what somebody heard."""
+    write("a/rec.wav", "a/alone.wav")
+    write(a__rec=["1\t2\towl"], a__alone=["1\t2\towl"], tags__rec=["3\t4\tcat"])
+    assert events(folder)["a/rec.wav"] == [(1.0, 2.0, "owl"), (3.0, 4.0, "cat")]
+    assert "of 1 recordings the events of several annotations are joined: a/rec.txt and tags/rec.txt" in caplog.text
+
+
 def test_a_named_column_of_labels(folder, write):
     table = [HEADER + "\tSpecies\tCall", selection(1, 0, 1, "wren", "alarm")]
     write("rec.wav", rec=table)
