@@ -121,8 +121,7 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
         if max_gap is None:
             max_gap = 0.0 if self.is_framewise else spans.diff().max().item()
         names = label_names(config)
-        # The config of an older package, which one may give beside a model, knows no thresholds.
-        thresholds = label_thresholds(names, getattr(config, "thresholds", None), threshold)
+        thresholds = label_thresholds(names, config.thresholds, threshold)
         smooth = median_filter(scores, filter_lengths(config, time_stride)) if self.is_framewise else scores
         whole = scores.mean(dim=0) if aggregation == "mean" else scores.amax(dim=0)
         best = whole.topk(top_k)

@@ -43,8 +43,8 @@ def events_to_labels(
         0, 1 and `SOMEWHERE`, (batch, most tokens, labels), float32.
 
     Raises:
-        ValueError: Events of more or fewer clips than there are, an unknown label, or an event that does not end
-            after it starts.
+        ValueError: Events of more or fewer clips than there are, an unknown label, or an event that starts before
+            its clip or does not end after it starts.
     """
     if len(events) != len(num_tokens):
         raise ValueError(f"events of {len(events)} clips; expected those of {len(num_tokens)}, one list per clip")
@@ -91,16 +91,15 @@ def _read_event(event: Event, label2id: Mapping[str, int], num_labels: int) -> t
     if not 0 <= index < num_labels:
         raise ValueError(f"event {(onset, offset, label)}: no such label; expected one of {[*label2id]}")
     onset, offset = (math.nan if time is None else time for time in (onset, offset))
-    if not (onset < offset or (math.isnan(onset) and math.isnan(offset))):
-        raise ValueError(f"event {(onset, offset, label)}: the offset must come after the onset, in seconds")
+    if not (0 <= onset < offset or (math.isnan(onset) and math.isnan(offset))):
+        raise ValueError(f"event {(onset, offset, label)}: expected 0 <= onset < offset, in seconds")
     return onset, offset, index
 
 
 def filter_lengths(config: FFTPConfig, time_stride: int | None = None) -> list[int]:
     """Steps that the median filter of each label spans, an odd number, by `config.median_filter_seconds`."""
     step = config.resolve_time_stride(time_stride) * frame_seconds(config.sampling_rate)[1]
-    # The config of an older package, which one may give beside a model, knows no filters.
-    seconds = getattr(config, "median_filter_seconds", None) or {}
+    seconds = config.median_filter_seconds or {}
     wanted = [seconds.get(config.id2label[index], 0.0) / step for index in range(config.num_labels)]
     return [max(1, 2 * round((steps - 1) / 2) + 1) for steps in wanted]
 

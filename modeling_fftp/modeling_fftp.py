@@ -60,10 +60,14 @@ def refuse_unknown_labels(config: FFTPConfig) -> None:
     Raises:
         ValueError: There are such names.
     """
-    known = label_names(config)
-    for field in FIELDS_OF_LABELS:
-        if unknown := sorted({*(getattr(config, field) or {})} - {*known}):
-            raise ValueError(f"{field} names {unknown[0]!r}, which is no label; the labels are {known}")
+    for field, names in find_unknown_labels(config).items():
+        raise ValueError(f"{field} names {names[0]!r}, which is no label; the labels are {label_names(config)}")
+
+
+def find_unknown_labels(config: FFTPConfig) -> dict[str, list[str]]:
+    """Names that the fields for single labels have and the labels do not, by field."""
+    named = {field: {*(getattr(config, field) or {})} - {*label_names(config)} for field in FIELDS_OF_LABELS}
+    return {field: sorted(names) for field, names in named.items() if names}
 
 
 class FFTPPreTrainedModel(PreTrainedModel):
@@ -146,7 +150,13 @@ class FFTPPreTrainedModel(PreTrainedModel):
         return features["input_values"].to(self.dtype), features.get("attention_mask")
 
     def save_pretrained(self, *args, **kwargs):
-        """Save as transformers does; the folder opens by every Auto class whose head can use its weights."""
+        """Save as transformers does; the folder opens by every Auto class whose head can use its weights.
+
+        What was chosen for labels that have been renamed since is dropped: no model would open with it.
+        """
+        for field, names in find_unknown_labels(self.config).items():
+            logger.warning(f"{field} names {names[0]!r}, which is no label any more: dropped")
+            setattr(self.config, field, None)
         self.config.custom_pipelines = self._custom_pipelines()
         self.config.auto_map = self._auto_map()
         return super().save_pretrained(*args, **kwargs)

@@ -35,12 +35,15 @@ def label_thresholds(
         One for each name: the one for all, or its own, or else `DEFAULT_THRESHOLD`.
 
     Raises:
-        ValueError: As `check_threshold`.
+        ValueError: As `check_threshold`, or a config's threshold is of no label.
     """
     if threshold is not None:
         check_threshold(threshold)
         return [threshold] * len(names)
-    return [(thresholds or {}).get(name, DEFAULT_THRESHOLD) for name in names]
+    thresholds = thresholds or {}
+    if unknown := sorted({*thresholds} - {*names}):
+        raise ValueError(f"thresholds names {unknown[0]!r}, which is no label; the labels are {[*names]}")
+    return [thresholds.get(name, DEFAULT_THRESHOLD) for name in names]
 
 
 def check_threshold(threshold: float) -> None:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from .arguments import (
     TASK_METRIC,
@@ -119,6 +119,12 @@ def refuse_contradictions_of_training(data: DataArguments, training: FFTPTrainin
                 f"train: --{name} would round the weights that are saved, since an evaluation after the training "
                 "casts the model itself; drop it, --bf16 or --fp16 holds for evaluations too"
             )
+    chooses_epoch = training.load_best_model_at_end and training.eval_strategy == IntervalStrategy.EPOCH
+    if chooses_epoch and training.max_steps <= 0 and training.eval_delay > training.num_train_epochs:
+        raise SystemExit(
+            f"train: --eval_delay {training.eval_delay:g} is beyond --num_train_epochs "
+            f"{training.num_train_epochs:g}: no epoch would validate, of which to keep the best"
+        )
     if training.ema_decay and training.average_last_epochs:
         raise SystemExit("train: --ema_decay and --average_last_epochs are two averages; expected one")
     if training.average_last_epochs and training.save_strategy == SaveStrategy.STEPS:

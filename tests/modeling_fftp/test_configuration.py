@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 
-from modeling_fftp import FFTPConfig, FFTPModel
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPModel
+from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
 from modeling_fftp.configuration_fftp import SCAN_IMPLEMENTATIONS
 from modeling_fftp.scan_fftp import IMPLEMENTATIONS
 
@@ -162,6 +163,20 @@ def test_what_is_for_no_label_is_refused(make_config, field):
     config = make_config(id2label={0: "dog", 1: "cat"}, **{field: {"dgo": 0.3}})
     with pytest.raises(ValueError, match=f"{field} names 'dgo', which is no label; the labels are"):
         FFTPModel(config)
+
+
+def test_renamed_labels_leave_what_was_chosen_for_the_old_ones(make_config, extractor, tmp_path):
+    model = FFTPForAudioClassification(
+        make_config(num_labels=2, id2label={0: "dog", 1: "cat"}, thresholds={"dog": 0.3})
+    )
+    model.config.id2label, model.config.label2id = {0: "owl", 1: "wren"}, {"owl": 0, "wren": 1}
+    tag = FFTPAudioTaggingPipeline(model, feature_extractor=extractor)
+    with pytest.raises(
+        ValueError, match=r"thresholds names 'dog', which is no label; the labels are \['owl', 'wren'\]"
+    ):
+        tag(np.zeros(16000, dtype=np.float32))
+    model.save_pretrained(tmp_path)
+    assert FFTPForAudioClassification.from_pretrained(tmp_path).config.thresholds is None
 
 
 def test_a_table_without_its_stride_has_that_of_the_saved_model(tmp_path):

@@ -107,9 +107,10 @@ def test_wrong_labels_are_named(make_config):
             build(config)(features, labels=labels)
     for event, message in (
         ((0.0, 1.0, "whale"), "no such label.*LABEL_0"),
-        ((1.0, 0.5, 0), "after the onset"),
-        ((None, 1.0, 0), "after the onset"),
-        ((0.5, None, 0), "after the onset"),
+        ((-0.5, 0.5, 0), "expected 0 <= onset < offset"),
+        ((1.0, 0.5, 0), "expected 0 <= onset < offset"),
+        ((None, 1.0, 0), "expected 0 <= onset < offset"),
+        ((0.5, None, 0), "expected 0 <= onset < offset"),
     ):
         with pytest.raises(ValueError, match=message):
             events_to_labels(config, [[event]], [5])

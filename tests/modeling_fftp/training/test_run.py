@@ -612,6 +612,10 @@ def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, na
         (["--dataset_name", "x", "--average_last_epochs", "0"], "--average_last_epochs 0 must lie in"),
         (["--dataset_name", "x", "--prediction_loss_only", "true"], "--prediction_loss_only True leaves nothing"),
         (["--dataset_name", "x", "--eval_do_concat_batches", "false"], "leaves nothing to measure"),
+        (
+            ["--dataset_name", "x", "--eval_delay", "25", "--num_train_epochs", "20"],
+            "--eval_delay 25 is beyond --num_train_epochs 20",
+        ),
         (["--dataset_name", "x", "--bf16_full_eval", "true"], "--bf16_full_eval would round the weights"),
         (["--dataset_name", "x", "--fp16_full_eval", "true"], "--fp16_full_eval would round the weights"),
         (["--dataset_name", "x", "--ema_decay", "0.9", "--average_last_epochs", "2"], "are two averages"),
