@@ -38,7 +38,7 @@ def log_odds(logits: torch.Tensor, label: torch.Tensor, config: FFTPConfig) -> t
     return own - logits.scatter(1, label, -torch.inf).logsumexp(dim=1)
 
 
-def gradient_times_input(
+def integrated_gradients(
     model: nn.Module,
     input_values: torch.Tensor,
     attention_mask: torch.Tensor | None,
@@ -50,7 +50,7 @@ def gradient_times_input(
     The gradient is the mean over the way from that background to the sound, so that what is certain already still has
     one, and the cells add up to what the sound changes.
 
-    Source: Sundararajan et al. 2017, "Axiomatic attribution for deep networks" (integrated gradients).
+    Source: Sundararajan et al. 2017, "Axiomatic attribution for deep networks".
 
     Args:
         model: A clip classifier, of any backbone.
@@ -133,7 +133,7 @@ def explain(
     method: str = "gradient",
     num_frames: int | None = None,
 ) -> torch.Tensor:
-    """Relevance of each cell, (batch, frames, mel bins), float32, by `gradient_times_input` or `attention_rollout`.
+    """Relevance of each cell, (batch, frames, mel bins), float32, by `integrated_gradients` or `attention_rollout`.
 
     Raises:
         ValueError: An unknown method or label, a model that the method does not fit or that is in training, or sound
@@ -153,7 +153,7 @@ def explain(
         input_values = input_values.detach().to(torch.float32, copy=True)
         attention_mask = None if attention_mask is None else attention_mask.clone()
         if method == "gradient":
-            return gradient_times_input(model, input_values, attention_mask, label, num_frames)
+            return integrated_gradients(model, input_values, attention_mask, label, num_frames)
         return attention_rollout(model, input_values, attention_mask)
 
 

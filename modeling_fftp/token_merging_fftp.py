@@ -7,6 +7,8 @@ from Bolya et al. 2023 (ToMe, arXiv 2210.09461); that all tokens merge, in fixed
 
 import torch
 
+from .embeddings_fftp import contiguous
+
 
 def merge_neighbours(
     tokens: torch.Tensor, mask: torch.Tensor | None, num_class_tokens: int, num_rows: int
@@ -29,8 +31,7 @@ def merge_neighbours(
         mask = mask.to(tokens.device)
         is_real, has_partner = _pairs(mask[:, num_class_tokens:], num_rows)
         second = torch.where(has_partner[..., None], second, first)
-        # A copy whatever the lengths are, see `contiguous` in embeddings_fftp.py.
-        is_real = is_real.clone(memory_format=torch.contiguous_format).flatten(1)
+        is_real = contiguous(is_real).flatten(1)
         mask = torch.cat((mask[:, :num_class_tokens], is_real), dim=1)
     merged = ((first + second) / 2).flatten(1, 2)
     return torch.cat((tokens[:, :num_class_tokens], merged), dim=1), mask

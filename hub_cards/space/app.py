@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from transformers import Pipeline, pipeline
 
-SECONDS_PER_FRAME = 0.01
 TOP_LABELS = 5
 # The browser sends sound so often. What comes while the model is busy replaces what waits, so sound may be missing: it
 # is, where so much less came than time went by. The model goes on with what comes, and times count what did not.
@@ -31,18 +30,20 @@ MOST_EVENTS = 50
 def draw_start(path: str, tag: Pipeline) -> Figure:
     """The recording's start, as far as the model's position table goes: under the patch grid, and what spoke in it."""
     config, extractor = tag.model.config, tag.feature_extractor
+    # 10 ms, cut to whole samples.
+    shift = extractor.sampling_rate * 10 // 1000 / extractor.sampling_rate
     with soundfile.SoundFile(path) as file:
-        samples = file.read(int(config.max_length * SECONDS_PER_FRAME * file.samplerate), always_2d=True)
+        samples = file.read(int(config.max_length * shift * file.samplerate), always_2d=True)
         sound = soxr.resample(samples.mean(axis=1), file.samplerate, extractor.sampling_rate)
     features = extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="pt").to(tag.model.device)
     values = features["input_values"][0].cpu().numpy()
     features["input_values"] = features["input_values"].to(tag.model.dtype)
     frames, bins = values.shape
-    # Frame classifiers, and the code of older models, explain nothing.
+    # Frame classifiers explain nothing.
     explains = hasattr(tag.model, "explain")
     figure = Figure(figsize=(9, 6 if explains else 3), layout="constrained")
     axis, *others = figure.subplots(2 if explains else 1, 1, sharex=True, squeeze=False)[:, 0]
-    seconds = frames * SECONDS_PER_FRAME
+    seconds = frames * shift
     extent = (0, seconds, 0, bins)
     axis.imshow(values.T, origin="lower", aspect="auto", cmap="magma", extent=extent)
     height, across, down = config.patch_size[0], config.time_stride, config.frequency_stride
@@ -50,7 +51,7 @@ def draw_start(path: str, tag: Pipeline) -> Figure:
     width = config.patch_frames() if hasattr(config, "patch_frames") else config.patch_size[1]
     for row in range(0, bins - height + 1, down):
         for start in range(0, frames - width + 1, across):
-            corner, size = (start * SECONDS_PER_FRAME, row), (width * SECONDS_PER_FRAME, height)
+            corner, size = (start * shift, row), (width * shift, height)
             axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor="white", linewidth=0.6, alpha=0.6))
     axis.set(xlabel="time (s)", ylabel="mel bin", title=f"The first {seconds:.1f} s, and the patches of the model")
     for other in others:
@@ -193,7 +194,7 @@ def build_app(tag: Pipeline, model: str) -> gradio.Blocks:
             timeline = gradio.Dataframe(headers=["start (s)", "end (s)", "label", "score"], label="Timeline")
             spectrogram = gradio.Plot(label="Spectrogram")
             button.click(answer, [sound, threshold, own], [labels, timeline, spectrogram])
-        # The code of older models has no streams. The page loads what encodes sound with the tab's children: were that
+        # Frame classifiers have no streams. The page loads what encodes sound with the tab's children: were that
         # when the tab opens, whoever records at once would record nothing.
         with gradio.Tab("Live", visible=hasattr(tag.model, "stream"), render_children=True):
             with gradio.Row():

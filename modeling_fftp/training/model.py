@@ -9,6 +9,7 @@ from torch import nn
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp import FFTPConfig
+from modeling_fftp.configuration_fftp import FIELDS_OF_LABELS
 from modeling_fftp.convert.convert import adapt, mask_padding, spectrograms_of
 from modeling_fftp.convert.converted import Converted
 from modeling_fftp.convert.from_vit import KINDS
@@ -206,7 +207,7 @@ def load_checkpoint(
     start = load_start(arguments, lambda most=None: training_sounds(clips, most), max_seconds)
     settings = {name: arguments.given[name] for name in ADJUSTABLE if name in arguments.given}
     # Thresholds are those of scores before what is learned now.
-    anew = {"thresholds": None, "median_filter_seconds": None} if do_train else {}
+    anew = dict.fromkeys(FIELDS_OF_LABELS) if do_train else {}
     config = FFTPConfig.from_dict(start.model.config.to_dict() | anew, **settings, **labels)
     if do_train:
         refuse_foreign_stride(config)

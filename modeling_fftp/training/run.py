@@ -205,7 +205,7 @@ def load_data(
         # Before clips are decoded for hours.
         dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
         source, is_trusted = distillation.teacher, distillation.teacher_trust_remote_code
-        teacher = Teacher(source, None, rate, training.device, dtype, is_trusted)
+        teacher = Teacher(source, rate, training.device, dtype, is_trusted)
 
     def check_classes(classes: Sequence[str]) -> None:
         if resumed is not None:

@@ -59,24 +59,22 @@ class Distillation:
 
 
 class Teacher:
-    """An audio classifier that answers for a student's classes, with its own extractor, rate and length.
+    """An audio classifier that answers for its own classes, or for those that a student chooses.
+
+    It hears sound by its own extractor, at its own rate and length.
 
     Args:
         source: Folder or Hub id of any that `AutoModelForAudioClassification` loads.
-        classes: Classes of the student, in their order; None takes the teacher's.
         sampling_rate: Rate of the sound that it will be given, in Hz.
         device: Device that it runs on.
         dtype: Type of its matrix products, where they are not in float32.
         trust_remote_code: Whether code that comes with it may run.
 
-    Raises:
-        ValueError: A class that the teacher does not know.
     """
 
     def __init__(
         self,
         source: str,
-        classes: Sequence[str] | None,
         sampling_rate: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
@@ -85,7 +83,7 @@ class Teacher:
         refuse_missing(source)
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         self.source, self.known = source, label_names(config)
-        self.choose(self.known if classes is None else classes)
+        self.choose(self.known)
         self.problem_type = find_problem_type(config)
         self.extractor = AutoFeatureExtractor.from_pretrained(source, trust_remote_code=trust_remote_code)
         # In float32, whatever type it was saved in: the extractor's output is, and `dtype` is asked for besides.

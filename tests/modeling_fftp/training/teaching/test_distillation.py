@@ -88,7 +88,7 @@ def test_a_teacher_answers_as_its_own_pipeline_does(teacher, build, speech):
 
 
 def test_our_own_models_teach_too(trained, speech):
-    logits = Teacher(str(trained), None, 16000)([speech[:9000], speech])
+    logits = Teacher(str(trained), 16000)([speech[:9000], speech])
     tag = pipeline("audio-classification", model=str(trained))
     scores = {answer["label"]: answer["score"] for answer in tag(speech[:9000])}
     torch.testing.assert_close(logits[0].softmax(0), torch.tensor([scores[name] for name in KINDS]), atol=1e-5, rtol=0)
@@ -102,9 +102,9 @@ def test_a_teacher_of_other_classes_is_refused(teacher):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_teacher_in_half_precision_answers_in_float32(teacher, speech, dtype):
     source = teacher()
-    expected = Teacher(source, None, 16000)([speech])
+    expected = Teacher(source, 16000)([speech])
     ASTForAudioClassification.from_pretrained(source, dtype=dtype).save_pretrained(source)
-    answers = [Teacher(source, None, 16000, dtype=precision)([speech]) for precision in (None, torch.bfloat16)]
+    answers = [Teacher(source, 16000, dtype=precision)([speech]) for precision in (None, torch.bfloat16)]
     for answer in answers:
         torch.testing.assert_close(answer, expected, atol=0.1, rtol=0)
 
@@ -116,14 +116,14 @@ def test_what_is_no_teacher_is_refused(teacher, tmp_path, speech):
     headless = {name: tensor for name, tensor in weights.items() if not name.startswith("classifier")}
     save_file(headless, Path(source, "model.safetensors"), metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"weights are missing.*classifier"):
-        Teacher(source, None, 16000)
+        Teacher(source, 16000)
     with pytest.raises(FileNotFoundError, match="neither a folder or a file here nor a Hub id"):
-        Teacher(str(tmp_path / "nowhere"), None, 16000)
+        Teacher(str(tmp_path / "nowhere"), 16000)
     with torch.no_grad():
         model.classifier.dense.weight.fill_(float("nan"))
     model.save_pretrained(source)
     with pytest.raises(ValueError, match=r"teacher is damaged: classifier\.dense\.weight"):
-        Teacher(source, None, 16000)
+        Teacher(source, 16000)
 
 
 @pytest.mark.parametrize("option", ["--teacher", "--model_name_or_path"])
@@ -135,11 +135,11 @@ def test_what_is_not_there_is_missed_before_clips_are_decoded(clip_folder, tmp_p
 
 def test_clips_that_a_teacher_cannot_hear_are_named(teacher, speech):
     with pytest.raises(ValueError, match="cannot hear clips of 5 to 5 samples"):
-        Teacher(teacher(make_wav2vec2), None, 16000)([speech[:10]])
+        Teacher(teacher(make_wav2vec2), 16000)([speech[:10]])
 
 
 def test_a_teacher_of_the_other_kind_is_refused(trained):
-    teacher = Teacher(str(trained), None, 16000)
+    teacher = Teacher(str(trained), 16000)
     teacher.refuse_other_kind(is_multi_label=False)
     with pytest.raises(ValueError, match="is for one class per clip, the data for several"):
         teacher.refuse_other_kind(is_multi_label=True)
@@ -262,7 +262,7 @@ def test_contradictions_are_refused(tmp_path, options, message):
 
 def test_cached_answers_are_those_of_the_clips(trained, speech):
     clips = Dataset.from_dict({"audio": [speech[:9000], speech[:12000]], "labels": [0, 1]}).with_format("numpy")
-    teacher = Teacher(str(trained), None, 16000)
+    teacher = Teacher(str(trained), 16000)
     answered = add_answers(clips, teacher)
     torch.testing.assert_close(torch.from_numpy(answered[1]["teacher_logits"]), teacher([speech[:12000]])[0])
 
