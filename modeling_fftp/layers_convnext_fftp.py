@@ -15,6 +15,20 @@ from .layers_ast_fftp import FFTPMLP
 KERNEL_SIZE = 7
 
 
+class FFTPDepthwiseConv2d(nn.Conv2d):
+    """A filter for each channel, in the type of its weights on a CPU, whatever autocast says.
+
+    There torch's gradient of such filters takes several times as long in bfloat16 as in float32.
+    """
+
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, rows, steps) to the same shape."""
+        if not torch.is_autocast_enabled("cpu"):
+            return super().forward(grid)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(grid.to(self.weight.dtype))
+
+
 class FFTPConvNextLayer(GradientCheckpointingLayer):
     """One block of the ConvNeXt backbone: a depthwise convolution over the grid of patches and a feed-forward layer.
 
@@ -25,7 +39,7 @@ class FFTPConvNextLayer(GradientCheckpointingLayer):
         super().__init__()
         self.num_rows = config.frequency_patches
         kernel_size = (KERNEL_SIZE if self.num_rows > 1 else 1, KERNEL_SIZE)
-        self.depthwise_conv = nn.Conv2d(
+        self.depthwise_conv = FFTPDepthwiseConv2d(
             config.hidden_size, config.hidden_size, kernel_size, padding="same", groups=config.hidden_size
         )
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)

@@ -9,7 +9,7 @@ from transformers.models.convnext.modeling_convnext import ConvNextLayer
 from modeling_fftp import FFTPForAudioClassification, FFTPForPreTraining, FFTPModel
 from modeling_fftp.convert.patch_geometry import change_geometry, change_patches
 from modeling_fftp.hub.efficiency import multiply_adds
-from modeling_fftp.layers_convnext_fftp import FFTPConvNextLayer
+from modeling_fftp.layers_convnext_fftp import FFTPConvNextLayer, FFTPDepthwiseConv2d
 from tests.support import GEOMETRIES, needs_cpp_compiler
 
 # transformers' names of the same weights.
@@ -137,3 +137,16 @@ def test_filters_count_as_multiply_adds(make_convnext):
     patches = config.time_patches(100)
     each = 1280 * 48 + 7 * 48 + 2 * 48 * 96
     assert multiply_adds(config, 100) == patches * each + 48 * 5
+
+
+@pytest.mark.parametrize("kernel_size", [(1, 7), (7, 7)])
+def test_filters_keep_their_precision_under_autocast(kernel_size):
+    conv = FFTPDepthwiseConv2d(4, 4, kernel_size, padding="same", groups=4)
+    grid = torch.randn(2, 4, 3, 9)
+    expected = torch.autograd.grad(conv(grid).square().sum(), conv.weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = conv(grid)
+        # What a layer before may have rounded.
+        assert conv(grid.bfloat16()).dtype == torch.float32
+    assert output.dtype == torch.float32
+    torch.testing.assert_close(torch.autograd.grad(output.square().sum(), conv.weight), expected)
