@@ -15,7 +15,7 @@ def check_limits(**limits: float) -> None:
     """Refuse limits of what is drawn that are negative.
 
     Raises:
-        ValueError: One of them is.
+        ValueError: A limit is negative.
     """
     for name, value in limits.items():
         if not value >= 0:

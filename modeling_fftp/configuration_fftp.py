@@ -55,7 +55,7 @@ def _refuse_other_indices(names: dict[int, str], indices: dict[str, int | str] |
     """Refuse a `label2id` that sends a name elsewhere than `id2label`; of other names it may say anything.
 
     Raises:
-        ValueError: It does.
+        ValueError: The two give a name different indices.
     """
     for index, name in names.items():
         if int((indices or {}).get(name, index)) != index:

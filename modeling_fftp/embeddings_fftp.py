@@ -36,7 +36,7 @@ def check_padding_side(attention_mask: torch.Tensor) -> None:
     The values of a graph that is being traced, or of tensors without data, are not known.
 
     Raises:
-        ValueError: There is such padding.
+        ValueError: Padding lies before something real.
     """
     if attention_mask.is_meta or is_tracing(attention_mask):
         return

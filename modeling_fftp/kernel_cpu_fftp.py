@@ -219,7 +219,7 @@ def find_device(*tensors: torch.Tensor | None) -> torch.device:
     Where one argument of an operator is on "meta", torch calls its fake kernel, whose result is uninitialised memory.
 
     Raises:
-        ValueError: They lie on several devices.
+        ValueError: The tensors lie on several devices.
     """
     devices = {tensor.device for tensor in tensors if tensor is not None}
     if len(devices) > 1:

@@ -58,7 +58,7 @@ def refuse_unknown_labels(config: FFTPConfig) -> None:
     """Refuse what a config has for labels by names that none of its labels has; only here are the names final.
 
     Raises:
-        ValueError: There are such names.
+        ValueError: A field names an unknown label.
     """
     for field, names in find_unknown_labels(config).items():
         raise ValueError(f"{field} names {names[0]!r}, which is no label; the labels are {label_names(config)}")
@@ -118,7 +118,7 @@ class FFTPPreTrainedModel(PreTrainedModel):
         """Run from now on with another number of frames between patches; it is saved with the model.
 
         Raises:
-            ValueError: It is below 1.
+            ValueError: The stride is below 1.
         """
         self.config.time_stride = self.config.resolve_time_stride(time_stride)
 

@@ -74,7 +74,7 @@ def refuse_missing(source: str | Path) -> None:
     """Stop on what is neither here nor can be a Hub id, rather than ask the Hub for it.
 
     Raises:
-        FileNotFoundError: It is neither.
+        FileNotFoundError: The source is neither.
     """
     try:
         if not Path(source).exists():

@@ -54,7 +54,7 @@ def choose_time_stride(factors: dict[int, float], budget: float) -> int:
         budget: Highest real-time factor: 0.01 is a hundred times faster than the sound.
 
     Raises:
-        ValueError: None does.
+        ValueError: No stride keeps the budget.
     """
     affordable = [stride for stride, factor in factors.items() if factor <= budget]
     if not affordable:

@@ -142,7 +142,7 @@ def refuse_other_forms(path: Path) -> None:
     """Refuse the path of a picture whose suffix names no form that matplotlib writes.
 
     Raises:
-        ValueError: It does.
+        ValueError: matplotlib cannot write the suffix's format.
     """
     forms = Figure().canvas.get_supported_filetypes()
     if path.suffix.removeprefix(".").lower() not in forms:

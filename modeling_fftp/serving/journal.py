@@ -126,7 +126,7 @@ def refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
     """Refuse a journal whose answers do not belong to those of these settings; another process may just begin it.
 
     Raises:
-        ValueError: It was begun with others.
+        ValueError: The journal was begun with other settings.
     """
     with path.open(**TEXT) as file:
         line = file.readline()

@@ -97,7 +97,7 @@ class Part:
         """Read "3/16", counted from 1.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The text is no shard.
         """
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):

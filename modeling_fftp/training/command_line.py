@@ -102,7 +102,7 @@ def read_recipe(source: str) -> dict[str, Any]:
     """A recipe by its path, which ends in .json, or by the name of its folder in `hub_cards`.
 
     Raises:
-        SystemExit: There is none.
+        SystemExit: No such file or recipe.
     """
     recipes = list_recipes()
     path = Path(source) if source.endswith(".json") else recipes.get(source)

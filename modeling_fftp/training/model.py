@@ -131,7 +131,7 @@ def refuse_foreign_stride(config: FFTPConfig) -> None:
     """Refuse to train at strides that leave out the one that the model is to have.
 
     Raises:
-        ValueError: They do.
+        ValueError: `time_strides` lacks `time_stride`.
     """
     strides = tuple(config.time_strides or ())
     if strides and config.time_stride not in strides:

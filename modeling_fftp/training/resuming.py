@@ -66,7 +66,7 @@ class Resumed:
         """Refuse another number of processes: Trainer would take the steps that were made for other epochs.
 
         Raises:
-            ValueError: It began with more or fewer.
+            ValueError: The run began with more or fewer processes.
         """
         began = (read_results(self.folder, "arguments") or {}).get(WORLD_SIZE, world_size)
         self._refuse_other("the number of processes", world_size, began)

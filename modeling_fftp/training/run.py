@@ -97,6 +97,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     scorer = build_scorer(clips.classes)
     scorer = score_steps(scorer) if is_framewise else scorer
+    choose_metric(training, clips)
     trainer = build_trainer(model, extractor, collator, clips, scorer, training, teacher, distillation)
 
     if training.do_train:
@@ -236,7 +237,7 @@ def cache_features(
     """The clips with features in place of sound; the first process computes them.
 
     Raises:
-        SystemExit: Something would change the sound of every batch.
+        SystemExit: An augmentation changes the sound of every batch.
     """
     if changes_sound(augmentation, clips.longest_seconds, max_seconds):
         raise SystemExit(
@@ -248,17 +249,12 @@ def cache_features(
     return replace(clips, splits=splits)
 
 
-def build_trainer(
-    model: FFTPPreTrainedModel,
-    extractor: FFTPFeatureExtractor,
-    collator: SpecMaskDataCollator,
-    clips: Clips,
-    scorer: Scorer,
-    training: FFTPTrainingArguments,
-    teacher: Teacher | None,
-    distillation: DistillationArguments,
-) -> FFTPTrainer:
-    """The trainer; the best checkpoint is that of the task's metric unless the arguments name another."""
+def choose_metric(training: FFTPTrainingArguments, clips: Clips) -> None:
+    """Let the best checkpoint be that of the task's metric unless the arguments name another.
+
+    Raises:
+        ValueError: They name one that the clips do not have.
+    """
     if training.metric_for_best_model == TASK_METRIC:
         train = clips.splits.get("train")
         # Of steps average precision stands still once they are in the right order, long before scores are far apart.
@@ -274,6 +270,19 @@ def build_trainer(
             f"--metric_for_best_model {training.metric_for_best_model} is for clips with one class each; expected one "
             f"of {', '.join(METRICS)}"
         )
+
+
+def build_trainer(
+    model: FFTPPreTrainedModel,
+    extractor: FFTPFeatureExtractor,
+    collator: SpecMaskDataCollator,
+    clips: Clips,
+    scorer: Scorer,
+    training: FFTPTrainingArguments,
+    teacher: Teacher | None,
+    distillation: DistillationArguments,
+) -> FFTPTrainer:
+    """The trainer of a run."""
     return FFTPTrainer(
         model=model,
         args=training,

@@ -259,7 +259,7 @@ def last_whole_checkpoint(folder: str) -> str:
     """The last checkpoint in a folder that a killed run did not leave half-written.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: The folder has no whole checkpoint.
     """
     checkpoints = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     for path in sorted(checkpoints, key=lambda path: int(path.name.split("-")[1]), reverse=True):

@@ -137,7 +137,7 @@ class Recordings:
         """The recording of a name, with suffix or without: that beside an annotation, or else the only one.
 
         Raises:
-            ValueError: There are several.
+            ValueError: Several recordings have the name.
         """
         found = self.found.get(name.lower(), [])
         found = [path for path in found if path.parent == annotation.parent] or found

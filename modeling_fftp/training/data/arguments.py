@@ -88,7 +88,7 @@ class DataArguments:
         """Refuse a task that is unknown; from the command line argparse does.
 
         Raises:
-            ValueError: It is.
+            ValueError: The task is unknown.
         """
         tasks = get_args(type(self).__annotations__["task"])
         if self.task not in tasks:

@@ -37,7 +37,7 @@ def find_roles(
         load: Loads all splits by their names, with the arguments of `load_splits`.
 
     Raises:
-        ValueError: None of them is there.
+        ValueError: No split has one of the roles.
     """
     source = (arguments.dataset_name, arguments.dataset_config_name)
     splits = load(*source, arguments.dataset_data_dir, arguments.dataset_revision, arguments.label_column_name)

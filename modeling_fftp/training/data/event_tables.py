@@ -82,7 +82,7 @@ def refuse_problems(problems: Sequence[tuple[str, str]]) -> None:
     """Stop on rows that cannot be read, by where each is and what is wrong with it.
 
     Raises:
-        ValueError: There are some.
+        ValueError: A row cannot be read.
     """
     if problems:
         (first, problem), *rest = problems
@@ -172,7 +172,7 @@ def read_time(time: Any) -> float | None:
     """A time in seconds, or None where there is none.
 
     Raises:
-        ValueError: Something else.
+        ValueError: The cell holds no number.
     """
     if time is None or time != time or (isinstance(time, str) and time.strip().lower() in ABSENT):
         return None

@@ -68,7 +68,7 @@ class LabelColumn:
         """A class as it is written.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The value cannot be a class.
         """
         if value is None or (self.index_names is not None and value < 0):
             raise ValueError("no label")
@@ -159,7 +159,7 @@ def _are_vectors(labels: Sequence[list | None], column: str) -> bool:
     """Whether lists of numbers are a 0 or 1 for each class, and not indices, of which none comes twice in a list.
 
     Raises:
-        ValueError: They could be either.
+        ValueError: The lists could be either.
     """
     labels = [label for label in labels if label is not None]
     lengths, values = {len(label) for label in labels}, {value for label in labels for value in label}

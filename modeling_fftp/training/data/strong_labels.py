@@ -27,7 +27,7 @@ def count_events(events: Any, seconds: float) -> dict[str, int]:
         seconds: Length of the clip.
 
     Raises:
-        ValueError: Such an event.
+        ValueError: An event is malformed, or not within the clip.
     """
     found = read_events(events)
     for event in found:
@@ -54,7 +54,7 @@ def keep_measurable(clips: Dataset, role: str) -> Dataset:
     """The clips of a split that a model can be measured by.
 
     Raises:
-        ValueError: There is none.
+        ValueError: No clip of the split says when something sounds.
     """
     try:
         kept, others = split_measurable(clips)

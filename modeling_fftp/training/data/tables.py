@@ -59,7 +59,7 @@ def read_schema(path: Path) -> pa.Schema:
     """Columns and types of a parquet file.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The file is no parquet.
     """
     try:
         return parquet.read_schema(path)
@@ -71,7 +71,7 @@ def read_text(path: Path) -> str:
     """A file in UTF-8, or in UTF-16 where its first bytes say so.
 
     Raises:
-        ValueError: It is in neither.
+        ValueError: The file is in neither encoding.
     """
     data = path.read_bytes()
     encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"

@@ -208,7 +208,7 @@ def find_recordings(arguments: SoundArguments) -> list[tuple[str | None, Dataset
     """Recordings that are not decoded, with the role of their split if that has one; those to test on are left alone.
 
     Raises:
-        ValueError: There are none.
+        ValueError: There are no recordings.
     """
     path = Path(arguments.dataset_name).expanduser()
     if path.is_dir() and not any((path / name).is_file() for name in SAVED):
@@ -236,7 +236,7 @@ def audio_column(table: Dataset, wanted: str | None) -> str:
     """The column of sound: the wanted one where this part of a folder has it, and else found as usual.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no column of sound.
     """
     return find_column(table, "audio", wanted if wanted in table.column_names else None)
 
@@ -310,7 +310,7 @@ def read_sound(source: str | Path, sampling_rate: int = SAMPLING_RATE) -> Iterat
     """Waveforms (samples,) of some recordings, spread over all; those that cannot be read are passed over.
 
     Raises:
-        ValueError: There are none.
+        ValueError: No recording can be read.
     """
     parts = [*find_recordings(SoundArguments(str(source)))]
     share = min(1.0, SAMPLED_RECORDINGS / sum(len(recordings) for _, recordings in parts))

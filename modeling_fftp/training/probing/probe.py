@@ -145,7 +145,7 @@ def refuse_untrained_state(source: str) -> None:
     """Refuse a frame classifier, whose state of a whole clip was never trained.
 
     Raises:
-        ValueError: It is one.
+        ValueError: The source is a frame classifier.
     """
     if find_kind(source) != FFTPConfig.model_type:
         return

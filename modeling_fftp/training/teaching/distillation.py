@@ -100,7 +100,7 @@ class Teacher:
         """Answer for these classes from now on, in their order.
 
         Raises:
-            ValueError: One that the teacher does not know.
+            ValueError: The teacher does not know a class.
         """
         self.classes, self.order = [*classes], find_order(self.source, self.known, classes)
 
@@ -183,7 +183,7 @@ def find_order(source: str, known: Sequence[str], classes: Sequence[str]) -> lis
     """Place of each class among those that a teacher knows.
 
     Raises:
-        ValueError: It does not know one.
+        ValueError: The teacher does not know a class.
     """
     places = {name: index for index, name in enumerate(known)}
     unknown = [name for name in classes if name not in places]
