@@ -76,7 +76,9 @@ def teacher(tmp_path):
 def test_a_teacher_answers_as_its_own_pipeline_does(teacher, build, speech):
     source = teacher(build)
     clips = [speech[:12000], speech[8000:]]
-    logits = Teacher(source, ["noise", "high", "low"], 16000)(clips)
+    answer_for = Teacher(source, 16000)
+    answer_for.choose(["noise", "high", "low"])
+    logits = answer_for(clips)
     assert logits.shape == (2, 3)
     tag = pipeline("audio-classification", model=source)
     for clip, row in zip(clips, logits, strict=True):
@@ -96,7 +98,7 @@ def test_our_own_models_teach_too(trained, speech):
 
 def test_a_teacher_of_other_classes_is_refused(teacher):
     with pytest.raises(ValueError, match=r"does not know 1 of 2 classes, such as 'bell'; it tells apart \['high'"):
-        Teacher(teacher(), ["low", "bell"], 16000)
+        Teacher(teacher(), 16000).choose(["low", "bell"])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
