@@ -8,15 +8,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from hub_cards import ENCODER_CARD_TEMPLATE
 from modeling_fftp import FFTPConfig, FFTPForPreTraining, FFTPModel
 
-from .card_facts import (
-    BACKBONES,
-    CURVES,
-    RECONSTRUCTION,
-    describe_patches,
-    find_license,
-    read_results,
-    save_card,
-)
+from .card_facts import BACKBONES, CURVES, RECONSTRUCTION, describe_patches, find_license, read_results, save_card
 from .training_curves import plot_training
 
 HEADLESS = (FFTPModel.__name__, FFTPForPreTraining.__name__)

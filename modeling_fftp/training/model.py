@@ -216,9 +216,7 @@ def load_checkpoint(
         logger.info("%s hears padding as sound; padding is masked from now on, since no step of it has labels", source)
         mask_padding(start.extractor)
     frames = max(config.patch_size[1], clip_frames(max_seconds, clips.sampling_rate))
-    if do_train and start.extractor.truncation:
-        refuse_truncation(start.extractor, frames)
-    elif do_train and frames != config.max_length:
+    if do_train and not start.extractor.truncation and frames != config.max_length:
         fit_positions(config, weights, frames)
         start.extractor.max_length = config.max_length
     model = model_class(clips)(config)
@@ -237,13 +235,14 @@ def load_checkpoint(
     return model, start.extractor
 
 
-def refuse_truncation(extractor: FFTPFeatureExtractor, frames: int) -> None:
-    """Refuse to learn from clips of which an extractor drops the end.
+def refuse_truncation(extractor: FFTPFeatureExtractor, max_seconds: float) -> None:
+    """Refuse to learn from crops of which an extractor drops the end.
 
     Raises:
-        ValueError: They have more frames than it keeps.
+        ValueError: Crops have more frames than the extractor keeps.
     """
-    if frames > extractor.max_length:
+    frames = clip_frames(max_seconds, extractor.sampling_rate)
+    if extractor.truncation and frames > extractor.max_length:
         step = frame_seconds(extractor.sampling_rate)[1]
         raise ValueError(
             f"training clips have {frames} frames, and the checkpoint's extractor cuts to {extractor.max_length}; "

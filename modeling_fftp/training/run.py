@@ -33,7 +33,14 @@ from .data.loading import Clips, cut_recordings, describe_data, load_clips, warn
 from .data.recording_pieces import RecordingPieces
 from .data.streaming import stream_clips
 from .events.evaluation import choose_postprocessing, evaluate_events, score_steps, set_collars
-from .model import build_model, find_sampling_rate, read_config, refuse_impossible, training_sounds
+from .model import (
+    build_model,
+    find_sampling_rate,
+    read_config,
+    refuse_impossible,
+    refuse_truncation,
+    training_sounds,
+)
 from .publishing import check_repository, publish
 from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
 from .resuming import Resumed, measured_of_all, write_arguments
@@ -75,6 +82,8 @@ def run(arguments: Sequence[str]) -> None:
     elif training.do_train:
         warn_of_crops(clips, max_seconds)
     model, extractor = build_model(model_arguments, clips, max_seconds, training.do_train, training.freeze_backbone)
+    if training.do_train:
+        refuse_truncation(extractor, max_seconds)
     if resumed is not None:
         resumed.refuse_other_data(described)
         resumed.refuse_other_model(model_arguments, model)

@@ -69,7 +69,6 @@ class Teacher:
         device: Device that it runs on.
         dtype: Type of its matrix products, where they are not in float32.
         trust_remote_code: Whether code that comes with it may run.
-
     """
 
     def __init__(

@@ -30,6 +30,7 @@ from modeling_fftp.training.data.loading import Clips
 from modeling_fftp.training.data.sources import load_splits
 from modeling_fftp.training.data.splits import ROLES, find_splits
 from modeling_fftp.training.model import build_model, refuse_impossible
+from modeling_fftp.training.probing.probe import probe
 from modeling_fftp.training.run import run
 from tests.support import ROOT, TINY, needs_compiler, run_training
 
@@ -496,15 +497,18 @@ def test_a_start_on_short_clips_is_served_in_the_windows_that_it_learned(make_co
     torch.testing.assert_close(model.eval().fftp(features[:, :48])[0], start.fftp(features[:, :48])[0])
 
 
-def test_clips_that_an_extractor_would_cut_are_refused(make_config, tmp_path):
-    FFTPForAudioClassification(make_config(max_length=64)).save_pretrained(tmp_path)
-    FFTPFeatureExtractor(max_length=64, padding="max_length", truncation=True).save_pretrained(tmp_path)
-    arguments, clips = ModelArguments(model_name_or_path=str(tmp_path)), clips_of(["a", "b"])
-    with pytest.raises(
-        ValueError, match=r"clips have 198 frames, .* cuts to 64; expected --max_seconds 0\.64 or less"
-    ):
-        build_model(arguments, clips, max_seconds=2.0)
-    assert build_model(arguments, clips, max_seconds=0.64)[0].config.max_length == 64
+def test_crops_that_an_extractor_would_cut_are_refused(make_config, clip_folder, tmp_path):
+    """To train on; a probe hears the beginning of a clip, as pipelines do."""
+    start = tmp_path / "start"
+    FFTPForAudioClassification(make_config(max_length=32)).save_pretrained(start)
+    FFTPFeatureExtractor(max_length=32, padding="max_length", truncation=True).save_pretrained(start)
+    words = ["--dataset_name", clip_folder, "--model_name_or_path", start, "--max_steps", 1]
+    with pytest.raises(ValueError, match=r"frames, .* cuts to 32; expected --max_seconds 0\.32 or less"):
+        run_training(tmp_path / "long", *words)
+    run_training(tmp_path / "short", *words, "--max_seconds", 0.32)
+    assert FFTPConfig.from_pretrained(tmp_path / "short").max_length == 32
+    probe([str(clip_folder), "--model", str(start), "--output_dir", str(tmp_path / "probe")])
+    assert FFTPConfig.from_pretrained(tmp_path / "probe").max_length == 32
 
 
 def test_windows_are_no_longer_than_the_clips_to_learn_from(clip_folder, tmp_path):
