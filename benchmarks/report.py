@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import matplotlib
 import transformers
 
+from modeling_fftp.atomic_write import atomic_write
 from modeling_fftp.hub import efficiency
 
 matplotlib.use("Agg")
@@ -72,14 +72,14 @@ def write_lines(path: Path, records: Iterable[dict]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text in place of the one before, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture and close it."""
-    figure.savefig(path, dpi=120)
+    with atomic_write(path) as part:
+        figure.savefig(part, dpi=120)
     pyplot.close(figure)
 
 

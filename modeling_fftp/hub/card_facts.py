@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 from transformers.utils import logging
 
 from modeling_fftp import FFTPConfig
+from modeling_fftp.atomic_write import atomic_write
 
 logger = logging.get_logger(__name__)
 
@@ -39,13 +40,12 @@ def find_license(folder: Path) -> str | None:
 def save_card(card: ModelCard, folder: Path) -> Path:
     """Write README.md, whole or not at all; one that somebody edited is kept beside it."""
     path, kept = folder / "README.md", folder / EDITED
-    part = path.with_suffix(".md.part")
     text = str(card)
-    part.write_text(text + SEAL.format(_digest(text)), encoding="utf-8")
-    if path.exists() and not _is_as_written(path.read_text(encoding="utf-8")):
-        os.replace(path, kept)
-        logger.warning("%s was edited; what it was is in %s", path, kept.name)
-    os.replace(part, path)
+    with atomic_write(path) as part:
+        part.write_text(text + SEAL.format(_digest(text)), encoding="utf-8")
+        if path.exists() and not _is_as_written(path.read_text(encoding="utf-8")):
+            os.replace(path, kept)
+            logger.warning("%s was edited; what it was is in %s", path, kept.name)
     return path
 
 

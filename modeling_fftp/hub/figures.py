@@ -4,10 +4,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from modeling_fftp.atomic_write import atomic_write
+
 
 def save_figure(figure: Figure, path: Path, dpi: int = 100) -> None:
-    """Write a picture under another name, which it loses when it is complete; the suffix says in what form."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".part{path.suffix}")
-    figure.savefig(part, dpi=dpi)
-    part.replace(path)
+    """Write a picture, in the format of the suffix."""
+    with atomic_write(path) as part:
+        figure.savefig(part, dpi=dpi)

@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from modeling_fftp.atomic_write import atomic_write
 from modeling_fftp.audio_embedding_fftp import FFTPAudioEmbeddingPipeline, check_unit
 from modeling_fftp.modeling_fftp import FFTPModel
 
 from .archive import CHUNK, answer_archive
 from .load import load_pipeline
 from .recordings import Part
-from .tables import Answers, keep_readable, write_whole
+from .tables import Answers, keep_readable
 
 # Rows of parquet that are written at once.
 ROW_GROUP = 10_000
@@ -72,20 +73,16 @@ def write_vectors(records: Answers, path: Path, size: int) -> None:
     """A table of the recordings that could be read, with vectors of a size, and one of the others."""
     times = {name: pa.float64() for name in ("start", "end")}
     schema = pa.schema({"file": pa.string(), **times, "embedding": pa.list_(pa.float32(), size)})
-
-    def write(unfinished: Path) -> None:
-        tables, rows = [], 0
-        with parquet.ParquetWriter(unfinished, schema) as writer:
-            for record in keep_readable(records, path):
-                tables.append(as_table(record, schema))
-                rows += len(tables[-1])
-                if rows >= ROW_GROUP:
-                    writer.write_table(pa.concat_tables(tables), row_group_size=ROW_GROUP)
-                    tables, rows = [], 0
-            if tables:
-                writer.write_table(pa.concat_tables(tables))
-
-    write_whole(path, write)
+    tables, rows = [], 0
+    with atomic_write(path) as part, parquet.ParquetWriter(part, schema) as writer:
+        for record in keep_readable(records, path):
+            tables.append(as_table(record, schema))
+            rows += len(tables[-1])
+            if rows >= ROW_GROUP:
+                writer.write_table(pa.concat_tables(tables), row_group_size=ROW_GROUP)
+                tables, rows = [], 0
+        if tables:
+            writer.write_table(pa.concat_tables(tables))
 
 
 def as_table(record: dict[str, Any], schema: pa.Schema) -> pa.Table:

@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
+from modeling_fftp.atomic_write import atomic_write
+
 # What a row of a table is: an event of the timeline, a label of a whole recording, or a window with all scores.
 ROWS = ("events", "files", "windows")
 TABLES = ("csv", "parquet", "jsonl")
@@ -88,38 +90,26 @@ def list_rows(answer: dict[str, Any], rows: str) -> Iterator[list]:
 
 def write_csv(answers: Answers, path: Path, rows: str, schema: pa.Schema) -> None:
     """A table of the recordings that could be read, and one of the others."""
-
-    def write(part: Path) -> None:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(schema.names)
-            for answer in keep_readable(answers, path):
-                writer.writerows(list_rows(answer, rows))
-
-    write_whole(path, write)
+    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(schema.names)
+        for answer in keep_readable(answers, path):
+            writer.writerows(list_rows(answer, rows))
 
 
 def write_parquet(answers: Answers, path: Path, rows: str, schema: pa.Schema) -> None:
     """Write the rows of answers as parquet."""
-
-    def write(part: Path) -> None:
-        with parquet.ParquetWriter(part, schema) as writer:
-            found = (row for answer in keep_readable(answers, path) for row in list_rows(answer, rows))
-            while group := [*islice(found, ROW_GROUP)]:
-                columns = [[row[index] for row in group] for index in range(len(schema))]
-                writer.write_table(pa.table(columns, schema=schema))
-
-    write_whole(path, write)
+    with atomic_write(path) as part, parquet.ParquetWriter(part, schema) as writer:
+        found = (row for answer in keep_readable(answers, path) for row in list_rows(answer, rows))
+        while group := [*islice(found, ROW_GROUP)]:
+            columns = [[row[index] for row in group] for index in range(len(schema))]
+            writer.write_table(pa.table(columns, schema=schema))
 
 
 def write_jsonl(answers: Answers, path: Path) -> None:
     """A line of JSON for each recording."""
-
-    def write(part: Path) -> None:
-        with part.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in keep_readable(answers, path))
-
-    write_whole(path, write)
+    with atomic_write(path) as part, part.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in keep_readable(answers, path))
 
 
 def write_folder(answers: Answers, folder: Path, write_one: Callable[[dict[str, Any], Path], None]) -> None:
@@ -182,14 +172,10 @@ def keep_readable(answers: Answers, path: Path) -> Iterator[dict[str, Any]]:
         else:
             yield answer
     if failed:
-
-        def write(part: Path) -> None:
-            with part.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(["file", "error"])
-                writer.writerows(failed)
-
-        write_whole(failures_path(path), write)
+        with atomic_write(failures_path(path)) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file", "error"])
+            writer.writerows(failed)
     else:
         failures_path(path).unlink(missing_ok=True)
 
@@ -197,10 +183,3 @@ def keep_readable(answers: Answers, path: Path) -> Iterator[dict[str, Any]]:
 def failures_path(path: Path) -> Path:
     """File that lists the recordings that could not be read."""
     return path.with_name(f"{path.name}.failed.csv")
-
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file under another name, which it loses when it is complete."""
-    part = path.with_name(f"{path.name}.unfinished")
-    write(part)
-    os.replace(part, path)

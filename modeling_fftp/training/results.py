@@ -11,6 +11,7 @@ from transformers.trainer_utils import PredictionOutput
 
 from hub_cards import METRIC
 from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.atomic_write import atomic_write
 from modeling_fftp.hub.efficiency import measure_efficiency
 
 from .arguments import FFTPTrainingArguments
@@ -91,8 +92,5 @@ def evaluate_strides(
 def write_results(training: FFTPTrainingArguments, name: str, results: dict) -> None:
     """Write `NAME.json` into the output folder, whole or not at all; the first process does."""
     if training.process_index == 0:
-        path = Path(training.output_dir, f"{name}.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        part.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(path)
+        with atomic_write(Path(training.output_dir, f"{name}.json")) as part:
+            part.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

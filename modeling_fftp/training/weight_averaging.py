@@ -1,7 +1,6 @@
 """An average of the weights, as the result of a training."""
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback, TrainerState
+
+from modeling_fftp.atomic_write import atomic_write
 
 AVERAGED_WEIGHTS = "averaged_weights.safetensors"
 
@@ -102,10 +103,9 @@ class WeightAveraging(TrainerCallback):
 
     def save(self, folder: str) -> None:
         """Write the average into a checkpoint."""
-        path = Path(folder, AVERAGED_WEIGHTS)
         weights = {"n_averaged": self._averaged.n_averaged, **self._averaged.module.state_dict()}
-        save_file(weights, path.with_suffix(".part"))
-        os.replace(path.with_suffix(".part"), path)
+        with atomic_write(Path(folder, AVERAGED_WEIGHTS)) as part:
+            save_file(weights, part)
 
     def on_train_end(self, args, state, control, model, **kwargs):
         """Leave the average in the model."""
