@@ -18,7 +18,7 @@ class DataArguments:
         default=None, metadata={"help": "Folder inside the Hub data set, or of the sound of a table."}
     )
     dataset_revision: str | None = field(
-        default=None, metadata={"help": "Hub revision; refs/convert/parquet for data sets that are scripts."}
+        default=None, metadata={"help": "Hub revision; refs/convert/parquet is what the Hub made of other forms."}
     )
     task: Literal["clips", "frames"] = field(
         default="clips",

@@ -16,7 +16,7 @@ from .arguments import DataArguments
 from .clips import SAMPLING_RATE, ClipDecoder
 from .event_tables import has_event_rows
 from .held_out import VALIDATION_FRACTION
-from .labels import read_class_names, read_labels
+from .labels import is_missing, read_class_names, read_labels
 from .sources import base_folder, find_column, load_splits
 from .splits import ROLES, find_splits
 
@@ -168,6 +168,9 @@ def decoders_of(splits: Mapping[str, Any], decoder: ClipDecoder) -> dict[str, Cl
             continue
         if missing:
             raise ValueError(f"the {role} split has no column {missing[0]!r}; it has {split.column_names}")
+        if role == "test" and all(map(is_missing, split[decoder.label_column])):
+            logger.warning("The test split has no labels and is not used")
+            continue
         kind = decoder.label_kind
         if role != first and not kind.is_vector:
             kind = read_labels(split, decoder.label_column, kind.separator)

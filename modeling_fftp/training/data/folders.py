@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,15 @@ from datasets import Dataset, DatasetDict
 from modeling_fftp.sound_file_fftp import is_sound, is_visible, walk
 
 from .annotations import has_annotations, read_annotations
-from .splits import role_of
-from .tables import is_table, read_table
+from .splits import role_in, role_of
+from .tables import is_table, read_table, read_text
 
 logger = logging.getLogger(__name__)
 
 # The Hub's AudioFolder: a table of this name beside the sound, with a column of this name.
 METADATA, FILE_NAME = "metadata", "file_name"
+# What Speech Commands has beside its class folders: which clips validate and test, and what is no class.
+LISTS, BACKGROUND = {"validation": "validation_list.txt", "test": "testing_list.txt"}, "_background_noise_"
 # Column of what is wrong with a clip before it is decoded.
 PROBLEM = "__problem__"
 
@@ -27,9 +30,9 @@ def load_audio_folder(folder: Path, label_column: str | None = None) -> DatasetD
 
     Args:
         folder: `CLASS/clip.wav`, with folders in the class folders or not, or that below folders whose names mean
-            splits (`train`, `Training`, `val`, `dev`, `test`...); or sound with a metadata table as the Hub's
-            AudioFolder has it, or with annotations, see `read_annotations`. Links are followed; hidden files and
-            folders are not looked at.
+            splits (`train`, `Training`, `val`, `dev`, `test`...), or `CLASS/train/clip.wav`; or sound with a metadata
+            table as the Hub's AudioFolder has it, or with annotations, see `read_annotations`. Links are followed;
+            hidden files and folders are not looked at.
         label_column: Column of labels in tables of annotations.
 
     Returns:
@@ -42,19 +45,48 @@ def load_audio_folder(folder: Path, label_column: str | None = None) -> DatasetD
     metadata = _find_metadata(folder)
     if metadata is not None:
         table = _read_metadata(metadata)
-        below = [path and os.path.relpath(path, folder.absolute()) for path in table["audio"]]
-        return divide(table, [*map(_folder_with_role, below)])
-    splits = {}
-    for name, root in _find_split_folders(folder).items():
+        return divide(table, [*map(_folder_with_role, _paths_below(folder, table))])
+    splits, roots = {}, _find_split_folders(folder)
+    for name, root in roots.items():
         if (table := _find_metadata(root)) is not None:
             splits[name] = _read_metadata(table)
         else:
             splits[name] = read_annotations(root, label_column) or _read_classes(root)
-    if [*splits] == ["train"] and table is None and "label" not in splits["train"].column_names:
-        # Annotations may lie beside the folders of splits.
-        below = [os.path.relpath(path, folder.absolute()) for path in splits["train"]["audio"]]
-        return divide(splits["train"], [*map(_folder_with_role, below)])
-    return DatasetDict(splits)
+    if [*splits] != ["train"] or table is not None:
+        return DatasetDict(splits)
+    clips, root = splits["train"], roots["train"]
+    if "label" in clips.column_names:
+        paths = _paths_below(root, clips)
+        return divide(clips, _listed_splits(root, paths) or _splits_in_classes(paths))
+    # Annotations may lie beside the folders of splits.
+    return divide(clips, [*map(_folder_with_role, _paths_below(folder, clips))])
+
+
+def _paths_below(folder: Path, clips: Dataset) -> list[str | None]:
+    """Paths of clips from a folder on."""
+    return [path and os.path.relpath(path, folder.absolute()) for path in clips["audio"]]
+
+
+def _has_lists(root: Path) -> bool:
+    """Whether a folder is that of Speech Commands."""
+    return any((root / name).is_file() for name in LISTS.values())
+
+
+def _listed_splits(root: Path, paths: Sequence[str]) -> list[str] | None:
+    """The split of each path after the lists of Speech Commands; None where there are none."""
+    lists = {role: root / name for role, name in LISTS.items() if (root / name).is_file()}
+    listed = {Path(line): role for role, file in lists.items() for line in read_text(file).splitlines()}
+    return [listed.get(Path(path), "train") for path in paths] if listed else None
+
+
+def _splits_in_classes(paths: Sequence[str]) -> list[str | None]:
+    """The folder of a split between class and clip, where each path has one."""
+    names = [_folder_with_role(os.path.join(*Path(path).parts[1:])) for path in paths]
+    found = {*names} - {None}
+    if found and None in names:
+        logger.warning("Folders %s in some classes are not taken for splits", ", ".join(sorted(found)))
+        return [None] * len(names)
+    return names
 
 
 def _find_split_folders(folder: Path) -> dict[str, Path]:
@@ -94,29 +126,43 @@ def _visible_folders(folder: Path) -> list[Path]:
 def _read_classes(root: Path) -> Dataset:
     """One row per sound file; the folder directly below the root is its class."""
     rows, others, stray = {"audio": [], "label": [], PROBLEM: []}, Counter(), 0
+    no_classes = [BACKGROUND] if _has_lists(root) else []
     for path in sorted(walk(root)):
         *folders, _ = path.relative_to(root).parts
         if not is_sound(path):
             others[path.suffix] += bool(folders)
         elif not folders:
             stray += 1
-        else:
+        elif folders[0] not in no_classes:
             name, label, problem = _as_text(path.absolute(), folders[0])
             for column, value in zip(rows, (name, label, problem), strict=True):
                 rows[column].append(value)
     if not rows["audio"]:
+        found = dict(Counter(path.suffix for path in walk(root) if not is_sound(path)))
         raise ValueError(
             f"no sound files below {root}: expected {root}/CLASS/clip.wav, in a format that libsndfile reads; found "
-            f"{dict(others)}, and {stray} sound files without a class folder"
+            f"{found}, and {stray} sound files without a class folder. Archives are not unpacked"
         )
+    _refuse_splits_as_classes(root, {*rows["label"]})
     if others := +others:
         logger.warning("%s: files in no format that libsndfile reads are passed over: %s", root, dict(others))
     if stray:
         logger.warning("%s: %d sound files that lie in no class folder are passed over", root, stray)
-    empty = [child.name for child in _visible_folders(root) if child.name not in {*rows["label"]}]
-    if empty:
-        logger.warning("%s: folders without sound are no classes: %s", root, ", ".join(empty))
+    others = [child.name for child in _visible_folders(root) if child.name not in {*rows["label"]}]
+    if others:
+        logger.warning("%s: folders without clips are no classes: %s", root, ", ".join(others))
     return Dataset.from_dict(rows)
+
+
+def _refuse_splits_as_classes(root: Path, labels: set[str]) -> None:
+    """Stop where folders divide clips, but by split or fold and not by class."""
+    roles = {role_in(label) for label in labels}
+    are_folds = all(re.fullmatch(r"fold[-_ ]?\d+", label.lower()) for label in labels)
+    if are_folds or (len(roles) > 1 and None not in roles):
+        raise ValueError(
+            f"{root} holds the folders {', '.join(sorted(labels))}, which look like splits or folds without classes "
+            "in them; expected folders of classes in there, or a table of paths and labels"
+        )
 
 
 def _as_text(path: Path, label: str) -> tuple[str, str, str | None]:

@@ -143,6 +143,11 @@ def _are_events(feature: Any) -> bool:
     return isinstance(inner, dict) and ({*EVENT} <= {*inner} or {*inner} == {"label"})
 
 
+def is_missing(label: Any) -> bool:
+    """Whether a label says nothing, like those that challenges hide: None, NaN, "", -1, or an empty list."""
+    return label is None or label != label or label in ("", -1) or label == []
+
+
 def write(value: Any) -> str:
     """A class as text."""
     return str(int(value)) if isinstance(value, float) else str(value)
@@ -190,7 +195,8 @@ def _are_vectors(labels: Sequence[list | None], column: str) -> bool:
 
 def _hint_at_lists(classes: Sequence[str], column: str) -> None:
     """Say in the log where classes look like several in one string."""
-    for mark, advice in ((",", "--label_separator , would split them"), ("[", "they are lists written as text")):
+    marks = {mark: f"--label_separator '{mark}' would split them" for mark in ",;|"}
+    for mark, advice in (marks | {"[": "they are lists written as text"}).items():
         found = [name for name in classes if mark in name]
         if len(found) > len(classes) / 4:
             logger.warning(

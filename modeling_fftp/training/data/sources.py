@@ -7,14 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from modeling_fftp.sound_file_fftp import is_sound, walk
 
 from .event_tables import CLIP_NAMES, SPLIT_COLUMN, group_events, has_event_rows
 from .folders import METADATA, divide, load_audio_folder
-from .splits import role_in
+from .hub_source import load_from_hub
+from .splits import role_in, role_of
 from .strong_labels import EVENTS
 from .tables import is_table, read_header, read_schema, read_table
 
@@ -38,10 +37,10 @@ def load_splits(
     Args:
         source: A Hub id; a local folder of parquet files, of sound files, see `load_audio_folder`, of tables, or as
             `save_to_disk` leaves it; or a table, see `read_table`, with a column of paths and a row for each clip or,
-            as DCASE has it, for each event. A column "split" divides a table.
+            as DCASE has it, for each event. A column "split" divides what is one split otherwise.
         config_name: Configuration of a Hub data set.
         data_dir: Folder inside a Hub data set.
-        revision: Revision of a Hub data set; "refs/convert/parquet" is the parquet form of those that are scripts.
+        revision: Revision of a Hub data set; default: the newest, or of a script its parquet form.
         label_column: Column of labels in tables of events, and of the events that become of them; default: as usual.
 
     Raises:
@@ -58,7 +57,7 @@ def load_splits(
     for name, feature in next(iter(splits.values())).features.items():
         if isinstance(feature, Audio):
             splits = splits.cast_column(name, Audio(decode=False))
-    return splits
+    return _divide_by_column(splits) if len(splits) == 1 else splits
 
 
 def _load(
@@ -70,20 +69,20 @@ def _load(
             raise ValueError(f"{path} is no table of paths and labels; expected .csv, .tsv, .json, .jsonl or .parquet")
         table = read_table(path)
         has_events = _lists_events(table.features, label_column)
-        return _divide_by_column(_join({path.name: table}, label_column) if has_events else table)
+        return DatasetDict({"train": _join({path.name: table}, label_column) if has_events else table})
     if not path.is_dir():
-        refuse_paths(source)
-        return load_dataset(source, config_name, data_dir=data_dir, revision=revision)
+        return load_from_hub(source, config_name, data_dir, revision)
     if any((path / name).is_file() for name in SAVED):
         saved = load_from_disk(str(path))
         return saved if isinstance(saved, DatasetDict) else DatasetDict({"train": saved})
     tables = sorted(file for file in path.iterdir() if is_table(file))
     if any(file.stem == METADATA for file in tables):
         return load_audio_folder(path, label_column)
-    shards = find_shards(path)
+    has_sound = any(map(is_sound, walk(path)))
+    shards = _with_labels(find_shards(path), label_column) if has_sound else find_shards(path)
     if {*shards} <= {*tables} and any(_lists_events(_features_of(shard), label_column) for shard in shards):
         return _load_tables(path, tables, label_column)
-    if shards and any(map(is_sound, walk(path))):
+    if shards and has_sound:
         return _load_shards(path, shards)
     if shards:
         refuse_other_columns(shards)
@@ -107,21 +106,23 @@ def base_folder(source: str, data_dir: str | None = None) -> Path:
     return (path if path.is_dir() else path.parent) / (data_dir or "")
 
 
-def refuse_paths(source: str) -> None:
-    """Stop on what cannot be a Hub id, rather than ask the Hub for it."""
-    try:
-        validate_repo_id(source)
-        is_id = not is_table(Path(source))
-    except HFValidationError:
-        is_id = False
-    if not is_id:
-        raise FileNotFoundError(f"{source} is neither a folder or a file here nor a Hub id")
+def split_column(names: Iterable[str]) -> str | None:
+    """The column that says which split a clip is of."""
+    return next((name for name in names if name.lower() == SPLIT_COLUMN), None)
 
 
-def _divide_by_column(table: Dataset) -> DatasetDict:
-    """The splits that a column of a table names, or all as one."""
-    column = next((name for name in table.column_names if name.lower() == SPLIT_COLUMN), None)
-    return divide(table, table[column][:] if column is not None else [None])
+def _divide_by_column(splits: DatasetDict) -> DatasetDict:
+    """The splits that a column of the only one names, or what there is."""
+    (table,) = splits.values()
+    if (column := split_column(table.column_names)) is None:
+        return splits
+    names, feature = table[column][:], table.features[column]
+    if isinstance(feature, ClassLabel):
+        names = [None if name is None else feature.int2str(name) for name in names]
+    if not any(name is not None and role_of(str(name)) for name in names):
+        return splits
+    logger.info("The column %r says which split a clip is of", column)
+    return divide(table, names)
 
 
 def _path_column(columns: Iterable[str]) -> str | None:
@@ -165,7 +166,7 @@ def _load_tables(folder: Path, tables: list[Path], label_column: str | None) -> 
         role: _join(found, label_column) if has_events else next(iter(found.values()))
         for role, found in by_role.items()
     }
-    return _divide_by_column(splits[None]) if None in splits else DatasetDict(splits)
+    return DatasetDict({role or "train": split for role, split in splits.items()})
 
 
 def _find_listing(folder: Path, tables: list[Path], label_column: str | None) -> dict[Path, Dataset]:
@@ -197,8 +198,14 @@ def _find_listing(folder: Path, tables: list[Path], label_column: str | None) ->
             f"{folder} holds no sound, and tables with the columns {others}; expected one of {AUDIO_COLUMNS} and one "
             f"of {LABEL_COLUMNS}. Pass the table itself, with --audio_column_name and --label_column_name"
         )
+    if listing:
+        logger.info("Labels come from %s", ", ".join(path.name for path in listing))
     if others:
-        logger.warning("%s: tables that list no sound with labels are passed over: %s", folder, ", ".join(others))
+        logger.warning(
+            "%s: tables that list no sound with labels are passed over: %s. --audio_column_name and "
+            "--label_column_name name other columns than usual",
+            folder, ", ".join(others),
+        )  # fmt: skip
     return listing
 
 
@@ -229,6 +236,19 @@ def find_shards(folder: Path) -> list[Path]:
     if shards and any(map(is_sound, walk(folder))):
         return [path for path in shards if _has_audio(_features_of(path))]
     return shards
+
+
+def _with_labels(shards: list[Path], label_column: str | None) -> list[Path]:
+    """Those of some parquet files beside sound that label it."""
+    names = (*LABEL_COLUMNS, label_column)
+    is_labelled = {
+        shard: _has_any(features, names) or any(isinstance(feature, ClassLabel) for feature in features.values())
+        for shard in shards
+        if (features := _features_of(shard))
+    }
+    if others := [shard.name for shard, has_labels in is_labelled.items() if not has_labels]:
+        logger.warning("Parquet files without labels are passed over: %s", ", ".join(others))
+    return [shard for shard, has_labels in is_labelled.items() if has_labels]
 
 
 def _features_of(shard: Path) -> Features:
@@ -274,11 +294,12 @@ def find_column(dataset: Dataset, role: str, wanted: str | None = None) -> str:
     if wanted is None and not named and len(typed) > 1:
         raise ValueError(f"the columns {typed} could all be for {role}; name one by --{role}_column_name")
     # A label has many names, and other columns have classes too; what holds sound is known by its type.
-    found = (*named, *typed) if role == "label" else (*typed, *named)
+    both = [name for name in named if name in typed]
+    found = (*named, *typed) if role == "label" else (*both, *typed, *named)
     for name in (wanted,) if wanted is not None else found:
         if name in dataset.column_names:
             if role == "audio":
                 _check_audio(name, dataset.features[name])
             return name
     asked = f"no {role} column {wanted!r}" if wanted is not None else f"no {role} column found"
-    raise ValueError(f"{asked}; the data has {dataset.column_names}")
+    raise ValueError(f"{asked}; the data has {dataset.column_names}. --{role}_column_name names one")

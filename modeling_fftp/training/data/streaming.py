@@ -19,11 +19,13 @@ from .arguments import DataArguments
 from .clips import FACTS, PROBLEM, SAMPLING_RATE, SOURCE, ClipDecoder, report_left_out, spread
 from .decoders import build_decoder, decoders_of, find_roles, roles_to_read
 from .held_out import hold_out
+from .hub_source import find_builder, find_converted
 from .loading import Clips
 from .parquet_rows import ParquetRows
 from .report import SplitFacts, count_classes, refuse_unusable, write_report
 from .row_group_sampler import RowGroupSampler
-from .sources import find_shards, load_splits, refuse_paths
+from .sources import find_shards, load_splits, split_column
+from .splits import role_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +35,6 @@ SAMPLED_CLIPS, SAMPLED_PLACES = 512, 16
 DEVIATIONS = 3.0
 # Batches after which freed memory goes back to the system: sound comes in many sizes, whose gaps would add up.
 TRIMMED_BATCHES = 8
-# The Hub's parquet form of data sets that are something else.
-CONVERTED = "refs/convert/parquet"
 
 
 class StreamedClips(TorchDataset):
@@ -196,13 +196,27 @@ def open_splits(
             return load_splits(source, config_name, data_dir, revision, label_column)
         builder = load_dataset_builder(str(path), config_name, data_dir=data_dir)
     else:
-        refuse_paths(source)
-        builder = load_dataset_builder(source, config_name, data_dir=data_dir, revision=revision)
+        builder = find_builder(source, config_name, data_dir, revision)
         if not isinstance(builder, Parquet) and revision is None:
-            builder = load_dataset_builder(source, config_name, data_dir=data_dir, revision=CONVERTED)
+            builder = find_converted(source, config_name, data_dir)
     if not isinstance(builder, Parquet):
         raise ValueError(f"{source} is no data set of parquet files; without --streaming it may load")
-    return {str(name): ParquetRows(files, builder.info.features) for name, files in builder.config.data_files.items()}
+    files = builder.config.data_files
+    splits = {str(name): ParquetRows(paths, builder.info.features) for name, paths in files.items()}
+    if len(splits) == 1:
+        refuse_split_column(*splits.values())
+    return splits
+
+
+def refuse_split_column(rows: ParquetRows) -> None:
+    """Stop where a column would divide the only split, since clips to test on would train."""
+    column = split_column(rows.column_names)
+    roles = {role for name in rows[column][:] if (role := role_of(str(name)))} if column is not None else set()
+    if len(roles) > 1:
+        raise ValueError(
+            f"the column {column!r} divides the data into {sorted(roles)}, which --streaming does not; drop it, "
+            "or give each split files of its own"
+        )
 
 
 def stream_clips(

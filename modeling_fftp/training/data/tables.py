@@ -101,7 +101,26 @@ def _find_delimiter(text: str, path: Path) -> str:
 def _read_delimited(text: str, path: Path) -> dict[str, list[str | None]]:
     """Columns of strings; the header decides what separates cells."""
     delimiter = _find_delimiter(text, path)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    rows = _split_tabs(text, path) if delimiter == "\t" else _split_rows(text, path, delimiter)
+    if len(rows) < 2:
+        return {}
+    names = rows[0]
+    if len({*names}) < len(names):
+        raise ValueError(f"{path}: the header has the columns {names}; expected a different name for each")
+    return {
+        name: [cell or None for cell in column]
+        for name, column in zip(names, zip(*rows[1:], strict=True), strict=True)
+    }
+
+
+def _split_rows(text: str, path: Path, delimiter: str, quoting: int = csv.QUOTE_MINIMAL) -> list[list[str]]:
+    """Cells of the rows that have any.
+
+    Raises:
+        ValueError: A row has more or fewer than the first, or a quote has no end.
+    """
+    source = io.StringIO(text, newline="")
+    reader = csv.reader(source, delimiter=delimiter, skipinitialspace=True, strict=True, quoting=quoting)
     rows: list[list[str]] = []
     try:
         for row in reader:
@@ -115,15 +134,20 @@ def _read_delimited(text: str, path: Path) -> dict[str, list[str | None]]:
             rows.append(cells)
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-    if len(rows) < 2:
-        return {}
-    names = rows[0]
-    if len({*names}) < len(names):
-        raise ValueError(f"{path}: the header has the columns {names}; expected a different name for each")
-    return {
-        name: [cell or None for cell in column]
-        for name, column in zip(names, zip(*rows[1:], strict=True), strict=True)
-    }
+    return rows
+
+
+def _split_tabs(text: str, path: Path) -> list[list[str]]:
+    """The same with tabs, between which many write text with quotes in it: a first one would swallow what follows."""
+    rows = None
+    try:
+        rows = _split_rows(text, path, "\t")
+        if not any("\n" in cell for cell in chain.from_iterable(rows)):
+            return rows
+        return _split_rows(text, path, "\t", csv.QUOTE_NONE)
+    except ValueError:
+        # Somebody quoted a line break, or a quote swallowed the end of a row.
+        return rows or _split_rows(text, path, "\t", csv.QUOTE_NONE)
 
 
 def _read_json(text: str, path: Path, is_lines: bool) -> list[dict[str, Any]]:

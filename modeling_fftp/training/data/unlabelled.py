@@ -28,7 +28,7 @@ from .clips import (
     spread,
 )
 from .sources import AUDIO_COLUMNS, SAVED, base_folder, find_column, find_shards, load_splits
-from .splits import role_in, role_of
+from .splits import role_in
 
 logger = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ def find_recordings(arguments: SoundArguments) -> list[tuple[str | None, Dataset
             arguments.dataset_data_dir,
             arguments.dataset_revision,
         )
-        found = [(role_of(str(name)), split) for name, split in splits.items()]
+        found = [(role_in(str(name)), split) for name, split in splits.items()]
     if not found:
         raise ValueError(f"no sound in {path}: no files that libsndfile reads, and no parquet files of sound")
     tested = sum(len(recordings) for role, recordings in found if role == "test")
@@ -247,7 +247,7 @@ def _walk(folder: Path, wanted: str | None) -> Iterator[tuple[str | None, Datase
     for file in walk(folder):
         if is_sound(file):
             parents = file.relative_to(folder).parts[:-1]
-            role = next((role for part in parents if (role := role_of(part))), None)
+            role = next((role for part in parents if (role := role_in(part))), None)
             files.setdefault(role, []).append(str(file.absolute()))
     for role, names in files.items():
         yield role, Dataset.from_dict({"audio": names})

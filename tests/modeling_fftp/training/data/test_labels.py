@@ -151,7 +151,9 @@ def test_lists_that_are_missing_or_hold_nothing():
             kind.read(label)
 
 
-@pytest.mark.parametrize("values", [["dog,cat", "cat", "dog"], ["['dog']", "['cat']"]])
+@pytest.mark.parametrize(
+    "values", [["dog,cat", "cat", "dog"], ["cat;dog", "dog"], ["cat|dog", "dog"], ["['cat']", "['dog']"]]
+)
 def test_several_in_one_string_are_named(values, caplog):
     assert read_labels(column(values), "label").classes == sorted(values)
     assert "are taken as they are" in caplog.text

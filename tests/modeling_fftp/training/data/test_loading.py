@@ -254,6 +254,26 @@ def test_an_unlabelled_test_split_is_passed_over(folder, tmp_path, caplog):
     assert "The test split has no column 'label' and is not used" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("kind", "hidden"),
+    [(ClassLabel(names=["high", "low"]), -1), (Value("string"), None), (Value("null"), None)],
+    ids=["index", "name", "null"],
+)
+def test_a_test_split_with_hidden_labels_is_passed_over(folder, tmp_path, kind, hidden, caplog):
+    paths = sorted((folder / "train").rglob("*.wav"))
+    train = {"path": [*map(str, paths)], "label": [path.parent.name for path in paths]}
+    if isinstance(kind, ClassLabel):
+        train["label"] = kind.str2int(train["label"])
+    test = {"path": [str(paths[0])] * 2, "label": [hidden] * 2}
+    kinds = {"path": Value("string"), "label": kind if kind != Value("null") else Value("string")}
+    DatasetDict(
+        train=Dataset.from_dict(train, features=Features(kinds)),
+        test=Dataset.from_dict(test, features=Features(kinds | {"label": kind})),
+    ).save_to_disk(tmp_path / "saved")
+    assert "| clips | 8 |\n" in inspect([str(tmp_path / "saved")])
+    assert "The test split has no labels and is not used" in caplog.text
+
+
 def test_columns_are_named_and_not_guessed(folder, tmp_path, caplog):
     caplog.set_level("INFO")
     paths = sorted((folder / "train").rglob("*.wav"))

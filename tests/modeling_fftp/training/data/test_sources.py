@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
-from datasets import Dataset, DatasetDict
+from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Value
 
-from modeling_fftp.training.data.sources import is_local, load_splits, public_name
+from modeling_fftp.training.data.sources import find_column, is_local, load_splits, public_name
 from modeling_fftp.training.data.splits import find_splits
 from modeling_fftp.training.data.tables import read_table
 
@@ -92,6 +92,46 @@ def test_classes_beside_splits_are_refused(make_folder):
         load_splits(str(make_folder("train/cat/1.wav", "dog/1.wav")))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("train", "test"), ("FSD50K.dev_audio", "FSD50K.eval_audio"), ("audio_test", "audio_train"), ("fold1", "fold2")],
+)
+def test_splits_without_classes_are_refused(make_folder, names):
+    with pytest.raises(ValueError, match=rf"{names[0]}, .*which look like splits or folds without classes in them"):
+        load_splits(str(make_folder(*(f"{name}/1.wav" for name in sorted(names)))))
+
+
+def test_splits_in_every_class_folder(make_folder, caplog):
+    root = make_folder("fan/train/1.wav", "fan/test/2.wav", "pump/train/3.wav", "pump/test/4.wav")
+    assert labels(load_splits(str(root))) == {"test": ["fan", "pump"], "train": ["fan", "pump"]}
+    # A kind of vehicle, beside others.
+    make_folder("pump/hand/5.wav")
+    assert labels(load_splits(str(root))) == {"train": ["fan", "fan", "pump", "pump", "pump"]}
+    assert "Folders test, train in some classes are not taken for splits" in caplog.text
+
+
+def test_a_class_below_the_only_split_is_no_split(make_folder):
+    root = make_folder("train/dog/1.wav", "train/train/2.wav")
+    assert labels(load_splits(str(root))) == {"train": ["dog", "train"]}
+
+
+def test_the_folder_of_speech_commands(make_folder, caplog):
+    root = make_folder(
+        "yes/1.wav", "yes/2.wav", "no/1.wav", "no/2.wav", "no/3.wav", "_background_noise_/hum.wav",
+        validation_list_txt="yes/1.wav\n", testing_list_txt="yes/2.wav\nno/2.wav\n",
+    )  # fmt: skip
+    expected = {"train": ["no", "no"], "test": ["no", "yes"], "validation": ["yes"]}
+    assert labels(load_splits(str(root))) == expected
+    assert "folders without clips are no classes: _background_noise_" in caplog.text
+
+
+def test_archives_are_named(make_folder):
+    root = make_folder("a.wav")
+    (root / "clips.tar").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"found {'\.tar': 1}, .*Archives are not unpacked"):
+        load_splits(str(root))
+
+
 def test_what_archives_and_notebooks_leave_behind_is_no_class(make_folder, caplog):
     root = make_folder(
         "dog/1.wav", "dog/a/2.wav", "cat/1.wav", "cat/.3.wav", "__MACOSX/dog/._1.wav", ".ipynb_checkpoints/1.wav",
@@ -100,7 +140,7 @@ def test_what_archives_and_notebooks_leave_behind_is_no_class(make_folder, caplo
     (root / "empty").mkdir()
     assert labels(load_splits(str(root))) == {"train": ["cat", "dog", "dog"]}
     assert "1 sound files that lie in no class folder are passed over" in caplog.text
-    assert "folders without sound are no classes: empty" in caplog.text
+    assert "folders without clips are no classes: empty" in caplog.text
 
 
 @pytest.mark.skipif(os.name != "posix", reason="bytes in file names")
@@ -230,6 +270,72 @@ def test_a_column_divides_a_table(tmp_path):
     assert labels(load_splits(str(tmp_path / "a.csv"))) == {"train": ["x", "y"], "Val": ["y"]}
     (tmp_path / "a.csv").write_text("path,label,split\na.wav,x,1\nb.wav,y,2\n")
     assert labels(load_splits(str(tmp_path / "a.csv"))) == {"train": ["x", "y"]}
+
+
+@pytest.mark.parametrize("kind", ["metadata", "table of a split", "parquet", "saved"])
+def test_a_column_divides_what_is_one_split(make_folder, tmp_path, kind):
+    rows = {"file_name": ["a.wav", "b.wav"], "label": ["x", "y"], "split": ["train", "test"]}
+    root = make_folder("a.wav", "b.wav") if kind == "metadata" else tmp_path / "data"
+    if kind == "metadata":
+        (root / "metadata.csv").write_text("file_name,label,split\na.wav,x,train\nb.wav,y,test\n")
+    elif kind == "saved":
+        DatasetDict({"train": Dataset.from_dict(rows)}).save_to_disk(root)
+    else:
+        root.mkdir()
+        Dataset.from_dict(rows).to_parquet(root / f"{'clips' if kind == 'parquet' else 'train_clips'}.parquet")
+    assert labels(load_splits(str(root))) == {"train": ["x"], "test": ["y"]}
+
+
+def test_a_column_of_classes_divides_too(tmp_path):
+    features = Features(
+        {"path": Value("string"), "label": Value("string"), "split": ClassLabel(names=["val", "train"])}
+    )
+    rows = {"path": ["a.wav", "b.wav"], "label": ["x", "y"], "split": [1, 0]}
+    Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
+    assert labels(load_splits(str(tmp_path / "saved"))) == {"train": ["x"], "val": ["y"]}
+
+
+def test_parquet_files_without_labels_do_not_stop_class_folders(make_folder, caplog):
+    root = make_folder("dog/1.wav", "cat/1.wav")
+    Dataset.from_dict({"file": ["dog/1.wav"], "embedding": [[0.0]]}).to_parquet(root / "vectors.parquet")
+    assert labels(load_splits(str(root))) == {"train": ["cat", "dog"]}
+    assert "Parquet files without labels are passed over: vectors.parquet" in caplog.text
+
+
+def test_the_log_names_the_table_that_labels_come_from(make_folder, caplog):
+    caplog.set_level("INFO")
+    root = make_folder("dog/1.wav", "cat/1.wav", tags_csv="file,label\ndog/1.wav,x\ncat/1.wav,y\n")
+    assert labels(load_splits(str(root))) == {"train": ["x", "y"]}
+    assert "Labels come from tags.csv" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'path\tsentence\tlabel\na.wav\t"No"\tx\nb.wav\t"Oh no, he said\ty\nc.wav\t5" of rain"\tz\n',
+        'path\tsentence\tlabel\na.wav\tNo\tx\nb.wav\t"Oh no\ty\nc.wav\tYes\tz\n',
+    ],
+)
+def test_quotes_between_tabs_swallow_no_rows(tmp_path, text):
+    (tmp_path / "a.tsv").write_text(text)
+    assert read_table(tmp_path / "a.tsv")["label"][:] == ["x", "y", "z"]
+
+
+def test_line_breaks_that_are_quoted_between_tabs(tmp_path):
+    (tmp_path / "a.tsv").write_text('path\tsentence\tlabel\na.wav\t"Oh\nno"\tx\n')
+    assert read_table(tmp_path / "a.tsv")["sentence"][:] == ["Oh\nno"]
+
+
+def test_of_several_columns_of_sound_the_usual_name_counts():
+    clips = Dataset.from_dict({"noisy": [], "audio": []}, features=Features({"noisy": Audio(), "audio": Audio()}))
+    assert find_column(clips, "audio") == "audio"
+
+
+def test_a_missing_column_names_the_option():
+    with pytest.raises(
+        ValueError, match=r"no label column found; the data has \['path'\]\. --label_column_name names"
+    ):
+        find_column(Dataset.from_dict({"path": ["a.wav"]}), "label")
 
 
 def test_a_folder_of_tables(tmp_path, caplog):

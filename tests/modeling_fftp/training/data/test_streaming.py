@@ -22,7 +22,7 @@ from modeling_fftp.training.data.decoders import build_decoder
 from modeling_fftp.training.data.folders import PROBLEM
 from modeling_fftp.training.data.parquet_rows import ParquetRows
 from modeling_fftp.training.data.row_group_sampler import RowGroupSampler
-from modeling_fftp.training.data.streaming import read_clips, stream_clips
+from modeling_fftp.training.data.streaming import open_splits, read_clips, stream_clips
 from modeling_fftp.training.inspect import inspect
 from modeling_fftp.training.run import run
 from tests.support import ROOT, TINY, run_training
@@ -95,6 +95,16 @@ def test_files_of_other_columns_are_refused(shards, tmp_path):
     Dataset.from_dict({"sound": ["a"]}).to_parquet(tmp_path / "other.parquet")
     with pytest.raises(ValueError, match=r"other\.parquet has the columns {'sound'.*; .* has {'audio'"):
         ParquetRows([str(shards / "train-00000-of-00003.parquet"), str(tmp_path / "other.parquet")])
+
+
+def test_a_column_that_would_divide_the_clips_is_named(shards, tmp_path):
+    rows = Dataset.from_parquet(str(shards / "train-00000-of-00003.parquet"))
+    rows = rows.add_column("split", ["train"] * (len(rows) - 2) + ["val", "test"])
+    rows.to_parquet(tmp_path / "clips.parquet")
+    with pytest.raises(
+        ValueError, match=r"'split' divides the data into \['test', 'train', 'validation'\], which --stream"
+    ):
+        open_splits(str(tmp_path))
 
 
 GROUPS = [range(start, min(start + 12, 100)) for start in range(0, 100, 12)]

@@ -17,7 +17,13 @@ from feature_extraction.randomness import batch_seeds, seeded
 from feature_extraction.spectrogram_augmentation import RandomGain
 from modeling_fftp.cli import app
 from modeling_fftp.hub.push import files_to_push
-from modeling_fftp.training.data.unlabelled import SoundArguments, assign_roles, load_pieces, read_sound
+from modeling_fftp.training.data.unlabelled import (
+    SoundArguments,
+    assign_roles,
+    find_recordings,
+    load_pieces,
+    read_sound,
+)
 from modeling_fftp.training.pretraining.masked_patches import MaskedPatchCollator
 from modeling_fftp.training.pretraining.pretrain import pretrain
 from modeling_fftp.training.run import run
@@ -156,6 +162,9 @@ def test_validation_sound_is_measured_on_and_test_sound_is_left_alone(clip_folde
     pieces = load_pieces(SoundArguments(str(folder), validation_fraction=0.25), 20, 0, str(tmp_path))
     assert {role: len(split) for role, split in pieces.splits.items()} == {"train": 27, "validation": 9}
     assert "12 recordings of test splits are not used" in caplog.text
+    # As LibriSpeech writes it.
+    (folder / "Test").rename(folder / "test-clean")
+    assert sum(len(recordings) for _, recordings in find_recordings(SoundArguments(str(folder)))) == 36
     pieces = load_pieces(SoundArguments(str(clip_folder)), 20, 0, str(tmp_path))
     assert {role: len(split) for role, split in pieces.splits.items()} == {"train": 36, "validation": 12}
     # Parts of a few recordings add up.
