@@ -12,7 +12,7 @@ import numpy as np
 
 Event = tuple[float, float, Any]
 KEYS = ("onset", "offset", "label")
-# What is left of an event at the edge of a crop, and is shorter than a frame, can hardly be heard.
+# What a crop leaves of an event is dropped where it is shorter than this, the length of a frame in seconds.
 SHORTEST_REST = 0.025
 
 

@@ -179,7 +179,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         return self.return_attention_mask or self._check_padding(self.padding) != "max_length"
 
     def extract_batch(self, waveforms: torch.Tensor | list[torch.Tensor]) -> BatchFeature:
-        """A call on sound that is at the extractor's rate, on its device, with the extractor's own settings.
+        """Features of a batch by the extractor's own settings; sound must be at its rate and on its device.
 
         Args:
             waveforms: (samples,) each, or (batch, samples), on one device.

@@ -59,7 +59,7 @@ def errors_in_one_line(kinds: type[Exception] | tuple[type[Exception], ...] = Ex
 
 @contextmanager
 def errors_of_input() -> Iterator[None]:
-    """The same for what is wrong with arguments and data; what else goes wrong in hours its traceback explains."""
+    """The same for bad arguments and data alone; other errors keep their traceback."""
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import StrictDataclassError
 

@@ -18,7 +18,7 @@ CHOICES = {
     "backbone": BACKBONES, "mamba_variant": MAMBA_VARIANTS, "pooling": POOLINGS, "problem_type": PROBLEM_TYPES,
     "scan_implementation": SCAN_IMPLEMENTATIONS,
 }  # fmt: skip
-# The threshold of labels that are not to be heard: scores end at 1, and numbers of half the precision reach that.
+# A threshold that no score reaches: 1.0 would not do, since scores in float16 can equal 1.
 SILENT_THRESHOLD = 2.0
 MOST_CLASS_TOKENS = {"ast": 2, "mamba": 1, "convnext": 0}
 POSITIVE_FIELDS = (
@@ -220,7 +220,7 @@ class FFTPConfig(PreTrainedConfig):
         self.token_merge_layers = tuple(self.token_merge_layers or ())
         self.time_strides = tuple(self.time_strides or ())
         if self.position_stride is None:
-            # Here, so that another stride that is set later leaves the table as it is.
+            # Resolved now, so that changing `time_stride` later does not change the table.
             self.position_stride = self.time_stride
         if self.problem_type is None:
             self.problem_type = PROBLEM_TYPES[0]

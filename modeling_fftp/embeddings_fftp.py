@@ -57,7 +57,7 @@ def resize_matrix(old: int, new: int) -> np.ndarray:
     return identity[lower] * (1 - share)[:, None] + identity[upper] * share[:, None]
 
 
-# In this order: dynamo looks through a cache, at what is marked.
+# `cache` must be the outer one: dynamo unwraps it to find `assume_constant_result`.
 @cache
 @torch.compiler.assume_constant_result
 def shrink_matrix(old: int, new: int) -> tuple[tuple[float, ...], ...]:

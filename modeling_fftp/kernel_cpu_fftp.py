@@ -297,7 +297,7 @@ def _build(name: str, source: str) -> Path:
     try:
         program, *options = shlex.split(os.environ.get("CC", "")) or ["cc"]
     except ValueError as error:
-        raise FileNotFoundError(f"$CC={os.environ['CC']!r} is no command: {error}") from error
+        raise FileNotFoundError(f"$CC={os.environ['CC']!r} is not a command: {error}") from error
     compiler = shutil.which(program)
     if compiler is None:
         raise FileNotFoundError(f"no C compiler: {program} is not on the PATH; $CC names another")

@@ -57,7 +57,7 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
 def pool_somewhere(
     labels: torch.Tensor, logits: torch.Tensor, is_real: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Steps that hold a label somewhere are told by the clip's pooled score that it is there.
+    """For labels without times, the clip's pooled score takes the place of the steps' own.
 
     The pool is the mean of the scores, weighted by themselves (linear softmax, Wang et al. 2019), so that a clip's
     best steps learn to hold the label, and its others not to.

@@ -61,7 +61,7 @@ def refuse_unknown_labels(config: FFTPConfig) -> None:
         ValueError: A field names an unknown label.
     """
     for field, names in find_unknown_labels(config).items():
-        raise ValueError(f"{field} names {names[0]!r}, which is no label; the labels are {label_names(config)}")
+        raise ValueError(f"{field} names {names[0]!r}, which is not a label; the labels are {label_names(config)}")
 
 
 def find_unknown_labels(config: FFTPConfig) -> dict[str, list[str]]:
@@ -155,7 +155,7 @@ class FFTPPreTrainedModel(PreTrainedModel):
         What was chosen for labels that have been renamed since is dropped: no model would open with it.
         """
         for field, names in find_unknown_labels(self.config).items():
-            logger.warning(f"{field} names {names[0]!r}, which is no label any more: dropped")
+            logger.warning(f"{field} names {names[0]!r}, which is no longer a label: dropped")
             setattr(self.config, field, None)
         self.config.custom_pipelines = self._custom_pipelines()
         self.config.auto_map = self._auto_map()

@@ -108,7 +108,8 @@ class FFTPForPreTraining(FFTPPreTrainedModel):
 
     All backbones allow it: a transformer attends to the patches that it sees, a Mamba scans them one after another,
     each with its position, and a ConvNeXt sees zeros where a patch is hidden, before every convolution (Woo et al.
-    2023, ConvNeXt V2, section 3.1), which saves no time. Merging of tokens does not, for lack of neighbours.
+    2023, ConvNeXt V2, section 3.1), which saves no time. Token merging is not supported: visible
+    tokens have no neighbours to merge with.
 
     Trainer's `evaluate` computes the loss with `TrainingArguments(label_names=["bool_masked_pos"])` where batches hold
     that, as those of `modeling_fftp.training.pretraining.masked_patches` do.

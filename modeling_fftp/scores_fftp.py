@@ -42,7 +42,7 @@ def label_thresholds(
         return [threshold] * len(names)
     thresholds = thresholds or {}
     if unknown := sorted({*thresholds} - {*names}):
-        raise ValueError(f"thresholds names {unknown[0]!r}, which is no label; the labels are {[*names]}")
+        raise ValueError(f"thresholds names {unknown[0]!r}, which is not a label; the labels are {[*names]}")
     return [thresholds.get(name, DEFAULT_THRESHOLD) for name in names]
 
 

@@ -25,13 +25,13 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, BadZipFile, KeyError, EOFError, RuntimeError, AttributeError) as error:
-        raise ValueError(f"{path} is no checkpoint with weights by name") from error
+        raise ValueError(f"{path} is not a checkpoint with weights by name") from error
     for name in NESTED:
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(name), dict):
             checkpoint = checkpoint[name]
     is_by_name = isinstance(checkpoint, dict) and all(isinstance(name, str) for name in checkpoint)
     if not is_by_name or not all(isinstance(value, torch.Tensor) for value in checkpoint.values()):
-        raise ValueError(f"{path} is no checkpoint with weights by name")
+        raise ValueError(f"{path} is not a checkpoint with weights by name")
     weights = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
     refuse_damaged(weights, str(path))
     return weights

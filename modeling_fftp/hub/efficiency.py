@@ -73,7 +73,7 @@ def measure_efficiency(folder: str | Path, seconds: float, time_stride: int | No
         seconds: Length of the clip.
         time_stride: Frames between patches; None is the model's.
     """
-    # Whatever it was trained with: these run on a CPU, and on the meta device that counts.
+    # In place of the settings of the training: these run on a CPU, and on the meta device, which counts.
     settings = {"attn_implementation": "sdpa", "scan_implementation": "auto", "dtype": torch.float32}
     settings |= {} if time_stride is None else {"time_stride": time_stride}
     task = find_saved_task(FFTPConfig.from_pretrained(folder))

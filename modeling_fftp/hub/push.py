@@ -14,7 +14,7 @@ from modeling_fftp import FFTPConfig
 from .card_facts import CURVES, EXPLANATION, RECONSTRUCTION, RELIABILITY
 
 REQUIRED = ("config.json", "preprocessor_config.json", "README.md")
-MEASURED = ("recipe.json", "*_results.json", "*_per_class.json")
+MEASURED = ("recipe.json", "*_results.json", "*_per_class.json", "*_events.json")
 PATTERNS = (
     *REQUIRED, "model*.safetensors", "model.safetensors.index.json", "model*.onnx*", "*_fftp.py", *MEASURED, "*.png",
 )  # fmt: skip

@@ -53,7 +53,7 @@ def write_embeddings(
 
     Raises:
         FileExistsError: As `answer_archive`.
-        ValueError: As `answer_archive`, an output that is no parquet file, or something else to embed than there is.
+        ValueError: As `answer_archive`, an output that is not parquet, or something else to embed than there is.
     """
     if output.suffix != ".parquet":
         raise ValueError(f"--output {output}: expected a file whose name ends in .parquet")

@@ -32,7 +32,7 @@ def load_pipeline(
     try:
         config, _ = FFTPConfig.get_config_dict(model)
     except OSError as error:
-        raise OSError(f"{model} is no folder with a model, and the Hub did not give one: {error}") from error
+        raise OSError(f"{model} is not a folder with a model, and the Hub did not give one: {error}") from error
     architecture = (config.get("architectures") or [None])[0]
     known = {one.__name__: one for one in model_classes}
     model_class = known.get(architecture, FFTPModel if FFTPModel in model_classes else None)

@@ -128,7 +128,7 @@ def build_model(
 
 
 def refuse_foreign_stride(config: FFTPConfig) -> None:
-    """Refuse to train at strides that leave out the one that the model is to have.
+    """Refuse strides to train at that lack the one that the model is to have.
 
     Raises:
         ValueError: `time_strides` lacks `time_stride`.
@@ -154,7 +154,7 @@ def training_sounds(clips: Clips, most: int | None = None) -> Iterator:
 
 
 def measure(extractor: FFTPFeatureExtractor, sounds: Iterable) -> None:
-    """Give an extractor the statistics of sound.
+    """Set the mean and standard deviation of an extractor to those of the sound to train on.
 
     Raises:
         ValueError: As `FFTPFeatureExtractor.measure`.

@@ -1,4 +1,4 @@
-"""What a training must have in common with the one that it goes on from."""
+"""Checks that a resumed training continues the one that it resumes."""
 
 import json
 import logging
@@ -127,7 +127,7 @@ def find_resumed(training: FFTPTrainingArguments) -> Resumed | None:
     if not checkpoint:
         return None
     if not Path(checkpoint, CONFIG_NAME).is_file():
-        raise ValueError(f"--resume_from_checkpoint {checkpoint} is no folder of a checkpoint")
+        raise ValueError(f"--resume_from_checkpoint {checkpoint} is not the folder of a checkpoint")
     if not Path(checkpoint, SCHEDULER_NAME).is_file():
         raise ValueError(
             f"{checkpoint} has no {SCHEDULER_NAME}, as --save_only_model leaves it: there is nothing to go on from; "

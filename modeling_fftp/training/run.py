@@ -122,7 +122,7 @@ def run(arguments: Sequence[str]) -> None:
 def find_crop_seconds(data: DataArguments, clips: Clips) -> float:
     """Length of the crops to learn from: what is asked for, unless all clips are shorter.
 
-    It is that of a new model's windows too, of which it would never have heard the end.
+    A new model's windows have this length too; it would not know the end of longer ones.
     """
     if data.streaming and data.max_seconds:
         # Not all lengths are known.
@@ -139,7 +139,7 @@ def prepare_sound(
     training: FFTPTrainingArguments,
     max_seconds: float,
 ) -> tuple[Clips, Teacher | None, float | None]:
-    """Do beforehand what is the same in every epoch.
+    """Compute once what does not change between epochs: the teacher's logits, and features.
 
     Returns:
         The clips, with a teacher's answers and features in place of sound where these are known; who answers batch by
@@ -180,7 +180,7 @@ def finish(trainer: FFTPTrainer, clips: Clips, validating: Dataset | None) -> No
 def explain_longest(clips: Dataset, folder: str) -> None:
     """Save a picture of what spoke in the longest of some clips, for the card."""
     longest = max((clips[index]["audio"] for index in spread(len(clips), EXPLAINED)), key=len)
-    # Whatever it was trained with: this runs on a CPU.
+    # In place of the settings of the training: this runs on a CPU.
     settings = {"attn_implementation": "sdpa", "scan_implementation": "auto", "dtype": torch.float32}
     model = FFTPForAudioClassification.from_pretrained(folder, **settings).eval()
     extractor = FFTPFeatureExtractor.from_pretrained(folder)
@@ -318,7 +318,7 @@ def train(trainer: FFTPTrainer, groups: Sequence, label_smoothing: float, is_fra
     training = trainer.args
     write_arguments(training, groups, label_smoothing_factor=label_smoothing)
     result = train_or_go_on(trainer)
-    # Now, so that nothing that goes wrong from here on loses it; and again when it is calibrated.
+    # Before calibration, so that a failure there loses nothing; and again after it.
     trainer.save_model()
     calibration = None
     if training.calibrate and trainer.eval_dataset is not None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from importlib.util import find_spec
 
 import pytest
@@ -16,6 +17,7 @@ import modeling_fftp
 from modeling_fftp import FFTPModel
 from modeling_fftp.cli import app
 from modeling_fftp.imports import MOVED
+from tests.support import ROOT
 
 
 @pytest.fixture
@@ -79,7 +81,9 @@ def test_a_bare_import_registers_the_classes(kind, tmp_path):
 
 
 def test_the_version_is_that_of_the_distribution():
-    assert re.fullmatch(r"\d+\.\d+\.\d+", modeling_fftp.__version__)
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert modeling_fftp.__version__ == setup["metadata"]["version"]
 
 
 def test_tags_of_files(fftp, trained, clip_folder):
@@ -129,7 +133,7 @@ def test_errors_are_one_line(fftp, trained, tmp_path):
         (("export", trained, "--output", tmp_path / "none" / "model.onnx"), "fftp: .*none is not a folder"),
         (("export", trained, "--token_merge_layers", 99), "fftp: .*99.* layers"),
         (("convert", trained, tmp_path / "out", "--mean", 1.0), "fftp: --mean is not for a source of the kind 'fftp'"),
-        (("convert", tmp_path / "text.pth", tmp_path / "out"), r"fftp: .*text\.pth is no checkpoint"),
+        (("convert", tmp_path / "text.pth", tmp_path / "out"), r"fftp: .*text\.pth is not a checkpoint"),
         (("convert", "missing.pth", tmp_path / "out"), r"fftp: .*No such file.*missing\.pth"),
     )
     for words, message in cases:

@@ -161,7 +161,7 @@ def test_names_and_indices_that_contradict_each_other_are_refused(tmp_path):
 @pytest.mark.parametrize("field", ["thresholds", "median_filter_seconds"])
 def test_what_is_for_no_label_is_refused(make_config, field):
     config = make_config(id2label={0: "dog", 1: "cat"}, **{field: {"dgo": 0.3}})
-    with pytest.raises(ValueError, match=f"{field} names 'dgo', which is no label; the labels are"):
+    with pytest.raises(ValueError, match=f"{field} names 'dgo', which is not a label; the labels are"):
         FFTPModel(config)
 
 
@@ -172,7 +172,7 @@ def test_renamed_labels_leave_what_was_chosen_for_the_old_ones(make_config, extr
     model.config.id2label, model.config.label2id = {0: "owl", 1: "wren"}, {"owl": 0, "wren": 1}
     tag = FFTPAudioTaggingPipeline(model, feature_extractor=extractor)
     with pytest.raises(
-        ValueError, match=r"thresholds names 'dog', which is no label; the labels are \['owl', 'wren'\]"
+        ValueError, match=r"thresholds names 'dog', which is not a label; the labels are \['owl', 'wren'\]"
     ):
         tag(np.zeros(16000, dtype=np.float32))
     model.save_pretrained(tmp_path)

@@ -55,7 +55,7 @@ class LabelColumn:
             raise ValueError("no label")
         if self.is_vector:
             if len(label) != len(self.index_names) or not {*label} <= {0, 1}:
-                raise ValueError(f"label {label} is no vector of 0 and 1 for the {len(self.index_names)} classes")
+                raise ValueError(f"label {label} is not a vector of 0 and 1 for the {len(self.index_names)} classes")
             return [name for name, value in zip(self.index_names, label, strict=True) if value]
         if self.has_events:
             label = sorted({name for *_, name in read_events(label)})

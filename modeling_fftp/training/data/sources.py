@@ -66,7 +66,9 @@ def _load(
     path = Path(source).expanduser()
     if path.is_file():
         if not is_table(path):
-            raise ValueError(f"{path} is no table of paths and labels; expected .csv, .tsv, .json, .jsonl or .parquet")
+            raise ValueError(
+                f"{path} is not a table of paths and labels; expected .csv, .tsv, .json, .jsonl or .parquet"
+            )
         table = read_table(path)
         has_events = _lists_events(table.features, label_column)
         return DatasetDict({"train": _join({path.name: table}, label_column) if has_events else table})

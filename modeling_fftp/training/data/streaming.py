@@ -29,7 +29,7 @@ from .splits import role_of
 
 logger = logging.getLogger(__name__)
 
-# So many clips say what all are like; they come from so many places of the data.
+# Clips that are decoded beforehand to estimate what all are like, and from how many places of the data they come.
 SAMPLED_CLIPS, SAMPLED_PLACES = 512, 16
 # Standard deviations by which the unusable clips that a worker meets may exceed their share.
 DEVIATIONS = 3.0
@@ -106,7 +106,7 @@ class StreamedClips(TorchDataset):
                         f"{self.unusable} of {self.seen} clips cannot be used, the last since {error}. At most "
                         f"{self.largest_share:.1%} may be left out"
                     ) from error
-        # A batch of nothing cannot be: the next clip takes the place.
+        # An empty batch would fail: the next clip takes its place.
         if not clips and not self.may_repeat:
             raise ValueError(
                 f"none of the {len(places)} clips of a batch to measure on can be decoded; larger batches "
@@ -200,7 +200,7 @@ def open_splits(
         if not isinstance(builder, Parquet) and revision is None:
             builder = find_converted(source, config_name, data_dir)
     if not isinstance(builder, Parquet):
-        raise ValueError(f"{source} is no data set of parquet files; without --streaming it may load")
+        raise ValueError(f"{source} is not a data set of parquet files; without --streaming it may load")
     files = builder.config.data_files
     splits = {str(name): ParquetRows(paths, builder.info.features) for name, paths in files.items()}
     if len(splits) == 1:

@@ -64,7 +64,7 @@ def read_schema(path: Path) -> pa.Schema:
     try:
         return parquet.read_schema(path)
     except pa.ArrowException as error:
-        raise ValueError(f"{path} is no parquet file: {error}") from error
+        raise ValueError(f"{path} is not a parquet file: {error}") from error
 
 
 def read_text(path: Path) -> str:

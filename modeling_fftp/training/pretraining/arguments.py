@@ -44,7 +44,7 @@ class PretrainingArguments(FFTPTrainingArguments):
     load_best_model_at_end: bool = False
 
     def __post_init__(self):
-        """Let evaluation compute the loss, for which Trainer wants to know an input that it needs."""
+        """Choose checkpoints by the loss, which Trainer computes in evaluations where it knows the labels."""
         self.metric_for_best_model = self.metric_for_best_model or "loss"
         self.greater_is_better = bool(self.greater_is_better)
         super().__post_init__()

@@ -143,7 +143,7 @@ def test_what_is_no_ssast_checkpoint_is_refused(tmp_path):
     with pytest.raises(ValueError, match="--problem_type several is unknown"):
         load(tmp_path / "tuned.pth", problem_type="several")
     (tmp_path / "ssast.pth").write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match=r"ssast.pth is no checkpoint with weights by name"):
+    with pytest.raises(ValueError, match=r"ssast.pth is not a checkpoint with weights by name"):
         load(tmp_path / "ssast.pth")
 
 

@@ -175,7 +175,7 @@ def test_what_an_old_push_left_goes_and_branches_are_kept_apart(model_folder, pu
     on_main = dict(hub.files("tester/words"))
     old = (
         "training_args.bin", "model-00001-of-00002.safetensors", "model_int8.onnx", "calibration_results.json",
-        "validation_per_class.json", "recipe.json", "reliability.png",
+        "validation_per_class.json", "validation_events.json", "recipe.json", "reliability.png",
     )  # fmt: skip
     hub.commit("tester/words", "trial", on_main | {"photo.png": b"ours", **dict.fromkeys(old, b"old")})
     push(model_folder, "words", revision="trial")
@@ -183,6 +183,12 @@ def test_what_an_old_push_left_goes_and_branches_are_kept_apart(model_folder, pu
     push(model_folder, "words", revision="new-branch")
     assert hub.files("tester/words", "new-branch") == on_main
     assert hub.files("tester/words") == on_main
+
+
+def test_results_of_events_are_pushed(model_folder, push, hub):
+    (model_folder / "validation_events.json").write_text("{}")
+    push(model_folder, "words")
+    assert hub.files("tester/words")["validation_events.json"] == b"{}"
 
 
 def test_onnx_files_are_pushed_unless_older_than_the_weights(model_folder, push, hub):

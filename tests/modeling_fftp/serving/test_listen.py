@@ -158,7 +158,7 @@ def test_listen_hears_a_file_and_the_output_of_another_program(trained, sequence
 def test_listen_says_what_is_missing(trained, tmp_path):
     for words, message in (
         (("missing.wav", "--model", trained), "missing.wav: "),
-        (("-", "--model", tmp_path / "none"), "is no folder with a model"),
+        (("-", "--model", tmp_path / "none"), "is not a folder with a model"),
         (("-", "--model", trained, "--hop_seconds", -1), "hop_seconds=-1.0 must be positive"),
         (("-", "--model", trained, "--hop_seconds", 0), "hop_seconds=0.0 must be positive"),
         (("-", "--model", trained, "--memory_seconds", -1), "memory_seconds=-1.0 must be positive"),

@@ -139,7 +139,7 @@ def test_what_is_no_vector_among_vectors_is_refused():
         read_labels(column([[0, 1, 0], [1, 0]]), "label")
     kind = read_labels(column(VECTORS), "label")
     for label in ([2, 0, 0], [0, -1, 1], [0, 1]):
-        with pytest.raises(ValueError, match=r"is no vector of 0 and 1 for the 3 classes"):
+        with pytest.raises(ValueError, match=r"is not a vector of 0 and 1 for the 3 classes"):
             kind.read(label)
 
 

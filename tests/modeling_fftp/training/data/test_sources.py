@@ -238,7 +238,7 @@ def test_an_empty_cell_changes_no_other(tmp_path):
         ),
         ("a.jsonl", '{"label": [1]}\n{"label": ["dog"]}', r"column 'label' holds 1 and 'dog'; expected one type"),
         ("a.jsonl", '{"label": "dog"}\n{"label": ["dog"]}', r"column 'label' holds 'dog' and \['dog'\]"),
-        ("a.txt", "a.wav dog", r"a\.txt is no table of paths and labels"),
+        ("a.txt", "a.wav dog", r"a\.txt is not a table of paths and labels"),
     ],
 )
 def test_broken_tables_are_named(tmp_path, name, text, message):
@@ -250,9 +250,9 @@ def test_broken_tables_are_named(tmp_path, name, text, message):
 def test_broken_parquet_files_are_named(tmp_path):
     path = tmp_path / "clips.parquet"
     path.write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match=r"clips\.parquet is no parquet file"):
+    with pytest.raises(ValueError, match=r"clips\.parquet is not a parquet file"):
         load_splits(str(path))
-    with pytest.raises(ValueError, match=r"clips\.parquet is no parquet file"):
+    with pytest.raises(ValueError, match=r"clips\.parquet is not a parquet file"):
         load_splits(str(tmp_path))
     Dataset.from_dict({"path": ["a.wav"], "label": ["dog"]}).select([]).to_parquet(path)
     with pytest.raises(ValueError, match=r"clips\.parquet holds no rows, of the columns \['path', 'label'\]"):
