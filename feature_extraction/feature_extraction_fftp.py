@@ -1,7 +1,7 @@
 """Feature extractor: from waveforms to normalised log-mel spectrograms with a mask over real frames."""
 
 from collections.abc import Iterable
-from math import inf, sqrt
+from math import inf, isfinite, sqrt
 from os import PathLike
 from typing import Any
 
@@ -73,8 +73,6 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             padding_value=padding_value,
             **kwargs,
         )
-        if not 0 < std < inf:
-            raise ValueError(f"std={std} must be positive")
         sizes = {"num_mel_bins": num_mel_bins, "sampling_rate": sampling_rate, "max_length": max_length}
         for name, value in sizes.items():
             if value < 1:
@@ -90,6 +88,29 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         self.truncation = self._check_truncation(truncation)
         self.return_attention_mask = return_attention_mask
         self.pad_to_multiple_of = self._check_multiple(pad_to_multiple_of)
+
+    @property
+    def mean(self) -> float:
+        """Mean of the features before normalisation, natural log of mel energies."""
+        return self.__dict__["mean"]
+
+    @mean.setter
+    def mean(self, value: float) -> None:
+        # Statistics come from NumPy and torch, whose numbers JSON does not hold.
+        if not isfinite(value):
+            raise ValueError(f"mean={value} must be finite")
+        self.__dict__["mean"] = float(value)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the features before normalisation."""
+        return self.__dict__["std"]
+
+    @std.setter
+    def std(self, value: float) -> None:
+        if not 0 < value < inf:
+            raise ValueError(f"std={value} must be positive")
+        self.__dict__["std"] = float(value)
 
     @property
     def padding_side(self) -> str:

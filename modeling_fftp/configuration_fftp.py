@@ -200,8 +200,11 @@ class FFTPConfig(PreTrainedConfig):
         elif kwargs.get("num_labels") is not None:
             names = {index: saved_names.get(index) for index in range(kwargs["num_labels"])}
         changed = {name: kwargs.pop(name) for name in FFTPConfig.__annotations__ if name in kwargs}
+        if changed.get("problem_type", "") is None:
+            # As a command line passes on what nobody said.
+            del changed["problem_type"]
         saved_loss = config_dict.get("problem_type") or PROBLEM_TYPES[0]
-        is_other = names != saved_names or changed.get("problem_type", saved_loss) not in (saved_loss, None)
+        is_other = names != saved_names or changed.get("problem_type", saved_loss) != saved_loss
         if is_other and (stale := [name for name in FIELDS_OF_LABELS if config_dict.get(name)]):
             fields = " and ".join(stale)
             logger.warning_once(f"The labels or their loss are not those that {fields} were chosen for: dropped")
@@ -246,6 +249,11 @@ class FFTPConfig(PreTrainedConfig):
         for name in POSITIVE_FIELDS:
             if (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.problem_type == PROBLEM_TYPES[0] and self.num_labels < 2:
+            raise ValueError(
+                f"num_labels={self.num_labels}: {self.problem_type} tells two labels apart or more; for one, "
+                "problem_type is 'regression' or 'multi_label_classification'"
+            )
         if self.sampling_rate < LOWEST_RATE:
             raise ValueError(f"sampling_rate={self.sampling_rate} has no sample in 10 ms, from one frame to the next")
         if isinstance(self.time_step_rank, str) or self.time_step_rank < 1:

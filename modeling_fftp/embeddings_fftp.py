@@ -30,13 +30,13 @@ class FFTPPatchConv2d(nn.Conv2d):
         return nn.functional.linear(patches.flatten(3), weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
-def check_padding_side(attention_mask: torch.Tensor) -> None:
-    """Refuse a mask (batch, frames or samples), of booleans, with padding before something real.
+def check_padding(attention_mask: torch.Tensor) -> None:
+    """Refuse a mask (batch, frames or samples), of booleans, with padding before something real, or padding alone.
 
     The values of a graph that is being traced, or of tensors without data, are not known.
 
     Raises:
-        ValueError: Padding lies before something real.
+        ValueError: Padding lies before something real, or nothing is real.
     """
     if attention_mask.is_meta or is_tracing(attention_mask):
         return
@@ -46,6 +46,9 @@ def check_padding_side(attention_mask: torch.Tensor) -> None:
             f"attention_mask of clip {int(begins_late.long().argmax())} has padding before what is real; expected "
             "padding on the right"
         )
+    is_empty = ~attention_mask.any(dim=1)
+    if is_empty.any():
+        raise ValueError(f"attention_mask of clip {int(is_empty.long().argmax())} has padding alone")
 
 
 def resize_matrix(old: int, new: int) -> np.ndarray:
@@ -97,8 +100,10 @@ class FFTPPatchEmbeddings(nn.Module):
                 f"input_values has shape {tuple(input_values.shape)}; expected (batch, frames, {num_mel_bins} mel "
                 "bins)"
             )
-        if not is_tracing(input_values) and not len(input_values):
-            raise ValueError(f"input_values has shape {tuple(input_values.shape)}; expected at least one clip")
+        if not is_tracing(input_values) and not input_values.numel():
+            raise ValueError(
+                f"input_values has shape {tuple(input_values.shape)}; expected at least one clip and frame"
+            )
         time_stride = config.resolve_time_stride(time_stride)
         frames = config.patch_frames(time_stride)
         missing = frames - input_values.shape[1]
@@ -226,7 +231,7 @@ class FFTPEmbeddings(nn.Module):
                     f"{tuple(input_values.shape[:2])}, the (batch, frames) of input_values"
                 )
             attention_mask = attention_mask != 0
-            check_padding_side(attention_mask)
+            check_padding(attention_mask)
             # A clip shorter than one patch sees padding: zeros, whatever value the padding came with.
             input_values = input_values.masked_fill(~attention_mask[..., None], 0.0)
         patches = self.patch_embeddings(input_values, time_stride)

@@ -6,6 +6,8 @@ from torch import nn
 from .configuration_fftp import PROBLEM_TYPES, FFTPConfig
 from .events_fftp import SOMEWHERE
 
+# Index of a clip or step without a label, as in `cross_entropy`.
+IGNORED = -100
 # How far the sum of a distribution may be from 1: what float16 rounds in a few hundred labels.
 ROUNDING = 1e-2
 # Scores stay this far from 1, so that their logit is finite.
@@ -16,9 +18,9 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
     """Mean loss over clips, in float32; the order of arguments is that of transformers' losses.
 
     Args:
-        labels: For "single_label_classification" indices (batch,), or distributions (batch, labels) as mixup makes
-            them; for "multi_label_classification" targets in [0, 1], (batch, labels); for "regression" values like
-            `logits`, or (batch,) where there is one label.
+        labels: For "single_label_classification" indices (batch,), -100 where a clip has none, or distributions
+            (batch, labels) as mixup makes them; for "multi_label_classification" targets in [0, 1], (batch, labels);
+            for "regression" values like `logits`, or (batch,) where there is one label.
         logits: (batch, labels).
         config: Config whose `problem_type` is one of those three.
 
@@ -44,7 +46,9 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
     if has_indices:
         if labels.is_floating_point():
             raise ValueError(f"labels are {labels.dtype}; an index per clip is a whole number")
-        return nn.functional.cross_entropy(logits, labels.long())
+        total = nn.functional.cross_entropy(logits, labels.long(), ignore_index=IGNORED, reduction="sum")
+        # Of no labels at all the mean would be NaN, and end the training.
+        return total / (labels != IGNORED).sum().clamp(min=1)
     if problem_type == "single_label_classification":
         _refuse_other_than_distributions(labels)
         return nn.functional.cross_entropy(logits, labels.float())

@@ -1,13 +1,18 @@
 """FFTP models: the base model and its heads, over clips and over frames."""
 
 import copy
+import os
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import Pipeline, PreTrainedModel, SequenceFeatureExtractor
 from transformers import initialization as init
+from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
@@ -23,14 +28,14 @@ from .audio_embedding_fftp import FFTPAudioEmbeddingPipeline
 from .audio_tagging_fftp import FFTPAudioTaggingPipeline
 from .cache_fftp import FFTPCache
 from .configuration_fftp import FIELDS_OF_LABELS, FFTPConfig
-from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings, check_padding_side
+from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings, check_padding
 from .events_fftp import Event, events_to_labels
 from .explain_fftp import explain
 from .heads_fftp import CLIPS, FRAMES, find_saved_task
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_convnext_fftp import FFTPConvNextLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTPStateSpace
-from .loss_fftp import classification_loss, pool_somewhere
+from .loss_fftp import IGNORED, classification_loss, pool_somewhere
 from .scores_fftp import label_names
 from .stream_fftp import FFTPStream
 from .times_fftp import token_spans
@@ -39,8 +44,6 @@ from .window_pipeline_fftp import check_extractor
 
 logger = logging.get_logger(__name__)
 
-# Index of a step without a label, as in `cross_entropy`.
-IGNORED = -100
 # What each backbone is made of.
 LAYERS = {
     "ast": (FFTPTransformerLayer, nn.LayerNorm),
@@ -61,7 +64,10 @@ def refuse_unknown_labels(config: FFTPConfig) -> None:
         ValueError: A field names an unknown label.
     """
     for field, names in find_unknown_labels(config).items():
-        raise ValueError(f"{field} names {names[0]!r}, which is not a label; the labels are {label_names(config)}")
+        raise ValueError(
+            f"{field} names {names[0]!r}, which is not a label; the labels are {label_names(config)}. "
+            f"config.{field} = None drops what was chosen for others"
+        )
 
 
 def find_unknown_labels(config: FFTPConfig) -> dict[str, list[str]]:
@@ -127,7 +133,7 @@ class FFTPPreTrainedModel(PreTrainedModel):
     def _extract_features(
         self, sound: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Features of sound (batch, samples), on its device and in the type of the weights, and the mask if any."""
+        """Features of sound (batch, samples), on its device, and the mask if any."""
         # Rows as wide as a frame are one spectrogram that lacks its batch.
         if self.feature_extractor is None or sound.shape[1] == self.config.num_mel_bins:
             raise ValueError(
@@ -143,23 +149,37 @@ class FFTPPreTrainedModel(PreTrainedModel):
                     "(batch, samples) of input_values"
                 )
             attention_mask = attention_mask != 0
-            check_padding_side(attention_mask)
+            check_padding(attention_mask)
             lengths = attention_mask.sum(dim=1).tolist()
             clips = [clip[:length] for clip, length in zip(sound, lengths, strict=True)]
         features = self.feature_extractor.extract_batch(clips)
-        return features["input_values"].to(self.dtype), features.get("attention_mask")
+        return features["input_values"], features.get("attention_mask")
 
-    def save_pretrained(self, *args, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, *args, **kwargs):
         """Save as transformers does; the folder opens by every Auto class whose head can use its weights.
 
-        What was chosen for labels that have been renamed since is dropped: no model would open with it.
+        Our code is saved for models of every class, also those that are defined in a notebook or another file. What
+        was chosen for labels that have been renamed since is dropped: no model would open with it.
         """
         for field, names in find_unknown_labels(self.config).items():
             logger.warning(f"{field} names {names[0]!r}, which is no longer a label: dropped")
             setattr(self.config, field, None)
         self.config.custom_pipelines = self._custom_pipelines()
         self.config.auto_map = self._auto_map()
-        return super().save_pretrained(*args, **kwargs)
+        if is_main_process and not os.path.isfile(save_directory):
+            self._save_code(Path(save_directory))
+        if type(self).__module__.startswith("torch."):
+            # FSDP 2 makes a class of its own, whose code transformers would save, and name in the config.
+            type(self)._auto_class = None
+        return super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+
+    def _save_code(self, folder: Path) -> None:
+        """Copy the file of this model's class, or of ours that it is made from, and what that imports."""
+        ours = next(parent for parent in type(self).__mro__ if parent.__module__.endswith("_fftp"))
+        file = sys.modules[ours.__module__].__file__
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (file, *get_relative_import_files(file)):
+            shutil.copyfile(name, folder / Path(name).name)
 
     def _custom_pipelines(self) -> dict[str, dict]:
         """The pipelines of this head, beside those that a user registered."""
@@ -451,6 +471,11 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
     def __init__(self, config: FFTPConfig):
         config = forget_another_head(config, FRAMES)
         super().__init__(config)
+        if find_saved_task(config) == CLIPS and config.pooling == "cls":
+            logger.warning(
+                "These weights tell whole clips apart by a class token; what they say of steps in time means nothing "
+                "before a training"
+            )
         self.num_labels = config.num_labels
         self.fftp = FFTPModel(config)
         self.classifier = FFTPClassificationHead(config)

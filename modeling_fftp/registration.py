@@ -7,6 +7,7 @@ from transformers import (
     AutoModelForAudioClassification,
     AutoModelForAudioFrameClassification,
     AutoModelForPreTraining,
+    AutoProcessor,
 )
 
 from feature_extraction import FFTPFeatureExtractor
@@ -17,6 +18,8 @@ from .pretraining_fftp import FFTPForPreTraining
 
 AutoConfig.register("fftp", FFTPConfig)
 AutoFeatureExtractor.register(FFTPConfig, FFTPFeatureExtractor)
+# Without this AutoProcessor would look for an image processor in a folder's code first.
+AutoProcessor.register(FFTPConfig, FFTPFeatureExtractor)
 AutoModel.register(FFTPConfig, FFTPModel)
 AutoModelForAudioClassification.register(FFTPConfig, FFTPForAudioClassification)
 AutoModelForAudioFrameClassification.register(FFTPConfig, FFTPForAudioFrameClassification)

@@ -134,7 +134,8 @@ def is_pipe(path: str | os.PathLike) -> bool:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
-        raise ValueError(f"cannot decode: {error.strerror}") from error
+        hint = "; URLs are not read, download the file" if "://" in os.fsdecode(path) else ""
+        raise ValueError(f"cannot decode: {error.strerror}{hint}") from error
     if stat.S_ISDIR(mode):
         raise ValueError("cannot decode: a folder")
     return not stat.S_ISREG(mode)

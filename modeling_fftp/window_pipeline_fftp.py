@@ -9,11 +9,17 @@ import torch
 from torch import nn
 from transformers import SequenceFeatureExtractor
 from transformers.pipelines.base import ChunkPipeline
+from transformers.utils import logging
 
 from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds
 from .configuration_fftp import FFTPConfig
 from .heads_fftp import bare_model
 from .times_fftp import count_frames, frame_seconds, longest_frames, window_seconds
+
+logger = logging.get_logger(__name__)
+
+# What `pipeline()` passes on although it is for loading.
+LOADER_ARGUMENTS = {"local_files_only", "framework"}
 
 
 def check_extractor(feature_extractor: SequenceFeatureExtractor, config: FFTPConfig) -> None:
@@ -51,6 +57,8 @@ class FFTPWindowPipeline(ChunkPipeline):
         super().__init__(*args, **kwargs)
         # A model that comes from a training would drop other features and layers at every call.
         if isinstance(self.model, nn.Module):
+            if self.model.training:
+                logger.warning("The model is set to evaluation; call model.train() before it trains on")
             self.model.eval()
         check_extractor(self.feature_extractor, self.model.config)
 
@@ -67,7 +75,7 @@ class FFTPWindowPipeline(ChunkPipeline):
     def _sanitize_parameters(self, **given) -> tuple[dict, dict, dict]:
         # Only what was given: transformers merges this with what was given to the constructor.
         names = [*dict.fromkeys(name for step in self.arguments for name in step)]
-        if unknown := sorted(given.keys() - names):
+        if unknown := sorted(given.keys() - names - LOADER_ARGUMENTS):
             raise TypeError(f"{self.task_name} has no argument {unknown[0]!r}; it has {names}")
         return tuple({name: given[name] for name in step if name in given} for step in self.arguments)
 

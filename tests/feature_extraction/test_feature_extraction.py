@@ -239,6 +239,19 @@ def test_settings_are_checked():
     assert extractor.padding_side == extractor.to_dict()["padding_side"] == "right"
 
 
+@pytest.mark.parametrize("kind", [np.float32, torch.tensor])
+def test_statistics_of_any_type_are_saved_as_numbers(tmp_path, kind):
+    extractor = FFTPFeatureExtractor()
+    extractor.mean, extractor.std = kind(-7.5), kind(3.0)
+    extractor.save_pretrained(tmp_path)
+    saved = FFTPFeatureExtractor.from_pretrained(tmp_path)
+    assert (saved.mean, saved.std) == (-7.5, 3.0)
+    with pytest.raises(ValueError, match="std=0"):
+        extractor.std = 0
+    with pytest.raises(ValueError, match="mean=nan"):
+        extractor.mean = float("nan")
+
+
 def test_decoders_of_datasets_know_their_rate(extractor, speech, decoder_class, caplog):
     expected = extractor(speech, sampling_rate=16000)["input_values"]
     decoder = decoder_class(speech, 16000)

@@ -1,6 +1,7 @@
 """The pipeline "audio-tagging": streaming, windows, timeline, and scores of recordings of any length."""
 
 import io
+import logging
 
 import numpy as np
 import pytest
@@ -190,6 +191,7 @@ def test_no_window_is_longer_than_what_the_extractor_lets_through(make_config, s
     [
         (b"no sound", "audio bytes: cannot decode"),
         ("nothing.wav", r"^nothing\.wav: cannot decode"),
+        ("https://host/a.wav", r"^https://host/a\.wav: cannot decode: .*; URLs are not read, download the file"),
         ({"path": "nothing.wav", "bytes": b"no sound"}, r"^nothing\.wav: cannot decode"),
         ({"path": None, "bytes": b"no sound"}, "^audio bytes: cannot decode"),
         (np.zeros(0, np.float32), "^the sound: no samples"),
@@ -274,10 +276,12 @@ def test_a_long_recording_is_what_its_windows_are(make_tagger, speech, problem_t
         assert all(item["score"] >= 0.5 and 0 <= item["start"] < item["end"] <= 2 for item in answer["timeline"])
 
 
-def test_a_model_that_comes_from_a_training_answers_alike_twice(make_config, extractor, speech):
+def test_a_model_that_comes_from_a_training_answers_alike_twice(make_config, extractor, speech, caplog, monkeypatch):
     model = FFTPForAudioClassification(make_config(hidden_dropout_prob=0.5)).train()
     torch.nn.init.normal_(model.classifier.dense.weight)
-    tag = pipeline("audio-tagging", model=model, feature_extractor=extractor, device="cpu")
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    tag = pipeline("audio-tagging", model=model, feature_extractor=extractor, device="cpu", local_files_only=True)
+    assert "The model is set to evaluation" in caplog.text
     assert tag(speech) == tag(speech)
     assert tag([]) == []
 

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPModel
@@ -194,7 +195,15 @@ def test_what_was_chosen_for_labels_does_not_outlive_them(tmp_path):
     chosen = {"thresholds": {"a": 1.0}, "median_filter_seconds": {"b": 0.2}}
     FFTPConfig(id2label=labels, **chosen).save_pretrained(tmp_path)
     one = {"problem_type": "single_label_classification"}
-    for same in ({}, {"id2label": labels}, {"id2label": {"0": "a", "1": "b"}}, {"num_labels": 2}, one):
+    # None, as a command line passes on what nobody said.
+    for same in (
+        {},
+        {"problem_type": None},
+        {"id2label": labels},
+        {"id2label": {"0": "a", "1": "b"}},
+        {"num_labels": 2},
+        one,
+    ):
         config = FFTPConfig.from_pretrained(tmp_path, **same)
         assert (config.thresholds, config.median_filter_seconds) == (chosen["thresholds"], {"b": 0.2})
     for other in (
@@ -204,6 +213,20 @@ def test_what_was_chosen_for_labels_does_not_outlive_them(tmp_path):
         assert (config.thresholds, config.median_filter_seconds) == (None, None)
     named = FFTPConfig.from_pretrained(tmp_path, id2label={0: "c", 1: "a"}, thresholds={"c": 0.3})
     assert (named.thresholds, named.median_filter_seconds) == ({"c": 0.3}, None)
+
+
+def test_no_loss_that_was_named_is_that_of_the_saved_model(tmp_path):
+    FFTPConfig(problem_type="multi_label_classification", thresholds={"LABEL_1": 0.3}).save_pretrained(tmp_path)
+    assert FFTPConfig.from_pretrained(tmp_path, problem_type=None).problem_type == "multi_label_classification"
+
+
+def test_one_label_is_not_told_apart(make_config, tmp_path):
+    FFTPForAudioClassification(make_config()).save_pretrained(tmp_path)
+    one = {"num_labels": 1, "ignore_mismatched_sizes": True}
+    with pytest.raises((ValueError, StrictDataclassError), match=r"num_labels=1: .*problem_type is 'regression' or"):
+        FFTPForAudioClassification.from_pretrained(tmp_path, **one)
+    model = FFTPForAudioClassification.from_pretrained(tmp_path, problem_type="regression", **one)
+    assert model(torch.randn(2, 50, 128), labels=torch.randn(2)).loss.isfinite()
 
 
 def test_names_and_indices_that_differ_are_refused():

@@ -221,8 +221,11 @@ def test_labels_may_end_where_the_clips_do(make_config):
 
 
 def test_a_frame_head_on_a_clip_checkpoint_is_saved_as_a_frame_classifier(make_config, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     FFTPForAudioClassification(make_config()).save_pretrained(tmp_path / "clips")
     model = FFTPForAudioFrameClassification.from_pretrained(tmp_path / "clips")
+    # The head knows class tokens alone.
+    assert "These weights tell whole clips apart by a class token" in caplog.text
     model.save_pretrained(tmp_path / "frames")
     saved = json.loads((tmp_path / "frames" / "config.json").read_text())
     assert saved["architectures"] == ["FFTPForAudioFrameClassification"]
@@ -231,7 +234,6 @@ def test_a_frame_head_on_a_clip_checkpoint_is_saved_as_a_frame_classifier(make_c
     }  # fmt: skip
     assert saved["custom_pipelines"]["audio-tagging"]["pt"] == ["AutoModelForAudioFrameClassification"]
     # And back, which is said: the head was not trained for clips.
-    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     clips = FFTPForAudioClassification.from_pretrained(tmp_path / "frames")
     assert "These weights tell steps in time apart" in caplog.text
     clips.save_pretrained(tmp_path / "again")

@@ -81,3 +81,11 @@ def test_unknown_problem_type(make_config, labels):
     model.config.problem_type = "ranking"
     with pytest.raises(ValueError, match="problem_type='ranking' is unknown; expected one of single_label"):
         model(torch.randn(3, 50, 128), labels=labels)
+
+
+def test_clips_without_a_label_count_for_nothing(make_config):
+    model, features = build_classifier(make_config()), torch.randn(3, 50, 128)
+    labelled = model(features[1:2], labels=torch.tensor([2])).loss
+    torch.testing.assert_close(model(features, labels=torch.tensor([-100, 2, -100])).loss, labelled)
+    # The mean over no clip at all would be NaN, and end the training.
+    assert model(features, labels=torch.tensor([-100] * 3)).loss == 0

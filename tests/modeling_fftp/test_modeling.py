@@ -306,8 +306,9 @@ def test_input_of_the_wrong_shape(make_config):
         model(torch.randn(2, 128, 50))
     with pytest.raises(ValueError, match=r"\(2, 49\).*\(2, 50\)"):
         model(torch.randn(2, 50, 128), torch.ones(2, 49))
-    with pytest.raises(ValueError, match=r"\(0, 50, 128\); expected at least one clip"):
-        model(torch.randn(0, 50, 128))
+    for empty in ((0, 50, 128), (2, 0, 128)):
+        with pytest.raises(ValueError, match=r"128\); expected at least one clip and frame"):
+            model(torch.randn(empty))
 
 
 @pytest.mark.parametrize("sound", [False, True], ids=["features", "sound"])
@@ -321,6 +322,9 @@ def test_padding_on_the_left_is_refused(make_config, extractor, backbone, sound)
     model(values, mask)
     mask[1, :10] = 0
     with pytest.raises(ValueError, match="clip 1 has padding before what is real; expected padding on the right"):
+        model(values, mask)
+    mask[1] = 0
+    with pytest.raises(ValueError, match="clip 1 has padding alone"):
         model(values, mask)
 
 
@@ -357,6 +361,32 @@ def test_weight_decay_leaves_out_what_must_not_shrink(make_config, tmp_path):
 def test_same_seed_same_numbers(make_config, backbone):
     logits = [build_classifier(make_config(**BACKBONES[backbone]))(torch.ones(1, 80, 128)).logits for _ in range(2)]
     assert (logits[0] == logits[1]).all()
+
+
+class Mine(FFTPForAudioClassification):
+    """As a user makes one in a notebook or a file of theirs."""
+
+
+def test_a_subclass_of_a_notebook_is_saved_with_our_code(
+    make_config, extractor, tmp_path, monkeypatch, run_without_package
+):
+    monkeypatch.setattr(Mine, "__module__", "__main__")
+    Mine(make_config()).save_pretrained(tmp_path / "mine")
+    extractor.save_pretrained(tmp_path / "mine")
+    code = """
+import os, numpy as np
+from transformers import pipeline
+tag = pipeline("audio-tagging", os.environ["FOLDER"], trust_remote_code=True)
+print(len(tag(np.random.default_rng(0).normal(size=16000).astype(np.float32))["labels"]))
+"""
+    assert run_without_package(code, FOLDER=str(tmp_path / "mine")).split() == ["4"]
+
+
+def test_a_subclass_of_another_file_is_saved_with_ours(make_config, tmp_path):
+    Mine(make_config()).save_pretrained(tmp_path)
+    assert {"test_modeling.py", "modeling_fftp.py", "audio_tagging_fftp.py"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -32,6 +32,18 @@ def extract(extractor, sound, mask):
     return extractor(clips, sampling_rate=16000, padding="longest", return_attention_mask=True, return_tensors="pt")
 
 
+def test_replicas_of_data_parallel_take_sound(make_config, extractor, sound):
+    """Their weights are attributes, and no parameters."""
+    model = build(FFTPForAudioClassification, make_config(), extractor)
+    expected = model(*sound).logits
+    weights = dict(model.named_parameters())
+    for name, weight in weights.items():
+        owner, _, last = name.rpartition(".")
+        del model.get_submodule(owner)._parameters[last]
+        object.__setattr__(model.get_submodule(owner), last, weight)
+    torch.testing.assert_close(model(*sound).logits, expected)
+
+
 @pytest.mark.parametrize("model_class", [FFTPModel, FFTPForAudioClassification, FFTPForAudioFrameClassification])
 @pytest.mark.parametrize("backbone", ["ast", "mamba", "convnext"])
 def test_sound_gives_what_its_features_give(make_config, extractor, sound, model_class, backbone):
@@ -103,7 +115,7 @@ def test_bad_sound(make_config, extractor, sound):
     with pytest.raises(ValueError, match=r"\(98, 128\); expected \(batch, frames, 128 mel bins\)"):
         model(torch.randn(98, 128))
     mask[1] = False
-    with pytest.raises(ValueError, match="clip 1 is empty"):
+    with pytest.raises(ValueError, match="clip 1 has padding alone"):
         model(waveforms, mask)
 
 

@@ -1,19 +1,18 @@
 """FSDP: models whose blocks are sharded over two processes train as whole ones do.
 
-accelerate turns FSDP on for GPUs alone, so this uses what it calls, torch's `fully_shard`, on the classes that
-accelerate's automatic wrapping takes from the model.
+accelerate turns FSDP on for GPUs alone, so this calls what it calls, torch's `fully_shard`.
 """
 
 import pytest
 import torch
 from accelerate import FullyShardedDataParallelPlugin
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import distributed, multiprocessing
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from modeling_fftp import FFTPForAudioClassification, FFTPForPreTraining, FFTPModel
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForPreTraining, FFTPModel
 from tests.support import leave_group
 
 
@@ -28,13 +27,13 @@ def train_shard(rank, folder, model, input_values, labels):
     """Train on one half of the batch in one of two processes; the first saves the whole weights."""
     distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
     mesh = init_device_mesh("cpu", (2,))
-    for module in [module for module in model.modules() if type(module).__name__ in model._no_split_modules]:
+    # As accelerate does where it is told to wrap the blocks: these, the input embedding, and the whole.
+    for module in (*model.base_model.layers, model.get_input_embeddings()):
         fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
     step(model, *(tensor.chunk(2)[rank] for tensor in (input_values, labels)))
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    if rank == 0:
-        save_file(weights, folder / "weights.safetensors")
+    model.save_pretrained(folder / "saved", is_main_process=rank == 0, state_dict=weights)
     leave_group()
 
 
@@ -57,6 +56,10 @@ def test_sharded_blocks_train_as_whole_ones(make_config, tmp_path, backbone):
     batch = torch.randn(4, 60, 128), torch.tensor([0, 1, 2, 3])
     multiprocessing.spawn(train_shard, (tmp_path, model, *batch), nprocs=2)
     step(model, *batch)
-    sharded = load_file(tmp_path / "weights.safetensors")
+    sharded = load_file(tmp_path / "saved" / "model.safetensors")
     assert all(parameter.grad.any() for parameter in model.parameters())
     torch.testing.assert_close(sharded, dict(model.state_dict()), atol=1e-5, rtol=1e-4)
+    # Sharding makes a class of torch's, whose code nobody could use.
+    code = FFTPConfig.from_pretrained(tmp_path / "saved").auto_map["AutoModelForAudioClassification"]
+    assert code == "modeling_fftp.FFTPForAudioClassification"
+    assert all(path.stem.endswith("_fftp") for path in (tmp_path / "saved").glob("*.py"))
