@@ -15,7 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
 from benchmarks.timing import summarise, time_in_turn
 from modeling_fftp.layers_ast_fftp import eager_attention_forward, mixed_attention_forward
-from modeling_fftp.training.memory import keep_freed_memory
+from modeling_fftp.memory import keep_freed_memory
 
 TOKENS = (25, 50, 100, 201, 400, 800, 1600)
 TOTAL_TOKENS = 1600

@@ -17,7 +17,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from benchmarks.efficiency import make_sound
 from benchmarks.report import describe_machine, name_machine, render_table
 from benchmarks.timing import time_call
-from modeling_fftp.training.memory import keep_freed_memory
+from modeling_fftp.memory import keep_freed_memory
 
 CLASSES = ("modeling_fftp.FFTPForAudioClassification", "feature_extraction_fftp.FFTPFeatureExtractor")
 

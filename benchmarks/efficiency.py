@@ -30,9 +30,9 @@ from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.hub.efficiency import count_flops, multiply_adds
+from modeling_fftp.memory import keep_freed_memory
 from modeling_fftp.serving.export import export
 from modeling_fftp.serving.onnx_model import FFTPOnnxForAudioClassification
-from modeling_fftp.training.memory import keep_freed_memory
 
 RATE = 16000
 LABELS = 527

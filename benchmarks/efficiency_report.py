@@ -24,7 +24,7 @@ the selective scan, so AuM's share of the peak is understated. The share of the 
 matrix product in the same precision, measured in the same rounds. Forward passes by length leave out transformers'
 AST, timed at 10 s alone, since it pads or cuts every clip to 10.24 s. Merged: half the tokens after layer 3
 (`token_merge_layers`). int8 are files of `fftp export --int8`, run by onnxruntime. Freed memory is kept
-(`modeling_fftp.training.memory.keep_freed_memory`), for all models alike, except where memory is measured. Training
+(`modeling_fftp.memory.keep_freed_memory`), for all models alike, except where memory is measured. Training
 steps are of {training_batches}. Memory, in float32 and measured once, is that
 of the process beyond the libraries, weights included. transformers' extractor
 {extractor}. GPU: not measured.

@@ -28,10 +28,10 @@ from benchmarks.report import describe_machine, name_machine, render_table, run_
 from benchmarks.timing import in_new_process, time_in_turn
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.memory import keep_freed_memory
 from modeling_fftp.serving.export import default_file_name, export
 from modeling_fftp.serving.onnx_model import FFTPOnnxForAudioClassification
 from modeling_fftp.training.data.sources import find_column, load_splits
-from modeling_fftp.training.memory import keep_freed_memory
 
 MERGED_LAYERS = (3,)
 COMPILED, INT8 = "bfloat16, compiled", "ONNX, int8"
@@ -220,7 +220,7 @@ file it takes the time of the merged ones above.
 
 {render_table(["", "time", "times as fast"], batching)}
 A forward pass of 16 clips of 10 s, base size, bfloat16, in processes that take turns: {kept_memory}
-(`modeling_fftp.training.memory.keep_freed_memory`).
+(`modeling_fftp.memory.keep_freed_memory`).
 """
 
 

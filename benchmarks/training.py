@@ -18,7 +18,7 @@ from benchmarks import training_step
 from benchmarks.efficiency import forward_backward
 from benchmarks.report import RESULTS, describe_machine, name_machine, read_results, render_table, run_benchmark
 from benchmarks.timing import peak_memory, time_in_turn
-from modeling_fftp.training.memory import keep_freed_memory
+from modeling_fftp.memory import keep_freed_memory
 from modeling_fftp.training.trainer import FFTPTrainer
 
 ROOT = Path(__file__).parent.parent

@@ -15,9 +15,9 @@ from torch import nn
 from benchmarks.timing import Stopwatch
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.memory import keep_freed_memory
 from modeling_fftp.training.collator import build_collator
 from modeling_fftp.training.command_line import parse_arguments
-from modeling_fftp.training.memory import keep_freed_memory
 
 RECIPE = "fftp-ast-tiny-speech-commands-ar"
 BATCH, SAMPLES, LABELS = 64, 16000, 40

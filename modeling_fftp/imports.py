@@ -12,7 +12,6 @@ MOVED = {
     "modeling_fftp.convert_aum_fftp": "`fftp convert`, in Python modeling_fftp.convert.from_aum",
     "modeling_fftp.efficiency": "modeling_fftp.hub.efficiency",
     "modeling_fftp.export": "`fftp export`, in Python modeling_fftp.serving.export",
-    "modeling_fftp.memory": "modeling_fftp.training.memory",
     "modeling_fftp.onnx_model": "modeling_fftp.serving.onnx_model",
     "modeling_fftp.push": "`fftp push`, in Python modeling_fftp.hub.push",
     "modeling_fftp.trainer_fftp": "modeling_fftp.training.trainer",

@@ -9,8 +9,9 @@ from transformers import set_seed
 from transformers.trainer_utils import TrainOutput
 from transformers.utils.logging import disable_progress_bar
 
+from modeling_fftp.memory import keep_freed_memory
+
 from .arguments import FFTPTrainingArguments
-from .memory import keep_freed_memory
 from .publishing import set_repository
 from .resuming import Resumed, find_resumed
 from .trainer import FFTPTrainer, last_whole_checkpoint

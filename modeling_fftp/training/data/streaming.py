@@ -12,9 +12,9 @@ from torch.utils.data import Dataset as TorchDataset
 from transformers import TrainingArguments
 
 from modeling_fftp import FFTPConfig
+from modeling_fftp.memory import give_back_freed_memory
 from modeling_fftp.sound_file_fftp import is_sound, walk
 
-from ..memory import give_back_freed_memory
 from .arguments import DataArguments
 from .clips import FACTS, PROBLEM, SAMPLING_RATE, SOURCE, ClipDecoder, report_left_out, spread
 from .decoders import build_decoder, decoders_of, find_roles, roles_to_read

@@ -9,7 +9,7 @@ import pytest
 
 COUNT_FAULTS = """
 import resource, torch
-from modeling_fftp.training.memory import keep_freed_memory
+from modeling_fftp.memory import keep_freed_memory
 
 def allocate_and_free():
     tensors = [torch.ones(2**21) for _ in range(16)]
