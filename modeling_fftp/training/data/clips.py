@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import logging
+import os
 import shutil
 import statistics
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ import modeling_fftp
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.events import read_events
 from modeling_fftp.audio_stream_fftp import read_audio, sound_format, sound_seconds
+from modeling_fftp.sound_file_fftp import is_sound
 
 from .folders import PROBLEM
 from .labels import LabelColumn
@@ -37,6 +39,8 @@ FACT_TYPES = {
     "seconds": Value("float64"), "rate": Value("int64"), "channels": Value("int64"), "peak": Value("float32"),
     "clipped": Value("float32"), "digest": Value("string"), "events": Value("int64"), "untimed": Value("int64"),
 }  # fmt: skip
+# What names without a suffix may lack.
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 # A sample this loud is at the end of the range.
 FULL_SCALE = 0.999
 # Clips that are decoded before they are written, and what they last at most if each is no longer: `datasets` would
@@ -151,10 +155,18 @@ class ClipDecoder:
 def locate(source: Any, folder: Path) -> Any:
     """A source with its path below a folder."""
     if isinstance(source, str):
-        return str(folder / source)
+        return str(find_file(folder / source))
     if isinstance(source, dict) and source.get("bytes") is None and source.get("path") is not None:
-        return source | {"path": str(folder / source["path"])}
+        return source | {"path": str(find_file(folder / source["path"]))}
     return source
+
+
+def find_file(path: Path) -> Path:
+    """The file of a path, which may lack the suffix, as names in FSD50K and Warblr do."""
+    if is_sound(path) or os.path.exists(path):
+        return path
+    found = (path.with_name(path.name + suffix) for suffix in SUFFIXES)
+    return next((candidate for candidate in found if os.path.exists(candidate)), path)
 
 
 def find_facts(source: Any, waveform: np.ndarray, sampling_rate: int) -> dict[str, Any]:
@@ -269,7 +281,7 @@ def cache_of_files(dataset: Dataset, decoder: Any, columns: Sequence[str]) -> di
         written = dataset[decoder.audio_column]
     else:
         return {}
-    paths = [Path(decoder.folder, path or "") for path in written]
+    paths = [find_file(Path(decoder.folder, path or "")) for path in written]
     states = [_state(path) for path in paths]
     files = [(str(path), state) for path, state in zip(paths, states, strict=True)]
     fingerprint = Hasher.hash((files, {name: dataset[name][:] for name in columns}, decoder))
@@ -312,7 +324,8 @@ def report_left_out(
     for split, clips in left_out.items():
         message = f"{split}: {len(clips)} clips ({shares[split]:.1%}) cannot be used; {path} names them and says why"
         if shares[split] > largest_share:
-            raise ValueError(f"{message}. At most {largest_share:.1%} may be left out")
+            first = clips[0]["problem"]
+            raise ValueError(f"{message}, the first: {first}. At most {largest_share:.1%} may be left out")
         if clips:
             logger.warning("%s. They are left out", message)
 

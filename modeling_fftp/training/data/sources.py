@@ -19,7 +19,7 @@ from .tables import is_table, read_header, read_schema, read_table
 
 logger = logging.getLogger(__name__)
 
-AUDIO_COLUMNS = ("audio", "path", "file", "file_name", "filename", "wav")
+AUDIO_COLUMNS = ("audio", "path", "file", "file_name", "filename", "fname", "wav")
 LABEL_COLUMNS = (*CLIP_NAMES, EVENTS)
 # What `save_to_disk` leaves: of several splits, and of one.
 SAVED = ("dataset_dict.json", "state.json")

@@ -82,6 +82,23 @@ def test_the_command_inspects(folder, capsys):
         app(["inspect", str(folder), "--label_column_name", "kind"], standalone_mode=False)
 
 
+def test_names_without_a_suffix_are_those_of_files(folder, tmp_path):
+    """FSD50K: a table of ids, classes with commas between them, and a column that divides it."""
+    rows = ["fname,labels,mids,split"]
+    (tmp_path / "clips").mkdir()
+    for number, path in enumerate(sorted(folder.rglob("*.wav"))):
+        shutil.copy(path, tmp_path / "clips" / f"{number}.wav")
+        rows.append(f'{number},"{path.parent.name},tone",/m/0,{path.parent.parent.name}')
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "truth" / "dev.csv").write_text("\n".join(rows))
+    source = [str(tmp_path / "truth" / "dev.csv"), "--dataset_data_dir", "../clips", "--label_separator", ","]
+    report = inspect(source)
+    assert "| clips | 8 | 8 |" in report
+    assert "| tone | 8 | 8 |" in report
+    with pytest.raises(ValueError, match=r"100\.0%.*the first: .*0: cannot decode: No such file"):
+        train(tmp_path / "truth" / "dev.csv", tmp_path / "out", *source[1:2], "../nowhere", *source[3:])
+
+
 def test_errors_of_the_data_are_one_line(tmp_path, monkeypatch):
     from modeling_fftp.cli import app
 
