@@ -14,6 +14,7 @@ from transformers import AutoModelForAudioFrameClassification, EvalPrediction, p
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.events_fftp import SOMEWHERE
+from modeling_fftp.hub.push import files_to_push
 from modeling_fftp.serving.recordings import group_rows
 from modeling_fftp.training.data.clips import ClipDecoder
 from modeling_fftp.training.data.labels import read_labels
@@ -72,6 +73,12 @@ def framewise(recordings, tmp_path_factory):
 
 def read(folder, name):
     return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_everything_that_is_measured_is_pushed(framewise):
+    """But what is for a resumption, or stands in other files too."""
+    left = {path.name for path in framewise.glob("*.json")} - {path.name for path in files_to_push(framewise)}
+    assert left <= {"all_results.json", "arguments.json", "trainer_state.json"}
 
 
 def test_the_folder_finds_events_as_it_was_measured(framewise, recordings):
