@@ -94,8 +94,9 @@ def main(
 ) -> None:
     """Audio classification with full-frequency patches."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A name that the terminal cannot show stops nothing.
-        sys.stdout.reconfigure(errors="backslashreplace")
+        # A name that the terminal cannot show stops nothing; files are UTF-8, unless somebody says otherwise.
+        is_file = not sys.stdout.isatty() and "PYTHONIOENCODING" not in os.environ
+        sys.stdout.reconfigure(encoding="utf-8" if is_file else None, errors="backslashreplace")
 
 
 @app.command(add_help_option=False, context_settings=PASSES_ON | {"help_option_names": []})

@@ -33,6 +33,8 @@ BLOCK_SAMPLES = 2**22
 OGG_PAGE = b"OggS\0"
 # An error of libsndfile.
 NOT_A_FILE = 7
+# How a WAV file says that a size stands elsewhere, and the bytes behind its sound below which they are none.
+UNKNOWN_SIZE, SMALLEST_REST = b"\xff" * 4, 2**16
 
 
 def is_sound(path: Path) -> bool:
@@ -52,11 +54,11 @@ def walk(folder: Path) -> Iterator[Path]:
 
     seen = set()
     for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        state = os.stat(root)
-        if (state.st_dev, state.st_ino) in seen:
+        # Numbers of inodes would not do: some network drives of Windows have none.
+        if (place := os.path.realpath(root)) in seen:
             folders.clear()
             continue
-        seen.add((state.st_dev, state.st_ino))
+        seen.add(place)
         folders[:] = sorted(filter(is_visible, folders))
         yield from (Path(root, name) for name in sorted(filter(is_visible, files)))
 
@@ -166,14 +168,30 @@ def _repaired(file: SequentialFile, source: str | bytes | os.PathLike, stack: Ex
 
 
 def finish_wav(data: bytes | mmap.mmap, claimed: int) -> FilePieces | None:
-    """A WAV file whose recorder never wrote how long it is, as one that goes on to its end."""
-    if claimed or (place := _find_chunk(data, b"data")) is None or place + 8 >= len(data):
+    """A WAV file that is longer than it says, as one that goes on to its end.
+
+    Its recorder never wrote how long it is, or it is too long for the 32 bits of that number.
+    """
+    if (place := _find_chunk(data, b"data")) is None:
         return None
-    name, size = data[place + 8 : place + 12], int.from_bytes(data[place + 12 : place + 16], "little")
-    if name.isalnum() and size <= len(data) - place - 16:
-        # It holds no sound, and another chunk after it.
+    start, said = place + 8, int.from_bytes(data[place + 4 : place + 8], "little")
+    end = start + said + said % 2
+    rest = len(data) - end
+    if data[:4] != b"RIFF" or rest <= 0 or _begins_chunk(data, end) or (claimed and rest < SMALLEST_REST):
         return None
-    return FilePieces(data[: place + 4] + b"\xff" * 4, data, [(place + 8, len(data))])
+    head = data[: place + 4] + UNKNOWN_SIZE
+    if len(data) >= 2**32:
+        # As RF64 (EBU Tech 3306), whose sizes have 64 bits: of the file, of the sound, and a number of samples.
+        sizes = (len(data) + 28, len(data) - start, 0)
+        ds64 = b"ds64" + (28).to_bytes(4, "little") + b"".join(size.to_bytes(8, "little") for size in sizes) + bytes(4)
+        head = b"RF64" + UNKNOWN_SIZE + b"WAVE" + ds64 + head[12:]
+    return FilePieces(head, data, [(start, len(data))])
+
+
+def _begins_chunk(data: bytes | mmap.mmap, place: int) -> bool:
+    """Whether a chunk of a WAV file, which ends in the file, begins somewhere."""
+    name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+    return len(name) == 4 and name.replace(b" ", b"a").isalnum() and place + 8 + size <= len(data)
 
 
 def _find_chunk(data: bytes | mmap.mmap, name: bytes) -> int | None:
@@ -213,6 +231,9 @@ REPAIRS: dict[str, Callable[[bytes | mmap.mmap, int], FilePieces | None]] = {
 def _decoding_errors() -> Iterator[None]:
     try:
         yield
+    except TypeError as error:
+        # What soundfile says of a file called .raw.
+        raise ValueError("cannot decode: raw samples, without a header") from error
     except soundfile.SoundFileError as error:
         # Of a file that is there, this means that no decoder knows it.
         is_unknown = getattr(error, "code", None) == NOT_A_FILE

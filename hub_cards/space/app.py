@@ -36,7 +36,9 @@ def draw_start(path: str, tag: Pipeline) -> Figure:
         samples = file.read(int(config.max_length * shift * file.samplerate), always_2d=True)
         sound = soxr.resample(samples.mean(axis=1), file.samplerate, extractor.sampling_rate)
     features = extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="pt").to(tag.model.device)
-    values = features["input_values"][0].cpu().numpy()
+    # Windows of 25 ms; the extractor may have padded what is shorter than those of its training.
+    real = max(1, (len(sound) - extractor.sampling_rate * 25 // 1000) // (extractor.sampling_rate * 10 // 1000) + 1)
+    values = features["input_values"][0, :real].cpu().numpy()
     features["input_values"] = features["input_values"].to(tag.model.dtype)
     frames, bins = values.shape
     # Frame classifiers explain nothing.
@@ -56,7 +58,7 @@ def draw_start(path: str, tag: Pipeline) -> Figure:
     axis.set(xlabel="time (s)", ylabel="mel bin", title=f"The first {seconds:.1f} s, and the patches of the model")
     for other in others:
         best = tag.model.config.id2label[tag.model(**features).logits.argmax().item()]
-        relevance = tag.model.explain(**features)[0].cpu().numpy()
+        relevance = tag.model.explain(**features, num_frames=real)[0, :real].cpu().numpy()
         most = np.quantile(np.abs(relevance), 0.999)
         other.imshow(relevance.T, origin="lower", aspect="auto", cmap="RdBu_r", extent=extent, vmin=-most, vmax=most)
         other.set(xlabel="time (s)", ylabel="mel bin")

@@ -22,4 +22,7 @@ def save_folder(output_folder: str | os.PathLike) -> Iterator[Path]:
         complete = Path(scratch, "complete")
         complete.mkdir()
         yield complete
+        if output.exists():
+            # Not every system replaces an empty folder.
+            output.rmdir()
         os.replace(complete, output)

@@ -63,24 +63,28 @@ def files_to_push(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def refuse_other_model(api: HfApi, repo_id: str, revision: str, config: dict) -> None:
-    """Refuse a repository that holds another model.
+def refuse_public(api: HfApi, repo_id: str) -> None:
+    """Refuse a repository that everybody can read: making one that is there leaves it as it is.
+
+    Raises:
+        ValueError: It is there, and public.
+    """
+    if api.repo_exists(repo_id) and not api.repo_info(repo_id).private:
+        raise ValueError(f"{repo_id} is public; make it private on its page, or choose another")
+
+
+def find_difference(api: HfApi, repo_id: str, revision: str, config: dict) -> str | None:
+    """What tells a model from that of a repository, if anything does.
 
     Args:
         api: Who asks.
         repo_id: "user/name"; need not exist.
-        revision: Branch; need not exist.
+        revision: Branch; need not exist, and holds nothing to protect then.
         config: Config of the model to push, as in its config.json.
 
-    Raises:
-        ValueError: The configs differ in a field that matters, or there are weights without a config.
+    Returns:
+        A field that matters and differs, or weights without a config.
     """
-    difference = _difference(api, repo_id, revision, config)
-    if difference:
-        raise ValueError(f"{repo_id} holds another model: {difference}")
-
-
-def _difference(api: HfApi, repo_id: str, revision: str, config: dict) -> str | None:
     try:
         names = api.list_repo_files(repo_id, revision=revision)
     except (RepositoryNotFoundError, RevisionNotFoundError):
@@ -128,7 +132,8 @@ def push(
 
     Raises:
         FileNotFoundError: The folder lacks something that a repository needs.
-        ValueError: The repository holds another model, or the card's snippet loads another repository.
+        ValueError: The repository holds another model, or is public and should not be, or the card's snippet loads
+            another repository.
     """
     folder, api = Path(folder), HfApi(token=token)
     names = [path.name for path in files_to_push(folder)]
@@ -141,11 +146,13 @@ def push(
             f"the card's snippet loads {loaded[1]!r}, not {repo_id!r}: `fftp card {folder} --repo_id "
             f"{repo_id}` renders it for this repository"
         )
+    if private:
+        refuse_public(api, repo_id)
+    if not overwrite and (difference := find_difference(api, repo_id, revision, config)):
+        raise ValueError(f"{repo_id} holds another model: {difference}; --overwrite replaces it")
     repo_id = api.create_repo(repo_id, private=private or None, exist_ok=True).repo_id
     if revision != "main":
         api.create_branch(repo_id, branch=revision, exist_ok=True)
-    if not overwrite:
-        refuse_other_model(api, repo_id, revision, config)
     commit = api.upload_folder(
         repo_id=repo_id,
         folder_path=folder,

@@ -198,7 +198,8 @@ def answer_left(
             journal.append(*records)
             seconds += sum(record.get("duration", 0.0) for record in records)
             hours, minutes = seconds / 3600, (time.monotonic() - began) / 60
-            bar.set_postfix_str(f"{hours:.2f} h of sound, {hours / minutes:.2f} h a minute")
+            # Clocks may stand still for 15 ms.
+            bar.set_postfix_str(f"{hours:.2f} h of sound, {hours / max(minutes, 1e-3):.2f} h a minute")
             bar.update(len(records))
 
 

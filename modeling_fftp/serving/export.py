@@ -146,6 +146,9 @@ def export(
     metadata = {
         "labels": json.dumps(label_names(config), ensure_ascii=False),
         "problem_type": config.problem_type,
+        "thresholds": json.dumps(config.thresholds, ensure_ascii=False),
+        "median_filter_seconds": json.dumps(config.median_filter_seconds, ensure_ascii=False),
+        "patch_size": json.dumps([config.patch_size[0], config.patch_frames()]),
         "token_merge_layers": json.dumps(config.token_merge_layers),
         "time_stride": str(config.time_stride),
         "weights": hash_weights(folder),

@@ -71,7 +71,7 @@ class Journal:
 
     def append(self, *records: dict[str, Any]) -> None:
         """Add finished recordings, on the disk when this returns."""
-        with self.path.open("a", **TEXT) as file:
+        with self.path.open("a", newline="\n", **TEXT) as file:
             file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
             file.flush()
             os.fsync(file.fileno())

@@ -177,7 +177,10 @@ def open_microphone(buffer: LiveBuffer, device: str | int | None = None):
             finished_callback=buffer.close,
         )
     except (ValueError, sounddevice.PortAudioError) as error:
-        raise OSError(f"no microphone: {error}; `python -m sounddevice` lists what there is") from error
+        raise OSError(
+            f"no microphone: {error}; `python -m sounddevice` lists what there is. One that cannot record one channel "
+            f"at {buffer.sampling_rate} Hz: `arecord ... | fftp listen - --rate RATE --channels COUNT`"
+        ) from error
 
 
 @contextmanager

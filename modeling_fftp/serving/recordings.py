@@ -40,7 +40,10 @@ def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list
         elif os.path.isdir(source):
             files = _only_sound(source, map(str, walk(Path(source))))
             if not files:
-                raise ValueError(f"{source}: no sound files in this folder")
+                raise ValueError(
+                    f"{source}: no sound files in this folder that libsndfile reads; convert others first "
+                    "(ffmpeg -i a.m4a a.flac)"
+                )
             found += files
         elif glob.has_magic(source) and not os.path.lexists(source):
             files = _only_sound(source, filterfalse(os.path.isdir, sorted(glob.glob(source, recursive=True))))
@@ -63,7 +66,7 @@ def _only_sound(source: str, paths: Iterable[str]) -> list[str]:
             files.append(path)
         else:
             others[Path(path).suffix or "no suffix"] += 1
-    if files and others:
+    if others:
         kinds = ", ".join(f"{count} with {suffix}" for suffix, count in others.most_common(MOST_KINDS))
         print(f"fftp: {source}: {others.total()} files are not read as sound: {kinds}", file=sys.stderr)
     return files

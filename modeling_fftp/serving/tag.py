@@ -15,7 +15,7 @@ from .archive import CHUNK, answer_archive, answer_recordings
 from .budget import choose_time_stride, real_time_factors
 from .load import load_pipeline
 from .recordings import Part
-from .tables import FOLDERS, ROWS, TABLES, as_text, find_writer, list_rows, schema_of
+from .tables import FOLDERS, ROWS, TABLES, as_text, common_folder, find_writer, list_rows, schema_of
 
 DECIMALS = 4
 # What can be printed as it comes.
@@ -139,6 +139,9 @@ def write_answers(
         FileExistsError, ValueError: As `answer_archive`.
     """
     write = find_writer(form, rows, label_names(tagger.model.config), tagger.feature_extractor.sampling_rate)
+    if form in FOLDERS:
+        # Now: drives of Windows have no folder in common.
+        common_folder(recordings)
     return answer_archive(tagger, recordings, round_numbers, output, write, part, resume, **options)
 
 

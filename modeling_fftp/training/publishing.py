@@ -8,7 +8,7 @@ from huggingface_hub import HfApi
 
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.hub.card import write_card
-from modeling_fftp.hub.push import push, refuse_other_model
+from modeling_fftp.hub.push import find_difference, push, refuse_public
 
 from .arguments import FFTPTrainingArguments
 
@@ -24,16 +24,19 @@ def set_repository(training: FFTPTrainingArguments) -> None:
 
 
 def check_repository(model: FFTPForAudioClassification, training: FFTPTrainingArguments) -> None:
-    """Find out now, not after hours of training, that the repository holds another model."""
+    """Find out now, not after hours of training, that the repository holds another model or is public."""
     api, repo_id = HfApi(token=training.hub_token), training.hub_model_id
     config = json.loads(model.config.to_json_string()) | {"architectures": [type(model).__name__]}
-    try:
-        refuse_other_model(api, repo_id, training.hub_revision or "main", config)
-    except ValueError as error:
+    if training.hub_private_repo:
+        try:
+            refuse_public(api, repo_id)
+        except ValueError as error:
+            raise SystemExit(f"train: {error} --hub_model_id") from error
+    if difference := find_difference(api, repo_id, training.hub_revision or "main", config):
         raise SystemExit(
-            f"train: {error}. Choose another --hub_model_id; or train without --push_to_hub, then "
-            f"`fftp push {training.output_dir} {repo_id} --overwrite`"
-        ) from error
+            f"train: {repo_id} holds another model: {difference}. Choose another --hub_model_id; or train without "
+            f"--push_to_hub, then `fftp push {training.output_dir} {repo_id} --overwrite`"
+        )
 
 
 def publish(training: FFTPTrainingArguments) -> None:

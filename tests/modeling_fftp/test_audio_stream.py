@@ -271,3 +271,36 @@ def test_a_comment_that_holds_data_is_no_sound(tmp_path):
     chunk = b"LIST" + len(info).to_bytes(4, "little") + info
     path.write_bytes(data[:place] + chunk + b"data" + bytes(4) + data[place + 8 :])
     assert len(read_audio(path, 16000)) == 1600
+
+
+@pytest.mark.parametrize("rest", ["sound", "chunk", "scraps"])
+def test_a_wav_that_is_longer_than_it_says(tmp_path, rest):
+    """A recorder that died while it wrote; a chunk behind the sound, or a few bytes, are none."""
+    path = tmp_path / "died.wav"
+    soundfile.write(path, np.full(160_000, 0.25), 16000)
+    data = bytearray(path.read_bytes())
+    place = data.find(b"data")
+    if rest == "sound":
+        data[place + 4 : place + 8] = (32_000).to_bytes(4, "little")
+    else:
+        data += b"LIST" + (80_000).to_bytes(4, "little") + bytes(80_000) if rest == "chunk" else bytes(99)
+    path.write_bytes(data)
+    assert len(read_audio(path, 16000)) == 160_000
+
+
+@pytest.mark.parametrize("said", [0, (2**32 + 2**20) % 2**32], ids=["not said", "wrapped"])
+def test_a_wav_beyond_4_gib(tmp_path, said):
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(1), 16000)
+    head = path.read_bytes()[:-2]
+    path.write_bytes(head[:-4] + said.to_bytes(4, "little"))
+    # Nothing is written: a file with a hole.
+    os.truncate(path, len(head) + 2**32 + 2**20)
+    assert sound_seconds(path, 16000) == (2**32 + 2**20) / 2 / 16000
+
+
+def test_raw_samples_are_named(tmp_path):
+    path = tmp_path / "a.raw"
+    path.write_bytes(bytes(1000))
+    with pytest.raises(ValueError, match=r"a\.raw: cannot decode: raw samples, without a header"):
+        read_audio(path, 16000)

@@ -185,6 +185,24 @@ def test_what_an_old_push_left_goes_and_branches_are_kept_apart(model_folder, pu
     assert hub.files("tester/words") == on_main
 
 
+def test_what_is_private_does_not_go_where_it_is_public(model_folder, push, hub):
+    push(model_folder, "words")
+    before = dict(hub.files("tester/words"))
+    with pytest.raises(ValueError, match="tester/words is public; make it private on its page, or choose another"):
+        push(model_folder, "words", private=True)
+    assert hub.files("tester/words") == before
+
+
+def test_another_model_may_have_a_branch_of_its_own(make_config, model_folder, push, hub):
+    push(model_folder, "words")
+    FFTPForAudioClassification(make_config(num_labels=7)).save_pretrained(model_folder)
+    push(model_folder, "words", revision="v2")
+    assert len(json.loads(hub.files("tester/words", "v2")["config.json"])["id2label"]) == 7
+    FFTPForAudioClassification(make_config(num_labels=5)).save_pretrained(model_folder)
+    with pytest.raises(ValueError, match=r"holds another model: .*; --overwrite replaces it"):
+        push(model_folder, "words", revision="v2")
+
+
 def test_results_of_events_are_pushed(model_folder, push, hub):
     (model_folder / "validation_events.json").write_text("{}")
     push(model_folder, "words")

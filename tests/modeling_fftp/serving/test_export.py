@@ -62,6 +62,8 @@ def test_logits_equal_torch_at_other_lengths_and_batch_sizes(make_config, extrac
     assert json.loads(metadata["labels"]) == [f"LABEL_{index}" for index in range(4)]
     assert metadata["problem_type"] == "single_label_classification"
     assert json.loads(metadata["feature_extractor"])["mean"] == extractor.mean
+    assert json.loads(metadata["patch_size"]) == [*model.config.patch_size]
+    assert json.loads(metadata["thresholds"]) is None
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
     onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
 
