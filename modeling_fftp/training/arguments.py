@@ -259,6 +259,10 @@ class FFTPTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "bf16 where the processor multiplies it faster than float32; logged."}
     )
 
+    ddp_timeout: int = field(
+        default=12 * 3600,
+        metadata={"help": "Seconds that processes wait for one another, as while the first decodes."},
+    )
     hub_license: str | None = field(default=None, metadata={"help": "Licence of the weights, for the card."})
 
     def __post_init__(self):

@@ -1,5 +1,7 @@
 """The training collator, with what the recipe turns on."""
 
+import logging
+
 from feature_extraction import FFTPFeatureExtractor, SpecAugment, SpecMask, SpecMaskDataCollator
 from feature_extraction.spectrogram_augmentation import FilterAugment, RandomGain, Stretch, TimeRoll, UniformNoise
 from feature_extraction.waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
@@ -7,6 +9,8 @@ from modeling_fftp import FFTPConfig
 
 from .arguments import AugmentationArguments
 from .step_labels import EventLabels
+
+logger = logging.getLogger(__name__)
 
 
 def build_collator(
@@ -39,6 +43,8 @@ def build_collator(
         and SpecAugment(arguments.spec_augment_bins, arguments.spec_augment_frames),
     ]
     budget, full_share = arguments.spec_mask_budget, arguments.spec_mask_full_share
+    if budget and (arguments.spec_augment_bins or arguments.spec_augment_frames):
+        logger.warning("SpecMask and SpecAugment both mask; --spec_mask_budget 0 leaves SpecAugment alone")
     spec_mask = SpecMask.from_config(config, budget, full_share, arguments.spec_mask_time_stride) if budget else None
     min_snr, max_snr = arguments.colored_noise_snr
     noise = ColoredNoise(arguments.colored_noise, min_snr, max_snr) if arguments.colored_noise else None

@@ -79,6 +79,9 @@ def refuse_impossible(arguments: ModelArguments) -> None:
         report_unread(arguments, config.backbone)
     elif find_kind(source) == FFTPConfig.model_type:
         changes = {name: value for name, value in arguments.given.items() if name in (*GEOMETRY, *ADJUSTABLE)}
+        if "patch_size" in changes:
+            # Rows of new patches follow each other unless somebody says otherwise.
+            changes = {"frequency_stride": None} | changes
         config = FFTPConfig.from_pretrained(source, **changes)
         refuse_what_cannot_apply(arguments, config)
         # New patches may bring a stride of their own.
@@ -217,8 +220,8 @@ def load_checkpoint(
         mask_padding(start.extractor)
     frames = max(config.patch_size[1], clip_frames(max_seconds, clips.sampling_rate))
     if do_train and not start.extractor.truncation and frames != config.max_length:
+        start.extractor.max_length = frames
         fit_positions(config, weights, frames)
-        start.extractor.max_length = config.max_length
     model = model_class(clips)(config)
     model.base_model.load_state_dict(weights)
     if has_same_head(start.model, model):
@@ -251,7 +254,9 @@ def refuse_truncation(extractor: FFTPFeatureExtractor, max_seconds: float) -> No
         )
 
 
-def fit_positions(config: FFTPConfig, weights: dict[str, torch.Tensor], max_length: int) -> None:
+def fit_positions(
+    config: FFTPConfig, weights: dict[str, torch.Tensor], max_length: int, name: str = POSITIONS
+) -> None:
     """Give a table of positions the length of the clips to learn from.
 
     The model would stretch a shorter table over them anyway, and of a longer one it reads only the head. So what is
@@ -259,8 +264,9 @@ def fit_positions(config: FFTPConfig, weights: dict[str, torch.Tensor], max_leng
 
     Args:
         config: The model's config; its `max_length` changes.
-        weights: Weights of the base model; the table changes.
+        weights: Weights of the base model, or of a decoder; the table changes, if there is one.
         max_length: Frames of the clips.
+        name: Name of the table.
     """
     grid, is_longer = config.position_grid, max_length > config.max_length
     logger.info(
@@ -270,12 +276,12 @@ def fit_positions(config: FFTPConfig, weights: dict[str, torch.Tensor], max_leng
         max_length,
     )
     config.max_length = max_length
-    if config.use_absolute_position_embeddings:
-        table, count = weights[POSITIONS].unflatten(0, grid), config.position_grid[1]
+    if name in weights:
+        table, count = weights[name].unflatten(0, grid), config.position_grid[1]
         if is_longer:
             stretched = nn.functional.interpolate(table.movedim(1, -1).float(), count, mode="linear")
             table = stretched.movedim(-1, 1).to(table.dtype)
-        weights[POSITIONS] = table[:, :count].flatten(0, 1)
+        weights[name] = table[:, :count].flatten(0, 1)
 
 
 def load_start(arguments: ModelArguments, sounds: Callable[..., Iterable], max_seconds: float) -> Converted:

@@ -28,4 +28,6 @@ def let_exchanges_end() -> None:
 def _release_lock() -> None:
     """Once in a process; sleeping releases the lock, which is all that the threads wait for."""
     atexit.register(time.sleep, BEFORE_END)
-    os.register_at_fork(before=lambda: time.sleep(BEFORE_FORK))
+    # Windows forks nothing.
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lambda: time.sleep(BEFORE_FORK))

@@ -24,15 +24,18 @@ logger = logging.getLogger(__name__)
 
 # Arguments that may be others from now on: how long to train, how to compute, what to measure, write and publish.
 MAY_CHANGE = (
-    "num_train_epochs", "max_steps", "bf16", "fp16", "auto_bf16", "tf32", "gradient_checkpointing",
-    "per_device_eval_batch_size", "calibrate", "target_precision",
+    "num_train_epochs", "max_steps", "bf16", "auto_bf16", "tf32", "per_device_eval_batch_size", "calibrate",
+    "target_precision",
 )  # fmt: skip
-MAY_CHANGE_PREFIXES = ("eval_", "save_", "logging_", "hub_", "dataloader_", "torch_compile")
+MAY_CHANGE_PREFIXES = (
+    "eval_", "save_", "logging_", "hub_", "dataloader_", "torch_compile", "gradient_checkpointing",
+    "activation_checkpointing",
+)  # fmt: skip
 # Begins like those that may, but changes how many steps an epoch has.
 MUST_STAY = ("dataloader_drop_last",)
 # Follows from other arguments unless it is given.
 DERIVED = ("greater_is_better",)
-# Where `arguments.json` keeps the number of processes.
+# Where `arguments.json` keeps the number of devices.
 WORLD_SIZE = "world_size"
 
 
@@ -62,14 +65,14 @@ class Resumed:
             if name in MUST_STAY or not may_change:
                 self._refuse_other(f"--{name}", recipe.get(name, "its default"), began.get(name, "its default"))
 
-    def refuse_other_processes(self, world_size: int) -> None:
-        """Refuse another number of processes: Trainer would take the steps that were made for other epochs.
+    def refuse_other_devices(self, count: int) -> None:
+        """Refuse another number of devices: Trainer would take the steps that were made for other epochs.
 
         Raises:
-            ValueError: The run began with more or fewer processes.
+            ValueError: The run began with more or fewer.
         """
-        began = (read_results(self.folder, "arguments") or {}).get(WORLD_SIZE, world_size)
-        self._refuse_other("the number of processes", world_size, began)
+        began = (read_results(self.folder, "arguments") or {}).get(WORLD_SIZE, count)
+        self._refuse_other("the number of processes or GPUs", count, began)
 
     def refuse_other_classes(self, classes: Iterable[str]) -> None:
         """Refuse classes that it does not learn.
@@ -80,7 +83,7 @@ class Resumed:
         own, theirs = [*classes], label_names(self.config)
         if own != theirs:
             raise ValueError(
-                f"the training to go on with tells apart {theirs}, the data {own}; choose another --output_dir, and "
+                f"the resumed run tells apart {theirs}, the data {own}; choose another --output_dir, and "
                 "start from the trained model with --model_name_or_path"
             )
 
@@ -109,9 +112,7 @@ class Resumed:
 
     def _refuse_other(self, name: str, own: Any, theirs: Any) -> None:
         if own != theirs:
-            raise ValueError(
-                f"{name} is {own}, and the training to go on with has {theirs}; choose another --output_dir"
-            )
+            raise ValueError(f"{name} is {own}, and the resumed run has {theirs}; choose another --output_dir")
 
 
 def find_resumed(training: FFTPTrainingArguments) -> Resumed | None:
@@ -140,10 +141,15 @@ def find_resumed(training: FFTPTrainingArguments) -> Resumed | None:
     return Resumed(Path(checkpoint).absolute().parent, FFTPConfig.from_pretrained(checkpoint))
 
 
+def count_devices(training: FFTPTrainingArguments) -> int:
+    """Processes, or GPUs where one process has several, that share a batch."""
+    return training.world_size * max(1, training.n_gpu)
+
+
 def write_arguments(training: FFTPTrainingArguments, groups: Sequence[Any], **others: Any) -> None:
-    """Keep all arguments of a training, and the number of its processes, in its folder; `others` win."""
+    """Keep all arguments of a training, and the number of its devices, in its folder; `others` win."""
     given = {name: value for group in groups for name, value in vars(group).items()}
-    write_results(training, "arguments", given | training.to_dict() | others | {WORLD_SIZE: training.world_size})
+    write_results(training, "arguments", given | training.to_dict() | others | {WORLD_SIZE: count_devices(training)})
 
 
 def measured_of_all(metrics: Mapping[str, float], training: FFTPTrainingArguments) -> dict[str, float]:

@@ -49,6 +49,8 @@ from .teaching.distillation import BATCH, Distillation, Teacher, add_answers
 from .teaching.teacher_labels import load_unlabelled_clips
 from .trainer import FFTPTrainer
 
+# Schedules that follow a metric.
+WATCHING = ("reduce_lr_on_plateau", "greedy")
 # Clips of which the longest is explained on the card.
 EXPLAINED = 20
 
@@ -271,6 +273,10 @@ def choose_metric(training: FFTPTrainingArguments, clips: Clips) -> None:
         by_loss = isinstance(train, RecordingPieces) and train.is_timed
         training.metric_for_best_model = "loss" if by_loss else clips.metric
         training.greater_is_better = not by_loss
+    if training.lr_scheduler_type in WATCHING:
+        # By themselves they take every metric for a loss.
+        mode = {"mode": "max" if training.greater_is_better else "min"}
+        training.lr_scheduler_kwargs = mode | (training.lr_scheduler_kwargs or {})
     # It grows with mAUC, and is infinite where that is 1.
     if (training.metric_for_best_model or "").removeprefix("eval_") == "d_prime":
         training.metric_for_best_model = "mauc"

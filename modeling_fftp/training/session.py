@@ -13,7 +13,7 @@ from modeling_fftp.memory import keep_freed_memory
 
 from .arguments import FFTPTrainingArguments
 from .publishing import set_repository
-from .resuming import Resumed, find_resumed
+from .resuming import Resumed, count_devices, find_resumed
 from .trainer import FFTPTrainer, last_whole_checkpoint
 from .weight_averaging import WeightAveraging
 
@@ -34,7 +34,9 @@ def begin(training: FFTPTrainingArguments) -> None:
 
 def report_setting(training: FFTPTrainingArguments) -> None:
     """Say how the weights learn."""
-    precision = "bfloat16 autocast" if training.bf16 else "float16 autocast" if training.fp16 else "float32"
+    # Also what `accelerate launch` asks for.
+    autocast = {"bf16": "bfloat16 autocast", "fp16": "float16 autocast"}
+    precision = autocast.get(training.mixed_precision, "float32")
     batch = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
     logger.info(
         "Precision %s, effective batch %d clips (%d processes), learning rate %g",
@@ -50,12 +52,12 @@ def find_begun(training: FFTPTrainingArguments, recipe: dict[str, Any]) -> Resum
 
     Raises:
         FileNotFoundError: It has no whole checkpoint.
-        ValueError: It has another recipe or number of processes.
+        ValueError: It has another recipe or number of devices.
     """
     resumed = find_resumed(training)
     if resumed is not None:
         resumed.refuse_other_recipe(recipe)
-        resumed.refuse_other_processes(training.world_size)
+        resumed.refuse_other_devices(count_devices(training))
     return resumed
 
 

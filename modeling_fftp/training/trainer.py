@@ -201,17 +201,18 @@ class FFTPTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         if isinstance(dataset, StreamedClips):
             if self.class_balanced or self.args.train_sampling_strategy in GROUPING:
                 raise ValueError("streamed clips have an order of their own, neither class_balanced nor by length")
             streams = self.args.world_size * max(1, self.args.dataloader_num_workers)
-            sampler = dataset.sampler(self.args.train_batch_size, streams, self.args.seed)
+            sampler = dataset.sampler(self.args.train_batch_size, streams, seed)
         elif self.class_balanced:
             if self.args.train_sampling_strategy in GROUPING:
                 raise ValueError("class_balanced draws clips by their classes; drop it or train_sampling_strategy")
             table = dataset.clips if isinstance(dataset, FeatureClips) else dataset
             labels = table["labels"][:] if isinstance(table, Dataset) else [example["labels"] for example in table]
-            sampler = ClassBalancedSampler(torch.as_tensor(np.asarray(labels)), self.args.seed)
+            sampler = ClassBalancedSampler(torch.as_tensor(np.asarray(labels)), seed)
         else:
             sampler = None
         self.epochs.sampler = sampler

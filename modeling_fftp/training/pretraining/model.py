@@ -12,7 +12,7 @@ from modeling_fftp.convert.sources import find_kind
 
 from ..data.clips import clip_lengths
 from ..data.unlabelled import Pieces
-from ..model import ADJUSTABLE, clip_frames, load_start, measure
+from ..model import ADJUSTABLE, clip_frames, fit_positions, load_start, measure, refuse_truncation
 from .arguments import DECODER, PretrainingModelArguments
 
 logger = logging.getLogger(__name__)
@@ -33,11 +33,20 @@ def build(
         measure(extractor, sounds())
         return FFTPForPreTraining(config), extractor
     start = load_start(arguments, sounds, max_seconds)
+    refuse_truncation(start.extractor, max_seconds)
     # Padding that nobody masks would be learned.
     mask_padding(start.extractor)
     settings = {name: arguments.given[name] for name in (*ADJUSTABLE, *DECODER) if name in arguments.given}
-    model = FFTPForPreTraining(FFTPConfig.from_dict(start.model.config.to_dict(), **settings))
-    model.base_model.load_state_dict(start.model.base_model.state_dict())
+    config, weights = (
+        FFTPConfig.from_dict(start.model.config.to_dict(), **settings),
+        start.model.base_model.state_dict(),
+    )
+    frames = max(config.patch_size[1], clip_frames(max_seconds, config.sampling_rate))
+    if not start.extractor.truncation and frames != config.max_length:
+        start.extractor.max_length = frames
+        fit_positions(config, weights, frames)
+    model = FFTPForPreTraining(config)
+    model.base_model.load_state_dict(weights)
     take_decoder(model, arguments.model_name_or_path)
     return model, start.extractor
 
@@ -49,9 +58,12 @@ def take_decoder(model: FFTPForPreTraining, source: str) -> None:
     if FFTPForPreTraining.__name__ not in (FFTPConfig.from_pretrained(source).architectures or ()):
         return
     own, _ = load_pretrained(FFTPForPreTraining, source)
-    shapes = [{name: x.shape for name, x in each.decoder.state_dict().items()} for each in (own, model)]
+    weights = own.decoder.state_dict()
+    if own.config.max_length != model.config.max_length:
+        fit_positions(own.decoder.config, weights, model.config.max_length, "position_embeddings.weight")
+    shapes = [{name: x.shape for name, x in state.items()} for state in (weights, model.decoder.state_dict())]
     if shapes[0] == shapes[1]:
-        model.decoder.load_state_dict(own.decoder.state_dict())
+        model.decoder.load_state_dict(weights)
     else:
         logger.info("The decoder of %s has another shape; it begins anew", source)
 

@@ -1,5 +1,7 @@
 """Clips for which a teacher's answers stand in for labels."""
 
+import logging
+
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
@@ -9,6 +11,8 @@ from ..data.held_out import VALIDATION_FRACTION
 from ..data.loading import Clips
 from ..data.unlabelled import SoundArguments, load_pieces
 from .distillation import Teacher
+
+logger = logging.getLogger(__name__)
 
 
 def load_unlabelled_clips(
@@ -37,13 +41,25 @@ def load_unlabelled_clips(
     if "validation" in splits:
         with training.main_process_first(desc="answers"):
             splits["validation"] = label(splits["validation"], teacher)
+    else:
+        logger.warning("Too few recordings to measure on a share of them: no epoch is measured")
+        training.eval_strategy, training.load_best_model_at_end = "no", False
     lengths = {role: clip_lengths(split) for role, split in splits.items()}
     known = teacher.classes, teacher.is_multi_label
     return Clips(splits, *known, pieces.left_out, lengths, sampling_rate=sampling_rate)
 
 
 def label(clips: Dataset, teacher: Teacher) -> Dataset:
-    """The clips with the labels that the teacher gives them."""
+    """The clips with the labels that the teacher gives them.
+
+    Raises:
+        ValueError: It gives none.
+    """
     logits = teacher.answer(clips)["teacher_logits"][:]
     labels = (logits > 0).astype(np.float32) if teacher.is_multi_label else logits.argmax(axis=1)
+    if teacher.is_multi_label and not labels.any():
+        raise ValueError(
+            f"the teacher finds none of its labels in the {len(clips)} clips to measure on: no score can be computed; "
+            "add recordings, or raise --validation_fraction"
+        )
     return concatenate_datasets([clips, Dataset.from_dict({"labels": labels})], axis=1).with_format("numpy")

@@ -32,7 +32,7 @@ from modeling_fftp.training.data.sources import load_splits
 from modeling_fftp.training.data.splits import ROLES, find_splits
 from modeling_fftp.training.model import build_model, refuse_impossible
 from modeling_fftp.training.probing.probe import probe
-from modeling_fftp.training.run import run
+from modeling_fftp.training.run import choose_metric, run
 from tests.support import ROOT, TINY, needs_compiler, run_training
 
 PARQUET_CARD = """---
@@ -408,13 +408,13 @@ def test_a_run_goes_on_with_what_it_began_with_alone(clip_folder, tmp_path):
         run_training(output, "--dataset_name", tmp_path / "others", *again)
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
     for argument in (("--hidden_size", 96), ("--seed", 7), ("--learning_rate", 0.01), ("--label_separator", "o")):
-        with pytest.raises(ValueError, match=f"{argument[0]} is {argument[1]}, and the training to go on with has"):
+        with pytest.raises(ValueError, match=f"{argument[0]} is {argument[1]}, and the resumed run has"):
             run_training(output, "--dataset_name", clip_folder, *again, *argument)
-    with pytest.raises(ValueError, match="--dataloader_drop_last is True, and the training to go on with has"):
+    with pytest.raises(ValueError, match="--dataloader_drop_last is True, and the resumed run has"):
         run_training(output, "--dataset_name", clip_folder, *again, "--dataloader_drop_last", "true")
     arguments = json.loads((output / "arguments.json").read_text())
     (output / "arguments.json").write_text(json.dumps(arguments | {"world_size": 2}))
-    with pytest.raises(ValueError, match="the number of processes is 1, and the training to go on with has 2"):
+    with pytest.raises(ValueError, match="the number of processes or GPUs is 1, and the resumed run has 2"):
         run_training(output, "--dataset_name", clip_folder, *again)
     (output / "arguments.json").write_text(json.dumps(arguments))
     next(output.glob("checkpoint-*/scheduler.pt")).unlink()
@@ -435,7 +435,7 @@ def test_a_run_goes_on_with_the_clips_that_it_began_with(clip_folder, tmp_path):
     assert json.loads((output / "train_results.json").read_text()) == {"epoch": 2.0}
     assert "2 epochs." in (output / "README.md").read_text()
     shutil.copy(next((clips / "low").iterdir()), clips / "low" / "another.wav")
-    with pytest.raises(ValueError, match=r"split train is .*, and the training to go on with has .*'clips': 32"):
+    with pytest.raises(ValueError, match=r"split train is .*, and the resumed run has .*'clips': 32"):
         run_training(output, *again)
 
 
@@ -736,6 +736,20 @@ def test_what_a_backbone_does_not_read_is_said(name, backbone, caplog):
     is_read = not torch.equal(*answers)
     refuse_impossible(ModelArguments(backbone=backbone, **{name: OTHER_VALUES[name][0]}))
     assert (f"Without effect on the backbone {backbone}: --{name}" in caplog.text) == (not is_read)
+
+
+def test_square_patches_may_take_the_place_of_full_ones(make_config, extractor, tmp_path):
+    FFTPForAudioClassification(make_config()).save_pretrained(tmp_path)
+    extractor.save_pretrained(tmp_path)
+    refuse_impossible(ModelArguments(model_name_or_path=str(tmp_path), patch_size=[16]))
+
+
+@pytest.mark.parametrize(("metric", "mode"), [("score", "max"), ("loss", "min")])
+def test_a_schedule_that_follows_a_metric_knows_which_way_is_better(tmp_path, metric, mode):
+    words = ["--dataset_name", "x", "--output_dir", str(tmp_path), "--lr_scheduler_type", "reduce_lr_on_plateau"]
+    training = parse_arguments([*words, "--metric_for_best_model", metric])[-1]
+    choose_metric(training, Clips({}, ["a", "b"], False, {}, {}))
+    assert training.lr_scheduler_kwargs["mode"] == mode
 
 
 def test_misspelt_recipe_keys(tmp_path):

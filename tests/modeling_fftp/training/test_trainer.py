@@ -177,6 +177,15 @@ def test_no_sampler_outlives_its_setting(build):
     assert trainer.epochs.sampler is None
 
 
+def test_the_order_of_balanced_clips_follows_its_own_seed(build):
+    orders = []
+    for data_seed in (None, 7, 7):
+        trainer, _ = build(None)
+        trainer.class_balanced, trainer.args.data_seed = True, data_seed
+        orders.append([*trainer._get_train_sampler()])
+    assert orders[0] != orders[1] == orders[2]
+
+
 def test_classes_of_kept_features_are_balanced_without_reading_these(build, extractor, monkeypatch):
     sound = np.random.default_rng(0).normal(size=(12, 1600)).astype(np.float32)
     features = Features({"audio": List(Value("float32")), "labels": Value("int64")})

@@ -89,9 +89,7 @@ def test_the_same_seed_gives_the_same_weights_and_resuming_too(clip_folder, tmp_
     train(clip_folder, tmp_path / "second", *options, "--resume_from_checkpoint", "true")
     resumed = load_file(tmp_path / "second" / "model.safetensors")
     assert all(first[name].equal(resumed[name]) for name in first)
-    with pytest.raises(
-        ValueError, match=r"decoder_hidden_size is 96, and the training to go on with has .*; choose another"
-    ):
+    with pytest.raises(ValueError, match=r"decoder_hidden_size is 96, and the resumed run has .*; choose another"):
         train(
             clip_folder, tmp_path / "second", *options, "--resume_from_checkpoint", "true", "--decoder_hidden_size", 96
         )
@@ -113,6 +111,20 @@ def test_pretraining_goes_on_with_its_decoder(clip_folder, tmp_path, options):
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "more"))
     change = (before["decoder.head.weight"] - after["decoder.head.weight"]).abs().max()
     assert (change < 1e-6) == (not options)
+
+
+def test_positions_have_the_length_of_the_new_crops(clip_folder, tmp_path):
+    train(clip_folder, tmp_path / "short", "--max_seconds", 0.3)
+    again = ["--model_name_or_path", tmp_path / "short", "--max_seconds", 0.6, "--learning_rate", 0]
+    train(clip_folder, tmp_path / "long", *again)
+    short, long = (load_file(tmp_path / name / "model.safetensors") for name in ("short", "long"))
+    for name in ("fftp.embeddings.position_embeddings.weight", "decoder.position_embeddings.weight"):
+        assert len(long[name]) > 1.5 * len(short[name])
+        # From end to end what it was, only longer.
+        torch.testing.assert_close(long[name][[0, -1]], short[name][[0, -1]])
+    # The decoder goes on.
+    assert long["decoder.head.weight"].equal(short["decoder.head.weight"])
+    assert json.loads((tmp_path / "long" / "preprocessor_config.json").read_text())["max_length"] == 58
 
 
 def test_what_does_not_mask_padding_is_made_to(clip_folder, tmp_path):
@@ -272,7 +284,7 @@ def test_a_pretraining_goes_on_in_as_many_processes(clip_folder, tmp_path):
     arguments = json.loads((tmp_path / "arguments.json").read_text())
     assert (arguments["world_size"], arguments["mask_ratio"]) == (1, None)
     (tmp_path / "arguments.json").write_text(json.dumps(arguments | {"world_size": 2}))
-    with pytest.raises(ValueError, match="the number of processes is 1, and the training to go on with has 2"):
+    with pytest.raises(ValueError, match="the number of processes or GPUs is 1, and the resumed run has 2"):
         train(clip_folder, tmp_path, "--num_train_epochs", 2, "--resume_from_checkpoint", "true")
 
 

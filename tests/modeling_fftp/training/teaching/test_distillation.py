@@ -30,6 +30,7 @@ from feature_extraction.waveform_augmentation import Mixup
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.training.run import run
 from modeling_fftp.training.teaching.distillation import Distillation, Teacher, add_answers
+from modeling_fftp.training.teaching.teacher_labels import label
 from tests.support import TINY, run_training
 
 KINDS = ("high", "low", "noise")
@@ -260,6 +261,16 @@ def test_sound_without_labels_is_enough(trained, clip_folder, tmp_path):
 def test_contradictions_are_refused(tmp_path, options, message):
     with pytest.raises(SystemExit, match=message):
         run_training(tmp_path, "--dataset_name", "x", *options)
+
+
+def test_a_teacher_that_finds_nothing_measures_nothing(make_config, extractor, speech, tmp_path):
+    model = FFTPForAudioClassification(make_config(problem_type="multi_label_classification"))
+    torch.nn.init.constant_(model.classifier.dense.bias, -9.0)
+    model.save_pretrained(tmp_path)
+    extractor.save_pretrained(tmp_path)
+    clips = Dataset.from_dict({"audio": [speech[:9000]]}).with_format("numpy")
+    with pytest.raises(ValueError, match="the teacher finds none of its labels in the 1 clips to measure on"):
+        label(clips, Teacher(str(tmp_path), 16000))
 
 
 def test_cached_answers_are_those_of_the_clips(trained, speech):
