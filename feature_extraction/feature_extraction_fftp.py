@@ -243,6 +243,15 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             return_tensors="pt",
         )
 
+    def pad(self, processed_features, padding: bool | str = True, *args, **kwargs) -> BatchFeature:
+        """As `SequenceFeatureExtractor.pad`, by which collators of transformers batch features that they are given."""
+        if self.padding == "max_length" and padding in (True, "longest"):
+            logger.warning_once(
+                "pad() pads to the longest clip, and cuts nothing, unlike this extractor where it makes features; "
+                "SpecMaskDataCollator follows its settings"
+            )
+        return super().pad(processed_features, padding, *args, **kwargs)
+
     def to_waveform(self, clip: Waveform, index: int = 0, device: str | torch.device = "cpu") -> torch.Tensor:
         """A clip in any form that calls take as samples (samples,), float32, of at least one; no gradient reaches it.
 

@@ -239,6 +239,17 @@ def test_settings_are_checked():
     assert extractor.padding_side == extractor.to_dict()["padding_side"] == "right"
 
 
+def test_padding_beside_the_settings_is_named(caplog, monkeypatch):
+    """As collators of transformers do with features that were made beforehand."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    warning_once.cache_clear()
+    features = {"input_values": [np.zeros((5, 128), np.float32), np.zeros((9, 128), np.float32)]}
+    assert FFTPFeatureExtractor().pad(features)["input_values"].shape == (2, 9, 128)
+    assert not caplog.text
+    FFTPFeatureExtractor(padding="max_length", max_length=20).pad(features, padding=True)
+    assert "pad() pads to the longest clip" in caplog.text
+
+
 @pytest.mark.parametrize("kind", [np.float32, torch.tensor])
 def test_statistics_of_any_type_are_saved_as_numbers(tmp_path, kind):
     extractor = FFTPFeatureExtractor()
