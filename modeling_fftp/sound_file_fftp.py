@@ -113,6 +113,9 @@ def open_file(source: str | bytes | os.PathLike) -> Iterator[SequentialFile]:
         if not isinstance(source, bytes) and is_pipe(source):
             with open(source, "rb") as pipe:
                 source = pipe.read()
+        if not isinstance(source, bytes) and os.fsdecode(source).lower().endswith(".raw"):
+            # soundfile asks for a rate then.
+            raise ValueError("cannot decode: raw samples, without a header")
         with _decoding_errors():
             file = stack.enter_context(SequentialFile(_for_libsndfile(source)))
             if file.format in REPAIRS:
@@ -231,9 +234,6 @@ REPAIRS: dict[str, Callable[[bytes | mmap.mmap, int], FilePieces | None]] = {
 def _decoding_errors() -> Iterator[None]:
     try:
         yield
-    except TypeError as error:
-        # What soundfile says of a file called .raw.
-        raise ValueError("cannot decode: raw samples, without a header") from error
     except soundfile.SoundFileError as error:
         # Of a file that is there, this means that no decoder knows it.
         is_unknown = getattr(error, "code", None) == NOT_A_FILE
