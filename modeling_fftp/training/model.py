@@ -218,10 +218,8 @@ def load_checkpoint(
     if do_train and clips.is_framewise and not start.extractor.return_attention_mask:
         logger.info("%s hears padding as sound; padding is masked from now on, since no step of it has labels", source)
         mask_padding(start.extractor)
-    frames = max(config.patch_size[1], clip_frames(max_seconds, clips.sampling_rate))
-    if do_train and not start.extractor.truncation and frames != config.max_length:
-        start.extractor.max_length = frames
-        fit_positions(config, weights, frames)
+    if do_train:
+        fit_to_crops(start.extractor, config, weights, max_seconds)
     model = model_class(clips)(config)
     model.base_model.load_state_dict(weights)
     if has_same_head(start.model, model):
@@ -252,6 +250,16 @@ def refuse_truncation(extractor: FFTPFeatureExtractor, max_seconds: float) -> No
             f"expected --max_seconds {extractor.max_length * step:g} or less, or another --time_stride or patch size, "
             "with which a model hears clips of any length"
         )
+
+
+def fit_to_crops(
+    extractor: FFTPFeatureExtractor, config: FFTPConfig, weights: dict[str, torch.Tensor], max_seconds: float
+) -> None:
+    """Give extractor and positions the length of the crops to learn from, unless the extractor cuts to its own."""
+    frames = max(config.patch_size[1], clip_frames(max_seconds, config.sampling_rate))
+    if not extractor.truncation and frames != config.max_length:
+        extractor.max_length = frames
+        fit_positions(config, weights, frames)
 
 
 def fit_positions(

@@ -242,15 +242,16 @@ def find_shards(folder: Path) -> list[Path]:
 
 def _with_labels(shards: list[Path], label_column: str | None) -> list[Path]:
     """Those of some parquet files beside sound that label it."""
-    names = (*LABEL_COLUMNS, label_column)
-    is_labelled = {
-        shard: _has_any(features, names) or any(isinstance(feature, ClassLabel) for feature in features.values())
-        for shard in shards
-        if (features := _features_of(shard))
-    }
-    if others := [shard.name for shard, has_labels in is_labelled.items() if not has_labels]:
+
+    def has_labels(shard: Path) -> bool:
+        features = _features_of(shard)
+        has_classes = any(isinstance(feature, ClassLabel) for feature in features.values())
+        return has_classes or _has_any(features, (*LABEL_COLUMNS, label_column))
+
+    labelled = [*filter(has_labels, shards)]
+    if others := [shard.name for shard in shards if shard not in labelled]:
         logger.warning("Parquet files without labels are passed over: %s", ", ".join(others))
-    return [shard for shard, has_labels in is_labelled.items() if has_labels]
+    return labelled
 
 
 def _features_of(shard: Path) -> Features:

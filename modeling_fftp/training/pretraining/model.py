@@ -12,7 +12,7 @@ from modeling_fftp.convert.sources import find_kind
 
 from ..data.clips import clip_lengths
 from ..data.unlabelled import Pieces
-from ..model import ADJUSTABLE, clip_frames, fit_positions, load_start, measure, refuse_truncation
+from ..model import ADJUSTABLE, clip_frames, fit_positions, fit_to_crops, load_start, measure, refuse_truncation
 from .arguments import DECODER, PretrainingModelArguments
 
 logger = logging.getLogger(__name__)
@@ -37,14 +37,9 @@ def build(
     # Padding that nobody masks would be learned.
     mask_padding(start.extractor)
     settings = {name: arguments.given[name] for name in (*ADJUSTABLE, *DECODER) if name in arguments.given}
-    config, weights = (
-        FFTPConfig.from_dict(start.model.config.to_dict(), **settings),
-        start.model.base_model.state_dict(),
-    )
-    frames = max(config.patch_size[1], clip_frames(max_seconds, config.sampling_rate))
-    if not start.extractor.truncation and frames != config.max_length:
-        start.extractor.max_length = frames
-        fit_positions(config, weights, frames)
+    config = FFTPConfig.from_dict(start.model.config.to_dict(), **settings)
+    weights = start.model.base_model.state_dict()
+    fit_to_crops(start.extractor, config, weights, max_seconds)
     model = FFTPForPreTraining(config)
     model.base_model.load_state_dict(weights)
     take_decoder(model, arguments.model_name_or_path)
