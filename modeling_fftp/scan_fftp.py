@@ -150,6 +150,10 @@ def _chunk_states(
 
 
 def _chunked_recurrence(u, dt, A, B, C, reverse):
+    if u.is_meta:
+        # There are no values to step through: what depends on every input and has the right shape will do.
+        y = u * dt * A.sum(dim=1, keepdim=True) * (B * C).sum(dim=1, keepdim=True)
+        return y, u.new_empty(u.shape[0], *A.shape)
     sequences = [x.flip(2) if reverse else x for x in (u, dt, B, C)]
     y, last = _ChunkedScan.apply(*sequences[:2], A, *sequences[2:])
     return (y.flip(2) if reverse else y), last

@@ -432,6 +432,11 @@ def test_flops_leave_out_what_the_last_layer_skips():
     assert whole - skipped == (tokens - 2) * per_token
 
 
+def test_flops_leave_out_the_scan(make_config):
+    """Its steps are no matrix products, whatever the plain implementation multiplies."""
+    assert "aten.bmm" not in count_flops(make_config(backbone="mamba"), 998)
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_mask_without_padding_is_none(make_config, backbone):
     """Layers mask where there is something to mask, and a mask of real frames alone changes nothing."""

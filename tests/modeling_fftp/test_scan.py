@@ -430,6 +430,14 @@ def test_triton_without_a_gpu_is_refused(monkeypatch):
         selective_scan(**make_inputs(1, 5, 9, 4), implementation="mamba_ssm")
 
 
+def test_tensors_without_values_have_shapes_and_gradients():
+    inputs = {name: tensor.detach().to("meta").requires_grad_() for name, tensor in make_inputs(2, 5, 70, 4).items()}
+    results, last = selective_scan(**inputs, delta_softplus=True, return_last_state=True)
+    assert (results.shape, last.shape) == ((2, 5, 70), (2, 5, 4))
+    results.sum().backward()
+    assert all(tensor.grad.shape == tensor.shape for tensor in inputs.values())
+
+
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr(scan_fftp, "selective_scan_fn", None)
     monkeypatch.setattr(scan_fftp, "triton", None)
