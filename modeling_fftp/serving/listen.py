@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import soxr
 
 from modeling_fftp.audio_stream_fftp import path_in_errors, read_blocks, resampled
 from modeling_fftp.events_fftp import EventChange
@@ -149,8 +150,22 @@ def read_pcm(file: BinaryIO, rate: int, channels: int, sampling_rate: int) -> It
     yield from resampled(read(), sampling_rate)
 
 
+def find_format(device: str | int | None, sampling_rate: int) -> tuple[int, int]:
+    """Rate in Hz and channels that a microphone records: the wanted rate and one channel, or else its own."""
+    import sounddevice
+
+    own = sounddevice.query_devices(device, "input")
+    own_rate = round(own["default_samplerate"])
+    for rate, channels in ((sampling_rate, 1), (own_rate, 1), (own_rate, own["max_input_channels"])):
+        with suppress(sounddevice.PortAudioError):
+            sounddevice.check_input_settings(device, channels, "int16", samplerate=rate)
+            return rate, channels
+    # Opening it says what is wrong.
+    return sampling_rate, 1
+
+
 def open_microphone(buffer: LiveBuffer, device: str | int | None = None):
-    """A microphone that fills a buffer; a context manager.
+    """A microphone that fills a buffer with one channel at the buffer's rate; a context manager.
 
     Args:
         buffer: Buffer that takes the sound.
@@ -165,22 +180,27 @@ def open_microphone(buffer: LiveBuffer, device: str | int | None = None):
     except OSError as error:
         raise OSError("the microphone needs PortAudio: apt-get install libportaudio2") from error
     try:
+        rate, channels = find_format(device, buffer.sampling_rate)
+        logger.info("Microphone: %d Hz, channels: %d", rate, channels)
+        resampler = soxr.ResampleStream(rate, buffer.sampling_rate, 1, dtype="float32")
+
+        def take(data: np.ndarray, frames: int, time: Any, status: Any) -> None:
+            samples = data.mean(axis=1, dtype=np.float32) / np.float32(2**15)
+            buffer.put(resampler.resample_chunk(samples), status.input_overflow)
+
         return sounddevice.InputStream(
-            samplerate=buffer.sampling_rate,
-            blocksize=round(BLOCK_SECONDS * buffer.sampling_rate),
+            samplerate=rate,
+            blocksize=round(BLOCK_SECONDS * rate),
             device=device,
-            channels=1,
+            channels=channels,
             # Integers cannot be NaN.
             dtype="int16",
-            callback=lambda data, frames, time, status: buffer.put(data[:, 0].copy(), status.input_overflow),
+            callback=take,
             # A device that goes away ends the sound.
             finished_callback=buffer.close,
         )
     except (ValueError, sounddevice.PortAudioError) as error:
-        raise OSError(
-            f"no microphone: {error}; `python -m sounddevice` lists what there is. One that cannot record one channel "
-            f"at {buffer.sampling_rate} Hz: `arecord ... | fftp listen - --rate RATE --channels COUNT`"
-        ) from error
+        raise OSError(f"no microphone: {error}; `python -m sounddevice` lists what there is") from error
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import soundfile
 import torch
 
 from modeling_fftp.events_fftp import EventTracker
-from modeling_fftp.serving.listen import BLOCK_SECONDS, LiveBuffer, load_stream, read_pcm
+from modeling_fftp.serving.listen import BLOCK_SECONDS, LiveBuffer, load_stream, open_microphone, read_pcm
 from modeling_fftp.serving.listen import listen as listen_to
 
 
@@ -87,6 +88,40 @@ def test_a_device_may_end_at_any_time():
     listener.join(timeout=10)
     assert not listener.is_alive()
     assert len(heard) == 1
+
+
+@pytest.mark.parametrize(
+    ("formats", "rate", "channels"),
+    [([(16000, 1), (48000, 2)], 16000, 1), ([(48000, 1), (48000, 2)], 48000, 1), ([(48000, 2)], 48000, 2)],
+)
+def test_a_microphone_records_as_it_can(monkeypatch, formats, rate, channels):
+    """PortAudio is a stand-in, as no machine has all of these microphones."""
+    opened = {}
+
+    def check_input_settings(device, channels, dtype, samplerate):
+        if (samplerate, channels) not in formats:
+            raise PortAudioError("Invalid sample rate or channels")
+
+    class PortAudioError(Exception):
+        pass
+
+    sounddevice = types.ModuleType("sounddevice")
+    sounddevice.PortAudioError, sounddevice.check_input_settings = PortAudioError, check_input_settings
+    sounddevice.query_devices = lambda device, kind: {"default_samplerate": 48000.0, "max_input_channels": 2}
+    sounddevice.InputStream = lambda **settings: opened.update(settings)
+    monkeypatch.setitem(sys.modules, "sounddevice", sounddevice)
+    buffer = LiveBuffer(16000)
+    open_microphone(buffer)
+    assert (opened["samplerate"], opened["channels"]) == (rate, channels)
+    tone = 8192 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
+    for block in np.repeat(tone[:, None], channels, axis=1).astype(np.int16).reshape(20, -1, channels):
+        opened["callback"](block, len(block), None, types.SimpleNamespace(input_overflow=False))
+    opened["finished_callback"]()
+    heard = np.concatenate([*buffer])
+    expected = 0.25 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    # A resampler keeps the last samples until others follow.
+    assert 15000 < len(heard) <= 16000
+    np.testing.assert_allclose(heard[500:15000], expected[500:15000], atol=1e-3)
 
 
 def test_lost_sound_makes_no_work(trained):
