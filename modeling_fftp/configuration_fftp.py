@@ -62,6 +62,46 @@ def _refuse_other_indices(names: dict[int, str], indices: dict[str, int | str] |
             raise ValueError(f"label2id gives {name!r} the index {indices[name]}, id2label the index {index}")
 
 
+def _make_names(num_labels: int) -> list[str]:
+    """What transformers calls labels that have no names."""
+    return [f"LABEL_{index}" for index in range(num_labels)]
+
+
+def _choose_names(
+    saved: dict[int, str],
+    id2label: dict[int | str, str] | None,
+    label2id: dict[str, int | str] | None,
+    num_labels: int | None,
+) -> dict[int, str]:
+    """`id2label` of a saved config for which some of these are given.
+
+    Raises:
+        ValueError: They contradict each other.
+    """
+    if id2label is None and label2id is not None:
+        id2label = _names_of(label2id)
+    if id2label is None:
+        return saved if num_labels in (None, len(saved)) else dict(enumerate(_make_names(num_labels)))
+    names = _index_names(id2label)
+    _refuse_other_indices(names, label2id)
+    if num_labels not in (None, len(names)):
+        raise ValueError(f"num_labels={num_labels} contradicts the {len(names)} names {[*names.values()][:5]}")
+    return names
+
+
+def _refuse_one_label(problem_type: str, num_labels: int | None) -> None:
+    """Refuse to tell one label apart from nothing.
+
+    Raises:
+        ValueError: There are fewer than two labels for "single_label_classification".
+    """
+    if problem_type == PROBLEM_TYPES[0] and num_labels is not None and num_labels < 2:
+        raise ValueError(
+            f"num_labels={num_labels}: {problem_type} tells two labels apart or more; for one, problem_type is "
+            "'regression' or 'multi_label_classification'"
+        )
+
+
 @strict
 class FFTPConfig(PreTrainedConfig):
     """Shape of an FFTP model: input, patches, backbone and head.
@@ -189,20 +229,16 @@ class FFTPConfig(PreTrainedConfig):
 
         What was chosen for each label, thresholds and median filters, does not outlive the labels or their loss.
         """
-        saved_names = _index_names(config_dict.get("id2label"), "LABEL_0", "LABEL_1")
-        names = saved_names
-        if kwargs.get("label2id") is not None and kwargs.get("id2label") is None:
-            kwargs["id2label"] = _names_of(kwargs["label2id"])
-        if kwargs.get("id2label") is not None:
-            names = kwargs["id2label"] = _index_names(kwargs["id2label"])
-            _refuse_other_indices(names, kwargs.get("label2id"))
-            kwargs["label2id"] = {name: index for index, name in names.items()}
-        elif kwargs.get("num_labels") is not None:
-            names = {index: saved_names.get(index) for index in range(kwargs["num_labels"])}
+        saved_names = _index_names(config_dict.get("id2label"), *_make_names(config_dict.get("num_labels") or 2))
+        given = (kwargs.pop(name, None) for name in ("id2label", "label2id", "num_labels"))
+        names = _choose_names(saved_names, *given)
         changed = {name: kwargs.pop(name) for name in FFTPConfig.__annotations__ if name in kwargs}
         if changed.get("problem_type", "") is None:
             # As a command line passes on what nobody said.
             del changed["problem_type"]
+        if names != saved_names:
+            # Here and not, as transformers does, after the config is made: a loss may not fit the labels of before.
+            changed |= {"id2label": names, "label2id": None}
         saved_loss = config_dict.get("problem_type") or PROBLEM_TYPES[0]
         is_other = names != saved_names or changed.get("problem_type", saved_loss) != saved_loss
         if is_other and (stale := [name for name in FIELDS_OF_LABELS if config_dict.get(name)]):
@@ -237,6 +273,8 @@ class FFTPConfig(PreTrainedConfig):
             self.id2label = _names_of(self.label2id)
         elif self.id2label is not None:
             _refuse_other_indices(_index_names(self.id2label), self.label2id)
+        # Before transformers, whose words leave out that one label of several at once is possible.
+        _refuse_one_label(self.problem_type, kwargs.get("num_labels") if self.id2label is None else len(self.id2label))
         super().__post_init__(**kwargs)
         # Names decide; indices by names that do not follow from them would send events to other labels.
         self.label2id = {name: index for index, name in self.id2label.items()}
@@ -249,11 +287,7 @@ class FFTPConfig(PreTrainedConfig):
         for name in POSITIVE_FIELDS:
             if (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.problem_type == PROBLEM_TYPES[0] and self.num_labels < 2:
-            raise ValueError(
-                f"num_labels={self.num_labels}: {self.problem_type} tells two labels apart or more; for one, "
-                "problem_type is 'regression' or 'multi_label_classification'"
-            )
+        _refuse_one_label(self.problem_type, self.num_labels)
         if self.sampling_rate < LOWEST_RATE:
             raise ValueError(f"sampling_rate={self.sampling_rate} has no sample in 10 ms, from one frame to the next")
         if isinstance(self.time_step_rank, str) or self.time_step_rank < 1:

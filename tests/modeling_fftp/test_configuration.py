@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -126,6 +127,29 @@ def test_labels_as_the_tutorials_of_transformers_write_them(tmp_path):
     ):
         assert config.id2label == {0: "a", 1: "b", 2: "c"}
         assert config.label2id == {"a": 0, "b": 1, "c": 2}
+
+
+@pytest.mark.parametrize("order", [*permutations(["num_labels", "id2label", "label2id"])])
+def test_labels_may_be_named_in_any_order(tmp_path, order):
+    FFTPConfig(num_labels=4).save_pretrained(tmp_path)
+    labels = {"num_labels": 3, "id2label": {0: "a", 1: "b", 2: "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
+    for count in (2, 3):
+        given = {name: labels[name] for name in order[:count]}
+        config = FFTPConfig.from_pretrained(tmp_path, **given)
+        assert (config.id2label, config.label2id) == (labels["id2label"], labels["label2id"])
+
+
+def test_one_label_becomes_several_with_their_loss(tmp_path):
+    FFTPConfig(id2label={0: "dog"}, problem_type="multi_label_classification").save_pretrained(tmp_path)
+    for labels in ({"id2label": {0: "a", 1: "b", 2: "c"}}, {"label2id": {"a": 0, "b": 1, "c": 2}}, {"num_labels": 3}):
+        config = FFTPConfig.from_pretrained(tmp_path, **labels, problem_type="single_label_classification")
+        assert (config.num_labels, config.problem_type) == (3, "single_label_classification")
+
+
+def test_names_that_contradict_their_number_are_refused(tmp_path):
+    FFTPConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"num_labels=3 contradicts the 2 names \['a', 'b'\]"):
+        FFTPConfig.from_pretrained(tmp_path, num_labels=3, id2label={0: "a", 1: "b"})
 
 
 def test_names_and_indices_of_labels_follow_from_each_other(tmp_path):
