@@ -433,7 +433,7 @@ def convert(
         str | None,
         typer.Option("--problem_type", help="SSAST, AuM: default: multi_label_classification. AST: the source's."),
     ] = None,
-    pooling: Annotated[str | None, typer.Option("--pooling", help="SSAST: mean (default) or cls.")] = None,
+    pooling: Annotated[str | None, typer.Option("--pooling", help="SSAST, fine-tuned: mean or cls.")] = None,
     mean: Annotated[
         float | None, typer.Option("--mean", help="SSAST, AuM: of the training audio; default: AudioSet.")
     ] = None,

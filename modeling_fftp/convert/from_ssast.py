@@ -112,7 +112,7 @@ def load_ssast(
     strides: tuple[int, int] | None = None,
     labels: Path | None = None,
     problem_type: str = "multi_label_classification",
-    pooling: str = "mean",
+    pooling: str | None = None,
     mean: float = MEAN,
     std: float = STD,
 ) -> Converted:
@@ -123,17 +123,24 @@ def load_ssast(
         strides: Mel bins and frames between patches; default: the patch size.
         labels: CSV with the columns index and display_name.
         problem_type: Problem type of a fine-tuned checkpoint; the default is that of AudioSet.
-        pooling: "mean" over the patches or "cls" over the two class tokens, as it was fine-tuned.
+        pooling: "mean" over the patches or "cls" over the two class tokens, as it was fine-tuned; the authors' AST has
+            "cls".
         mean: Mean of the training audio.
         std: Standard deviation of the training audio.
 
     Raises:
-        ValueError: The file is no SSAST checkpoint, or its positions do not fit the strides.
+        ValueError: The file is no SSAST checkpoint, or its positions do not fit the strides; or it is fine-tuned, and
+            nothing says how it pools.
     """
     weights = read_checkpoint(checkpoint)
     head = weights.get("mlp_head.1.weight")
     if head is None and labels is not None:
         raise ValueError(f"--labels {labels} names classes, but {checkpoint} has no head")
     fields = {} if head is None else describe_head(problem_type, labels, head.shape[0])
-    model = convert_model(weights, strides, pooling, **fields)
+    if head is not None and pooling is None:
+        raise ValueError(
+            f"{checkpoint} is fine-tuned, and does not say how it pools: `fftp convert --pooling` takes mean (SSAST's "
+            "default) or cls (the AST of the same authors, whose files look alike)"
+        )
+    model = convert_model(weights, strides, pooling or "mean", **fields)
     return Converted(model, build_feature_extractor(model.config.max_length, mean, std))

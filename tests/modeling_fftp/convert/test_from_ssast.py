@@ -116,6 +116,14 @@ def test_a_fine_tuned_checkpoint_has_its_logits(tmp_path, pooling):
     assert json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())["return_attention_mask"] is False
 
 
+def test_a_fine_tuned_checkpoint_needs_its_pooling(tmp_path):
+    """AST's files have the same names, and pool the class tokens where SSAST's mostly pool the patches."""
+    torch.save(make_checkpoint(frames=128, blocks=1, labels=5, pretrained=False), tmp_path / "ast.pth")
+    with pytest.raises(ValueError, match=r"ast.pth is fine-tuned, .* takes mean .* or cls"):
+        load(tmp_path / "ast.pth")
+    assert load(tmp_path / "ast.pth", pooling="cls").model.config.pooling == "cls"
+
+
 def test_what_is_no_ssast_checkpoint_is_refused(tmp_path):
     weights = make_checkpoint(blocks=1)
     with pytest.raises(ValueError, match=r"no SSAST checkpoint.*v.unknown"):

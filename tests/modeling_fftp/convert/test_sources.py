@@ -86,6 +86,18 @@ def test_a_frame_classifier_keeps_its_head(tmp_path):
     assert changed(torch.randn(1, 200, 128)).logits.shape == (1, 20, 3)
 
 
+def test_a_class_of_ones_own_does_not_lose_its_head(tmp_path):
+    class Own(FFTPForAudioClassification):
+        pass
+
+    Own(FFTPConfig(**SMALL, num_labels=3)).save_pretrained(tmp_path)
+    FFTPFeatureExtractor().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"was saved by Own; .*FFTPForAudioClassification.* load the folder by its p"):
+        load(tmp_path)
+    FFTPForAudioClassification.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    assert load(tmp_path).model.config.num_labels == 3
+
+
 def test_least_squares_are_fitted_to_a_folder_of_sound(vit, tmp_path, clip_folder):
     arguments = ["convert", vit, tmp_path / "out", "--patch_size", 128, 10, "--patch_init", "least_squares"]
     with pytest.raises(SystemExit, match="fits the patch embedding to sound; none was given"):
