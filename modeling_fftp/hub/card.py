@@ -50,6 +50,7 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
 
     Raises:
         FileNotFoundError: There is no such folder; transformers would take its name for a Hub id.
+        ValueError: The model is one of regression, of which a card would say what is not so.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -61,6 +62,8 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
         plot_training(folder / "trainer_state.json", folder / CURVES)
         curves = CURVES
     facts = collect_facts(folder)
+    if facts["config"].problem_type == "regression":
+        raise ValueError(f"{folder} holds a model of problem_type 'regression'; cards are for classifiers")
     if facts["calibration"]:
         plot_reliability(facts["calibration"]["measured"], folder / RELIABILITY)
     model_id = repo_id or folder.resolve().name
@@ -94,13 +97,15 @@ def collect_facts(folder: Path) -> dict[str, Any]:
     base = probe["model"] if probe else (recipe or {}).get("model_name_or_path", "")
     selects = recipe is not None and recipe.get("load_best_model_at_end", True)
     is_multi_label = config.problem_type == "multi_label_classification"
+    extractor = FFTPFeatureExtractor.from_pretrained(folder)
     return {
         "config": config,
         "labels": label_names(config),
         "is_multi_label": is_multi_label,
         "backbone": BACKBONES[config.backbone],
         "patches": describe_patches(config),
-        "rate": FFTPFeatureExtractor.from_pretrained(folder).sampling_rate,
+        "rate": extractor.sampling_rate,
+        "is_cut": extractor.truncation,
         "table_seconds": f"{table_seconds(config):.4g}",
         "base_model": base if "/" in base else None,
         "local_base": base if "/" not in base else None,

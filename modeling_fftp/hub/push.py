@@ -13,6 +13,8 @@ from modeling_fftp import FFTPConfig
 
 from .card_facts import CURVES, EXPLANATION, RECONSTRUCTION, RELIABILITY
 
+# What a card tells users to load.
+SNIPPET = re.compile(r'pipeline\([^)]*model="([^"]+)"|fftp train --model_name_or_path (\S+)')
 REQUIRED = ("config.json", "preprocessor_config.json", "README.md")
 MEASURED = ("recipe.json", "*_results.json", "*_per_class.json", "*_events.json")
 PATTERNS = (
@@ -96,6 +98,8 @@ def find_difference(api: HfApi, repo_id: str, revision: str, config: dict) -> st
     with tempfile.TemporaryDirectory() as folder:
         path = api.hf_hub_download(repo_id, "config.json", revision=revision, local_dir=folder)
         there = json.loads(Path(path).read_text(encoding="utf-8"))
+    if there.get("model_type") != FFTPConfig.model_type:
+        return f"one of type {there.get('model_type')!r}"
     # A config of an earlier version lacks the fields that came later.
     there, config = (
         json.loads(FFTPConfig.from_dict(fields).to_json_string(use_diff=False)) for fields in (there, config)
@@ -140,10 +144,10 @@ def push(
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "/" not in repo_id:
         repo_id = f"{api.whoami()['name']}/{repo_id}"
-    loaded = re.search(r'pipeline\([^)]*model="([^"]+)"', (folder / "README.md").read_text(encoding="utf-8"))
-    if loaded and loaded[1] != repo_id:
+    loaded = SNIPPET.search((folder / "README.md").read_text(encoding="utf-8"))
+    if loaded and (name := loaded[1] or loaded[2]) != repo_id:
         raise ValueError(
-            f"the card's snippet loads {loaded[1]!r}, not {repo_id!r}: `fftp card {folder} --repo_id "
+            f"the card's snippet loads {name!r}, not {repo_id!r}: `fftp card {folder} --repo_id "
             f"{repo_id}` renders it for this repository"
         )
     if private:

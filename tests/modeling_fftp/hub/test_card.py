@@ -39,6 +39,22 @@ def test_what_is_not_known_is_left_out(bare_folder):
     assert not re.search(r"None|nan|not measured|\{\{|undefined", card)
 
 
+def test_how_much_of_a_clip_is_heard(bare_folder, extractor):
+    assert "longer clips interpolate it" in write_card(bare_folder).read_text(encoding="utf-8")
+    extractor.truncation, extractor.padding = True, "max_length"
+    extractor.save_pretrained(bare_folder)
+    (bare_folder / "README.md").unlink()
+    text = write_card(bare_folder).read_text(encoding="utf-8")
+    assert "clips are padded or cut to that" in text
+    assert "longer clips interpolate it" not in text
+
+
+def test_a_model_of_regression_has_no_card(bare_folder, make_config):
+    FFTPForAudioClassification(make_config(num_labels=1, problem_type="regression")).save_pretrained(bare_folder)
+    with pytest.raises(ValueError, match="problem_type 'regression'; cards are for classifiers"):
+        write_card(bare_folder)
+
+
 def test_every_figure_is_that_of_a_results_file(bare_folder):
     files = {
         "recipe": {"model_name_or_path": "someone/base", "num_train_epochs": 3, "ema_decay": 0.9,

@@ -168,6 +168,11 @@ def test_another_model_is_replaced_only_when_told(model_folder, push, hub, make_
     hub.commit("tester/words", "main", {"pytorch_model.bin": b"weights of something else"})
     with pytest.raises(ValueError, match=r"pytorch_model\.bin without a config\.json"):
         push(model_folder, "words")
+    # A field that a config of ours has as well, of another type.
+    foreign = {"model_type": "wav2vec2", "conv_kernel": [10, 3, 3, 3, 3, 2, 2]}
+    hub.commit("tester/words", "main", {"config.json": json.dumps(foreign).encode()})
+    with pytest.raises(ValueError, match=r"holds another model: one of type 'wav2vec2'; --overwrite replaces it"):
+        push(model_folder, "words")
 
 
 def test_what_an_old_push_left_goes_and_branches_are_kept_apart(model_folder, push, hub):
@@ -265,6 +270,9 @@ def test_a_model_at_another_stride_is_no_other_model(push, hub, extractor, make_
 def test_a_card_for_another_repository_is_refused(model_folder, push, hub):
     (model_folder / "README.md").write_text('pipeline("audio-tagging", model="model", trust_remote_code=True)')
     with pytest.raises(ValueError, match=r"loads 'model', not 'tester/words'.*--repo_id tester/words"):
+        push(model_folder, "words")
+    (model_folder / "README.md").write_text("fftp train --model_name_or_path encoder --dataset_name DATA")
+    with pytest.raises(ValueError, match=r"loads 'encoder', not 'tester/words'"):
         push(model_folder, "words")
     assert not hub.repos
 
