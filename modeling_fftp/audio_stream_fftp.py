@@ -83,7 +83,7 @@ def sound_seconds(source: Any, sampling_rate: int) -> float:
     Of a file it is what the header claims, so a FLAC of unknown length is endless; of an MP3 it is what there is. A
     pipe, or a file object that cannot go back, can be read once only; it is endless as well.
     """
-    if hasattr(source, "read") and not source.seekable():
+    if hasattr(source, "read") and not _is_seekable(source):
         return math.inf
     samples = source.get("raw", source.get("array")) if isinstance(source, dict) else source
     if isinstance(samples, (np.ndarray, torch.Tensor)):
@@ -194,9 +194,14 @@ def _parse(source: Any, sampling_rate: int) -> tuple[np.ndarray | str | bytes | 
     raise ValueError(f"a {type(source).__name__}; expected a path, bytes, a file object, an array or a dict")
 
 
+def _is_seekable(file: Any) -> bool:
+    """Whether a file object can go back; downloads and uploads of web services may not even say."""
+    return hasattr(file, "seekable") and file.seekable()
+
+
 def _read_file(file: Any) -> bytes:
     """Everything in a binary file object, from its start where it can go there."""
-    if file.seekable():
+    if _is_seekable(file):
         file.seek(0)
     data = file.read()
     if not isinstance(data, bytes):

@@ -198,7 +198,10 @@ def tag(
         options = {"top_k": top_k, "threshold": threshold, "batch_size": batch_size, "time_stride": time_stride}
         options["return_windows"] = rows == "windows"
         if output is None:
-            failed = tagging.print_answers(tagger, part.of(recordings), form, rows, **options)
+            share = part.of(recordings)
+            if part.count > 1:
+                typer.echo(f"fftp: part {part.index + 1} of {part.count}: {len(share)} of {len(recordings)}", err=True)
+            failed = tagging.print_answers(tagger, share, form, rows, **options)
         else:
             failed = tagging.write_answers(tagger, recordings, output, part, resume, form, rows, **options)
     raise typer.Exit(int(failed > 0))
@@ -238,7 +241,8 @@ def explain(
     model: Annotated[str, typer.Option("--model", help="Folder or Hub id of a clip classifier.")],
     label: Annotated[str | None, typer.Option("--label", help="Default: the one with the highest score.")] = None,
     start: Annotated[
-        float, typer.Option("--start", help="Second from which on as much is explained as the model hears at once.")
+        float,
+        typer.Option("--start", min=0, help="Second from which on as much is explained as the model hears at once."),
     ] = 0.0,
     method: Annotated[
         str,

@@ -111,7 +111,7 @@ def open_file(source: str | bytes | os.PathLike) -> Iterator[SequentialFile]:
         raise ImportError("reading sound files needs soundfile: pip install soundfile")
     with ExitStack() as stack:
         if not isinstance(source, bytes) and is_pipe(source):
-            with open(source, "rb") as pipe:
+            with _decoding_errors(), open(source, "rb") as pipe:
                 source = pipe.read()
         if not isinstance(source, bytes) and os.fsdecode(source).lower().endswith(".raw"):
             # soundfile asks for a rate then.
@@ -155,7 +155,11 @@ def _repaired(file: SequentialFile, source: str | bytes | os.PathLike, stack: Ex
     data = source
     if not isinstance(source, bytes):
         with open(source, "rb") as binary:
-            data = stack.enter_context(mmap.mmap(binary.fileno(), 0, access=mmap.ACCESS_READ))
+            try:
+                data = stack.enter_context(mmap.mmap(binary.fileno(), 0, access=mmap.ACCESS_READ))
+            except OSError:
+                # Some network drives cannot map files.
+                data = binary.read()
     repaired = REPAIRS[file.format](data, file.frames)
     if repaired is None:
         return file
@@ -178,9 +182,11 @@ def finish_wav(data: bytes | mmap.mmap, claimed: int) -> FilePieces | None:
     if (place := _find_chunk(data, b"data")) is None:
         return None
     start, said = place + 8, int.from_bytes(data[place + 4 : place + 8], "little")
-    end = start + said + said % 2
-    rest = len(data) - end
-    if data[:4] != b"RIFF" or rest <= 0 or _begins_chunk(data, end) or (claimed and rest < SMALLEST_REST):
+    end = start + said
+    rest = len(data) - end - said % 2
+    # Sound of an odd number of bytes is padded, by most writers.
+    is_followed = _begins_chunk(data, end) or _begins_chunk(data, end + said % 2)
+    if data[:4] != b"RIFF" or rest <= 0 or is_followed or (claimed and rest < SMALLEST_REST):
         return None
     head = data[: place + 4] + UNKNOWN_SIZE
     if len(data) >= 2**32:
@@ -194,7 +200,7 @@ def finish_wav(data: bytes | mmap.mmap, claimed: int) -> FilePieces | None:
 def _begins_chunk(data: bytes | mmap.mmap, place: int) -> bool:
     """Whether a chunk of a WAV file, which ends in the file, begins somewhere."""
     name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
-    return len(name) == 4 and name.replace(b" ", b"a").isalnum() and place + 8 + size <= len(data)
+    return len(name) == 4 and name.isascii() and name.decode().isprintable() and place + 8 + size <= len(data)
 
 
 def _find_chunk(data: bytes | mmap.mmap, name: bytes) -> int | None:
@@ -239,3 +245,6 @@ def _decoding_errors() -> Iterator[None]:
         is_unknown = getattr(error, "code", None) == NOT_A_FILE
         problem = "format not recognised" if is_unknown else getattr(error, "error_string", error)
         raise ValueError(f"cannot decode: {problem}") from error
+    except OSError as error:
+        # A disk or drive that fails at one file of many.
+        raise ValueError(f"cannot decode: {error.strerror or error}") from error

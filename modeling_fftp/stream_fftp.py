@@ -103,8 +103,8 @@ class FFTPStream:
 
     Raises:
         ValueError: A hop, memory or threshold that is not positive, a threshold above 1, a window shorter than a patch
-            or longer than the extractor's, an extractor of another rate, or a model that is in training or no
-            classifier of clips.
+            or a hop, or longer than the extractor's, an extractor of another rate, or a model that is in training or
+            no classifier of clips.
     """
 
     def __init__(
@@ -138,6 +138,11 @@ class FFTPStream:
             self.window_frames = self._window_frames(memory_frames)
         hop = (self.window_frames or 0) / 10 if hop_seconds is None else hop_seconds / self.frame_shift
         self.hop_frames = max(1, round(hop / self.time_stride)) * self.time_stride
+        if self.window_frames is not None and self.hop_frames > max(self.window_frames, self.time_stride):
+            raise ValueError(
+                f"hop_seconds={self.hop_seconds:g}, and each look hears {self.window_frames * self.frame_shift:g} s: "
+                "sound between looks would go unheard; expected a shorter hop or longer memory_seconds"
+            )
         labels = label_names(config)
         self.tracker = EventTracker(labels, label_thresholds(labels, config.thresholds, threshold))
         self.num_skipped = 0

@@ -71,9 +71,13 @@ def answer_recordings(
     for files in chunk_recordings(recordings, chunk, pipeline.feature_extractor.sampling_rate):
         try:
             records = [as_record(answer) for answer in pipeline(files, **options)]
-        except UnreadableSoundError:
-            # One of them cannot be read: each on its own tells which.
-            records = [_answer_one(pipeline, file, as_record, **options) for file in files]
+        except UnreadableSoundError as error:
+            if len(files) == 1:
+                # Not again: a pipe can be read once.
+                records = [{"error": str(error)}]
+            else:
+                # One of them cannot be read: each on its own tells which.
+                records = [_answer_one(pipeline, file, as_record, **options) for file in files]
         yield [{"file": file, **record} for file, record in zip(files, records, strict=True)]
 
 

@@ -102,6 +102,8 @@ def read_stretch(source: Any, sampling_rate: int, start: float, seconds: float) 
     Raises:
         ValueError: Sound that cannot be read, or a moment that lies outside.
     """
+    if start < 0:
+        raise ValueError(f"start={start:g} s lies before the recording")
     begin, end, passed, kept = round(start * sampling_rate), round((start + seconds) * sampling_rate), 0, []
     with path_in_errors(source):
         for block in read_blocks(source, sampling_rate):
@@ -109,7 +111,7 @@ def read_stretch(source: Any, sampling_rate: int, start: float, seconds: float) 
             passed += len(block)
             if passed >= end:
                 break
-        if not 0 <= begin < passed:
+        if begin >= passed:
             length = passed / sampling_rate
             raise ValueError(f"start={start:g} s lies outside the recording, which is {length:.2f} s long")
     return np.concatenate(kept)

@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import filterfalse
 from pathlib import Path
 
 from modeling_fftp.sound_file_fftp import is_sound, walk
@@ -24,7 +23,8 @@ def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list
 
     Args:
         sources: Files; folders, of which every visible sound file counts; patterns such as `2024*/**/*.flac`; and
-            `@FILE`, a text file with one source per line. All are relative to the working directory.
+            `@FILE`, a text file with one source per line. All are relative to the working directory. Folders that a
+            pattern matches count as folders do.
         lists: The lists that name these sources, if they come from lists.
 
     Raises:
@@ -46,7 +46,7 @@ def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list
                 )
             found += files
         elif glob.has_magic(source) and not os.path.lexists(source):
-            files = _only_sound(source, filterfalse(os.path.isdir, sorted(glob.glob(source, recursive=True))))
+            files = _only_sound(source, _match(source))
             if not files and WILDCARDS & {*source}:
                 raise ValueError(f"{source}: the pattern matches no sound files")
             # Brackets may be part of the name of a file that is not there.
@@ -56,6 +56,15 @@ def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list
             found.append(source)
     first = {os.path.abspath(path): path for path in reversed(found)}
     return [*dict.fromkeys(first[os.path.abspath(path)] for path in found)]
+
+
+def _match(pattern: str) -> Iterator[str]:
+    """Files that a pattern matches, and those in folders that it matches, whose files `**` matches itself."""
+    for path in sorted(glob.glob(pattern, recursive=True)):
+        if not os.path.isdir(path):
+            yield path
+        elif "**" not in pattern:
+            yield from map(str, walk(Path(path)))
 
 
 def _only_sound(source: str, paths: Iterable[str]) -> list[str]:

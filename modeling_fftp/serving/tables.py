@@ -18,7 +18,10 @@ from modeling_fftp.atomic_write import atomic_write
 # What a row of a table is: an event of the timeline, a label of a whole recording, or a window with all scores.
 ROWS = ("events", "files", "windows")
 TABLES = ("csv", "parquet", "jsonl")
-FOLDERS = ("audacity", "raven")
+# What follows the name of a recording in the file about it.
+FOLDERS = {"audacity": ".txt", "raven": ".Table.1.selections.txt"}
+# Bytes of a file's name that usual disks take.
+LONGEST_NAME = 255
 RAVEN_COLUMNS = (
     "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)", "Label",
     "Score",
@@ -135,6 +138,17 @@ def write_folder(answers: Answers, folder: Path, write_one: Callable[[dict[str, 
         os.replace(part, folder)
 
 
+def refuse_long_names(files: Iterable[str], form: str) -> None:
+    """Stop on recordings whose names leave no room for what is added to them.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for file in files:
+        if len(os.fsencode(os.path.basename(file) + FOLDERS[form])) > LONGEST_NAME:
+            raise ValueError(f"{file}: the name is too long for {form}, which adds {FOLDERS[form]}; rename it")
+
+
 def common_folder(files: Iterable[str]) -> str:
     """The deepest folder that holds all files."""
     common = None
@@ -148,12 +162,12 @@ def write_audacity(answer: dict[str, Any], target: Path) -> None:
     """A label track: start, end, label; its form knows no way to write a tab or a line break in a label."""
     rows = ((entry["start"], entry["end"], " ".join(entry["label"].split())) for entry in answer["timeline"])
     lines = [f"{start:.6f}\t{end:.6f}\t{label}\n" for start, end, label in rows]
-    target.with_name(f"{target.name}.txt").write_text("".join(lines), encoding="utf-8")
+    target.with_name(target.name + FOLDERS["audacity"]).write_text("".join(lines), encoding="utf-8")
 
 
 def write_raven(answer: dict[str, Any], target: Path, sampling_rate: int) -> None:
     """A selection table, over all frequencies that the model hears."""
-    with target.with_name(f"{target.name}.Table.1.selections.txt").open("w", newline="", encoding="utf-8") as file:
+    with target.with_name(target.name + FOLDERS["raven"]).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(RAVEN_COLUMNS)
         for number, entry in enumerate(answer["timeline"], start=1):

@@ -15,7 +15,17 @@ from .archive import CHUNK, answer_archive, answer_recordings
 from .budget import choose_time_stride, real_time_factors
 from .load import load_pipeline
 from .recordings import Part
-from .tables import FOLDERS, ROWS, TABLES, as_text, common_folder, find_writer, list_rows, schema_of
+from .tables import (
+    FOLDERS,
+    ROWS,
+    TABLES,
+    as_text,
+    common_folder,
+    find_writer,
+    list_rows,
+    refuse_long_names,
+    schema_of,
+)
 
 DECIMALS = 4
 # What can be printed as it comes.
@@ -140,8 +150,9 @@ def write_answers(
     """
     write = find_writer(form, rows, label_names(tagger.model.config), tagger.feature_extractor.sampling_rate)
     if form in FOLDERS:
-        # Now: drives of Windows have no folder in common.
+        # Now, not when all is answered. Drives of Windows have no folder in common.
         common_folder(recordings)
+        refuse_long_names(recordings, form)
     return answer_archive(tagger, recordings, round_numbers, output, write, part, resume, **options)
 
 

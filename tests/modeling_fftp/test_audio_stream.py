@@ -1,15 +1,20 @@
 """Decoding and resampling of files."""
 
+import builtins
+import errno
 import io
 import logging
+import math
+import mmap
 import os
 import threading
+import types
 
 import numpy as np
 import pytest
 import soundfile
 
-from modeling_fftp.audio_stream_fftp import read_audio, sound_seconds
+from modeling_fftp.audio_stream_fftp import UnreadableSoundError, read_audio, sound_seconds
 from modeling_fftp.mpeg_fftp import read_frame
 from tests.support import CASES
 
@@ -271,6 +276,39 @@ def test_a_comment_that_holds_data_is_no_sound(tmp_path):
     chunk = b"LIST" + len(info).to_bytes(4, "little") + info
     path.write_bytes(data[:place] + chunk + b"data" + bytes(4) + data[place + 8 :])
     assert len(read_audio(path, 16000)) == 1600
+
+
+@pytest.mark.parametrize(("name", "length"), [(b"_PMX", 16000), (b"LIST", 16001)])
+def test_what_follows_the_sound_is_none(tmp_path, name, length):
+    """Adobe's XMP, whose name has an underscore; and a chunk behind an odd number of bytes without their padding."""
+    path = tmp_path / "edited.wav"
+    soundfile.write(path, np.full(length, 0.25), 16000, subtype="PCM_U8")
+    data = bytearray(path.read_bytes())[: 44 + length]
+    path.write_bytes(data + name + (80_000).to_bytes(4, "little") + b"x" * 80_000)
+    assert len(read_audio(path, 16000)) == length
+
+
+def test_a_drive_that_cannot_map_or_read_files(tmp_path, monkeypatch):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.full(1600, 0.25), 16000)
+
+    def refuse(*args, **kwargs):
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    assert len(read_audio(path, 16000)) == 1600
+    monkeypatch.setattr(builtins, "open", refuse)
+    with pytest.raises(UnreadableSoundError, match=r"a\.wav: cannot decode: No such device"):
+        read_audio(path, 16000)
+
+
+def test_a_file_object_that_only_reads(tmp_path):
+    """As the uploads and downloads of web services are."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.full(1600, 0.25), 16000)
+    download = types.SimpleNamespace(read=path.read_bytes)
+    assert len(read_audio(download, 16000)) == 1600
+    assert sound_seconds(download, 16000) == math.inf
 
 
 @pytest.mark.parametrize("rest", ["sound", "chunk", "scraps"])

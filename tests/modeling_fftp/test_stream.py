@@ -185,6 +185,7 @@ def test_models_that_look_ahead_have_no_state(make_config, fields):
     [
         ({"hop_seconds": 0}, "hop_seconds=0 must be positive"),
         ({"hop_seconds": float("inf")}, "hop_seconds=inf must be positive and finite"),
+        ({"hop_seconds": 0.6, "memory_seconds": 0.5}, "hop_seconds=0.6, and each look hears 0.5 s: sound between"),
         ({"memory_seconds": float("inf")}, "memory_seconds=inf must be positive and finite"),
         ({"memory_seconds": -1.0}, "memory_seconds=-1.0 must be positive"),
         ({"memory_seconds": 0.05}, "memory_seconds are 5 frames; expected at least a patch of 10"),
@@ -363,15 +364,15 @@ def test_objects_of_sound_count_their_samples(make_config, extractor, sound):
 @pytest.mark.parametrize("fields", [CAUSAL, {}], ids=["state", "window"])
 def test_what_does_not_fill_a_hop_is_heard_at_the_end(make_config, extractor, sound, fields):
     model = build(make_config(**fields))
-    stream = model.stream(extractor, hop_seconds=2.0)
+    stream = model.stream(extractor, hop_seconds=2.0, memory_seconds=2.0 if fields == {} else None)
     assert not stream.push(sound[:12000])
     (answer,) = stream.flush()
     heard = sound[: round(answer.seconds * 16000)]
     assert 0.75 - answer.seconds < 0.05 + 0.01
     torch.testing.assert_close(answer.scores, offline(model, extractor, heard), rtol=1e-4, atol=1e-5)
     assert not stream.flush()
-    # After hops too, whose window is longer or shorter than they are.
-    for hop_seconds, memory_seconds in ((0.5, 0.8), (0.5, 0.3)):
+    # After hops too, whose window is longer than they are or not.
+    for hop_seconds, memory_seconds in ((0.5, 0.8), (0.5, 0.5)):
         stream = model.stream(extractor, hop_seconds=hop_seconds, memory_seconds=memory_seconds)
         stream.push(sound[:44000])
         (answer,) = stream.flush()

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -358,6 +359,25 @@ def test_what_makes_no_sense_is_refused(trained, archive, words, message):
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_pipe_is_read_once(trained, tmp_path):
+    """What it held is gone then: to open it again would wait for a writer without an end."""
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"no sound" * 100,))
+    writer.start()
+    done = tag(tmp_path / "pipe", "--model", trained)
+    writer.join()
+    assert done.returncode == 1
+    assert "pipe: cannot decode: Format not recognised" in done.stderr
+
+
+def test_a_name_without_room_is_refused_before_the_run(trained, archive, tmp_path):
+    shutil.copy(next(archive.rglob("*.wav")), archive / f"{'a' * 240}.wav")
+    done = tag(archive, "--model", trained, "--output", tmp_path / "tables", "--format", "raven")
+    assert done.returncode == 1
+    assert "the name is too long for raven, which adds .Table.1.selections.txt; rename it" in done.stderr
+    assert not [*tmp_path.glob("tables*")]
 
 
 def test_what_is_wrong_with_the_model_is_no_fault_of_the_recordings(trained, archive):

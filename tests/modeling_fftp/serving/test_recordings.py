@@ -42,6 +42,12 @@ def test_what_is_no_sound_is_counted(archive, capsys):
     assert capsys.readouterr().err.endswith("3 files are not read as sound: 2 with .m4a, 1 with .txt\n")
 
 
+def test_a_pattern_may_match_folders(archive):
+    assert find_recordings([f"{archive}/[hl]*"]) == find_recordings([f"{archive}/high", f"{archive}/low"])
+    # A file of the folder is among them here, not a recording.
+    assert find_recordings([f"{archive}/*"]) == find_recordings([f"{archive}/**"])
+
+
 def test_a_pattern_keeps_links_to_nothing(archive):
     """As of data that was not fetched: they are named with what cannot be read."""
     (archive / "high" / "absent.wav").symlink_to(archive / "nowhere.wav")
