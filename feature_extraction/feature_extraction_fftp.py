@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from math import inf, isfinite, sqrt
-from os import PathLike
+from os import PathLike, getpid
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ Waveform = np.ndarray | torch.Tensor | list[float] | dict[str, Any] | Any
 MAX_CHANNELS = 8
 # Floats beyond the first are those of integer samples, beyond the second no sound: their power is no float32.
 LARGEST_FLOAT, LARGEST_SAMPLE = 8.0, 2.0**32
+# The process that imported this; a forked one has another number.
+IMPORTER = getpid()
 
 
 class FFTPFeatureExtractor(SequenceFeatureExtractor):
@@ -195,15 +197,18 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature(encoded)
 
     @property
-    def _masks_batches(self) -> bool:
+    def masks_batches(self) -> bool:
         """Whether batches have masks: on request, and where padding depends on the other clips."""
         return self.return_attention_mask or self._check_padding(self.padding) != "max_length"
 
-    def extract_batch(self, waveforms: torch.Tensor | list[torch.Tensor]) -> BatchFeature:
+    def extract_batch(
+        self, waveforms: torch.Tensor | list[torch.Tensor], return_attention_mask: bool | None = None
+    ) -> BatchFeature:
         """Features of a batch by the extractor's own settings; sound must be at its rate and on its device.
 
         Args:
             waveforms: (samples,) each, or (batch, samples), on one device.
+            return_attention_mask: Whether to return the mask; None is `masks_batches`.
 
         Returns:
             What a call returns with `return_tensors="pt"`. Clips that are padded to no fixed length are masked: each
@@ -216,16 +221,17 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             waveforms,
             sampling_rate=self.sampling_rate,
             padding=self.padding or "longest",
-            return_attention_mask=self._masks_batches,
+            return_attention_mask=self.masks_batches if return_attention_mask is None else return_attention_mask,
             return_tensors="pt",
             device=waveforms[0].device,
         )
 
-    def pad_batch(self, features: list[np.ndarray]) -> BatchFeature:
+    def pad_batch(self, features: list[np.ndarray], return_attention_mask: bool | None = None) -> BatchFeature:
         """The batch that `extract_batch` makes, from features that a call made with `padding=False`.
 
         Args:
             features: (frames, mel bins) each, normalised.
+            return_attention_mask: See `extract_batch`.
 
         Raises:
             ValueError: As a call does where they are too long.
@@ -239,7 +245,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             {"input_values": features},
             padding="max_length",
             max_length=length,
-            return_attention_mask=self._masks_batches,
+            return_attention_mask=self.masks_batches if return_attention_mask is None else return_attention_mask,
             return_tensors="pt",
         )
 
@@ -263,6 +269,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: Another rate than the extractor's, more than one channel, no samples, or an unknown type.
         """
+        _leave_lost_threads()
         if isinstance(clip, (str, bytes, PathLike)):
             raise ValueError(f"clip {index} is {type(clip).__name__}; expected samples, such as read_audio gives")
         clip = self._read_samples(clip, index)
@@ -402,6 +409,17 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
                 f"cast_column(..., Audio(sampling_rate={self.sampling_rate})) resamples"
             )
         return samples
+
+
+def _leave_lost_threads() -> None:
+    """Compute on one thread from now on in a forked process, as loader workers of torch do.
+
+    OpenMP's threads do not survive a fork: in a child of a process that has used them, as of `datasets.map(num_proc=)`
+    after `measure`, torch would wait for them without an end.
+    """
+    if getpid() != IMPORTER and torch.get_num_threads() > 1:
+        logger.info("A forked process: torch computes on one thread")
+        torch.set_num_threads(1)
 
 
 def _has_own_rate(clip: Waveform) -> bool:

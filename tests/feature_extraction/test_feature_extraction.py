@@ -1,6 +1,9 @@
 """FFTPFeatureExtractor: padding, masks, input forms, errors and saving."""
 
 import logging
+import multiprocessing
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -12,6 +15,26 @@ from transformers.utils.logging import warning_once
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator, log_mel_fftp
 from feature_extraction.log_mel_fftp import log_mel_spectrogram
+from tests.support import ROOT
+
+IN_A_FORK = """
+import multiprocessing
+import numpy, torch
+from feature_extraction import FFTPFeatureExtractor
+
+def extract():
+    assert extractor(sound, sampling_rate=16000)["input_values"][0].shape == (998, 128)
+    assert torch.get_num_threads() == 1
+
+torch.set_num_threads(2)
+extractor, sound = FFTPFeatureExtractor(), numpy.random.default_rng(0).normal(size=160000).astype("float32")
+extractor.measure([sound])
+child = multiprocessing.get_context("fork").Process(target=extract, daemon=True)
+child.start()
+child.join(timeout=60)
+assert torch.get_num_threads() == 2
+print("hangs" if child.is_alive() else child.exitcode)
+"""
 
 
 @pytest.fixture
@@ -318,3 +341,10 @@ def test_default_device_changes_nothing(extractor, clips):
     for name in ("input_values", "attention_mask"):
         for one, other in zip(found[1][name], expected[1][name], strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system has no fork")
+def test_a_forked_process_does_not_wait_for_lost_threads():
+    """As those of `datasets.map(num_proc=...)` after `measure`."""
+    done = subprocess.run([sys.executable, "-c", IN_A_FORK], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "0\n", done.stdout + done.stderr
