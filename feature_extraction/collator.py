@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 from .events import Event, read_events
 from .feature_extraction_fftp import FFTPFeatureExtractor
 from .log_mel_fftp import hop_length
-from .randomness import batch_seeds, integers, seeded
+from .randomness import batch_seeds, integers, process_index, seeded
 from .spec_mask import SpectrogramMask
 from .spectrogram_augmentation import SpectrogramTransform
 from .waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
@@ -44,6 +44,8 @@ class SpecMaskDataCollator(TrainerCallback):
         label_smoothing: Share of the targets that is spread evenly: over all classes where a clip has one, and
             between "there" and "not there" where it can have several.
         num_labels: Length of the label vectors that mixup and smoothing make from indices.
+        problem_type: That of the model. With "single_label_classification" label vectors are distributions, which
+            smoothing spreads over all classes; None takes vectors for those of clips that can have several.
         transforms: Changes to the spectrogram, in this order, before the masks.
         step_labels: Makes a batch of the labels of a frame classifier, `StepLabels(config)` or `EventLabels(config)`
             of `modeling_fftp.training.step_labels`. Events move with the sound in crops, changes of speed, mixup and
@@ -71,6 +73,7 @@ class SpecMaskDataCollator(TrainerCallback):
         noise: ColoredNoise | None = None,
         label_smoothing: float = 0.0,
         num_labels: int | None = None,
+        problem_type: str | None = None,
         transforms: Sequence[SpectrogramTransform] = (),
         step_labels: Callable[..., torch.Tensor] | None = None,
         time_strides: Sequence[int] = (),
@@ -107,11 +110,17 @@ class SpecMaskDataCollator(TrainerCallback):
         self.noise = noise
         self.label_smoothing = label_smoothing
         self.num_labels = num_labels
+        self.problem_type = problem_type
         self.transforms = tuple(transforms)
         self.step_labels = step_labels
         self.time_strides = tuple(time_strides)
         self.generator = generator
         self.defer_features = defer_features
+        self._process: int | None = None
+
+    def __getstate__(self):
+        # Loader workers that are spawned have no process group to ask which of several processes they serve.
+        return self.__dict__ | {"_process": process_index(self._process)}
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Collate examples to evaluate on.
@@ -134,7 +143,7 @@ class SpecMaskDataCollator(TrainerCallback):
         Raises:
             ValueError: Examples without sound where an augmentation needs it.
         """
-        sound_seed, feature_seed, stride_seed = batch_seeds(self.generator)
+        sound_seed, feature_seed, stride_seed = batch_seeds(self.generator, self._process)
         if not self.time_strides:
             return self._collate(examples, sound_seed, feature_seed)
         time_stride = self.time_strides[int(integers((), seeded(stride_seed), 0, len(self.time_strides)))]
@@ -145,8 +154,8 @@ class SpecMaskDataCollator(TrainerCallback):
         rest = dict(batch)
         sound, lengths, seed = rest.pop("audio"), rest.pop("num_samples").tolist(), rest.pop("feature_seed", None)
         waveforms = [wave[:length] for wave, length in zip(sound, lengths, strict=True)]
-        features = self.feature_extractor.extract_batch(waveforms)
         seed = None if seed is None else int(seed[0])
+        features = self.feature_extractor.extract_batch(waveforms, self._needs_mask(seed))
         return self._change_features(features, seed, rest.get("time_stride"))[0] | rest
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
@@ -173,10 +182,14 @@ class SpecMaskDataCollator(TrainerCallback):
             waveforms = [self.feature_extractor.to_waveform(sound, index) for index, sound in enumerate(sounds)]
             if is_training:
                 waveforms, labels, events = self._change_sound(waveforms, labels, events, seeded(sound_seed))
-            batch = _pad_sound(waveforms) if self.defer_features else self.feature_extractor.extract_batch(waveforms)
+            if self.defer_features:
+                batch = _pad_sound(waveforms)
+            else:
+                batch = self.feature_extractor.extract_batch(waveforms, self._needs_mask(feature_seed))
         else:
             self._check_features(examples, is_training)
-            batch = self.feature_extractor.pad_batch([_real_frames(example) for example in examples])
+            features = [_real_frames(example, index) for index, example in enumerate(examples)]
+            batch = self.feature_extractor.pad_batch(features, self._needs_mask(feature_seed))
         if "audio" not in batch:
             batch, events = self._change_features(batch, feature_seed, time_stride, events)
         elif is_training:
@@ -212,9 +225,12 @@ class SpecMaskDataCollator(TrainerCallback):
 
     def _label_steps(self, steps: list, batch: dict[str, torch.Tensor], time_stride: int | None) -> torch.Tensor:
         """Let `step_labels` make targets of the labels or events of each clip."""
-        mask = batch.get("attention_mask", batch["input_values"].new_ones(batch["input_values"].shape[:2]))
         stride = {} if time_stride is None else {"time_stride": time_stride}
-        return self.step_labels(steps, mask.long().sum(dim=1).tolist(), **stride)
+        return self.step_labels(steps, count_frames(batch).tolist(), **stride)
+
+    def _needs_mask(self, seed: int | None) -> bool | None:
+        """Whether features that will be changed need a mask, also where the model hears padding as sound."""
+        return None if seed is None else True
 
     def _change_features(
         self,
@@ -241,6 +257,8 @@ class SpecMaskDataCollator(TrainerCallback):
                     batch["input_values"], events = transform.with_events(*given, events, hop_length(rate) / rate)
                 else:
                     batch["input_values"] = transform(*given)
+        if not self.feature_extractor.masks_batches:
+            batch.pop("attention_mask", None)
         return batch, events
 
     def _change_sound(
@@ -270,13 +288,19 @@ class SpecMaskDataCollator(TrainerCallback):
 
     def _soften(self, labels: torch.Tensor) -> torch.Tensor:
         """Smoothed vectors over the labels; mixed afterwards they are what a smoothed mixture would be."""
-        has_one_class = labels.ndim == 1
-        if has_one_class and labels.is_floating_point():
+        are_indices = labels.ndim == 1
+        if are_indices and labels.is_floating_point():
             raise ValueError("labels are floats, one per clip; mixup and label smoothing expect indices or vectors")
-        if has_one_class:
+        if are_indices:
+            if wrong := [index for index, label in enumerate(labels.tolist()) if not 0 <= label < self.num_labels]:
+                raise ValueError(
+                    f"the label of example {wrong[0]} is {labels[wrong[0]]}; mixup and label smoothing expect 0 "
+                    f"to {self.num_labels - 1}, as num_labels={self.num_labels}"
+                )
             labels = torch.nn.functional.one_hot(labels, self.num_labels).float()
         elif self.num_labels not in (None, labels.shape[1]):
             raise ValueError(f"labels are vectors of {labels.shape[1]}; expected num_labels={self.num_labels}")
+        has_one_class = are_indices or self.problem_type == "single_label_classification"
         rest = torch.full_like(labels, 1 / self.num_labels if has_one_class else 1 / 2)
         return torch.lerp(labels, rest, self.label_smoothing)
 
@@ -322,11 +346,28 @@ def _pad_sound(waveforms: list[torch.Tensor]) -> dict[str, torch.Tensor]:
     return {"audio": pad_sequence(waveforms, batch_first=True), "num_samples": lengths}
 
 
-def _real_frames(example: dict[str, Any]) -> np.ndarray:
+def count_frames(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Frames of each clip that count as sound, (batch,), int64: all of them without a mask."""
+    features = batch["input_values"]
+    return batch.get("attention_mask", features.new_ones(features.shape[:2])).long().sum(dim=1)
+
+
+def _real_frames(example: dict[str, Any], index: int) -> np.ndarray:
     """Features (frames, mel bins) without the padding that their mask names."""
-    features = np.asarray(example["input_values"], dtype=np.float32)
-    mask = example.get("attention_mask")
-    return features if mask is None else features[: np.count_nonzero(np.asarray(mask))]
+    features, mask = (_as_array(example.get(name)) for name in ("input_values", "attention_mask"))
+    if features.ndim != 2:
+        raise ValueError(
+            f"the features of example {index} have shape {features.shape}; expected (frames, mel bins). An extractor "
+            'returns batches: take ["input_values"][0], or map with batched=True'
+        )
+    features = features.astype(np.float32, copy=False)
+    return features if mask is None else features[: np.count_nonzero(mask)]
+
+
+def _as_array(values: Any) -> np.ndarray | None:
+    if values is None:
+        return None
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
 def _all_have(examples: list[dict[str, Any]], name: str) -> bool:

@@ -29,6 +29,8 @@ def read_events(events: Iterable[Mapping[str, Any] | Sequence] | Mapping[str, Se
     Raises:
         ValueError: Something else, or an event that does not end after it starts.
     """
+    if not isinstance(events, Iterable) or isinstance(events, str):
+        raise ValueError(f"events {events!r}: expected a list of them, or an object of lists")
     if isinstance(events, Mapping):
         if not all(isinstance(events.get(key), Iterable) for key in KEYS):
             raise ValueError(f"events {events!r}: expected lists of onsets, offsets and labels")

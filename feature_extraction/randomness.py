@@ -25,7 +25,7 @@ def integers(shape: Sequence[int], generator: torch.Generator | None, low: int, 
     return torch.randint(low, high, shape, generator=generator, device="cpu")
 
 
-def batch_seeds(source: torch.Generator | None) -> tuple[int, int, int]:
+def batch_seeds(source: torch.Generator | None, process: int | None = None) -> tuple[int, int, int]:
     """Three seeds for one batch that no other batch shares, in whatever epoch, loader worker or process.
 
     They come from one number of `source`, the process, and the loader worker with its epoch. So later batches do not
@@ -34,9 +34,10 @@ def batch_seeds(source: torch.Generator | None) -> tuple[int, int, int]:
     Args:
         source: None is torch's default generator, which a `DataLoader` seeds in each worker and epoch, and which
             Trainer saves in its checkpoints.
+        process: See `process_index`.
     """
     worker = get_worker_info()
-    entropy = [int(integers((), source, 0, 2**63 - 1)), _process_index(), 0 if worker is None else worker.seed]
+    entropy = [int(integers((), source, 0, 2**63 - 1)), process_index(process), 0 if worker is None else worker.seed]
     first, second, third = (np.random.SeedSequence(entropy).generate_state(3, np.uint64) >> np.uint64(1)).tolist()
     return first, second, third
 
@@ -46,8 +47,13 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator(device="cpu").manual_seed(seed)
 
 
-def _process_index() -> int:
+def process_index(known: int | None = None) -> int:
+    """Which of several processes that train together this is, or serves.
+
+    Args:
+        known: What a process that began this one was; None is the first.
+    """
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank()
     # Loader workers inherit the environment, but not always the process group.
-    return int(os.environ.get("RANK", 0))
+    return int(os.environ.get("RANK", known or 0))

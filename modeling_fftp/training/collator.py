@@ -58,6 +58,7 @@ def build_collator(
         noise=noise,
         label_smoothing=label_smoothing,
         num_labels=config.num_labels,
+        problem_type=config.problem_type,
         step_labels=EventLabels(config) if is_framewise else None,
         time_strides=config.time_strides,
         transforms=[transform for transform in transforms if transform],

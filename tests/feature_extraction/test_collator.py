@@ -1,6 +1,7 @@
 """SpecMaskDataCollator: padding, augmentation, labels; `test_collator_in_trainers.py` has it in Trainers."""
 
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from feature_extraction import (
     SpecAugment,
     SpecMask,
     SpecMaskDataCollator,
+    randomness,
 )
 from feature_extraction.spectrogram_augmentation import FilterAugment, RandomGain, Stretch, TimeRoll, UniformNoise
 from feature_extraction.waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
+from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.events_fftp import events_to_labels
 from modeling_fftp.training.step_labels import EventLabels, StepLabels
 
@@ -92,6 +95,42 @@ def test_label_smoothing(extractor, examples):
     several = [{**example, "labels": [0.0, 1.0, 1.0, 0.0]} for example in examples]
     torch.testing.assert_close(collator.augment(several)["labels"], torch.tensor([[0.1, 0.9, 0.9, 0.1]]).expand(4, 4))
     assert collator(examples)["labels"].tolist() == [0, 1, 2, 3]
+
+
+def test_distributions_are_smoothed_over_all_classes(make_config, extractor, examples):
+    votes = [{**example, "labels": [0.75, 0.25, 0.0, 0.0]} for example in examples]
+    collator = SpecMaskDataCollator(
+        extractor, label_smoothing=0.2, num_labels=4, problem_type="single_label_classification"
+    )
+    batch = collator.augment(votes)
+    torch.testing.assert_close(batch["labels"], torch.tensor([[0.65, 0.25, 0.05, 0.05]]).expand(4, 4))
+    assert FFTPForAudioClassification(make_config())(**batch).loss.isfinite()
+
+
+@pytest.mark.parametrize("label", [-100, 4])
+def test_a_label_that_is_none_of_the_classes_is_named(extractor, examples, label):
+    collator = SpecMaskDataCollator(extractor, mixup=Mixup(), num_labels=4)
+    with pytest.raises(ValueError, match=f"the label of example 1 is {label}; .* expect 0 to 3"):
+        collator.augment([{**example, "labels": label if index == 1 else 0} for index, example in enumerate(examples)])
+
+
+def test_padding_that_counts_as_sound_is_not_masked():
+    """As of a converted AST: the masks' budget is that of the sound, and they hold its mean."""
+    extractor = FFTPFeatureExtractor(
+        max_length=400, padding="max_length", truncation=True, return_attention_mask=False, padding_value=0.5
+    )
+    mask = SpecMask(num_mel_bins=128, max_length=400, patch_frames=16, time_stride=16, budget=0.3)
+    sound = np.random.default_rng(0).normal(size=16000).astype(np.float32)
+    features = extractor(sound, sampling_rate=16000, padding=False)["input_values"][0]
+    for example in ({"audio": sound}, {"input_values": features}):
+        for defer_features in (False, True):
+            collator = SpecMaskDataCollator(extractor, mask, defer_features=defer_features)
+            batch = collator.augment([example] * 8)
+            batch = collator.featurize(batch) if "audio" in batch else batch
+            assert "attention_mask" not in batch
+            assert (batch["input_values"][:, 98:] == 0.5).all()
+            changed = batch["input_values"][:, :98] != torch.from_numpy(features)
+            assert changed.float().mean() > 0.2
 
 
 def test_smoothed_mixtures_are_mixed_smooth_labels(extractor, examples):
@@ -300,6 +339,24 @@ def test_processes_of_one_seed_draw_apart(extractor, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     second = drawn(collator, 0)
     assert not any(torch.equal(a, b) for a, b in itertools.product(first, second))
+
+
+def test_spawned_workers_of_several_processes_draw_apart(extractor, monkeypatch):
+    """They have no process group, and not every launcher sets RANK: what they are given knows the process."""
+    batches = []
+    for rank in (0, 1):
+        monkeypatch.setattr(randomness.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(randomness.distributed, "get_rank", lambda rank=rank: rank)
+        given = pickle.dumps(SpecMaskDataCollator(extractor, SpecAugment(48, 48)))
+        monkeypatch.undo()
+        batches.append(drawn(pickle.loads(given), 0)[0])
+    assert not torch.equal(*batches)
+
+
+def test_features_with_a_batch_axis_are_named(extractor):
+    rows = [extractor(np.zeros(count, np.float32), sampling_rate=16000) for count in (16000, 9000)]
+    with pytest.raises(ValueError, match=r"features of example 0 have shape \(1, 98, 128\); .* batched=True"):
+        SpecMaskDataCollator(extractor)([dict(row) for row in rows])
 
 
 def test_sound_and_features_draw_apart(extractor, examples):

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
+from feature_extraction.collator import count_frames
 from feature_extraction.randomness import batch_seeds, seeded
 from feature_extraction.spectrogram_augmentation import RandomGain
 from feature_extraction.waveform_augmentation import RandomCrop
@@ -41,19 +42,21 @@ class MaskedPatchCollator(SpecMaskDataCollator):
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """A batch to evaluate on: the crop of its start, and hidden patches that depend on nothing but the batch."""
-        limit = self.crop.num_samples
-        return self._hide([{**example, "audio": example["audio"][:limit]} for example in examples], seeded(0))
+        starts = [
+            {**example, "audio": self.feature_extractor.to_waveform(example["audio"], index)[: self.crop.num_samples]}
+            for index, example in enumerate(examples)
+        ]
+        return self._hide(starts, seeded(0))
 
     def augment(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """A batch to train on."""
-        sound_seed, feature_seed, mask_seed = batch_seeds(self.generator)
+        sound_seed, feature_seed, mask_seed = batch_seeds(self.generator, self._process)
         return self._hide(examples, seeded(mask_seed), sound_seed, feature_seed)
 
     def _hide(
         self, examples: list[dict[str, Any]], generator: torch.Generator, *seeds: int
     ) -> dict[str, torch.Tensor]:
         batch = self._collate(examples, *seeds)
-        frames = batch["attention_mask"].sum(dim=1)
         time_patches = self.config.time_patches(batch["input_values"].shape[1])
-        num_steps = self.config.time_patches(frames).tolist()
+        num_steps = self.config.time_patches(count_frames(batch)).tolist()
         return batch | {"bool_masked_pos": draw_patch_mask(self.config, num_steps, time_patches, generator)}

@@ -331,6 +331,18 @@ def test_batches_to_train_on_hide_anew_and_those_to_measure_on_do_not(make_confi
     torch.testing.assert_close(plain["input_values"][1], expected)
 
 
+def test_sound_as_datasets_give_it_is_measured_on(make_config, extractor):
+    sound = np.random.default_rng(0).normal(size=40000).astype(np.float32)
+    collator = MaskedPatchCollator(extractor, make_config(), 1.0)
+    plain, expected = ([{"audio": audio}] for audio in ({"array": sound, "sampling_rate": 16000}, sound))
+    assert all(collator(plain)[name].equal(value) for name, value in collator(expected).items())
+    # An extractor whose padding counts as sound.
+    settings = {"max_length": 100, "padding": "max_length", "truncation": True, "return_attention_mask": False}
+    whole = type(extractor)(**settings)
+    batch = MaskedPatchCollator(whole, make_config(), 1.0).augment(plain)
+    assert batch["bool_masked_pos"].shape == (1, make_config().time_patches(100))
+
+
 def test_sound_of_a_folder_is_read_as_a_sample(recordings, caplog):
     sounds = [*read_sound(recordings)]
     assert len(sounds) == 38
