@@ -1,7 +1,6 @@
 """Sound events: the targets of steps that follow from them, and events that follow from scores."""
 
 import math
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -87,13 +86,14 @@ def find_overlaps(spans: torch.Tensor, onset: torch.Tensor, offset: torch.Tensor
 def _read_event(event: Event, label2id: Mapping[str, int], num_labels: int) -> tuple[float, float, int]:
     """Onset and offset, NaN where nobody knows them, and the label's index."""
     onset, offset, label = event
-    index = label2id.get(label, -1) if isinstance(label, str) else operator.index(label)
-    if not 0 <= index < num_labels:
+    # In arrays of events, labels are floats as times are.
+    index = label2id.get(label, -1) if isinstance(label, str) else float(label)
+    if not 0 <= index < num_labels or index != int(index):
         raise ValueError(f"event {(onset, offset, label)}: no such label; expected one of {[*label2id]}")
     onset, offset = (math.nan if time is None else time for time in (onset, offset))
     if not (0 <= onset < offset or (math.isnan(onset) and math.isnan(offset))):
         raise ValueError(f"event {(onset, offset, label)}: expected 0 <= onset < offset, in seconds")
-    return onset, offset, index
+    return onset, offset, int(index)
 
 
 def filter_lengths(config: FFTPConfig, time_stride: int | None = None) -> list[int]:

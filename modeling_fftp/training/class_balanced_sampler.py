@@ -23,6 +23,8 @@ class ClassBalancedSampler(Sampler[int]):
     """
 
     def __init__(self, labels: torch.Tensor, seed: int = 0):
+        if labels.ndim == 1 and (labels < 0).any():
+            raise ValueError(f"{int((labels < 0).sum())} of {len(labels)} clips have no class, but labels below 0")
         targets = nn.functional.one_hot(labels) if labels.ndim == 1 else labels
         targets = targets.double()
         self.weights = (targets / targets.sum(dim=0).clamp(min=1)).sum(dim=1)

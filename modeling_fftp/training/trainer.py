@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,8 @@ class FFTPTrainer(Trainer):
             raise ValueError(
                 "label_smoothing_factor cannot smooth mixed labels; SpecMaskDataCollator(label_smoothing=) can"
             )
+        if layer_decay is not None and self.optimizer is not None:
+            raise ValueError("layer_decay is for the optimizer that Trainer makes; split_by_depth is for another")
         self.class_balanced = class_balanced
         self.epochs = EpochsOfSampler()
         self.add_callback(self.epochs)
@@ -106,8 +109,11 @@ class FFTPTrainer(Trainer):
             )
         self.averaging = averaging
         if averaging is not None:
+            is_endless = self.train_dataset is not None and not has_length(self.train_dataset)
             if self.args.load_best_model_at_end:
                 raise ValueError("load_best_model_at_end would put one epoch's weights in place of the average")
+            if averaging.last_epochs is not None and is_endless:
+                raise ValueError("the last epochs of an iterable data set are not known; average by ema_decay")
             if averaging.last_epochs is not None and self.args.save_strategy == SaveStrategy.STEPS:
                 raise ValueError("a checkpoint inside an epoch would miss its end: save_strategy must not be 'steps'")
             if self.is_fsdp_enabled or self.is_deepspeed_enabled:
@@ -195,9 +201,10 @@ class FFTPTrainer(Trainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        # What the collator makes input_values of.
-        if "audio" not in self._signature_columns:
-            self._signature_columns.append("audio")
+        # What the collator makes input_values of, and what `compute_loss` takes.
+        self._signature_columns += [
+            name for name in ("audio", "teacher_logits") if name not in self._signature_columns
+        ]
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -210,8 +217,7 @@ class FFTPTrainer(Trainer):
         elif self.class_balanced:
             if self.args.train_sampling_strategy in GROUPING:
                 raise ValueError("class_balanced draws clips by their classes; drop it or train_sampling_strategy")
-            table = dataset.clips if isinstance(dataset, FeatureClips) else dataset
-            labels = table["labels"][:] if isinstance(table, Dataset) else [example["labels"] for example in table]
+            labels = read_labels(dataset.clips if isinstance(dataset, FeatureClips) else dataset)
             sampler = ClassBalancedSampler(torch.as_tensor(np.asarray(labels)), seed)
         else:
             sampler = None
@@ -231,8 +237,14 @@ class FFTPTrainer(Trainer):
                 return dataset
             if isinstance(dataset.features.get("audio"), List):
                 return Dataset.from_dict({column: clip_lengths(dataset)})
-        name = "audio" if "audio" in dataset[0] else "input_values"
-        return Dataset.from_dict({column: [len(example[name]) for example in dataset]})
+        return Dataset.from_dict({column: [self._length(example) for example in dataset]})
+
+    def _length(self, example: dict[str, Any]) -> int:
+        """Frames of features, or samples of sound in any form that the collator takes."""
+        if "audio" not in example:
+            return len(example["input_values"])
+        extractor = getattr(self.data_collator, "feature_extractor", None)
+        return len(example["audio"] if extractor is None else extractor.to_waveform(example["audio"]))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Train; `resume_from_checkpoint=True` goes on from the last checkpoint that was written to its end."""
@@ -254,6 +266,17 @@ class FFTPTrainer(Trainer):
             return super().evaluation_loop(*args, **kwargs)
         with self.averaging.averaged_weights(self.model):
             return super().evaluation_loop(*args, **kwargs)
+
+
+def read_labels(dataset: Dataset | Sequence[dict[str, Any]]) -> Sequence:
+    """Labels of all clips."""
+    if isinstance(dataset, Dataset):
+        # Without its transform, which would make features of all clips at once.
+        plain = dataset.with_format(None)
+        for name in ("labels", "label"):
+            if name in plain.column_names:
+                return plain[name][:]
+    return [example["labels"] if "labels" in example else example["label"] for example in dataset]
 
 
 def last_whole_checkpoint(folder: str) -> str:

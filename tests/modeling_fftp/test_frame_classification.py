@@ -101,12 +101,14 @@ def test_wrong_labels_are_named(make_config):
     config = make_config(problem_type="multi_label_classification")
     with pytest.raises(ValueError, match="events of 2 clips; expected those of 1"):
         build(config)(features, labels=[[], []])
-    assert events_to_labels(config, [[(0.0, 1.0, np.int64(1))]], [5])[0, 0].tolist() == [0, 1, 0, 0]
+    for events in ([(0.0, 1.0, np.int64(1))], np.array([[0.0, 1.0, 1.0]]), torch.tensor([[0.0, 1.0, 1.0]])):
+        assert events_to_labels(config, [events], [5])[0, 0].tolist() == [0, 1, 0, 0]
     for labels in (torch.zeros(1, 11, 3), torch.zeros(1, 11, 1)):
         with pytest.raises(ValueError, match=r"labels has shape .*; multi_label_classification with logits"):
             build(config)(features, labels=labels)
     for event, message in (
         ((0.0, 1.0, "whale"), "no such label.*LABEL_0"),
+        ((0.0, 1.0, 0.5), "no such label.*LABEL_0"),
         ((-0.5, 0.5, 0), "expected 0 <= onset < offset"),
         ((1.0, 0.5, 0), "expected 0 <= onset < offset"),
         ((None, 1.0, 0), "expected 0 <= onset < offset"),

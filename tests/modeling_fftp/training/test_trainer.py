@@ -99,6 +99,12 @@ def test_clips_with_several_classes_weigh_their_sum():
         ClassBalancedSampler(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
 
 
+def test_clips_without_a_class_cannot_be_drawn():
+    for labels in (torch.tensor([0, -100, 1]), torch.tensor([[1, 0], [0, 0]])):
+        with pytest.raises(ValueError, match=r"1 of [23] clips have no class"):
+            ClassBalancedSampler(labels)
+
+
 def test_each_epoch_draws_its_own_clips():
     sampler = ClassBalancedSampler(torch.arange(4).repeat(50), seed=3)
     first = list(sampler)
@@ -265,6 +271,63 @@ def test_what_cannot_be_drawn_or_smoothed_is_refused(make_config, extractor, exa
         build(Dataset.from_list(examples).to_iterable_dataset())
     with pytest.raises(ValueError, match="label_smoothing_factor cannot smooth mixed labels"):
         build(examples, mixup=Mixup(), label_smoothing_factor=0.1)
+
+
+def test_settings_that_would_do_nothing_are_refused(make_config, extractor, examples, tmp_path):
+    model = FFTPForAudioClassification(make_config())
+
+    def build(dataset=examples, **options):
+        arguments = TrainingArguments(tmp_path, max_steps=1, use_cpu=True, report_to="none")
+        FFTPTrainer(model, arguments, SpecMaskDataCollator(extractor), train_dataset=dataset, **options)
+
+    with pytest.raises(ValueError, match="layer_decay is for the optimizer that Trainer makes"):
+        build(optimizers=(torch.optim.SGD(model.parameters()), None), layer_decay=0.5)
+    endless = Dataset.from_list(examples).to_iterable_dataset()
+    with pytest.raises(ValueError, match="the last epochs of an iterable data set are not known"):
+        build(dataset=endless, averaging=WeightAveraging(last_epochs=1))
+    build(dataset=endless, averaging=WeightAveraging(ema_decay=0.9))
+
+
+def test_answers_of_a_teacher_reach_the_loss(make_config, extractor, tmp_path):
+    sound = np.random.default_rng(0).normal(size=16000).astype(np.float32)
+    clips = [{"audio": sound, "labels": 0, "teacher_logits": [9.0, 0.0, 0.0, 0.0]}] * 4
+    arguments = TrainingArguments(tmp_path, use_cpu=True, report_to="none")
+    for dataset in (clips, Dataset.from_list(clips).with_format("numpy")):
+        model = FFTPForAudioClassification(make_config())
+        trainer = FFTPTrainer(model, arguments, SpecMaskDataCollator(extractor), train_dataset=dataset)
+        assert next(iter(trainer.get_train_dataloader()))["teacher_logits"].shape == (4, 4)
+
+
+@pytest.mark.parametrize("name", ["label", "labels"])
+def test_classes_are_balanced_without_a_transform_of_all_clips(make_config, extractor, tmp_path, name):
+    sizes = []
+
+    def extract(batch):
+        sizes.append(len(batch["audio"]))
+        return {"input_values": [np.zeros((30, 128), np.float32)] * len(batch["audio"]), "labels": batch[name]}
+
+    clips = Dataset.from_dict({"audio": [[0.0] * 800] * 8, name: [0] * 6 + [1] * 2})
+    clips.set_transform(extract)
+    trainer = FFTPTrainer(
+        FFTPForAudioClassification(make_config()),
+        TrainingArguments(tmp_path, use_cpu=True, report_to="none", remove_unused_columns=False),
+        SpecMaskDataCollator(extractor), train_dataset=clips, class_balanced=True,
+    )  # fmt: skip
+    weights = trainer._get_train_sampler().weights
+    assert weights[7] == 3 * weights[0]
+    assert not sizes
+
+
+def test_sound_in_any_form_has_a_length(make_config, extractor, tmp_path):
+    clips = [
+        {"audio": {"array": np.zeros(count, np.float32), "sampling_rate": 16000}, "labels": 0}
+        for count in (1600, 8000, 4000)
+    ]
+    arguments = TrainingArguments(tmp_path, train_sampling_strategy="group_by_length", use_cpu=True, report_to="none")
+    trainer = FFTPTrainer(
+        FFTPForAudioClassification(make_config()), arguments, SpecMaskDataCollator(extractor), train_dataset=clips
+    )
+    assert trainer._only_lengths(clips)["length"][:] == [1600, 8000, 4000]
 
 
 def test_half_written_checkpoints_are_passed_over(tmp_path):

@@ -203,6 +203,9 @@ def test_an_event_without_times_stays_with_its_clip(event):
 def test_what_is_no_event_is_named(event):
     with pytest.raises(ValueError, match=r"event .*: expected .*onset"):
         read_events([event])
+    for events in (None, "dog", 3):
+        with pytest.raises(ValueError, match="expected a list of them, or an object of lists"):
+            read_events(events)
     with pytest.raises(ValueError, match="expected lists of onsets, offsets and labels"):
         read_events({"onset": None, "offset": None, "label": None})
 
