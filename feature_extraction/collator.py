@@ -251,7 +251,10 @@ class SpecMaskDataCollator(TrainerCallback):
             for transform in (*self.transforms, spec_mask):
                 if transform is None:
                     continue
-                given = batch["input_values"], batch.get("attention_mask"), generator
+                # Padding that the model hears as sound changes like sound, but masks there would hide nothing.
+                knows_padding = transform is spec_mask or self.feature_extractor.masks_batches
+                mask = batch.get("attention_mask") if knows_padding else None
+                given = batch["input_values"], mask, generator
                 if events is not None and getattr(transform, "moves_in_time", False):
                     rate = self.feature_extractor.sampling_rate
                     batch["input_values"], events = transform.with_events(*given, events, hop_length(rate) / rate)

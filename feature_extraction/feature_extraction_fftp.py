@@ -21,8 +21,8 @@ Waveform = np.ndarray | torch.Tensor | list[float] | dict[str, Any] | Any
 MAX_CHANNELS = 8
 # Floats beyond the first are those of integer samples, beyond the second no sound: their power is no float32.
 LARGEST_FLOAT, LARGEST_SAMPLE = 8.0, 2.0**32
-# The process that imported this; a forked one has another number.
-IMPORTER = getpid()
+# Processes that have the threads they need: the one that imported this, but not those forked from it.
+PROCESSES = {getpid()}
 
 
 class FFTPFeatureExtractor(SequenceFeatureExtractor):
@@ -412,13 +412,16 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
 
 
 def _leave_lost_threads() -> None:
-    """Compute on one thread from now on in a forked process, as loader workers of torch do.
+    """Let a forked process begin with one thread, as torch does with loader workers; it may choose more later.
 
     OpenMP's threads do not survive a fork: in a child of a process that has used them, as of `datasets.map(num_proc=)`
-    after `measure`, torch would wait for them without an end.
+    after `measure`, torch would wait for them without an end. A child that only then imports this is not known as one.
     """
-    if getpid() != IMPORTER and torch.get_num_threads() > 1:
-        logger.info("A forked process: torch computes on one thread")
+    if getpid() in PROCESSES:
+        return
+    PROCESSES.add(getpid())
+    if torch.get_num_threads() > 1:
+        logger.warning("A forked process: torch computes on one thread here")
         torch.set_num_threads(1)
 
 

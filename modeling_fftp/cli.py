@@ -200,7 +200,8 @@ def tag(
         if output is None:
             share = part.of(recordings)
             if part.count > 1:
-                typer.echo(f"fftp: part {part.index + 1} of {part.count}: {len(share)} of {len(recordings)}", err=True)
+                where = f"part {part.index + 1} of {part.count}"
+                typer.echo(f"fftp: {where}: {len(share)} of {len(recordings)} recordings", err=True)
             failed = tagging.print_answers(tagger, share, form, rows, **options)
         else:
             failed = tagging.write_answers(tagger, recordings, output, part, resume, form, rows, **options)
@@ -437,7 +438,9 @@ def convert(
         str | None,
         typer.Option("--problem_type", help="SSAST, AuM: default: multi_label_classification. AST: the source's."),
     ] = None,
-    pooling: Annotated[str | None, typer.Option("--pooling", help="SSAST, fine-tuned: mean or cls.")] = None,
+    pooling: Annotated[
+        str | None, typer.Option("--pooling", help="SSAST, fine-tuned: mean or cls; AST of its authors: cls.")
+    ] = None,
     mean: Annotated[
         float | None, typer.Option("--mean", help="SSAST, AuM: of the training audio; default: AudioSet.")
     ] = None,

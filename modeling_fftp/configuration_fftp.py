@@ -236,7 +236,8 @@ class FFTPConfig(PreTrainedConfig):
         if changed.get("problem_type", "") is None:
             # As a command line passes on what nobody said.
             del changed["problem_type"]
-        if names != saved_names:
+        config_dict = dict(config_dict)
+        if config_dict.pop("num_labels", None) is not None or names != saved_names:
             # Here and not, as transformers does, after the config is made: a loss may not fit the labels of before.
             changed |= {"id2label": names, "label2id": None}
         saved_loss = config_dict.get("problem_type") or PROBLEM_TYPES[0]

@@ -200,7 +200,14 @@ def finish_wav(data: bytes | mmap.mmap, claimed: int) -> FilePieces | None:
 def _begins_chunk(data: bytes | mmap.mmap, place: int) -> bool:
     """Whether a chunk of a WAV file, which ends in the file, begins somewhere."""
     name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
-    return len(name) == 4 and name.isascii() and name.decode().isprintable() and place + 8 + size <= len(data)
+    end = place + 8 + size
+    if len(name) < 4 or end > len(data):
+        return False
+    if name.replace(b" ", b"a").isalnum():
+        return True
+    # As `_PMX`. Sound looks like such a name now and then, so nothing but chunks may follow.
+    is_name = name.isascii() and name.decode().isprintable()
+    return is_name and (end + size % 2 >= len(data) or _begins_chunk(data, end + size % 2))
 
 
 def _find_chunk(data: bytes | mmap.mmap, name: bytes) -> int | None:

@@ -138,10 +138,12 @@ class FFTPStream:
             self.window_frames = self._window_frames(memory_frames)
         hop = (self.window_frames or 0) / 10 if hop_seconds is None else hop_seconds / self.frame_shift
         self.hop_frames = max(1, round(hop / self.time_stride)) * self.time_stride
-        if self.window_frames is not None and self.hop_frames > max(self.window_frames, self.time_stride):
+        # Hops are rounded to tokens.
+        if self.window_frames is not None and self.hop_frames - self.time_stride >= self.window_frames:
+            heard = (self.window_frames - 1) * self.frame_shift + self.frame_length
             raise ValueError(
-                f"hop_seconds={self.hop_seconds:g}, and each look hears {self.window_frames * self.frame_shift:g} s: "
-                "sound between looks would go unheard; expected a shorter hop or longer memory_seconds"
+                f"hop_seconds={self.hop_seconds:g}, and each look hears {heard:g} s: sound between looks would go "
+                "unheard; expected a shorter hop or longer memory_seconds"
             )
         labels = label_names(config)
         self.tracker = EventTracker(labels, label_thresholds(labels, config.thresholds, threshold))

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 
 from feature_extraction import FFTPFeatureExtractor
+from modeling_fftp import FFTPForPreTraining, FFTPModel
+from modeling_fftp.heads_fftp import HEADS
 
 from .converted import Converted
 from .patch_geometry import change_geometry, change_patches
@@ -81,18 +83,33 @@ def convert(
 
     Raises:
         FileExistsError: `output_folder` exists and is not empty.
-        ValueError: As `load` and `adapt`.
+        ValueError: As `load`, `adapt` and `refuse_lost_head`.
     """
     geometry = geometry or {}
     if sound is not None and geometry.get("patch_init") != "least_squares":
         raise ValueError("--sound is for --patch_init least_squares; nothing else looks at it")
     with save_folder(output_folder) as folder:
         converted = load(source, kind, **options)
+        refuse_lost_head(source, converted)
         spectrograms = None if sound is None else spectrograms_of(converted, sound(converted.extractor.sampling_rate))
         generator = torch.Generator().manual_seed(seed)
         converted = adapt(converted, **geometry, spectrograms=spectrograms, generator=generator)
         converted.model.save_pretrained(folder)
         converted.extractor.save_pretrained(folder)
+
+
+def refuse_lost_head(source: str | Path, converted: Converted) -> None:
+    """Stop where a class that is not of this package saved a model, whose head would be gone.
+
+    Raises:
+        ValueError: There is one.
+    """
+    saved = converted.model.config.architectures or ()
+    if unknown := sorted({*saved} - {*HEADS, FFTPModel.__name__, FFTPForPreTraining.__name__}):
+        raise ValueError(
+            f"{source} was saved by {unknown[0]}, whose head is not known here: load the folder by the class that it "
+            "derives from, such as FFTPForAudioClassification, and save that"
+        )
 
 
 def spectrograms_of(converted: Converted, sound: Iterable[np.ndarray]) -> Iterable[torch.Tensor]:

@@ -10,8 +10,8 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import ASTConfig, PreTrainedConfig
 
 from feature_extraction import FFTPFeatureExtractor
-from modeling_fftp import FFTPConfig, FFTPForPreTraining, FFTPModel
-from modeling_fftp.heads_fftp import HEADS, find_saved_task
+from modeling_fftp import FFTPConfig, FFTPModel
+from modeling_fftp.heads_fftp import find_saved_task
 from modeling_fftp.modeling_fftp import CLASSIFIERS
 
 from .checkpoint import read_checkpoint
@@ -25,25 +25,13 @@ from .pretrained import load_pretrained
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 # A parameter that only checkpoints of this kind have.
 MARKS = {"ssast": "v.pos_embed", "aum": "pos_embed.pos_embed"}
-# Classes that save models here.
-KNOWN = {*HEADS, FFTPModel.__name__, FFTPForPreTraining.__name__}
 # Model types in configs of transformers, by kind.
 MODEL_TYPES = {"ast": ASTConfig.model_type, "fftp": FFTPConfig.model_type} | {kind: kind for kind in KINDS}
 
 
 def load_fftp(source: str | Path) -> Converted:
-    """A model of this package, with the head that it has.
-
-    Raises:
-        ValueError: A class that is not of this package saved it, whose head nothing here knows.
-    """
-    config = FFTPConfig.from_pretrained(source)
-    if unknown := {*(config.architectures or ())} - KNOWN:
-        raise ValueError(
-            f"{source} was saved by {', '.join(unknown)}; expected one of {', '.join(sorted(KNOWN))}. If it is a "
-            "subclass, load the folder by its parent, and save that"
-        )
-    model_class = CLASSIFIERS.get(find_saved_task(config), FFTPModel)
+    """A model of this package, with the head that it has; the encoder alone where nothing here knows its class."""
+    model_class = CLASSIFIERS.get(find_saved_task(FFTPConfig.from_pretrained(source)), FFTPModel)
     model, lacking = load_pretrained(model_class, source, may_lack=("classifier.",), knows_all=True)
     extractor = FFTPFeatureExtractor.from_pretrained(source)
     return Converted(model.base_model if lacking else model, extractor)

@@ -12,7 +12,7 @@ from hub_cards import CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
 from modeling_fftp.heads_fftp import FRAMES, find_saved_task
 from modeling_fftp.scores_fftp import label_names
-from modeling_fftp.times_fftp import table_seconds
+from modeling_fftp.times_fftp import table_seconds, window_seconds
 
 from .card_facts import (
     BACKBONES,
@@ -57,13 +57,13 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
         raise FileNotFoundError(f"{folder} is not a folder; expected one that a training left")
     if not has_head(folder):
         return write_encoder_card(folder, repo_id, license)
+    if FFTPConfig.from_pretrained(folder).problem_type == "regression":
+        raise ValueError(f"{folder} holds a model of problem_type 'regression'; cards are for classifiers")
     curves = None
     if read_results(folder, "trainer_state"):
         plot_training(folder / "trainer_state.json", folder / CURVES)
         curves = CURVES
     facts = collect_facts(folder)
-    if facts["config"].problem_type == "regression":
-        raise ValueError(f"{folder} holds a model of problem_type 'regression'; cards are for classifiers")
     if facts["calibration"]:
         plot_reliability(facts["calibration"]["measured"], folder / RELIABILITY)
     model_id = repo_id or folder.resolve().name
@@ -105,7 +105,9 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "backbone": BACKBONES[config.backbone],
         "patches": describe_patches(config),
         "rate": extractor.sampling_rate,
-        "is_cut": extractor.truncation,
+        "cuts": extractor.truncation,
+        "pads": extractor.padding == "max_length",
+        "window_seconds": f"{window_seconds(config, extractor):.4g}",
         "table_seconds": f"{table_seconds(config):.4g}",
         "base_model": base if "/" in base else None,
         "local_base": base if "/" not in base else None,

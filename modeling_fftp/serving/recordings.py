@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modeling_fftp.sound_file_fftp import is_sound, walk
+from modeling_fftp.sound_file_fftp import is_sound, is_visible, walk
 
 # First sign of the name of a list of recordings, and what ends a line of it beside its break.
 LIST, BLANK = "@", " \t\r"
@@ -46,7 +46,8 @@ def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list
                 )
             found += files
         elif glob.has_magic(source) and not os.path.lexists(source):
-            files = _only_sound(source, _match(source))
+            # With `**` a folder and its files match.
+            files = _only_sound(source, dict.fromkeys(_match(source)))
             if not files and WILDCARDS & {*source}:
                 raise ValueError(f"{source}: the pattern matches no sound files")
             # Brackets may be part of the name of a file that is not there.
@@ -59,11 +60,11 @@ def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list
 
 
 def _match(pattern: str) -> Iterator[str]:
-    """Files that a pattern matches, and those in folders that it matches, whose files `**` matches itself."""
+    """Files that a pattern matches, and those in visible folders that it matches."""
     for path in sorted(glob.glob(pattern, recursive=True)):
         if not os.path.isdir(path):
             yield path
-        elif "**" not in pattern:
+        elif is_visible(os.path.basename(os.path.normpath(path))):
             yield from map(str, walk(Path(path)))
 
 

@@ -20,7 +20,7 @@ ROWS = ("events", "files", "windows")
 TABLES = ("csv", "parquet", "jsonl")
 # What follows the name of a recording in the file about it.
 FOLDERS = {"audacity": ".txt", "raven": ".Table.1.selections.txt"}
-# Bytes of a file's name that usual disks take.
+# What disks take of a file's name: bytes on Linux, characters on Windows.
 LONGEST_NAME = 255
 RAVEN_COLUMNS = (
     "Selection", "View", "Channel", "Begin Time (s)", "End Time (s)", "Low Freq (Hz)", "High Freq (Hz)", "Label",
@@ -145,7 +145,8 @@ def refuse_long_names(files: Iterable[str], form: str) -> None:
         ValueError: There is one.
     """
     for file in files:
-        if len(os.fsencode(os.path.basename(file) + FOLDERS[form])) > LONGEST_NAME:
+        name = os.path.basename(file) + FOLDERS[form]
+        if len(os.fsencode(name) if os.name == "posix" else name) > LONGEST_NAME:
             raise ValueError(f"{file}: the name is too long for {form}, which adds {FOLDERS[form]}; rename it")
 
 

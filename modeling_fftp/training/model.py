@@ -307,6 +307,9 @@ def load_start(arguments: ModelArguments, sounds: Callable[..., Iterable], max_s
     source = arguments.model_name_or_path
     kind, rate = find_kind(source), find_sampling_rate(arguments)
     new = {"max_length": clip_frames(max_seconds, rate), "sampling_rate": rate} if kind in KINDS else {}
+    if kind == "ssast":
+        # Of a head that starts anew.
+        new["pooling"] = arguments.given.get("pooling", "mean")
     start = load(source, kind, **new)
     if start.extractor.sampling_rate != rate:
         raise ValueError(f"{source} is for sound at {start.extractor.sampling_rate} Hz; expected {rate} Hz")

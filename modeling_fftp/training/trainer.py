@@ -270,12 +270,9 @@ class FFTPTrainer(Trainer):
 
 def read_labels(dataset: Dataset | Sequence[dict[str, Any]]) -> Sequence:
     """Labels of all clips."""
-    if isinstance(dataset, Dataset):
-        # Without its transform, which would make features of all clips at once.
-        plain = dataset.with_format(None)
-        for name in ("labels", "label"):
-            if name in plain.column_names:
-                return plain[name][:]
+    # A transform, which may make the labels, would make features of all clips at once.
+    if isinstance(dataset, Dataset) and dataset.format["type"] != "custom":
+        return dataset["labels" if "labels" in dataset.column_names else "label"][:]
     return [example["labels"] if "labels" in example else example["label"] for example in dataset]
 
 

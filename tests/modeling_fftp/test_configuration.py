@@ -146,6 +146,12 @@ def test_one_label_becomes_several_with_their_loss(tmp_path):
         assert (config.num_labels, config.problem_type) == (3, "single_label_classification")
 
 
+def test_a_number_of_labels_that_was_written_by_hand_is_replaced():
+    assert FFTPConfig.from_dict({"num_labels": 3}).num_labels == 3
+    assert FFTPConfig.from_dict({"num_labels": 3}, num_labels=5).num_labels == 5
+    assert FFTPConfig.from_dict({"num_labels": 3}, id2label={0: "a", 1: "b"}).label2id == {"a": 0, "b": 1}
+
+
 def test_names_that_contradict_their_number_are_refused(tmp_path):
     FFTPConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"num_labels=3 contradicts the 2 names \['a', 'b'\]"):

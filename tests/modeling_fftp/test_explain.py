@@ -158,6 +158,8 @@ def test_as_much_is_explained_as_the_pipeline_hears_at_once(placed, monkeypatch)
     assert len(read) == 3
     stretch = explain.read_stretch("a.wav", RATE, 1.5, 1.0)
     assert stretch.tolist() == [np.float32(0.2)] * (RATE // 2) + [np.float32(0.3)] * (RATE // 2)
+    with pytest.raises(ValueError, match="start=-1 s lies before the recording"):
+        explain.read_stretch("a.wav", RATE, -1.0, 1.0)
 
 
 def test_other_types_and_extractors_that_pad(placed):

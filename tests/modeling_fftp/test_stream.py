@@ -185,7 +185,7 @@ def test_models_that_look_ahead_have_no_state(make_config, fields):
     [
         ({"hop_seconds": 0}, "hop_seconds=0 must be positive"),
         ({"hop_seconds": float("inf")}, "hop_seconds=inf must be positive and finite"),
-        ({"hop_seconds": 0.6, "memory_seconds": 0.5}, "hop_seconds=0.6, and each look hears 0.5 s: sound between"),
+        ({"hop_seconds": 0.6, "memory_seconds": 0.5}, "hop_seconds=0.6, and each look hears 0.515 s: sound between"),
         ({"memory_seconds": float("inf")}, "memory_seconds=inf must be positive and finite"),
         ({"memory_seconds": -1.0}, "memory_seconds=-1.0 must be positive"),
         ({"memory_seconds": 0.05}, "memory_seconds are 5 frames; expected at least a patch of 10"),

@@ -95,7 +95,9 @@ def refuse_contradictions_of_pretraining(
         raise SystemExit("pretrain: --metric_for_best_model is the loss, of which the lowest is best")
     if training.push_when_done:
         raise SystemExit(
-            f"pretrain: --push_to_hub is for trained models; `fftp push {training.output_dir}` pushes this"
+            "pretrain: --push_to_hub is for trained models; "
+            f"`fftp card {training.output_dir} --repo_id USER/NAME` and `fftp push {training.output_dir} USER/NAME` "
+            "publish this"
         )
     if model.patch_init is not None and model.model_name_or_path is None:
         raise SystemExit("pretrain: --patch_init adapts a checkpoint; name it with --model_name_or_path")

@@ -41,11 +41,11 @@ def test_what_is_not_known_is_left_out(bare_folder):
 
 def test_how_much_of_a_clip_is_heard(bare_folder, extractor):
     assert "longer clips interpolate it" in write_card(bare_folder).read_text(encoding="utf-8")
-    extractor.truncation, extractor.padding = True, "max_length"
+    extractor.truncation, extractor.padding, extractor.max_length = True, "max_length", 100
     extractor.save_pretrained(bare_folder)
     (bare_folder / "README.md").unlink()
     text = write_card(bare_folder).read_text(encoding="utf-8")
-    assert "clips are padded or cut to that" in text
+    assert "It hears 1 s at once: longer clips are cut to that and shorter ones padded," in text
     assert "longer clips interpolate it" not in text
 
 

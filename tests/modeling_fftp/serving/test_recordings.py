@@ -1,6 +1,7 @@
 """What a command line names is found once, and shared without loss or doubles."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,12 @@ def test_what_is_no_sound_is_counted(archive, capsys):
 
 def test_a_pattern_may_match_folders(archive):
     assert find_recordings([f"{archive}/[hl]*"]) == find_recordings([f"{archive}/high", f"{archive}/low"])
-    # A file of the folder is among them here, not a recording.
-    assert find_recordings([f"{archive}/*"]) == find_recordings([f"{archive}/**"])
+    assert find_recordings([f"{archive}/**/high"]) == find_recordings([f"{archive}/high"])
+    everything = [find_recordings([f"{archive}/{pattern}"]) for pattern in ("*", "**", "**/*.wav")]
+    assert everything[0] == everything[1] == everything[2]
+    # What systems leave behind is no archive.
+    shutil.copytree(archive / "high", archive / "__MACOSX")
+    assert find_recordings([f"{archive}/*"]) == everything[0]
 
 
 def test_a_pattern_keeps_links_to_nothing(archive):
