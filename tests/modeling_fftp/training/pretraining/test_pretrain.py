@@ -236,7 +236,7 @@ def test_what_holds_no_sound_is_refused(recordings, tmp_path):
         (["data", "--output_dir", "x", "--validation_fraction", "1"], "must lie in"),
         (["data", "--output_dir", "x", "--do_train", "false"], "--do_train is for training with labels"),
         (["data", "--output_dir", "x", "--class_balanced", "true"], "--class_balanced is for training with labels"),
-        (["data", "--output_dir", "x", "--push_to_hub", "true"], "`fftp push x`"),
+        (["data", "--output_dir", "x", "--push_to_hub", "true"], "`fftp push x USER/NAME`"),
         (
             ["data", "--output_dir", "x", "--metric_for_best_model", "accuracy"],
             "the loss, of which the lowest is best",
