@@ -199,15 +199,18 @@ def finish_wav(data: bytes | mmap.mmap, claimed: int) -> FilePieces | None:
 
 def _begins_chunk(data: bytes | mmap.mmap, place: int) -> bool:
     """Whether a chunk of a WAV file, which ends in the file, begins somewhere."""
-    name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
-    end = place + 8 + size
-    if len(name) < 4 or end > len(data):
-        return False
-    if name.replace(b" ", b"a").isalnum():
-        return True
-    # As `_PMX`. Sound looks like such a name now and then, so nothing but chunks may follow.
-    is_name = name.isascii() and name.decode().isprintable()
-    return is_name and (end + size % 2 >= len(data) or _begins_chunk(data, end + size % 2))
+    first = place
+    while place + 8 <= len(data):
+        name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        if place + 8 + size > len(data):
+            return False
+        if name.replace(b" ", b"a").isalnum():
+            return True
+        # As `_PMX`. Sound looks like such a name now and then, so nothing but chunks may follow.
+        if not (name.isascii() and name.decode().isprintable()):
+            return False
+        place += 8 + size + size % 2
+    return first < place and place >= len(data)
 
 
 def _find_chunk(data: bytes | mmap.mmap, name: bytes) -> int | None:

@@ -286,6 +286,9 @@ def test_what_follows_the_sound_is_none(tmp_path, name, length):
     data = bytearray(path.read_bytes())[: 44 + length]
     path.write_bytes(data + name + (80_000).to_bytes(4, "little") + b"x" * 80_000)
     assert len(read_audio(path, 16000)) == length
+    # However many chunks there are.
+    path.write_bytes(data + (name + bytes(4)) * 10_000)
+    assert len(read_audio(path, 16000)) == length
 
 
 def test_a_drive_that_cannot_map_or_read_files(tmp_path, monkeypatch):
