@@ -38,8 +38,7 @@ def main() -> None:
     elif not arguments.report:
         if arguments.data is None:
             parser.error("--data is missing: the folder that holds the data sets")
-        for task in study.grid["tasks"] if arguments.only is None else [arguments.only]:
-            study.run_task(task, arguments.data.resolve(), arguments.weights, arguments.workers)
+        study.run_all(arguments.data.resolve(), arguments.weights, arguments.workers, arguments.only)
     steps = [record for record in study.read() if "seed" not in record]
     write_report(arguments.grid, study.grid, study.results(), steps, study.searches())
 

@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib import pyplot, ticker
@@ -11,7 +11,7 @@ from matplotlib import pyplot, ticker
 from benchmarks.report import COLORS, RESULTS, render_table, save_figure, show, write_text
 from benchmarks.study.claims import explain_claims, render_claims, runs_by_seed, seed_value, spread
 from benchmarks.study.knee import describe_knee
-from benchmarks.study.search import Search, choose_epochs, choose_rate
+from benchmarks.study.search import choose_rate
 from benchmarks.study.step_times import build_config
 from benchmarks.study.strides import plot_strides, render_strides
 from modeling_fftp.hub.efficiency import multiply_adds
@@ -19,8 +19,8 @@ from modeling_fftp.hub.efficiency import multiply_adds
 # One for every nine arms.
 MARKERS = "os^v"
 
-# By task and arm.
-Searches = Mapping[tuple[str, str], Search]
+# Results by learning rate, by task and arm.
+Searches = Mapping[tuple[str, str], Mapping[float, float]]
 
 STRIDES = """Each of these models at each of the strides, whatever it was trained for: mean over the seeds. The time is
 of one clip on one thread, median of one run in which all strides took turns; the last row is what one clip took in all
@@ -39,12 +39,6 @@ With one seed that is not reported above. A search begins with the two in the mi
 until the result gets worse or the grid ends; the best, in bold, was taken.
 """
 
-LENGTHS = """## Epochs that were tried
-
-With the same seed and the best learning rate, each number twice the one before, until the result was not better by
-{gain:.1%} of the whole; the number before that, in bold, was taken, or the largest that the grid has.
-"""
-
 
 def write_report(
     name: str, grid: dict, results: list[dict], steps: list[dict], searches: Searches | None = None
@@ -56,7 +50,7 @@ def write_report(
         grid: What was asked.
         results: Of the runs that are reported.
         steps: Times of training steps.
-        searches: Results of what helped to choose how each arm is trained, by task and arm.
+        searches: Results of what helped to choose learning rates.
     """
     rows_by_study = [
         [summarise(grid, study, arm, results, steps) for arm in study["arms"]] for study in grid["studies"]
@@ -97,8 +91,6 @@ def render(
         parts.append(f"{STARTS}\n{render_starts(grid, results)}")
     if "search" in grid:
         parts.append(f"{SEARCHES}\n{render_searches(grid, searches)}")
-        if "gain" in grid["search"]:
-            parts.append(f"{LENGTHS.format(**grid['search'])}\n{render_lengths(grid, searches)}")
     return "\n".join(parts)
 
 
@@ -123,26 +115,11 @@ def render_searches(grid: dict, searches: Searches) -> str:
     """Markdown: results with every learning rate, the best of a complete search in bold."""
     rates = grid["search"]["learning_rates"]
     rows = []
-    for (task, arm), search in searches.items():
-        rows.append([arm, task, *_mark(rates, search.rates, choose_rate(rates, search.rates))])
+    for (task, arm), values in searches.items():
+        best = choose_rate(rates, values)
+        cells = {rate: f"{100 * value:.2f} %" for rate, value in values.items()}
+        rows.append([arm, task, *(f"**{cells[rate]}**" if rate == best else cells.get(rate, "") for rate in rates)])
     return render_table(["arm", "task", *(f"{rate:g}" for rate in rates)], rows)
-
-
-def render_lengths(grid: dict, searches: Searches) -> str:
-    """Markdown: results with every number of epochs, what was taken in bold."""
-    of_task, gain = grid["search"]["epochs_of_task"], grid["search"]["gain"]
-    counts = sorted({count for counts in of_task.values() for count in counts})
-    rows = []
-    for (task, arm), search in searches.items():
-        if search.epochs:
-            rows.append([arm, task, *_mark(counts, search.epochs, choose_epochs(of_task[task], search.epochs, gain))])
-    return render_table(["arm", "task", *map(str, counts)], rows)
-
-
-def _mark(keys: Sequence[float], values: Mapping[float, float], best: float | None) -> list[str]:
-    """Cells of a search, what was chosen in bold."""
-    cells = {key: f"{100 * value:.2f} %" for key, value in values.items()}
-    return [f"**{cells[key]}**" if key == best else cells.get(key, "") for key in keys]
 
 
 def summarise(grid: dict, study: dict, arm: str, results: list[dict], steps: list[dict]) -> dict:

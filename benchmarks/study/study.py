@@ -1,10 +1,12 @@
 """A grid of small trainings and what was measured of it."""
 
+import itertools
 import json
 import statistics
 import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from benchmarks.commands import PLAIN, ROOT, call, slug
 from benchmarks.mixtures import make_mixtures
 from benchmarks.report import RESULTS, describe_machine, read_lines, write_lines
 from benchmarks.soundscapes import make_soundscapes
-from benchmarks.study.search import Search, choose_epochs, choose_rate, epochs_to_try, rates_to_try
+from benchmarks.study.search import choose_rate, rates_to_try
 from benchmarks.study.starts import SIGN, fold_arguments, resolve, start_arguments, start_name, start_results
 from benchmarks.study.step_times import measure_steps, measure_strides
 
@@ -45,7 +47,7 @@ class Study:
         return cls(grid, RESULTS / f"{name}.jsonl")
 
     def list_runs(self) -> list[dict]:
-        """Every training that is reported once, those of the first seed first."""
+        """Every training that is reported once: study by study, seed by seed."""
         runs = {}
         for study in self.grid["studies"]:
             task = self.grid["tasks"][study["task"]]
@@ -55,54 +57,41 @@ class Study:
                     for fold in [folds] if folds else task.get("folds", [None]):
                         run = {"task": study["task"], "arm": arm, "seed": seed, "fold": fold}
                         runs.setdefault(run_name(run), run)
-        return sorted(runs.values(), key=lambda run: run["seed"])
+        return [*runs.values()]
 
-    def list_searches(self) -> list[dict]:
-        """Every training that helps to choose how arms are trained, as far as results tell which are needed."""
-        return [run for pair in self.searched_pairs() for run in self.searches_of(*pair)]
+    def searches_for(self, run: dict) -> list[dict]:
+        """Every training that helps to choose the learning rate of a run, as far as results tell which are needed."""
+        if "search" not in self.grid:
+            return []
+        task, arm = self.searched_pair(run)
+        rates = rates_to_try(self.learning_rates, self.search(task, arm))
+        return [self.search_run(task, arm, rate) for rate in rates]
 
-    def searches_of(self, task: str, arm: str) -> list[dict]:
-        """The same for one arm: first its learning rate, then, where the grid asks for it, its epochs."""
-        search = self.search(task, arm)
-        rate = choose_rate(self.learning_rates, search.rates)
-        runs = [self.search_run(task, arm, rate) for rate in rates_to_try(self.learning_rates, search.rates)]
-        if rate is not None:
-            counts = epochs_to_try(self.epochs_of(task), search.epochs, self.grid["search"].get("gain", 0.0))
-            runs += [self.search_run(task, arm, rate, count) for count in counts[1:]]
-        return runs
-
-    def searched_pairs(self) -> list[tuple[str, str]]:
-        """Tasks and arms whose training is searched for."""
-        runs = self.list_runs() if "search" in self.grid else []
-        return [*dict.fromkeys((self.searched_task(run["task"]), self.searched_arm(run["arm"])) for run in runs)]
-
-    def epochs_of(self, task: str) -> list[int]:
-        """Numbers of epochs that a search may try; none where the task says how many."""
-        return self.grid["search"].get("epochs_of_task", {}).get(task, [])
+    def searched_pair(self, run: dict) -> tuple[str, str]:
+        """The task and the arm whose search chooses the learning rate of a run: its own, or like ones."""
+        task, arm = run["task"], run["arm"]
+        return self.grid["tasks"][task].get("learning_rate_of", task), self.grid["search"].get("arm_of", {}).get(
+            arm, arm
+        )
 
     @property
     def learning_rates(self) -> list[float]:
         """Those that a search may try."""
         return self.grid["search"]["learning_rates"]
 
-    def search_run(self, task: str, arm: str, rate: float, epochs: int | None = None) -> dict:
-        """The training that tries a learning rate, with the fewest epochs unless it tries more."""
+    def search_run(self, task: str, arm: str, rate: float) -> dict:
+        """The training that tries a learning rate, of fewer epochs than those reported where the grid says so."""
         search = self.grid["search"]
         run = {
             "task": task, "arm": arm, "seed": search["seed"], "fold": search["fold_of_task"].get(task), "rate": rate,
         }  # fmt: skip
-        counts = self.epochs_of(task)
-        return run | {"epochs": epochs or counts[0]} if counts else run
+        epochs = search.get("epochs_of_task", {}).get(task)
+        return run | {"epochs": epochs} if epochs else run
 
-    def search(self, task: str, arm: str) -> Search:
-        """What was measured so far to choose how an arm is trained."""
-        rates = {rate: self.value(self.search_run(task, arm, rate)) for rate in self.learning_rates}
-        search = Search({rate: value for rate, value in rates.items() if value is not None})
-        rate = choose_rate(self.learning_rates, search.rates)
-        if rate is not None:
-            epochs = {count: self.value(self.search_run(task, arm, rate, count)) for count in self.epochs_of(task)}
-            search.epochs = {count: value for count, value in epochs.items() if value is not None}
-        return search
+    def search(self, task: str, arm: str) -> dict[float, float]:
+        """What was measured so far with each learning rate of an arm, with a seed that is not reported."""
+        values = {rate: self.value(self.search_run(task, arm, rate)) for rate in self.learning_rates}
+        return {rate: value for rate, value in values.items() if value is not None}
 
     def value(self, run: dict) -> float | None:
         """What a run is chosen by, if it has a result: that, or the mean over the strides that it was trained for."""
@@ -118,29 +107,14 @@ class Study:
         arguments |= task.get("overrides", {}).get(run["arm"], {}) | {"seed": run["seed"]}
         if "search" not in self.grid:
             return arguments
-        chosen = self.choose(run["task"], run["arm"]) if "rate" not in run else (run["rate"], run.get("epochs"))
-        if chosen is None:
-            return None
-        rate, epochs = chosen
-        return arguments | {"learning_rate": rate} | ({"num_train_epochs": epochs} if epochs else {})
+        if "epochs" in run:
+            arguments["num_train_epochs"] = run["epochs"]
+        rate = run["rate"] if "rate" in run else self.choose(run)
+        return None if rate is None else arguments | {"learning_rate": rate}
 
-    def searched_task(self, task: str) -> str:
-        """The task whose search chooses the learning rates of a task: its own, or that of a like one."""
-        return self.grid["tasks"][task].get("learning_rate_of", task)
-
-    def searched_arm(self, arm: str) -> str:
-        """The arm whose search chooses how an arm is trained: its own, or that of a like one."""
-        return self.grid["search"].get("arm_of", {}).get(arm, arm)
-
-    def choose(self, task: str, arm: str) -> tuple[float, int | None] | None:
-        """Learning rate of an arm on a task, and its epochs where the grid searches them; None while that goes on."""
-        task, arm = self.searched_task(task), self.searched_arm(arm)
-        search, counts = self.search(task, arm), self.epochs_of(task)
-        rate = choose_rate(self.learning_rates, search.rates)
-        if rate is None or not counts:
-            return None if rate is None else (rate, None)
-        epochs = choose_epochs(counts, search.epochs, self.grid["search"]["gain"])
-        return None if epochs is None else (rate, epochs)
+    def choose(self, run: dict) -> float | None:
+        """Learning rate of a run; None while the search goes on."""
+        return choose_rate(self.learning_rates, self.search(*self.searched_pair(run)))
 
     def read(self) -> list[dict]:
         """What was measured: results of runs, which have a seed, and times of training steps."""
@@ -154,20 +128,21 @@ class Study:
 
     def result(self, run: dict) -> dict | None:
         """What was measured of a run with the arguments that the grid has for it today."""
-        wanted = self.arguments(run), self.start_arguments(run)
-        for record in self.read():
-            if "seed" in record and run_name(record) == run_name(run):
-                return record if (record["arguments"], record.get("start_arguments", {})) == wanted else None
-        return None
+        record = next((kept for kept in self.read() if identify(kept) == identify(run)), None)
+        # What a run's arguments are may take a look at a whole search.
+        if record is None or record["arguments"] != self.arguments(run):
+            return None
+        return record if record.get("start_arguments", {}) == self.start_arguments(run) else None
 
     def results(self) -> list[dict]:
         """What was measured of the runs that are reported."""
         return [result for run in self.list_runs() if (result := self.result(run))]
 
-    def searches(self) -> dict[tuple[str, str], Search]:
-        """What was measured to choose how arms are trained, by task and arm."""
-        found = {pair: self.search(*pair) for pair in self.searched_pairs()}
-        return {pair: search for pair, search in found.items() if search.rates}
+    def searches(self) -> dict[tuple[str, str], dict[float, float]]:
+        """What was measured to choose learning rates, by task and arm."""
+        runs = self.list_runs() if "search" in self.grid else []
+        found = {pair: self.search(*pair) for pair in dict.fromkeys(map(self.searched_pair, runs))}
+        return {pair: values for pair, values in found.items() if values}
 
     def train(self, run: dict, data: Path, weights: Path | None = None) -> None:
         """Train one run and keep its results."""
@@ -219,25 +194,41 @@ class Study:
             for arm, milliseconds in times.items():
                 self.keep({"task": task, "arm": arm, "milliseconds": milliseconds, "machine": describe_machine()})
 
-    def run_task(self, task: str, data: Path, weights: Path | None, workers: int) -> None:
-        """Train what has no results yet, side by side: first to choose learning rates, then what is reported."""
-        # What a search needs next depends on what it found.
-        while searches := self.missing(self.list_searches(), self.searched_task(task)):
-            self.train_all(searches, data, weights, workers)
-        self.train_all(self.missing(self.list_runs(), task), data, weights, workers)
+    def run_all(self, data: Path, weights: Path | None, workers: int, only: str | None = None) -> None:
+        """Train what has no results yet, side by side, as soon as its learning rate is known.
 
-    def missing(self, runs: list[dict], task: str) -> list[dict]:
-        """The runs of a task that have no results yet."""
-        return [run for run in runs if run["task"] == task and self.result(run) is None]
-
-    def train_all(self, runs: list[dict], data: Path, weights: Path | None, workers: int) -> None:
-        """Train runs side by side."""
-        for name in {self.grid["tasks"][run["task"]]["data"] for run in runs} & MADE.keys():
+        Args:
+            data: Folder of the data sets.
+            weights: Folder of weights from elsewhere.
+            workers: How many trainings run at once.
+            only: Name of a task; the others are left out.
+        """
+        tasks = self.grid["tasks"]
+        for name in {tasks[run["task"]]["data"] for run in self.ready(only)} & MADE.keys():
             make, source = MADE[name]
             make(data / source, MADE_FOLDER / name)
+        running = {}
         with ThreadPoolExecutor(workers) as pool:
-            # list() raises what a run raised.
-            list(pool.map(lambda run: self.train(run, data, weights), runs))
+            while True:
+                waiting = (run for run in self.ready(only) if run_name(run) not in running.values())
+                for run in itertools.islice(waiting, workers - len(running)):
+                    running[pool.submit(self.train, run, data, weights)] = run_name(run)
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    del running[future]
+                    future.result()
+
+    def ready(self, only: str | None = None) -> Iterator[dict]:
+        """The runs without results that can be trained now: what a search needs comes before what is reported."""
+        asked = set()
+        for run in self.list_runs():
+            if only not in (None, run["task"]):
+                continue
+            for needed in (*self.searches_for(run), run):
+                if run_name(needed) not in asked and self.arguments(needed) and self.result(needed) is None:
+                    asked.add(run_name(needed))
+                    yield needed
 
 
 def run_name(run: dict) -> str:

@@ -39,8 +39,9 @@ def small_study(clip_folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_run_of_a_grid_has_a_name_and_valid_arguments(name):
     study = Study.load(name)
-    runs = study.list_runs() + study.list_searches()
+    runs = study.list_runs()
     assert len({run_name(run) for run in runs}) == len(runs)
+    runs += [search for run in runs for search in study.searches_for(run)]
     names = {item.name for group in ARGUMENTS for item in fields(group) if item.init}
     assert all(set(study.arguments(run) or ()) <= names for run in runs)
 
@@ -80,8 +81,8 @@ def test_a_run_is_kept_reported_and_not_repeated(small_study, clip_folder, tmp_p
 
 def test_the_best_learning_rate_is_taken_once_all_were_tried(small_study):
     small_study.grid["search"] = {"seed": 9, "learning_rates": [1e-4, 1e-3], "fold_of_task": {}}
-    first, second = [run for run in small_study.list_searches() if run["arm"] == "stride 5"]
-    (run, _) = small_study.list_runs()
+    run, other = small_study.list_runs()
+    first, second = small_study.searches_for(run)
     for tried, value in ((first, 0.7), (second, 0.4)):
         assert small_study.arguments(run) is None
         small_study.keep(tried | {"value": value, "arguments": small_study.arguments(tried)})
@@ -91,7 +92,7 @@ def test_the_best_learning_rate_is_taken_once_all_were_tried(small_study):
     table = report.render_searches(small_study.grid, small_study.searches())
     assert "| stride 5 | sounds | **70.00 %** | 40.00 % |" in table
     small_study.grid["search"]["arm_of"] = {"stride 1": "stride 5"}
-    assert {run["arm"] for run in small_study.list_searches()} == {"stride 5"}
+    assert small_study.searches_for(other) == [first, second]
     assert {small_study.arguments(run)["learning_rate"] for run in small_study.list_runs()} == {1e-4}
 
 
@@ -99,8 +100,8 @@ def test_a_model_of_many_strides_is_chosen_by_their_mean(small_study):
     grid = small_study.grid
     grid["search"] = {"seed": 9, "learning_rates": [1e-4, 1e-3], "fold_of_task": {}}
     grid["arms"]["stride 5"]["time_strides"] = [5, 10]
-    first, second = [run for run in small_study.list_searches() if run["arm"] == "stride 5"]
-    (run, _) = small_study.list_runs()
+    run, _ = small_study.list_runs()
+    first, second = small_study.searches_for(run)
     for tried, wide in ((first, 0.4), (second, 0.5)):
         strides = {"5": 0.7, "10": wide, "20": 0.9 - wide}
         small_study.keep(tried | {"value": 0.7, "strides": strides, "arguments": small_study.arguments(tried)})
@@ -128,36 +129,17 @@ def test_a_search_goes_on_from_the_better_rate_until_it_gets_worse(values, tried
     assert search.choose_rate(rates, values) == best
 
 
-@pytest.mark.parametrize(
-    ("values", "tried", "best"),
-    [
-        ({}, [1], None),
-        ({1: 0.5}, [1, 2], None),
-        ({1: 0.5, 2: 0.504}, [1, 2], 1),
-        ({1: 0.5, 2: 0.6}, [1, 2, 4], None),
-        ({1: 0.5, 2: 0.6, 4: 0.55}, [1, 2, 4], 2),
-        # The most that the grid allows.
-        ({1: 0.5, 2: 0.6, 4: 0.7}, [1, 2, 4], 4),
-    ],
-)
-def test_a_search_trains_longer_until_that_brings_too_little(values, tried, best):
-    assert search.epochs_to_try([1, 2, 4], values, 0.005) == tried
-    assert search.choose_epochs([1, 2, 4], values, 0.005) == best
-
-
-def test_each_arm_is_trained_to_its_end(small_study):
+def test_a_search_may_train_for_fewer_epochs_than_what_is_reported(small_study):
     small_study.grid["search"] = {
-        "seed": 9, "learning_rates": [1e-3], "fold_of_task": {},
-        "gain": 0.005, "epochs_of_task": {"sounds": [1, 2, 4]},
+        "seed": 9, "learning_rates": [1e-3], "fold_of_task": {}, "epochs_of_task": {"sounds": 2},
     }  # fmt: skip
-    (run, _) = small_study.list_runs()
-    for value in (0.5, 0.6, 0.6):
-        assert small_study.arguments(run) is None
-        last = [run for run in small_study.list_searches() if run["arm"] == "stride 5"][-1]
-        small_study.keep(last | {"value": value, "arguments": small_study.arguments(last)})
-    assert small_study.arguments(run)["num_train_epochs"] == 2
-    table = report.render_lengths(small_study.grid, small_study.searches())
-    assert "| stride 5 | sounds | 50.00 % | **60.00 %** | 60.00 % |" in table
+    small_study.grid["tasks"]["sounds"]["arguments"]["num_train_epochs"] = 5
+    run, _ = small_study.list_runs()
+    (tried,) = small_study.searches_for(run)
+    assert run_name(tried) == "sounds-stride-5-seed-9-rate-0-001-epochs-2"
+    assert small_study.arguments(tried)["num_train_epochs"] == 2
+    small_study.keep(tried | {"value": 0.5, "arguments": small_study.arguments(tried)})
+    assert small_study.arguments(run)["num_train_epochs"] == 5
 
 
 def test_claims_of_one_family_are_corrected_for_their_number(small_study):
@@ -177,12 +159,20 @@ def test_claims_of_one_family_are_corrected_for_their_number(small_study):
     assert claims.correct([0.9, 0.5]) == [1.0, 1.0]
 
 
-def test_all_of_a_task_is_trained_once(small_study, clip_folder):
+def test_all_is_trained_once_and_what_is_searched_comes_first(small_study, clip_folder, monkeypatch):
     small_study.grid["search"] = {"seed": 9, "learning_rates": [1e-4, 1e-3], "fold_of_task": {}}
-    small_study.run_task("sounds", clip_folder.parent, None, workers=2)
+    trained = []
+    train = small_study.train
+    monkeypatch.setattr(small_study, "train", lambda run, *rest: trained.append(run_name(run)) or train(run, *rest))
+    small_study.run_all(clip_folder.parent, None, workers=2, only="another")
+    assert not trained
+    small_study.run_all(clip_folder.parent, None, workers=2)
     assert len(small_study.results()) == 2
-    assert all(len(found.rates) == 2 for found in small_study.searches().values())
-    assert not small_study.missing(small_study.list_runs() + small_study.list_searches(), "sounds")
+    assert all(len(found) == 2 for found in small_study.searches().values())
+    assert len(trained) == len(set(trained)) == 6
+    assert trained.index("sounds-stride-5-seed-0") > trained.index("sounds-stride-5-seed-9-rate-0-001")
+    small_study.run_all(clip_folder.parent, None, workers=2)
+    assert len(trained) == 6
 
 
 def test_an_arm_may_start_from_pretrained_weights_and_be_taught(small_study, clip_folder, tmp_path):
