@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from benchmarks.study.grid import arm_arguments
 from benchmarks.timing import time_in_turn
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.training.precision import gains_from_bfloat16
@@ -17,7 +18,7 @@ MODEL_FIELDS = (
 
 def build_config(grid: dict, task: str, arm: str) -> FFTPConfig:
     """Model of an arm on a task of the grid."""
-    arguments = grid["defaults"] | grid["tasks"][task]["arguments"] | grid["arms"][arm]
+    arguments = arm_arguments(grid, task, arm)
     fields = {name: arguments[name] for name in MODEL_FIELDS if name in arguments}
     if arguments.get("task") == "frames":
         fields["problem_type"] = "multi_label_classification"

@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib import pyplot
 
 from benchmarks.report import COLORS, render_table, save_figure, show
+from benchmarks.study.grid import arm_arguments
 from benchmarks.study.step_times import build_config, stride_name
 from modeling_fftp.hub.efficiency import multiply_adds
 
@@ -39,7 +40,7 @@ def render_strides(grid: dict, study: dict, results: list[dict], steps: list[dic
     training = ["", "", "", "all training steps"]
     for arm in arms:
         step = next((step for step in steps if (step["task"], step["arm"]) == (study["task"], arm)), None)
-        epochs = (task["arguments"] | task.get("overrides", {}).get(arm, {}))["num_train_epochs"]
+        epochs = arm_arguments(grid, study["task"], arm)["num_train_epochs"]
         training.append(show(step and epochs * step["milliseconds"] / 1000, ".2f", " s"))
     return render_table(["stride", "patches", "multiply-adds", "one clip", *arms], [*rows, training])
 

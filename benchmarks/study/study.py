@@ -16,6 +16,7 @@ from benchmarks.commands import PLAIN, ROOT, call, slug
 from benchmarks.mixtures import make_mixtures
 from benchmarks.report import RESULTS, describe_machine, read_lines, write_lines
 from benchmarks.soundscapes import make_soundscapes
+from benchmarks.study.grid import arm_arguments
 from benchmarks.study.search import choose_rate, rates_to_try
 from benchmarks.study.starts import SIGN, fold_arguments, resolve, start_arguments, start_name, start_results
 from benchmarks.study.step_times import measure_steps, measure_strides
@@ -102,9 +103,7 @@ class Study:
 
     def arguments(self, run: dict) -> dict | None:
         """Arguments of `fftp train` beside data and folders; None where it is not known yet how to train."""
-        task = self.grid["tasks"][run["task"]]
-        arguments = self.grid["defaults"] | task["arguments"] | self.grid["arms"][run["arm"]]
-        arguments |= task.get("overrides", {}).get(run["arm"], {}) | {"seed": run["seed"]}
+        arguments = arm_arguments(self.grid, run["task"], run["arm"]) | {"seed": run["seed"]}
         if "search" not in self.grid:
             return arguments
         if "epochs" in run:

@@ -286,10 +286,4 @@ class FFTPTrainingArguments(TrainingArguments):
         super().__post_init__()
 
 
-# Arguments of data that sound without labels has as well.
-WITHOUT_LABELS = (
-    "dataset_name", "dataset_config_name", "dataset_data_dir", "dataset_revision", "audio_column_name",
-    "validation_fraction", "validation_column", "validation_value", "max_seconds", "max_left_out", "num_proc",
-)  # fmt: skip
-
 ARGUMENTS = (ModelArguments, DataArguments, AugmentationArguments, DistillationArguments, FFTPTrainingArguments)

@@ -1,6 +1,7 @@
 """Arguments that are missing, make no sense or do not go together: said before anything is read."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,12 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from .arguments import (
     TASK_METRIC,
-    WITHOUT_LABELS,
     AugmentationArguments,
     DistillationArguments,
     FFTPTrainingArguments,
     ModelArguments,
 )
-from .data.arguments import DataArguments
+from .data.arguments import DataArguments, SourceArguments
 
 # Where the values of arguments lie, in the notation of intervals.
 LIMITS = {
@@ -174,7 +174,8 @@ def refuse_contradictions_of_teaching(
     if distillation.teacher is not None and not training.do_train:
         raise SystemExit("train: --teacher teaches; --do_train false only evaluates")
     if distillation.teacher_only:
-        unused = [name for name in changed_arguments(data) if name not in WITHOUT_LABELS]
+        of_sound = {item.name for item in fields(SourceArguments)}
+        unused = [name for name in changed_arguments(data) if name not in of_sound]
         unused += [name for name in ("teacher_share",) if name in given]
         unused += ["class_balanced"] if training.class_balanced else []
         if unused:

@@ -7,8 +7,8 @@ from .sources import AUDIO_COLUMNS, LABEL_COLUMNS
 
 
 @dataclass
-class DataArguments:
-    """Where sound and labels come from."""
+class SourceArguments:
+    """Where sound comes from."""
 
     dataset_name: str | None = field(
         default=None, metadata={"help": "Hub id, local folder, or table: CSV, TSV, JSON, JSON lines or parquet."}
@@ -20,15 +20,7 @@ class DataArguments:
     dataset_revision: str | None = field(
         default=None, metadata={"help": "Hub revision; refs/convert/parquet is what the Hub made of other forms."}
     )
-    task: Literal["clips", "frames"] = field(
-        default="clips",
-        metadata={"help": "clips: which sounds a clip has; frames: when each begins and ends, learned from events."},
-    )
     audio_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {AUDIO_COLUMNS}."})
-    label_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {LABEL_COLUMNS}."})
-    train_split_name: str = field(default="train", metadata={"help": "Split to train on."})
-    validation_split_name: str = field(default="validation", metadata={"help": "Split to validate on."})
-    test_split_name: str = field(default="test", metadata={"help": "Split to test on."})
     validation_fraction: float | None = field(
         default=None,
         metadata={"help": "Share of the training clips to validate on where there is no such split; default: 0.1."},
@@ -41,6 +33,25 @@ class DataArguments:
         default=None,
         metadata={"help": "Length of training clips; longer ones are cropped. Default: the longest, <= 10."},
     )
+    max_left_out: float = field(
+        default=0.05,
+        metadata={"help": "Largest share of undecodable or mislabelled clips to go on without."},
+    )
+    num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
+
+
+@dataclass
+class DataArguments(SourceArguments):
+    """Where sound and labels come from."""
+
+    task: Literal["clips", "frames"] = field(
+        default="clips",
+        metadata={"help": "clips: which sounds a clip has; frames: when each begins and ends, learned from events."},
+    )
+    label_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {LABEL_COLUMNS}."})
+    train_split_name: str = field(default="train", metadata={"help": "Split to train on."})
+    validation_split_name: str = field(default="validation", metadata={"help": "Split to validate on."})
+    test_split_name: str = field(default="test", metadata={"help": "Split to test on."})
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Clips to train on, drawn with the seed; default: all."}
     )
@@ -60,10 +71,6 @@ class DataArguments:
             "then has a score of its own, and all may be low."
         },
     )
-    max_left_out: float = field(
-        default=0.05,
-        metadata={"help": "Largest share of undecodable or mislabelled clips to go on without."},
-    )
     cache_features: bool = field(
         default=False,
         metadata={"help": "Compute features once, not per batch; without mixup, speed, colored noise and crops."},
@@ -82,7 +89,6 @@ class DataArguments:
             "no disk. Parquet files, here or on the Hub, are read by row groups."
         },
     )
-    num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
 
     def __post_init__(self):
         """Refuse a task that is unknown; from the command line argparse does.

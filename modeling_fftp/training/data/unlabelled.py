@@ -15,6 +15,7 @@ from feature_extraction.log_mel_fftp import window_length
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.sound_file_fftp import is_sound, walk
 
+from .arguments import SourceArguments
 from .clips import (
     MAX_SECONDS,
     PROBLEM,
@@ -27,7 +28,7 @@ from .clips import (
     report_left_out,
     spread,
 )
-from .sources import AUDIO_COLUMNS, SAVED, base_folder, find_column, find_shards, load_splits
+from .sources import SAVED, base_folder, find_column, find_shards, load_splits
 from .splits import role_in
 
 logger = logging.getLogger(__name__)
@@ -39,27 +40,17 @@ ROW = "row"
 
 
 @dataclass
-class SoundArguments:
-    """Where sound comes from, and what is done to it."""
+class SoundArguments(SourceArguments):
+    """Where sound without labels comes from, and what is done to it."""
 
     dataset_name: str | None = field(
         default=None, metadata={"help": "Folder of sound or parquet files at any depth, table, or Hub id."}
     )
-    dataset_config_name: str | None = None
-    dataset_data_dir: str | None = None
-    dataset_revision: str | None = None
-    audio_column_name: str | None = field(default=None, metadata={"help": f"Default: one of {AUDIO_COLUMNS}."})
     validation_fraction: float = field(
         default=0.05, metadata={"help": "Share of the recordings to measure on where there is no validation split."}
     )
-    validation_column: str | None = field(
-        default=None, metadata={"help": "Column that groups recordings: one group is not learned but measured on."}
-    )
-    validation_value: str | None = field(default=None, metadata={"help": "That group."})
     max_seconds: float = field(default=MAX_SECONDS, metadata={"help": "Length of the crops that are learned."})
-    max_left_out: float = field(default=0.05, metadata={"help": "Largest share of recordings to go on without."})
     gain: float = field(default=0.1, metadata={"help": "Largest offset in normalised log units; 0.1 is about 4 dB."})
-    num_proc: int | None = field(default=None, metadata={"help": "Processes that decode the sound."})
 
 
 @dataclass

@@ -1,11 +1,13 @@
 """Clips for which a teacher's answers stand in for labels."""
 
 import logging
+from dataclasses import fields
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from ..arguments import WITHOUT_LABELS, DataArguments, FFTPTrainingArguments
+from ..arguments import DataArguments, FFTPTrainingArguments
+from ..data.arguments import SourceArguments
 from ..data.clips import MAX_SECONDS, clip_lengths
 from ..data.held_out import VALIDATION_FRACTION
 from ..data.loading import Clips
@@ -32,7 +34,7 @@ def load_unlabelled_clips(
         ValueError: No sound to learn.
     """
     seconds = arguments.max_seconds or MAX_SECONDS
-    given = {name: getattr(arguments, name) for name in WITHOUT_LABELS}
+    given = {item.name: getattr(arguments, item.name) for item in fields(SourceArguments)}
     given |= {"max_seconds": seconds, "validation_fraction": arguments.validation_fraction or VALIDATION_FRACTION}
     sound = SoundArguments(**given)
     with training.main_process_first(desc="decoding"):
