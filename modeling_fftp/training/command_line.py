@@ -46,6 +46,8 @@ def find_recipe(groups: Sequence) -> dict[str, Any]:
     for name in PATHS:
         if name in recipe:
             recipe[name] = public_name(recipe[name])
+    if Path(recipe.get("dataset_data_dir", "")).is_absolute():
+        recipe["dataset_data_dir"] = Path(recipe["dataset_data_dir"]).name
     if recipe.get("auto_bf16"):
         recipe.pop("bf16", None)
     return json.loads(json.dumps(recipe))

@@ -46,10 +46,12 @@ class Resumed:
     Args:
         folder: Its output folder.
         config: Config of its checkpoint.
+        epoch: Epochs, and part of one, after which the checkpoint was written.
     """
 
     folder: Path
     config: FFTPConfig
+    epoch: float
 
     def refuse_other_recipe(self, recipe: Mapping[str, Any]) -> None:
         """Refuse arguments that would make another training of it: some would count from now on, others not at all.
@@ -73,6 +75,16 @@ class Resumed:
         """
         began = (read_results(self.folder, "arguments") or {}).get(WORLD_SIZE, count)
         self._refuse_other("the number of processes or GPUs", count, began)
+
+    def refuse_other_workers(self, count: int) -> None:
+        """Refuse another number of loader workers within an epoch of streamed clips, whose order follows from it.
+
+        Raises:
+            ValueError: The run began with more or fewer: some clips would come twice, others not at all.
+        """
+        began = (read_results(self.folder, "arguments") or {}).get("dataloader_num_workers", count)
+        if not float(self.epoch).is_integer() and max(1, count) != max(1, began):
+            self._refuse_other("within an epoch of streamed clips --dataloader_num_workers", count, began)
 
     def refuse_other_classes(self, classes: Iterable[str]) -> None:
         """Refuse classes that it does not learn.
@@ -138,7 +150,7 @@ def find_resumed(training: FFTPTrainingArguments) -> Resumed | None:
         raise ValueError(f"{checkpoint} has no {TRAINER_STATE_NAME}: it was not written to its end")
     state = json.loads(Path(checkpoint, TRAINER_STATE_NAME).read_text(encoding="utf-8"))
     logger.info("Going on from %s, after %.4g epochs", checkpoint, state["epoch"])
-    return Resumed(Path(checkpoint).absolute().parent, FFTPConfig.from_pretrained(checkpoint))
+    return Resumed(Path(checkpoint).absolute().parent, FFTPConfig.from_pretrained(checkpoint), state["epoch"])
 
 
 def count_devices(training: FFTPTrainingArguments) -> int:

@@ -13,6 +13,7 @@ from feature_extraction.events import Event, read_events
 from modeling_fftp.sound_file_fftp import is_sound, walk
 
 from .event_tables import list_clips, read_time, refuse_problems
+from .file_names import as_text
 from .tables import read_text
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,8 @@ def read_annotations(folder: Path, label_column: str | None = None) -> Dataset |
                 problems.append((f"{path.relative_to(folder.absolute())}, event {number}", str(error)))
         if not rows:
             stray.append(path.name)
+    named = (as_text(Path(recording)) for recording in clips)
+    problems += [(name, problem) for name, problem in named if problem is not None]
     refuse_problems(problems)
     if not clips:
         return None

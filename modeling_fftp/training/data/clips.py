@@ -130,6 +130,8 @@ class ClipDecoder:
             ValueError: No label, or an unknown one.
         """
         is_empty = label is None or label == "" or label != label
+        if is_empty and "" in self.excluded:
+            return None
         written = [] if is_empty and "" in self.none_labels else self.label_kind.read(label)
         written = [name for name in written if name not in self.none_labels]
         if not set(self.excluded).isdisjoint(written):
@@ -279,12 +281,25 @@ def cache_of_files(dataset: Dataset, decoder: Any, columns: Sequence[str]) -> di
         written = [source and source["path"] for source in dataset[decoder.audio_column]]
     elif isinstance(first, str):
         written = dataset[decoder.audio_column]
+    elif _lies_outside(dataset):
+        # Of what `save_to_disk` left `datasets` would write beside it.
+        return _cache_file(Hasher.hash((dataset._fingerprint, decoder)))
     else:
         return {}
     paths = [find_file(Path(decoder.folder, path or "")) for path in written]
     states = [_state(path) for path in paths]
     files = [(str(path), state) for path, state in zip(paths, states, strict=True)]
-    fingerprint = Hasher.hash((files, {name: dataset[name][:] for name in columns}, decoder))
+    return _cache_file(Hasher.hash((files, {name: dataset[name][:] for name in columns}, decoder)))
+
+
+def _lies_outside(dataset: Dataset) -> bool:
+    """Whether files of a data set lie outside of the cache of `datasets`."""
+    cache = Path(datasets.config.HF_DATASETS_CACHE).resolve()
+    return any(cache not in Path(file["filename"]).resolve().parents for file in dataset.cache_files)
+
+
+def _cache_file(fingerprint: str) -> dict[str, str]:
+    """Arguments of `map` that say where its result lies."""
     cache = Path(datasets.config.HF_DATASETS_CACHE) / "fftp"
     cache.mkdir(parents=True, exist_ok=True)
     return {"cache_file_name": str(cache / f"{fingerprint}.arrow"), "new_fingerprint": fingerprint}

@@ -17,7 +17,7 @@ from .clips import SAMPLING_RATE, ClipDecoder
 from .event_tables import has_event_rows
 from .held_out import VALIDATION_FRACTION
 from .labels import is_missing, read_class_names, read_labels
-from .sources import base_folder, find_column, load_splits
+from .sources import Columns, base_folder, find_column, load_splits
 from .splits import ROLES, find_splits
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ def find_roles(
         ValueError: No split has one of the roles.
     """
     source = (arguments.dataset_name, arguments.dataset_config_name)
-    splits = load(*source, arguments.dataset_data_dir, arguments.dataset_revision, arguments.label_column_name)
+    columns = Columns(arguments.label_column_name, arguments.audio_column_name)
+    splits = load(*source, arguments.dataset_data_dir, arguments.dataset_revision, columns)
     wanted = {role: getattr(arguments, f"{role}_split_name") for role in ROLES}
     names = find_splits(splits, wanted)
     group = arguments.validation_column
@@ -50,7 +51,9 @@ def find_roles(
     if first is None:
         expected = " or ".join(wanted[role] for role in needed)
         raise ValueError(f"no split {expected} in {arguments.dataset_name}; it has {[*splits]}")
-    if group and "train" in names and group not in splits[names["train"]].column_names:
+    if group and "train" not in names:
+        raise ValueError(f"--validation_column {group} divides the clips to train on; the data has {[*splits]}")
+    if group and group not in splits[names["train"]].column_names:
         raise ValueError(f"no column {group!r} to validate by; the data has {splits[names['train']].column_names}")
     trains = needed[0] == "train"
     if first == "train" and not trains and not group and arguments.validation_fraction is None:
@@ -65,7 +68,10 @@ def find_roles(
 
 def roles_to_read(splits: Mapping[str, Any], arguments: DataArguments, training: TrainingArguments) -> list[str]:
     """The roles whose clips a run needs: an evaluation leaves the training split alone, if it can."""
-    needs_train = training.do_train or arguments.validation_column or len(splits) == 1
+    holds_out = arguments.validation_column or (
+        arguments.validation_fraction is not None and "validation" not in splits
+    )
+    needs_train = training.do_train or holds_out or len(splits) == 1
     return [role for role in splits if role != "train" or needs_train]
 
 
@@ -177,5 +183,7 @@ def decoders_of(splits: Mapping[str, Any], decoder: ClipDecoder) -> dict[str, Cl
         if kind.is_multi_label != decoder.label_kind.is_multi_label:
             several, one = (role, "another") if kind.is_multi_label else ("another", role)
             raise ValueError(f"the {several} split has lists of labels, {one} split has one per clip")
+        if decoder.keeps_events and not kind.has_events:
+            raise ValueError(f"the labels of the {role} split have no times; --task frames needs them in all splits")
         decoders[role] = replace(decoder, label_kind=kind)
     return decoders

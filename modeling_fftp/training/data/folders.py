@@ -5,13 +5,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from datasets import Dataset, DatasetDict
 
 from modeling_fftp.sound_file_fftp import is_sound, is_visible, walk
 
 from .annotations import has_annotations, read_annotations
+from .file_names import as_text
 from .splits import role_in, role_of
 from .tables import is_table, read_table, read_text
 
@@ -75,8 +76,15 @@ def _has_lists(root: Path) -> bool:
 def _listed_splits(root: Path, paths: Sequence[str]) -> list[str] | None:
     """The split of each path after the lists of Speech Commands; None where there are none."""
     lists = {role: root / name for role, name in LISTS.items() if (root / name).is_file()}
-    listed = {Path(line): role for role, file in lists.items() for line in read_text(file).splitlines()}
-    return [listed.get(Path(path), "train") for path in paths] if listed else None
+    # Written on Windows, they may have its separators.
+    listed = {
+        PureWindowsPath(line).as_posix(): role for role, file in lists.items() for line in read_text(file).splitlines()
+    }
+    splits = [listed.get(Path(path).as_posix(), "train") for path in paths]
+    for role, file in lists.items():
+        if role not in splits:
+            logger.warning("%s names no clip that is there", file)
+    return splits if listed else None
 
 
 def _splits_in_classes(paths: Sequence[str]) -> list[str | None]:
@@ -107,6 +115,8 @@ def _find_split_folders(folder: Path) -> dict[str, Path]:
             f"{folder} holds the folders {_names(named)}, which look like splits with classes in them, beside "
             f"{_names(others)}; expected splits alone or classes alone. Rename some, or pass a table"
         )
+    if stray := sum(map(is_sound, folder.iterdir())):
+        logger.warning("%s: %d sound files beside the folders of splits are passed over", folder, stray)
     return {child.name: child for child in named}
 
 
@@ -134,7 +144,8 @@ def _read_classes(root: Path) -> Dataset:
         elif not folders:
             stray += 1
         elif folders[0] not in no_classes:
-            name, label, problem = _as_text(path.absolute(), folders[0])
+            name, problem = as_text(path.absolute())
+            label, _ = as_text(Path(folders[0]))
             for column, value in zip(rows, (name, label, problem), strict=True):
                 rows[column].append(value)
     if not rows["audio"]:
@@ -165,16 +176,6 @@ def _refuse_splits_as_classes(root: Path, labels: set[str]) -> None:
         )
 
 
-def _as_text(path: Path, label: str) -> tuple[str, str, str | None]:
-    """Path and label as Unicode, and what is wrong with them."""
-    try:
-        str(path).encode()
-        return str(path), label, None
-    except UnicodeEncodeError:
-        written, label = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in (path, label))
-        return written, label, "the name of the file or of its folder is not UTF-8; rename it"
-
-
 def _find_metadata(folder: Path) -> Path | None:
     """The metadata table in a folder."""
     tables = sorted(path for path in folder.iterdir() if path.stem == METADATA and is_table(path))
@@ -189,6 +190,8 @@ def _read_metadata(path: Path) -> Dataset:
     if FILE_NAME not in table.column_names:
         raise ValueError(f"{path} has the columns {table.column_names}; expected {FILE_NAME!r} among them")
     names = table[FILE_NAME][:]
+    if odd := [name for name in names if not isinstance(name, str | None)]:
+        raise ValueError(f"{path}: {FILE_NAME!r} is {odd[0]!r}; expected the path of a sound file")
     paths = [None if name is None else str((path.parent / name).absolute()) for name in names]
     listed = {*paths}
     unlisted = sum(is_sound(file) and str(file.absolute()) not in listed for file in walk(path.parent))
@@ -210,10 +213,21 @@ def divide(table: Dataset, names: Sequence[str | None]) -> DatasetDict:
         others = [name for name, is_role in found.items() if not is_role]
         splits = [name for name in found if name not in others]
         raise ValueError(f"some rows are of the splits {splits}, others of {others}; expected names of splits alone")
+    _refuse_lookalikes([*found])
     places: dict[str, list[int]] = {}
     for place, name in enumerate(names):
         places.setdefault(name, []).append(place)
     return DatasetDict({name: table.select(rows) for name, rows in places.items()})
+
+
+def _refuse_lookalikes(names: Sequence[str]) -> None:
+    """Stop on splits that capital letters alone tell apart, or that all train: only one of them would be used."""
+    written: dict[str, list[str]] = {}
+    for name in names:
+        written.setdefault("train" if role_of(str(name)) == "train" else str(name).lower(), []).append(name)
+    for alike in written.values():
+        if len(alike) > 1:
+            raise ValueError(f"some rows are of the split {alike[0]!r}, others of {alike[1]!r}; expected one name")
 
 
 def _folder_with_role(path: str | None) -> str | None:

@@ -9,6 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from .arguments import DataArguments
 from .clips import FACTS
+from .sources import read_names
 from .strong_labels import split_measurable
 
 logger = logging.getLogger(__name__)
@@ -48,12 +49,12 @@ def hold_out_group(dataset: Dataset, column: str, value: str) -> tuple[Dataset, 
     Raises:
         ValueError: A group that holds no clips, or all.
     """
-    groups = np.array([str(group) for group in dataset[column][:]])
+    groups = np.array([str(group) for group in read_names(dataset, column)])
     is_held_out = groups == value
     if not is_held_out.any() or is_held_out.all():
         raise ValueError(
             f"{column}={value!r} holds {is_held_out.sum()} of {len(groups)} clips; the groups are "
-            f"{sorted(set(groups))}"
+            f"{sorted({*groups.tolist()})}"
         )
     return dataset.select(np.flatnonzero(~is_held_out)), dataset.select(np.flatnonzero(is_held_out))
 

@@ -72,7 +72,11 @@ class LabelColumn:
         """
         if value is None or (self.index_names is not None and value < 0):
             raise ValueError("no label")
-        return write(value) if self.index_names is None else self.index_names[value]
+        if self.index_names is None:
+            return write(value)
+        if value >= len(self.index_names):
+            raise ValueError(f"label {value}: expected an index below {len(self.index_names)}, the number of classes")
+        return self.index_names[value]
 
 
 def read_labels(dataset: Dataset, column: str, separator: str | None = None, names: Sequence[str] = ()) -> LabelColumn:

@@ -3,10 +3,20 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
-from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_from_disk
+from datasets import (
+    Audio,
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Value,
+    load_dataset,
+    load_dataset_builder,
+    load_from_disk,
+)
 
 from modeling_fftp.sound_file_fftp import is_sound, walk
 
@@ -25,12 +35,27 @@ LABEL_COLUMNS = (*CLIP_NAMES, EVENTS)
 SAVED = ("dataset_dict.json", "state.json")
 
 
+class Columns(NamedTuple):
+    """Names of columns where they are not as usual.
+
+    Args:
+        label: That of labels, in tables of events and of the events that become of them too.
+        audio: That of sound or of paths.
+    """
+
+    label: str | None = None
+    audio: str | None = None
+
+
+USUAL = Columns()
+
+
 def load_splits(
     source: str,
     config_name: str | None = None,
     data_dir: str | None = None,
     revision: str | None = None,
-    label_column: str | None = None,
+    columns: Columns = USUAL,
 ) -> DatasetDict:
     """Splits of a data set by their names, sound not decoded.
 
@@ -39,20 +64,20 @@ def load_splits(
             `save_to_disk` leaves it; or a table, see `read_table`, with a column of paths and a row for each clip or,
             as DCASE has it, for each event. A column "split" divides what is one split otherwise.
         config_name: Configuration of a Hub data set.
-        data_dir: Folder inside a Hub data set.
+        data_dir: Folder inside a data set, or of the sound of a table.
         revision: Revision of a Hub data set; default: the newest, or of a script its parquet form.
-        label_column: Column of labels in tables of events, and of the events that become of them; default: as usual.
+        columns: Columns that have other names than usual.
 
     Raises:
         ValueError: A local folder or file in which no sound is found, or of which nobody can tell what it is.
         FileNotFoundError: A path where nothing is.
     """
-    splits = _load(source, config_name, data_dir, revision, label_column)
-    if any(_lists_events(split.features, label_column) for split in splits.values()):
+    splits = _load(source, config_name, data_dir, revision, columns)
+    if any(lists_events(split.features, columns) for split in splits.values()):
         # A split without labels, as of a challenge, stays as it is.
-        names = (*LABEL_COLUMNS, label_column)
+        names = (*LABEL_COLUMNS, columns.label)
         labelled = {name: split for name, split in splits.items() if _has_any(split.column_names, names)}
-        splits = DatasetDict(splits | {name: _join({"": split}, label_column) for name, split in labelled.items()})
+        splits = DatasetDict(splits | {name: _join({"": split}, columns) for name, split in labelled.items()})
     # Before anybody looks at a row, which would decode it.
     for name, feature in next(iter(splits.values())).features.items():
         if isinstance(feature, Audio):
@@ -61,7 +86,7 @@ def load_splits(
 
 
 def _load(
-    source: str, config_name: str | None, data_dir: str | None, revision: str | None, label_column: str | None
+    source: str, config_name: str | None, data_dir: str | None, revision: str | None, columns: Columns
 ) -> DatasetDict:
     path = Path(source).expanduser()
     if path.is_file():
@@ -70,26 +95,29 @@ def _load(
                 f"{path} is not a table of paths and labels; expected .csv, .tsv, .json, .jsonl or .parquet"
             )
         table = read_table(path)
-        has_events = _lists_events(table.features, label_column)
-        return DatasetDict({"train": _join({path.name: table}, label_column) if has_events else table})
+        has_events = lists_events(table.features, columns)
+        return DatasetDict({"train": _join({path.name: table}, columns) if has_events else table})
     if not path.is_dir():
         return load_from_hub(source, config_name, data_dir, revision)
     if any((path / name).is_file() for name in SAVED):
         saved = load_from_disk(str(path))
         return saved if isinstance(saved, DatasetDict) else DatasetDict({"train": saved})
     tables = sorted(file for file in path.iterdir() if is_table(file))
+    inner = find_folder(path, data_dir)
     if any(file.stem == METADATA for file in tables):
-        return load_audio_folder(path, label_column)
+        return load_audio_folder(inner, columns.label)
     has_sound = any(map(is_sound, walk(path)))
-    shards = _with_labels(find_shards(path), label_column) if has_sound else find_shards(path)
-    if {*shards} <= {*tables} and any(_lists_events(_features_of(shard), label_column) for shard in shards):
-        return _load_tables(path, tables, label_column)
+    shards = _with_labels(find_shards(path), columns.label) if has_sound else find_shards(path)
+    if {*shards} <= {*tables} and any(lists_events(features_of(shard), columns) for shard in shards):
+        return _load_tables(path, tables, columns)
     if shards and has_sound:
         return _load_shards(path, shards)
     if shards:
         refuse_other_columns(shards)
+        if not (config_name or data_dir):
+            refuse_unread(path, shards)
         return load_dataset(str(path), config_name, data_dir=data_dir)
-    return _load_tables(path, tables, label_column) or load_audio_folder(path, label_column)
+    return _load_tables(path, tables, columns) or load_audio_folder(inner, columns.label)
 
 
 def is_local(source: str) -> bool:
@@ -108,6 +136,18 @@ def base_folder(source: str, data_dir: str | None = None) -> Path:
     return (path if path.is_dir() else path.parent) / (data_dir or "")
 
 
+def find_folder(path: Path, data_dir: str | None) -> Path:
+    """The folder of a data set, or one in there.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    folder = path / (data_dir or "")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{path} holds no folder {data_dir}, which --dataset_data_dir names")
+    return folder
+
+
 def split_column(names: Iterable[str]) -> str | None:
     """The column that says which split a clip is of."""
     return next((name for name in names if name.lower() == SPLIT_COLUMN), None)
@@ -118,37 +158,46 @@ def _divide_by_column(splits: DatasetDict) -> DatasetDict:
     (table,) = splits.values()
     if (column := split_column(table.column_names)) is None:
         return splits
-    names, feature = table[column][:], table.features[column]
-    if isinstance(feature, ClassLabel):
-        names = [None if name is None else feature.int2str(name) for name in names]
+    names = read_names(table, column)
     if not any(name is not None and role_of(str(name)) for name in names):
         return splits
     logger.info("The column %r says which split a clip is of", column)
     return divide(table, names)
 
 
-def _path_column(columns: Iterable[str]) -> str | None:
+def read_names(table: Any, column: str) -> list:
+    """What a column says of each row, classes by their names."""
+    values, feature = table[column][:], table.features[column]
+    if not isinstance(feature, ClassLabel):
+        return values
+    names = dict(enumerate(feature.names))
+    return [names.get(value) for value in values]
+
+
+def _path_column(present: Iterable[str], columns: Columns) -> str | None:
     """The column of paths among those of a table."""
-    return next((name for name in AUDIO_COLUMNS if name in columns), None)
+    wanted = AUDIO_COLUMNS if columns.audio is None else (columns.audio,)
+    return next((name for name in wanted if name in present), None)
 
 
-def _lists_events(features: Features, label_column: str | None) -> bool:
+def lists_events(features: Features, columns: Columns) -> bool:
     """Whether a table has an event in each row, and the path of its clip; rows with sound in them are clips."""
-    paths = _path_column(features)
+    paths = _path_column(features, columns)
     is_path = paths is not None and getattr(features[paths], "dtype", None) in ("string", "large_string")
-    return is_path and has_event_rows([*features], label_column)
+    return is_path and has_event_rows([*features], columns.label)
 
 
-def _join(tables: Mapping[str, Dataset], label_column: str | None) -> Dataset:
+def _join(tables: Mapping[str, Dataset], columns: Columns) -> Dataset:
     """One table with one row per clip, of several of events, or that stand beside such."""
     if len(tables) > 1:
         logger.info("The tables %s make one split", ", ".join(tables))
-    return group_events(tables, [_path_column(table.column_names) for table in tables.values()], label_column)
+    paths = [_path_column(table.column_names, columns) for table in tables.values()]
+    return group_events(tables, paths, columns.label)
 
 
-def _load_tables(folder: Path, tables: list[Path], label_column: str | None) -> DatasetDict | None:
+def _load_tables(folder: Path, tables: list[Path], columns: Columns) -> DatasetDict | None:
     """The tables of a folder by splits; None where it holds none that list sound, but sound in folders."""
-    listing = _find_listing(folder, tables, label_column)
+    listing = _find_listing(folder, tables, columns)
     if not listing:
         return None
     by_role: dict[str | None, dict[str, Dataset]] = {}
@@ -156,7 +205,7 @@ def _load_tables(folder: Path, tables: list[Path], label_column: str | None) -> 
         by_role.setdefault(role_in(path.stem), {})[path.name] = table
     is_several = any(len(found) > 1 for found in by_role.values())
     has_events = any(
-        _lists_events(table.features, label_column) or (is_several and EVENTS in table.column_names)
+        lists_events(table.features, columns) or (is_several and EVENTS in table.column_names)
         for table in listing.values()
     )
     if (is_several and not has_events) or (None in by_role and len(by_role) > 1):
@@ -165,13 +214,12 @@ def _load_tables(folder: Path, tables: list[Path], label_column: str | None) -> 
             "validation or test in its name. A split may have several tables of events, such as strong and weak labels"
         )
     splits = {
-        role: _join(found, label_column) if has_events else next(iter(found.values()))
-        for role, found in by_role.items()
+        role: _join(found, columns) if has_events else next(iter(found.values())) for role, found in by_role.items()
     }
     return DatasetDict({role or "train": split for role, split in splits.items()})
 
 
-def _find_listing(folder: Path, tables: list[Path], label_column: str | None) -> dict[Path, Dataset]:
+def _find_listing(folder: Path, tables: list[Path], columns: Columns) -> dict[Path, Dataset]:
     """The tables of a folder that list sound with labels.
 
     Raises:
@@ -179,8 +227,9 @@ def _find_listing(folder: Path, tables: list[Path], label_column: str | None) ->
     """
     listing, others = {}, {}
 
-    def lists_sound(columns: list[str]) -> bool:
-        return _has_any(columns, AUDIO_COLUMNS) and _has_any(columns, (*LABEL_COLUMNS, label_column))
+    def lists_sound(present: list[str]) -> bool:
+        has_sound = _has_any(present, (*AUDIO_COLUMNS, columns.audio))
+        return has_sound and _has_any(present, (*LABEL_COLUMNS, columns.label))
 
     for path in tables:
         try:
@@ -203,10 +252,12 @@ def _find_listing(folder: Path, tables: list[Path], label_column: str | None) ->
     if listing:
         logger.info("Labels come from %s", ", ".join(path.name for path in listing))
     if others:
+        # Why, where one cannot be read.
+        named = [f"{name} ({problem})" if isinstance(problem, str) else name for name, problem in others.items()]
         logger.warning(
             "%s: tables that list no sound with labels are passed over: %s. --audio_column_name and "
             "--label_column_name name other columns than usual",
-            folder, ", ".join(others),
+            folder, ", ".join(named),
         )  # fmt: skip
     return listing
 
@@ -226,6 +277,7 @@ def _check_audio(name: str, feature: Any) -> None:
 
 def _load_shards(folder: Path, shards: list[Path]) -> DatasetDict:
     """Parquet files beside sound, of which `load_dataset` would take the more numerous."""
+    refuse_other_columns(shards)
     files: dict[str, list[str]] = {}
     for shard in shards:
         files.setdefault(role_in(str(shard.relative_to(folder))) or "train", []).append(str(shard))
@@ -236,7 +288,7 @@ def find_shards(folder: Path) -> list[Path]:
     """The parquet files below a folder; where there are sound files as well, those that list sound."""
     shards = sorted(path for path in walk(folder) if path.suffix.lower() == ".parquet" and path.stem != METADATA)
     if shards and any(map(is_sound, walk(folder))):
-        return [path for path in shards if _has_audio(_features_of(path))]
+        return [path for path in shards if _has_audio(features_of(path))]
     return shards
 
 
@@ -244,7 +296,7 @@ def _with_labels(shards: list[Path], label_column: str | None) -> list[Path]:
     """Those of some parquet files beside sound that label it."""
 
     def has_labels(shard: Path) -> bool:
-        features = _features_of(shard)
+        features = features_of(shard)
         has_classes = any(isinstance(feature, ClassLabel) for feature in features.values())
         return has_classes or _has_any(features, (*LABEL_COLUMNS, label_column))
 
@@ -254,7 +306,7 @@ def _with_labels(shards: list[Path], label_column: str | None) -> list[Path]:
     return labelled
 
 
-def _features_of(shard: Path) -> Features:
+def features_of(shard: Path) -> Features:
     """Columns and types of a parquet file."""
     return Features.from_arrow_schema(read_schema(shard))
 
@@ -274,6 +326,24 @@ def refuse_other_columns(shards: Sequence[str | Path], schemas: Iterable[pa.Sche
     for shard, other in zip(shards, features, strict=True):
         if other != features[0]:
             raise ValueError(f"{shard} has the columns {other}; {shards[0]} has {features[0]}")
+
+
+def refuse_unread(folder: Path, shards: Sequence[Path]) -> None:
+    """Stop where `datasets` would read some of the parquet files below a folder alone: it goes by their names.
+
+    Raises:
+        ValueError: It would, and no card in the folder says that it should.
+    """
+    if (folder / "README.md").is_file():
+        return
+    files = load_dataset_builder(str(folder)).config.data_files.values()
+    read = {Path(file).resolve() for paths in files for file in paths}
+    unread = [str(shard.relative_to(folder)) for shard in shards if shard.resolve() not in read]
+    if unread:
+        raise ValueError(
+            f"{folder}: {', '.join(unread)} would not be read, as the names of other parquet files there say which "
+            "split they are; expected train, validation or test in each name or in none"
+        )
 
 
 def _has_any(present: Iterable[str], names: Iterable[str | None]) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, load_dataset_builder
+from datasets import Dataset, Features, load_dataset_builder
 from datasets.packaged_modules.parquet.parquet import Parquet
 from torch.utils.data import Dataset as TorchDataset
 from transformers import TrainingArguments
@@ -24,7 +24,16 @@ from .loading import Clips
 from .parquet_rows import ParquetRows
 from .report import SplitFacts, count_classes, refuse_unusable, write_report
 from .row_group_sampler import RowGroupSampler
-from .sources import find_shards, load_splits, split_column
+from .sources import (
+    USUAL,
+    Columns,
+    features_of,
+    find_shards,
+    lists_events,
+    load_splits,
+    refuse_unread,
+    split_column,
+)
 from .splits import role_of
 
 logger = logging.getLogger(__name__)
@@ -115,6 +124,11 @@ class StreamedClips(TorchDataset):
         return clips or self.__getitems__([(places[-1] + 1) % len(self)])
 
     @property
+    def features(self) -> Features:
+        """Types of the columns of the source."""
+        return self.source.features
+
+    @property
     def labels(self) -> np.ndarray:
         """Class indices, (clips,), or vectors of 0 and 1, (clips, classes)."""
         if self.num_classes is None:
@@ -186,14 +200,20 @@ def open_splits(
     config_name: str | None = None,
     data_dir: str | None = None,
     revision: str | None = None,
-    label_column: str | None = None,
+    columns: Columns = USUAL,
 ) -> dict[str, ParquetRows | Dataset]:
     """Splits of a data set by their names, of which nothing is copied; otherwise like `load_splits`."""
     path = Path(source).expanduser()
+    if path.is_file() and path.suffix.lower() == ".parquet" and not lists_events(features_of(path), columns):
+        splits = {"train": ParquetRows([str(path)])}
+        refuse_split_column(splits["train"])
+        return splits
     if path.exists():
         shards = path.is_dir() and find_shards(path)
         if not shards or any(map(is_sound, walk(path))):
-            return load_splits(source, config_name, data_dir, revision, label_column)
+            return load_splits(source, config_name, data_dir, revision, columns)
+        if not (config_name or data_dir):
+            refuse_unread(path, shards)
         builder = load_dataset_builder(str(path), config_name, data_dir=data_dir)
     else:
         builder = find_builder(source, config_name, data_dir, revision)

@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -14,7 +15,10 @@ from datasets import Dataset
 from pyarrow import parquet
 
 DELIMITED = (".csv", ".tsv", ".txt")
-TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+JSON = (".json", ".jsonl", ".ndjson")
+TABLES = (".csv", ".tsv", *JSON, ".parquet")
+# A name in a JSON object.
+KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
 DELIMITERS = ",;\t|"
 
 
@@ -74,18 +78,24 @@ def read_text(path: Path) -> str:
         ValueError: The file is in neither encoding.
     """
     data = path.read_bytes()
-    encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
     try:
-        return data.decode(encoding)
+        return data.decode(_find_encoding(data))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: byte {error.start} is {data[error.start]:#x}") from error
 
 
+def _find_encoding(data: bytes) -> str:
+    return "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
 def read_header(path: Path) -> list[str]:
-    """Names of the columns of delimited text, whatever is wrong with the rest; none of other files."""
-    if path.suffix.lower() not in DELIMITED:
+    """Names of the columns of a text file, whatever is wrong with the rest; none of other files."""
+    if path.suffix.lower() not in (*DELIMITED, *JSON):
         return []
-    text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    data = path.read_bytes()
+    text = data.decode(_find_encoding(data), errors="replace")
+    if path.suffix.lower() in JSON:
+        return [*dict.fromkeys(KEY.findall(text))]
     return [cell.strip(' "\r') for cell in _first_line(text).split(_find_delimiter(text, path))]
 
 

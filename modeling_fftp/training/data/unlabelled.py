@@ -28,7 +28,8 @@ from .clips import (
     report_left_out,
     spread,
 )
-from .sources import SAVED, base_folder, find_column, find_shards, load_splits
+from .file_names import as_text
+from .sources import SAVED, base_folder, find_column, find_folder, find_shards, load_splits, read_names
 from .splits import role_in
 
 logger = logging.getLogger(__name__)
@@ -203,7 +204,7 @@ def find_recordings(arguments: SoundArguments) -> list[tuple[str | None, Dataset
     """
     path = Path(arguments.dataset_name).expanduser()
     if path.is_dir() and not any((path / name).is_file() for name in SAVED):
-        found = list(_walk(path, arguments.audio_column_name))
+        found = list(_walk(find_folder(path, arguments.dataset_data_dir), arguments.audio_column_name))
     else:
         splits = load_splits(
             arguments.dataset_name,
@@ -239,7 +240,11 @@ def _walk(folder: Path, wanted: str | None) -> Iterator[tuple[str | None, Datase
         if is_sound(file):
             parents = file.relative_to(folder).parts[:-1]
             role = next((role for part in parents if (role := role_in(part))), None)
-            files.setdefault(role, []).append(str(file.absolute()))
+            name, problem = as_text(file.absolute())
+            if problem is not None:
+                logger.warning("%s is passed over: %s", name, problem)
+                continue
+            files.setdefault(role, []).append(name)
     for role, names in files.items():
         yield role, Dataset.from_dict({"audio": names})
     for shard in find_shards(folder):
@@ -288,7 +293,7 @@ def _divide(role: str | None, table: Dataset, column: str, value: str | None) ->
     """A part as it is, if it is measured on anyway or has no such column, or else divided by a group."""
     if role == "validation" or column not in table.column_names:
         return [(role or "train", table)]
-    return _split(table, np.array([str(group) == value for group in table[column]]))
+    return _split(table, np.array([str(group) == value for group in read_names(table, column)]))
 
 
 def _split(table: Dataset, is_held_out: np.ndarray) -> list[tuple[str, Dataset]]:

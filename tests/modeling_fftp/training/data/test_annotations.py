@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from modeling_fftp.serving.tables import write_audacity, write_raven
-from modeling_fftp.training.data.sources import load_splits
+from modeling_fftp.training.data.sources import Columns, load_splits
 
 HEADER = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)"
 FILES = "Selection\tBegin Time (s)\tEnd Time (s)\tBegin Path\tFile Offset (s)\tSpecies"
@@ -118,7 +118,7 @@ def test_a_named_column_of_labels(folder, write):
     table = [HEADER + "\tSpecies\tCall", selection(1, 0, 1, "wren", "alarm")]
     write("rec.wav", rec=table)
     assert events(folder) == {"rec.wav": [(0.0, 1.0, "wren")]}
-    assert events(folder, "Call", label_column="Call") == {"rec.wav": [(0.0, 1.0, "alarm")]}
+    assert events(folder, "Call", columns=Columns("Call")) == {"rec.wav": [(0.0, 1.0, "alarm")]}
 
 
 @pytest.mark.parametrize(

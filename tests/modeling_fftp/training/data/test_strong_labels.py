@@ -14,7 +14,7 @@ from modeling_fftp.training.data.arguments import DataArguments
 from modeling_fftp.training.data.event_tables import group_events
 from modeling_fftp.training.data.held_out import hold_out
 from modeling_fftp.training.data.labels import read_labels
-from modeling_fftp.training.data.sources import load_splits
+from modeling_fftp.training.data.sources import Columns, load_splits
 from modeling_fftp.training.data.strong_labels import count_events, cut_windows, keep_measurable
 from modeling_fftp.training.inspect import inspect
 from modeling_fftp.training.step_labels import EventLabels, StepLabels
@@ -228,7 +228,7 @@ def test_tables_of_events(tmp_path, capsys):
     assert [kind.read(events) for events in split["events"]] == [["None", "dog"], []]
     # A name that only --label_column_name knows.
     (tmp_path / "kinds.tsv").write_text(TSV.replace("event_label", "kind"))
-    named = load_splits(str(tmp_path / "kinds.tsv"), label_column="kind")["train"]
+    named = load_splits(str(tmp_path / "kinds.tsv"), columns=Columns("kind"))["train"]
     assert named.column_names == ["filename", "kind"]
     assert named["kind"][:] == split["events"][:]
     for name in ("a.wav", "b.wav"):
