@@ -30,14 +30,13 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
-def write_sound(folder, *paths, seconds=0.2):
-    """Half a dozen tenths of a tone at each path."""
+def write_sound(folder, *paths):
+    """A tone of 0.2 s at each path."""
     for number, path in enumerate(paths):
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(
-            os.fsencode(file), np.sin(np.arange(round(16000 * seconds)) / (10 + number)), 16000, format="WAV"
-        )
+        tone = np.sin(np.arange(3200) / (10 + number))
+        soundfile.write(os.fsencode(file), tone, 16000, format="WAV")
 
 
 def write_rows(path, names, labels):
