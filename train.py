@@ -13,7 +13,7 @@ The whole run is one screen, `run` in modeling_fftp/training/run.py. Its steps, 
     build_model       model.py          a new model or a checkpoint, with its feature extractor
     build_collator    collator.py       what the recipe turns on
     build_trainer     run.py            transformers' Trainer, and what it lacks
-    train             run.py            leaves model, extractor, arguments and results in the output folder
+    train             run.py            leaves model, extractor and results in the output folder
     evaluate_splits   run.py            results of every split, of each class, and of the calibration
     finish            run.py            what the model costs and listens to, the card, and the push if that is wanted
 """

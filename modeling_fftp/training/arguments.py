@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from transformers import TrainingArguments
@@ -286,4 +286,14 @@ class FFTPTrainingArguments(TrainingArguments):
         super().__post_init__()
 
 
-ARGUMENTS = (ModelArguments, DataArguments, AugmentationArguments, DistillationArguments, FFTPTrainingArguments)
+class RunArguments(NamedTuple):
+    """All arguments of a training, in groups."""
+
+    model: ModelArguments
+    data: DataArguments
+    augmentation: AugmentationArguments
+    distillation: DistillationArguments
+    training: FFTPTrainingArguments
+
+
+ARGUMENTS = tuple(RunArguments.__annotations__.values())

@@ -12,7 +12,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from hub_cards import list_recipes
 
-from .arguments import ARGUMENTS
+from .arguments import ARGUMENTS, RunArguments
 from .contradictions import refuse_contradictions
 from .data.sources import public_name
 
@@ -60,8 +60,8 @@ class HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-def parse_arguments(arguments: list[str]) -> tuple:
-    """Dataclasses from a recipe, if the first word names one, and the options, which win.
+def parse_arguments(arguments: list[str]) -> RunArguments:
+    """Arguments from a recipe, if the first word names one, and the options, which win.
 
     Raises:
         SystemExit: A recipe that is not there, unknown arguments, or some that do not go together.
@@ -86,7 +86,7 @@ def parse_arguments(arguments: list[str]) -> tuple:
     refuse_contradictions(*groups)
     if not any(word.partition("=")[0].replace("-", "_") == "__output_dir" for word in arguments):
         raise SystemExit("train: --output_dir is missing: the folder to create")
-    return tuple(groups)
+    return RunArguments(*groups)
 
 
 def as_words(recipe: Mapping[str, Any]) -> list[str]:

@@ -158,10 +158,10 @@ def count_devices(training: FFTPTrainingArguments) -> int:
     return training.world_size * max(1, training.n_gpu)
 
 
-def write_arguments(training: FFTPTrainingArguments, groups: Sequence[Any], **others: Any) -> None:
-    """Keep all arguments of a training, and the number of its devices, in its folder; `others` win."""
+def write_arguments(training: FFTPTrainingArguments, groups: Sequence[Any]) -> None:
+    """Keep all arguments of a training, and the number of its devices, in its folder."""
     given = {name: value for group in groups for name, value in vars(group).items()}
-    write_results(training, "arguments", given | training.to_dict() | others | {WORLD_SIZE: count_devices(training)})
+    write_results(training, "arguments", given | training.to_dict() | {WORLD_SIZE: count_devices(training)})
 
 
 def measured_of_all(metrics: Mapping[str, float], training: FFTPTrainingArguments) -> dict[str, float]:

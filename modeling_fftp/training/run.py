@@ -16,14 +16,7 @@ from modeling_fftp.hub.figures import save_figure
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
 from modeling_fftp.serving.explain import draw, explain_recording
 
-from .arguments import (
-    TASK_METRIC,
-    AugmentationArguments,
-    DataArguments,
-    DistillationArguments,
-    FFTPTrainingArguments,
-    ModelArguments,
-)
+from .arguments import TASK_METRIC, DataArguments, FFTPTrainingArguments, RunArguments
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
 from .collator import build_collator, changes_sound
 from .command_line import find_recipe, parse_arguments
@@ -55,67 +48,66 @@ WATCHING = ("reduce_lr_on_plateau", "greedy")
 EXPLAINED = 20
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(words: Sequence[str]) -> None:
     """Load, train, evaluate, publish.
 
     Args:
-        arguments: Words of the command line: a recipe, by its name or path, if there is one, then options.
+        words: Of the command line: a recipe, by its name or path, if there is one, then options.
 
     Raises:
         SystemExit: Arguments that are wrong or do not go together.
         ValueError: Data or a checkpoint that cannot be used.
     """
-    groups = model_arguments, data_arguments, augmentation, distillation, training = parse_arguments([*arguments])
+    arguments = parse_arguments([*words])
+    training = arguments.training
     begin(training)
     report_setting(training)
-    recipe = find_recipe(groups)
+    recipe = find_recipe(arguments)
     if training.do_train:
-        refuse_impossible(model_arguments)
-    if data_arguments.task == "frames":
-        set_collars(training, model_arguments.model_name_or_path)
+        refuse_impossible(arguments.model)
+    if arguments.data.task == "frames":
+        set_collars(training, arguments.model.model_name_or_path)
     resumed = find_begun(training, recipe)
-    clips, teacher = load_data(model_arguments, data_arguments, distillation, training, resumed)
-    described = describe_data(data_arguments.dataset_name, clips)
-    if distillation.teacher_only:
+    clips, teacher = load_data(arguments, resumed)
+    described = describe_data(arguments.data.dataset_name, clips)
+    if arguments.distillation.teacher_only:
         described["labelled_by"] = recipe["teacher"]
-    max_seconds = find_crop_seconds(data_arguments, clips)
+    max_seconds = find_crop_seconds(arguments.data, clips)
     if clips.is_framewise:
         clips = cut_recordings(clips, max_seconds)
     elif training.do_train:
         warn_of_crops(clips, max_seconds)
-    model, extractor = build_model(model_arguments, clips, max_seconds, training.do_train, training.freeze_backbone)
+    model, extractor = build_model(arguments.model, clips, max_seconds, training.do_train, training.freeze_backbone)
     if training.do_train:
         refuse_truncation(extractor, max_seconds)
     if resumed is not None:
         resumed.refuse_other_data(described)
-        resumed.refuse_other_model(model_arguments, model)
+        resumed.refuse_other_model(arguments.model, model)
     if training.push_when_done:
         check_repository(model, training)
     # Of streamed clips those that were decoded without a problem.
     validating = clips.splits.get("validation")
     validating = getattr(validating, "sample", validating)
-    clips, teacher, crop_seconds = prepare_sound(
-        clips, teacher, extractor, data_arguments, augmentation, training, max_seconds
-    )
+    clips, teacher, crop_seconds = prepare_sound(clips, teacher, extractor, arguments, max_seconds)
 
-    # Ours smooths what mixup mixed as well; transformers' own would refuse that.
-    label_smoothing, training.label_smoothing_factor = training.label_smoothing_factor, 0.0
-    # A teacher hears the sound that the collator leaves to the trainer.
-    on_device = data_arguments.features_on_device or teacher is not None
-    is_framewise = clips.is_framewise
-    collator = build_collator(
-        augmentation, extractor, model.config, crop_seconds, label_smoothing, on_device, is_framewise
-    )
-    scorer = build_scorer(clips.classes)
-    scorer = score_steps(scorer) if is_framewise else scorer
     choose_metric(training, clips)
-    trainer = build_trainer(model, extractor, collator, clips, scorer, training, teacher, distillation)
-
     if training.do_train:
         # Now, so that a resumption can be held to them.
         write_results(training, "recipe", recipe)
         write_results(training, "data_results", described)
-    calibration = train(trainer, groups[:4], label_smoothing, is_framewise) if training.do_train else None
+        write_arguments(training, arguments[:-1])
+    # Ours smooths what mixup mixed as well; transformers' own would refuse that.
+    label_smoothing, training.label_smoothing_factor = training.label_smoothing_factor, 0.0
+    # A teacher hears the sound that the collator leaves to the trainer.
+    on_device = arguments.data.features_on_device or teacher is not None
+    collator = build_collator(
+        arguments.augmentation, extractor, model.config, crop_seconds, label_smoothing, on_device, clips.is_framewise
+    )
+    scorer = build_scorer(clips.classes)
+    scorer = score_steps(scorer) if clips.is_framewise else scorer
+    trainer = build_trainer(arguments, model, extractor, collator, clips, scorer, teacher)
+
+    calibration = train(trainer, clips) if training.do_train else None
     evaluate_splits(trainer, clips, scorer, calibration)
     if training.do_train:
         finish(trainer, clips, validating)
@@ -133,30 +125,34 @@ def find_crop_seconds(data: DataArguments, clips: Clips) -> float:
 
 
 def prepare_sound(
-    clips: Clips,
-    teacher: Teacher | None,
-    extractor: FFTPFeatureExtractor,
-    data: DataArguments,
-    augmentation: AugmentationArguments,
-    training: FFTPTrainingArguments,
-    max_seconds: float,
+    clips: Clips, teacher: Teacher | None, extractor: FFTPFeatureExtractor, arguments: RunArguments, max_seconds: float
 ) -> tuple[Clips, Teacher | None, float | None]:
     """Compute once what does not change between epochs: the teacher's logits, and features.
 
     Returns:
         The clips, with a teacher's answers and features in place of sound where these are known; who answers batch by
         batch, and what these are cropped to in seconds, as far as it takes either.
+
+    Raises:
+        SystemExit: Features were to be computed once, and an augmentation changes the sound of every batch.
     """
-    crop_seconds = max_seconds
-    is_changed = data.streaming or changes_sound(augmentation, clips.longest_seconds, max_seconds)
-    if teacher is not None and not is_changed:
+    data, training = arguments.data, arguments.training
+    if data.streaming or changes_sound(arguments.augmentation, clips.longest_seconds, max_seconds):
+        if data.cache_features:
+            raise SystemExit(
+                f"train: --cache_features leaves nothing to crop; drop it, or let --max_seconds {max_seconds:g} be at "
+                f"least {clips.longest_seconds:g}, the length of the longest clip"
+            )
+        return clips, teacher, max_seconds
+    if teacher is not None:
         with training.main_process_first(desc="answers"):
             clips.splits["train"] = add_answers(clips.splits["train"], teacher)
-        teacher = crop_seconds = None
     if data.cache_features:
-        clips = cache_features(clips, extractor, augmentation, max_seconds, training)
-        crop_seconds = None
-    return clips, teacher, crop_seconds
+        with training.main_process_first(desc="features"):
+            features = {role: compute_features(split, extractor) for role, split in clips.splits.items()}
+        clips = replace(clips, splits=features)
+    is_known = teacher is not None or data.cache_features
+    return clips, None, None if is_known else max_seconds
 
 
 def finish(trainer: FFTPTrainer, clips: Clips, validating: Dataset | None) -> None:
@@ -204,14 +200,9 @@ def evaluate_splits(trainer: FFTPTrainer, clips: Clips, scorer: Scorer, calibrat
         write_results(trainer.args, "calibration_results", asdict(calibration) | measured)
 
 
-def load_data(
-    model: ModelArguments,
-    data: DataArguments,
-    distillation: DistillationArguments,
-    training: FFTPTrainingArguments,
-    resumed: Resumed | None,
-) -> tuple[Clips, Teacher | None]:
+def load_data(arguments: RunArguments, resumed: Resumed | None) -> tuple[Clips, Teacher | None]:
     """The clips, and who teaches their classes, if anybody does."""
+    model, data, _, distillation, training = arguments
     teacher, rate = None, find_sampling_rate(model)
     if distillation.teacher:
         # Before clips are decoded for hours.
@@ -236,28 +227,6 @@ def load_data(
         teacher.refuse_other_kind(clips.is_multi_label)
     teacher.report([*training_sounds(clips, BATCH)])
     return clips, teacher
-
-
-def cache_features(
-    clips: Clips,
-    extractor: FFTPFeatureExtractor,
-    augmentation: AugmentationArguments,
-    max_seconds: float,
-    training: FFTPTrainingArguments,
-) -> Clips:
-    """The clips with features in place of sound; the first process computes them.
-
-    Raises:
-        SystemExit: An augmentation changes the sound of every batch.
-    """
-    if changes_sound(augmentation, clips.longest_seconds, max_seconds):
-        raise SystemExit(
-            f"train: --cache_features leaves nothing to crop; drop it, or let --max_seconds {max_seconds:g} be at "
-            f"least {clips.longest_seconds:g}, the length of the longest clip"
-        )
-    with training.main_process_first(desc="features"):
-        splits = {role: compute_features(split, extractor) for role, split in clips.splits.items()}
-    return replace(clips, splits=splits)
 
 
 def choose_metric(training: FFTPTrainingArguments, clips: Clips) -> None:
@@ -288,16 +257,16 @@ def choose_metric(training: FFTPTrainingArguments, clips: Clips) -> None:
 
 
 def build_trainer(
+    arguments: RunArguments,
     model: FFTPPreTrainedModel,
     extractor: FFTPFeatureExtractor,
     collator: SpecMaskDataCollator,
     clips: Clips,
     scorer: Scorer,
-    training: FFTPTrainingArguments,
     teacher: Teacher | None,
-    distillation: DistillationArguments,
 ) -> FFTPTrainer:
     """The trainer of a run."""
+    training, distillation = arguments.training, arguments.distillation
     return FFTPTrainer(
         model=model,
         args=training,
@@ -315,20 +284,19 @@ def build_trainer(
     )
 
 
-def train(trainer: FFTPTrainer, groups: Sequence, label_smoothing: float, is_framewise: bool) -> Calibration | None:
-    """Train, and leave the model, the extractor, all arguments and the results in the output folder.
+def train(trainer: FFTPTrainer, clips: Clips) -> Calibration | None:
+    """Train, and leave the model, the extractor and the results in the output folder.
 
     Returns:
         What the scores were calibrated by, if they were.
     """
     training = trainer.args
-    write_arguments(training, groups, label_smoothing_factor=label_smoothing)
     result = train_or_go_on(trainer)
     # Before calibration, so that a failure there loses nothing; and again after it.
     trainer.save_model()
     calibration = None
     if training.calibrate and trainer.eval_dataset is not None:
-        if is_framewise:
+        if clips.is_framewise:
             choose_postprocessing(trainer)
         else:
             calibration = calibrate(trainer)
