@@ -61,9 +61,10 @@ def errors_in_one_line(kinds: type[Exception] | tuple[type[Exception], ...] = Ex
 def errors_of_input() -> Iterator[None]:
     """The same for bad arguments and data alone; other errors keep their traceback."""
     from datasets.exceptions import DatasetsError
+    from httpx import HTTPError
     from huggingface_hub.errors import StrictDataclassError
 
-    with errors_in_one_line((ValueError, OSError, DatasetsError, StrictDataclassError)):
+    with errors_in_one_line((ValueError, OSError, DatasetsError, HTTPError, StrictDataclassError)):
         yield
 
 
@@ -357,12 +358,13 @@ def card(
         str | None,
         typer.Option("--license", help="Licence of the weights, by its id on the Hub; default: the last card's."),
     ] = None,
+    revision: Annotated[str, typer.Option("--revision", help="Branch that the card's snippet loads.")] = "main",
 ) -> None:
     """Write the model card of a trained folder, README.md, from the results in it."""
     with errors_in_one_line():
         from modeling_fftp.hub.card import write_card
 
-        print(write_card(folder, repo_id, license))
+        print(write_card(folder, repo_id, license, revision))
 
 
 @app.command()

@@ -12,6 +12,8 @@ HEADS = {
     "FFTPOnnxForAudioClassification": CLIPS,
     "FFTPOnnxForAudioFrameClassification": FRAMES,
 }
+# Models without one.
+HEADLESS = ("FFTPModel", "FFTPForPreTraining")
 
 
 def bare_model(model: nn.Module) -> nn.Module:
@@ -27,6 +29,11 @@ def find_task(model: nn.Module) -> str | None:
     """
     names = [parent.__name__ for parent in type(bare_model(model)).__mro__]
     return next((HEADS[name] for name in names if name in HEADS), None)
+
+
+def is_headless(config: FFTPConfig) -> bool:
+    """Whether the weights of a config were saved without a head."""
+    return bool(config.architectures) and config.architectures[0] in HEADLESS
 
 
 def find_saved_task(config: FFTPConfig) -> str | None:

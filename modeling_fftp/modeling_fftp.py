@@ -31,7 +31,7 @@ from .configuration_fftp import FIELDS_OF_LABELS, FFTPConfig
 from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings, check_padding
 from .events_fftp import Event, events_to_labels
 from .explain_fftp import explain
-from .heads_fftp import CLIPS, FRAMES, find_saved_task
+from .heads_fftp import CLIPS, FRAMES, find_saved_task, is_headless
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_convnext_fftp import FFTPConvNextLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTPStateSpace
@@ -367,12 +367,12 @@ class FFTPClassificationHead(nn.Module):
 
 
 def forget_another_head(config: FFTPConfig, task: str) -> FFTPConfig:
-    """A config without what was chosen for the scores of another head, of clips or of steps.
+    """A config without what was chosen for the scores of another head: of clips, of steps, or one that was not saved.
 
     A copy, since the other head may still be in use.
     """
     stale = [name for name in FIELDS_OF_LABELS if getattr(config, name)]
-    if not stale or find_saved_task(config) in (task, None):
+    if not stale or (find_saved_task(config) in (task, None) and not is_headless(config)):
         return config
     logger.warning(f"{' and '.join(stale)} were chosen for the scores of another head: dropped")
     config = copy.deepcopy(config)

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from feature_extraction import FFTPFeatureExtractor
-from modeling_fftp import FFTPForPreTraining, FFTPModel
-from modeling_fftp.heads_fftp import HEADS
+from modeling_fftp.heads_fftp import HEADLESS, HEADS
 
 from .converted import Converted
 from .patch_geometry import change_geometry, change_patches
@@ -105,7 +104,7 @@ def refuse_lost_head(source: str | Path, converted: Converted) -> None:
         ValueError: There is one.
     """
     saved = converted.model.config.architectures or ()
-    if unknown := sorted({*saved} - {*HEADS, FFTPModel.__name__, FFTPForPreTraining.__name__}):
+    if unknown := sorted({*saved} - {*HEADS, *HEADLESS}):
         raise ValueError(
             f"{source} was saved by {unknown[0]}, whose head is not known here: load the folder by the class that it "
             "derives from, such as FFTPForAudioClassification, and save that"

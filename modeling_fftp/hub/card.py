@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from feature_extraction import FFTPFeatureExtractor
 from hub_cards import CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
-from modeling_fftp.heads_fftp import FRAMES, find_saved_task
+from modeling_fftp.heads_fftp import FRAMES, find_saved_task, is_headless
 from modeling_fftp.scores_fftp import label_names
 from modeling_fftp.times_fftp import table_seconds, window_seconds
 
@@ -20,11 +21,12 @@ from .card_facts import (
     EXPLANATION,
     RELIABILITY,
     describe_patches,
+    escape,
     find_license,
     read_results,
     save_card,
 )
-from .encoder_card import has_head, write_encoder_card
+from .encoder_card import write_encoder_card
 from .reliability import plot_reliability
 from .training_curves import plot_training
 
@@ -40,13 +42,16 @@ METRIC_NAMES = {
 EXTREMES = 5
 
 
-def write_card(folder: str | Path, repo_id: str | None = None, license: str | None = None) -> Path:
+def write_card(
+    folder: str | Path, repo_id: str | None = None, license: str | None = None, revision: str = "main"
+) -> Path:
     """Write README.md, and the training curves it shows, into a trained folder, or into that of an encoder.
 
     Args:
         folder: Folder that a training left.
         repo_id: What the snippet loads; default: the folder's name.
         license: Licence of the weights, by its id on the Hub; without it that of the card before, or none.
+        revision: Branch that the snippet loads.
 
     Raises:
         FileNotFoundError: There is no such folder; transformers would take its name for a Hub id.
@@ -55,9 +60,10 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; expected one that a training left")
-    if not has_head(folder):
+    config = FFTPConfig.from_pretrained(folder)
+    if is_headless(config):
         return write_encoder_card(folder, repo_id, license)
-    if FFTPConfig.from_pretrained(folder).problem_type == "regression":
+    if config.problem_type == "regression":
         raise ValueError(f"{folder} holds a model of problem_type 'regression'; cards are for classifiers")
     curves = None
     if read_results(folder, "trainer_state"):
@@ -68,10 +74,11 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
         plot_reliability(facts["calibration"]["measured"], folder / RELIABILITY)
     model_id = repo_id or folder.resolve().name
     card = ModelCard.from_template(
-        build_metadata(facts, model_id, license or find_license(folder)),
+        build_metadata(facts, model_id, find_license(folder, license)),
         template_path=str(CARD_TEMPLATE),
         name=model_id.split("/")[-1],
         model_id=model_id,
+        revision=None if revision == "main" else revision,
         curves=curves,
         **facts,
     )
@@ -81,7 +88,7 @@ def write_card(folder: str | Path, repo_id: str | None = None, license: str | No
 def collect_facts(folder: Path) -> dict[str, Any]:
     """Collect what the template shows from the files of a trained folder."""
     config = FFTPConfig.from_pretrained(folder)
-    recipe = read_results(folder, "recipe")
+    recipe, data = read_results(folder, "recipe"), read_results(folder, "data_results")
     evaluations = {
         split: {
             name: round(values[f"{split}_{name}"], 4)
@@ -100,7 +107,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
     extractor = FFTPFeatureExtractor.from_pretrained(folder)
     return {
         "config": config,
-        "labels": label_names(config),
+        "labels": [*map(escape, label_names(config))],
         "is_multi_label": is_multi_label,
         "backbone": BACKBONES[config.backbone],
         "patches": describe_patches(config),
@@ -117,11 +124,14 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "probe": probe,
         "calibration": _find_calibration(folder),
         "recipe": None if recipe is None else json.dumps(recipe, indent=2),
-        "data": read_results(folder, "data_results"),
+        "data": data,
+        "held_out": _describe_held_out(data or {}, recipe or {}),
         "train": read_results(folder, "train_results"),
         "evaluations": evaluations,
         "metric_names": {name: text for name, text in METRIC_NAMES.items() if name in shown},
         "selected_on": "validation" if selects and "validation" in evaluations else None,
+        "unmeasured": {split: results["left_out"] for split, results in _per_class(folder) if results.get("left_out")},
+        "trained_strides": config.time_strides or [(recipe or {}).get("time_stride") or config.position_stride],
         "extremes": _find_extremes(folder),
         "explanation": EXPLANATION if (folder / EXPLANATION).exists() else None,
         "efficiency": read_results(folder, "efficiency_results"),
@@ -130,38 +140,52 @@ def collect_facts(folder: Path) -> dict[str, Any]:
     }
 
 
-def build_metadata(facts: dict[str, Any], name: str, license: str | None) -> ModelCardData:
+def build_metadata(facts: dict[str, Any], name: str, license: dict[str, str]) -> ModelCardData:
     """The card's YAML.
 
     The Hub has no task for frame classifiers, and transformers no pipeline: they have no `pipeline_tag`, and what is
-    measured of their steps is not what the Hub compares clips by.
+    measured of their steps is not what the Hub compares clips by. Neither is how often a model agrees with a teacher,
+    nor what is measured on clips that the split to train on lost.
     """
-    data = {} if facts["is_framewise"] else facts["data"] or {}
+    data = facts["data"] or {}
+    is_comparable = not facts["is_framewise"] and "labelled_by" not in data
+    # Those of earlier versions do not say.
+    names = data.get("split_names") or {split: split for split in SPLITS}
     metric = facts["task_metric"]
     results = [
         EvalResult(
             task_type="audio-classification",
             dataset_type=data.get("hub_id") or data["dataset"],
             dataset_name=data["dataset"],
-            dataset_split=split,
+            dataset_config=data.get("config"),
+            dataset_split=names[split],
             metric_type=metric,
             metric_name=METRIC_NAMES[metric],
             metric_value=values[metric],
         )
         for split, values in facts["evaluations"].items()
-        if data and metric in values
+        if data and is_comparable and metric in values and names.get(split)
     ]
     return ModelCardData(
         pipeline_tag=None if facts["is_framewise"] else "audio-classification",
         library_name="transformers",
-        license=license,
-        datasets=(facts["data"] or {}).get("hub_id"),
-        metrics=None if facts["is_framewise"] else [metric],
+        **license,
+        datasets=data.get("hub_id"),
+        metrics=[metric] if is_comparable else None,
         base_model=facts["base_model"],
         tags=["audio-tagging", "fftp", "arxiv:2508.21243"],
         model_name=name.split("/")[-1] if results else None,
         eval_results=results or None,
     )
+
+
+def _describe_held_out(data: dict[str, Any], recipe: dict[str, Any]) -> str | None:
+    """Which clips validate, where the data set has no split for that."""
+    if data.get("split_names", {}).get("validation", "") is not None:
+        return None
+    if column := recipe.get("validation_column"):
+        return f"those of which `{column}` is `{recipe['validation_value']}`"
+    return "drawn at random: clips of one speaker or recording may be on both sides"
 
 
 def _is_number(value: float | None) -> bool:
@@ -182,22 +206,27 @@ def _find_events(folder: Path, split: str) -> dict[str, Any] | None:
     results = read_results(folder, f"{split}_events")
     if results is None:
         return None
-    known = [(label.replace("|", "\\|"), value) for label, value in results["per_class"].items() if value is not None]
+    known = [(escape(label), value) for label, value in results["per_class"].items() if value is not None]
     return results | {"least": sorted(known, key=lambda row: row[1])[:EXTREMES]}
 
 
 def _find_extremes(folder: Path) -> dict[str, Any] | None:
     """Best and worst classes of the last split that has results."""
-    for split in reversed(SPLITS):
-        results = read_results(folder, f"{split}_per_class")
-        if results:
-            rows = [
-                (name.replace("|", "\\|"), values["positives"], values["average_precision"])
-                for name, values in results["per_class"].items()
-                if values["average_precision"] is not None
-            ]
-            rows.sort(key=lambda row: -row[2])
-            if len(rows) > 2 * EXTREMES:
-                rows = rows[:EXTREMES] + rows[-EXTREMES:]
-            return {"split": split, "rows": rows}
+    for split, results in reversed([*_per_class(folder)]):
+        rows = [
+            (escape(name), values["positives"], values["average_precision"])
+            for name, values in results["per_class"].items()
+            if values["average_precision"] is not None
+        ]
+        rows.sort(key=lambda row: -row[2])
+        if len(rows) > 2 * EXTREMES:
+            rows = rows[:EXTREMES] + rows[-EXTREMES:]
+        return {"split": split, "rows": rows}
     return None
+
+
+def _per_class(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Splits that have results, and those of each class."""
+    for split in SPLITS:
+        if results := read_results(folder, f"{split}_per_class"):
+            yield split, results

@@ -1,10 +1,14 @@
 """What cards of every kind of folder say."""
 
 import hashlib
+import itertools
 import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
 from huggingface_hub import ModelCard
 from transformers.utils import logging
 
@@ -18,6 +22,8 @@ EDITED = "README.edited.md"
 SEAL = "\n<!-- fftp card {} -->\n"
 CURVES, RELIABILITY, EXPLANATION = "training.png", "reliability.png", "explanation.png"
 RECONSTRUCTION = "reconstruction.png"
+# What means something to Markdown; between letters "_" does not.
+MARKUP = re.compile(r"[\\`*<>\[\]|]|(?<![^\W_])_|_(?![^\W_])")
 BACKBONES = {
     "ast": "an Audio Spectrogram Transformer",
     "mamba": "a bidirectional Mamba (Audio Mamba)",
@@ -31,10 +37,27 @@ def read_results(folder: Path, name: str) -> dict | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def find_license(folder: Path) -> str | None:
-    """Licence that a card in the folder names, which a new card goes on naming."""
+def find_license(folder: Path, given: str | None) -> dict[str, str]:
+    """The fields of a card that name its licence: the given one, or that of the card before.
+
+    Args:
+        folder: Where the card is, if there is one.
+        given: A licence, by its id on the Hub.
+    """
     path = folder / "README.md"
-    return ModelCard.load(path, ignore_metadata_errors=True).data.license if path.exists() else None
+    if given or not path.exists():
+        return {"license": given} if given else {}
+    try:
+        written = ModelCard.load(path, ignore_metadata_errors=True).data.to_dict()
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        logger.warning("%s cannot be read, so the new card names no licence: %s", path, error)
+        return {}
+    return {name: written[name] for name in ("license", "license_name", "license_link") if name in written}
+
+
+def escape(name: str) -> str:
+    """A label as Markdown shows it in a sentence or a cell of a table."""
+    return MARKUP.sub(r"\\\g<0>", " ".join(name.split()))
 
 
 def save_card(card: ModelCard, folder: Path) -> Path:
@@ -44,9 +67,17 @@ def save_card(card: ModelCard, folder: Path) -> Path:
     with atomic_write(path) as part:
         part.write_text(text + SEAL.format(_digest(text)), encoding="utf-8")
         if path.exists() and not _is_as_written(path.read_text(encoding="utf-8")):
+            kept = next(name for name in _names_for(kept) if not name.exists())
             os.replace(path, kept)
             logger.warning("%s was edited; what it was is in %s", path, kept.name)
     return path
+
+
+def _names_for(path: Path) -> Iterator[Path]:
+    """A path, and others like it: README.edited.md, README.edited.2.md and so on."""
+    yield path
+    for number in itertools.count(2):
+        yield path.with_stem(f"{path.stem}.{number}")
 
 
 def _digest(text: str) -> str:

@@ -6,18 +6,10 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from hub_cards import ENCODER_CARD_TEMPLATE
-from modeling_fftp import FFTPConfig, FFTPForPreTraining, FFTPModel
+from modeling_fftp import FFTPConfig
 
 from .card_facts import BACKBONES, CURVES, RECONSTRUCTION, describe_patches, find_license, read_results, save_card
 from .training_curves import plot_training
-
-HEADLESS = (FFTPModel.__name__, FFTPForPreTraining.__name__)
-
-
-def has_head(folder: Path) -> bool:
-    """Whether the model of a folder tells classes apart."""
-    architectures = FFTPConfig.from_pretrained(folder).architectures
-    return not architectures or architectures[0] not in HEADLESS
 
 
 def write_encoder_card(folder: str | Path, repo_id: str | None = None, license: str | None = None) -> Path:
@@ -36,7 +28,7 @@ def write_encoder_card(folder: str | Path, repo_id: str | None = None, license: 
     metadata = ModelCardData(
         pipeline_tag="feature-extraction",
         library_name="transformers",
-        license=license or find_license(folder),
+        **find_license(folder, license),
         datasets=data["hub_id"] if data else None,
         tags=["audio", "fftp", "arxiv:2508.21243"],
     )

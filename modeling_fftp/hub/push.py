@@ -1,5 +1,6 @@
 """Put a trained folder on the Hub: what a user of the model needs, in one commit, and no pickle."""
 
+import glob
 import json
 import re
 import tempfile
@@ -14,7 +15,10 @@ from modeling_fftp import FFTPConfig
 from .card_facts import CURVES, EXPLANATION, RECONSTRUCTION, RELIABILITY
 
 # What a card tells users to load.
-SNIPPET = re.compile(r'pipeline\([^)]*model="([^"]+)"|fftp train --model_name_or_path (\S+)')
+SNIPPET = re.compile(
+    r'pipeline\([^)]*model="(?P<model>[^"]+)"(, revision="(?P<revision>[^"]+)")?'
+    r"|fftp train --model_name_or_path (?P<start>\S+)"
+)
 REQUIRED = ("config.json", "preprocessor_config.json", "README.md")
 MEASURED = ("recipe.json", "*_results.json", "*_per_class.json", "*_events.json")
 PATTERNS = (
@@ -22,14 +26,16 @@ PATTERNS = (
 )  # fmt: skip
 # Of an earlier push, unless this one brings them: code, weights, pickles, and what was measured and drawn of these.
 REPLACED = (
-    "*_fftp.py", "*.safetensors", "*.onnx*", "*.bin", "*.pt", "*.pth", *MEASURED,
+    "*_fftp.py", "*.safetensors", "*.safetensors.index.json", "*.onnx*", "*.bin", "*.pt", "*.pth", *MEASURED,
     CURVES, RELIABILITY, EXPLANATION, RECONSTRUCTION,
 )  # fmt: skip
 # Fields of a config that say nothing about which model it is.
 INCIDENTAL = (
     "auto_map", "custom_pipelines", "dtype", "transformers_version", "use_cache", "_name_or_path",
     # How a model runs, not what it is.
-    "time_stride", "time_strides", "stretch_patches", "thresholds", "median_filter_seconds",
+    "time_stride", "time_strides", "stretch_patches", "thresholds", "median_filter_seconds", "scan_implementation",
+    # How it was trained.
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "initializer_range",
 )  # fmt: skip
 
 
@@ -110,6 +116,32 @@ def find_difference(api: HfApi, repo_id: str, revision: str, config: dict) -> st
     return None
 
 
+def refuse_foreign_snippet(folder: Path, repo_id: str, revision: str) -> None:
+    """Refuse a card that tells users to load another model.
+
+    Raises:
+        ValueError: It names another repository, or another branch of this.
+    """
+    found = SNIPPET.search((folder / "README.md").read_text(encoding="utf-8"))
+    if found is None:
+        return
+    # `fftp train` starts from the main branch alone.
+    loaded = (found["model"], found["revision"] or "main") if found["model"] else (found["start"], revision)
+    if loaded != (repo_id, revision):
+        names = [name if branch == "main" else f"{name}@{branch}" for name, branch in (loaded, (repo_id, revision))]
+        option = "" if revision == "main" else f" --revision {revision}"
+        raise ValueError(
+            f"the card's snippet loads {names[0]!r}, not {names[1]!r}: "
+            f"`fftp card {folder} --repo_id {repo_id}{option}` renders it anew"
+        )
+
+
+def find_replaced(api: HfApi, repo_id: str, revision: str) -> list[str]:
+    """Files of an earlier push, as patterns; what others put into folders stays."""
+    names = [name for name in api.list_repo_files(repo_id, revision=revision) if "/" not in name]
+    return [glob.escape(name) for name in filter_repo_objects(names, allow_patterns=[*REPLACED])]
+
+
 def push(
     folder: str | Path,
     repo_id: str,
@@ -137,19 +169,14 @@ def push(
     Raises:
         FileNotFoundError: The folder lacks something that a repository needs.
         ValueError: The repository holds another model, or is public and should not be, or the card's snippet loads
-            another repository.
+            another repository or branch.
     """
     folder, api = Path(folder), HfApi(token=token)
     names = [path.name for path in files_to_push(folder)]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "/" not in repo_id:
         repo_id = f"{api.whoami()['name']}/{repo_id}"
-    loaded = SNIPPET.search((folder / "README.md").read_text(encoding="utf-8"))
-    if loaded and (name := loaded[1] or loaded[2]) != repo_id:
-        raise ValueError(
-            f"the card's snippet loads {name!r}, not {repo_id!r}: `fftp card {folder} --repo_id "
-            f"{repo_id}` renders it for this repository"
-        )
+    refuse_foreign_snippet(folder, repo_id, revision)
     if private:
         refuse_public(api, repo_id)
     if not overwrite and (difference := find_difference(api, repo_id, revision, config)):
@@ -161,7 +188,7 @@ def push(
         repo_id=repo_id,
         folder_path=folder,
         allow_patterns=names,
-        delete_patterns=list(REPLACED),
+        delete_patterns=find_replaced(api, repo_id, revision),
         revision=revision,
         commit_message="Upload FFTP model",
     )

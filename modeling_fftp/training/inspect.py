@@ -30,7 +30,7 @@ def inspect(arguments: Sequence[str]) -> str:
         raise SystemExit(f"inspect: DATA is missing: {usage}")
     # Says which columns are read, and what is passed over.
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    splits = find_roles(data, ROLES, open_splits if data.streaming else load_splits)
+    splits, _ = find_roles(data, ROLES, open_splits if data.streaming else load_splits)
     decoder = replace(build_decoder(data, next(iter(splits.values()))), keeps_sound=False)
     classes, facts = [*decoder.labels.values()], {}
     for role, own_decoder in decoders_of(splits, decoder).items():

@@ -4,6 +4,7 @@ import json
 import logging
 from pathlib import Path
 
+import httpx
 from huggingface_hub import HfApi
 
 from modeling_fftp import FFTPForAudioClassification
@@ -42,12 +43,13 @@ def check_repository(model: FFTPForAudioClassification, training: FFTPTrainingAr
 def publish(training: FFTPTrainingArguments) -> None:
     """Write the card, and push where that is wanted."""
     folder, repo_id = training.output_dir, training.hub_model_id
-    write_card(folder, repo_id, training.hub_license)
+    revision = training.hub_revision or "main"
+    write_card(folder, repo_id, training.hub_license, revision)
     if training.push_when_done:
-        private, revision = bool(training.hub_private_repo), training.hub_revision or "main"
+        private = bool(training.hub_private_repo)
         try:
             print(push(folder, repo_id, private=private, revision=revision, token=training.hub_token))
-        except ValueError as error:
+        except (ValueError, OSError, httpx.HTTPError) as error:
             raise SystemExit(
                 f"train: {error}. {folder} is complete; `fftp push {folder} {repo_id}` pushes it"
             ) from error

@@ -12,11 +12,18 @@ from transformers.trainer_utils import PredictionOutput
 from hub_cards import METRIC
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.atomic_write import atomic_write
+from modeling_fftp.hub.card_facts import EXPLANATION, RELIABILITY
 from modeling_fftp.hub.efficiency import measure_efficiency
 
 from .arguments import FFTPTrainingArguments
 from .data.recording_pieces import RecordingPieces
 from .trainer import FFTPTrainer
+
+# What is measured and drawn of weights, as patterns.
+MEASURED_OF_WEIGHTS = (
+    "validation_*.json", "test_*.json", "calibration_results.json", "strides_results.json", "efficiency_results.json",
+    RELIABILITY, EXPLANATION,
+)  # fmt: skip
 
 Scorer = Callable[[EvalPrediction], dict]
 
@@ -87,6 +94,14 @@ def evaluate_strides(
             row |= {name: cost[name] for name in ("tokens", "multiply_adds", "milliseconds")}
         rows.append(row)
     return rows
+
+
+def forget_results(training: FFTPTrainingArguments) -> None:
+    """Delete what was measured and drawn of earlier weights in the output folder; the first process does."""
+    if training.process_index == 0:
+        for pattern in MEASURED_OF_WEIGHTS:
+            for path in Path(training.output_dir).glob(pattern):
+                path.unlink()
 
 
 def write_results(training: FFTPTrainingArguments, name: str, results: dict) -> None:

@@ -35,7 +35,15 @@ from .model import (
     training_sounds,
 )
 from .publishing import check_repository, publish
-from .results import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers, write_results
+from .results import (
+    Scorer,
+    build_scorer,
+    evaluate_split,
+    evaluate_strides,
+    forget_results,
+    only_numbers,
+    write_results,
+)
 from .resuming import Resumed, measured_of_all, write_arguments
 from .session import begin, build_averaging, find_begun, report_setting, train_or_go_on
 from .teaching.distillation import BATCH, Distillation, Teacher, add_answers
@@ -69,7 +77,7 @@ def run(words: Sequence[str]) -> None:
         set_collars(training, arguments.model.model_name_or_path)
     resumed = find_begun(training, recipe)
     clips, teacher = load_data(arguments, resumed)
-    described = describe_data(arguments.data.dataset_name, clips)
+    described = describe_data(arguments.data, clips)
     if arguments.distillation.teacher_only:
         described["labelled_by"] = recipe["teacher"]
     max_seconds = find_crop_seconds(arguments.data, clips)
@@ -225,7 +233,8 @@ def load_data(arguments: RunArguments, resumed: Resumed | None) -> tuple[Clips, 
         if teacher is None:
             return clips, None
         teacher.refuse_other_kind(clips.is_multi_label)
-    teacher.report([*training_sounds(clips, BATCH)])
+    longest = round(find_crop_seconds(data, clips) * rate)
+    teacher.report([sound[:longest] for sound in training_sounds(clips, BATCH)])
     return clips, teacher
 
 
@@ -294,6 +303,7 @@ def train(trainer: FFTPTrainer, clips: Clips) -> Calibration | None:
     result = train_or_go_on(trainer)
     # Before calibration, so that a failure there loses nothing; and again after it.
     trainer.save_model()
+    forget_results(training)
     calibration = None
     if training.calibrate and trainer.eval_dataset is not None:
         if clips.is_framewise:

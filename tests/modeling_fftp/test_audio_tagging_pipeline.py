@@ -14,6 +14,7 @@ from modeling_fftp import (
     FFTPConfig,
     FFTPForAudioClassification,
     FFTPForAudioFrameClassification,
+    FFTPModel,
     audio_stream_fftp,
     sound_file_fftp,
 )
@@ -295,6 +296,13 @@ def test_thresholds_are_those_of_the_head_that_they_were_chosen_for(make_config,
     clips = FFTPForAudioClassification.from_pretrained(tmp_path)
     assert head(clips.config).config.thresholds == expected
     assert clips.config.thresholds == {"LABEL_0": 0.9}
+    # A new head on an encoder that was saved without its own.
+    FFTPModel.from_pretrained(tmp_path).save_pretrained(tmp_path / "encoder")
+    assert head.from_pretrained(tmp_path / "encoder").config.thresholds is None
+    # A class of a user is no encoder.
+    mine = type("MyClassifier", (head,), {})
+    mine(make_config(thresholds={"LABEL_0": 0.9})).save_pretrained(tmp_path / "mine")
+    assert mine.from_pretrained(tmp_path / "mine").config.thresholds == {"LABEL_0": 0.9}
 
 
 def test_several_recordings_of_unequal_length_in_batches(make_tagger, speech):

@@ -28,8 +28,8 @@ TIME_COLUMNS = ("onset", "offset", "start", "end", "start_time", "end_time", "be
 
 def find_roles(
     arguments: DataArguments, needed: Sequence[str], load: Callable[..., Mapping] = load_splits
-) -> dict[str, Any]:
-    """Splits of the data set by what they are for.
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Splits of the data set, and their names there, by what they are for.
 
     Args:
         arguments: Which data, and names of splits.
@@ -62,8 +62,8 @@ def find_roles(
             "%g measures the share that a training with this seed kept out",
             wanted["validation"], wanted["test"], names["train"], VALIDATION_FRACTION,
         )  # fmt: skip
-        return {"test": splits[names["train"]]}
-    return {role: splits[names[role]] for role in dict.fromkeys((first, *names))}
+        return {"test": splits[names["train"]]}, {"test": names["train"]}
+    return {role: splits[names[role]] for role in dict.fromkeys((first, *names))}, names
 
 
 def roles_to_read(splits: Mapping[str, Any], arguments: DataArguments, training: TrainingArguments) -> list[str]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -53,6 +53,7 @@ class Clips:
         sample: Clips that stand for those to train on, where those are many.
         is_framewise: Whether "labels" are events, and a model is to say when they are.
         sampling_rate: Rate of the sound in Hz.
+        split_names: What the data set calls the split of each role; None where clips to train on were held out.
     """
 
     splits: dict[str, Dataset | FeatureClips | RecordingPieces]
@@ -63,6 +64,7 @@ class Clips:
     sample: Iterable[dict] | None = None
     is_framewise: bool = False
     sampling_rate: int = SAMPLING_RATE
+    split_names: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def longest_seconds(self) -> float:
@@ -101,7 +103,7 @@ def load_clips(
         ValueError: A missing split or column, an unknown class, or more unusable clips than `--max_left_out`.
     """
     with training.main_process_first(desc="decoding"):
-        splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"])
+        splits, names = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"])
         decoder = build_decoder(arguments, next(iter(splits.values())), config, sampling_rate)
         check_classes([*decoder.labels.values()])
         clips, left_out = decode_splits(splits, decoder, arguments, training)
@@ -120,7 +122,16 @@ def load_clips(
         clips = {role: split.remove_columns("labels").rename_column(EVENTS, "labels") for role, split in clips.items()}
     lengths = {role: clip_lengths(split) for role, split in clips.items()}
     counts = {role: len(split) for role, split in left_out.items() if split}
-    return Clips(clips, classes, decoder.is_multi_label, counts, lengths, None, is_framewise, decoder.sampling_rate)
+    return Clips(
+        clips,
+        classes,
+        decoder.is_multi_label,
+        counts,
+        lengths,
+        is_framewise=is_framewise,
+        sampling_rate=decoder.sampling_rate,
+        split_names={role: names.get(role) for role in clips},
+    )
 
 
 def decode_splits(
@@ -174,13 +185,14 @@ def find_hours(lengths: Sequence[int], count: int, sampling_rate: int) -> float 
     return sum(lengths) / sampling_rate / 3600 if len(lengths) == count else None
 
 
-def describe_data(source: str, clips: Clips) -> dict:
+def describe_data(arguments: DataArguments, clips: Clips) -> dict:
     """What the card says about the data.
 
     Args:
-        source: Hub id, folder or file.
-        clips: Made of it.
+        arguments: Which data.
+        clips: Made of them.
     """
+    source = arguments.dataset_name
     card, license = Path(source, "README.md").expanduser(), None
     if card.exists() or not is_local(source):
         try:
@@ -191,7 +203,9 @@ def describe_data(source: str, clips: Clips) -> dict:
     return {
         "dataset": public_name(source),
         "hub_id": None if is_local(source) else source,
+        "config": arguments.dataset_config_name,
         "license": license,
+        "split_names": clips.split_names,
         "splits": {
             role: {"clips": len(split), "hours": find_hours(clips.lengths[role], len(split), clips.sampling_rate)}
             for role, split in clips.splits.items()

@@ -247,7 +247,9 @@ def stream_clips(
     sampling_rate: int = SAMPLING_RATE,
 ) -> Clips:
     """Like `load_clips`, but labels alone are read, and some clips decoded to tell what all are like."""
-    splits = find_roles(arguments, ["train"] if training.do_train else ["validation", "test", "train"], open_splits)
+    splits, names = find_roles(
+        arguments, ["train"] if training.do_train else ["validation", "test", "train"], open_splits
+    )
     decoder = build_decoder(arguments, next(iter(splits.values())), config, sampling_rate)
     check_classes([*decoder.labels.values()])
     splits = {role: splits[role] for role in roles_to_read(splits, arguments, training)}
@@ -283,7 +285,16 @@ def stream_clips(
     }
     counts = {role: len(split) for role, split in left_out.items() if split}
     sample = clips["train"].sample if training.do_train else None
-    return Clips(clips, classes, decoder.is_multi_label, counts, lengths, sample, sampling_rate=decoder.sampling_rate)
+    return Clips(
+        clips,
+        classes,
+        decoder.is_multi_label,
+        counts,
+        lengths,
+        sample,
+        sampling_rate=decoder.sampling_rate,
+        split_names={role: names.get(role) for role in clips},
+    )
 
 
 def read_clips(

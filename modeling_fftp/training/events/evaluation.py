@@ -1,5 +1,6 @@
 """What a training on events has besides: scores of steps, events made of them, and how good these are."""
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from transformers import EvalPrediction, PreTrainedModel
 
 from feature_extraction import FFTPFeatureExtractor
@@ -116,10 +119,20 @@ def set_collars(training: FFTPTrainingArguments, source: str | None) -> None:
         training: The arguments.
         source: The checkpoint.
     """
-    recipe = read_results(Path(source), "recipe") if source and not training.do_train else None
+    recipe = _find_recipe(source) if source and not training.do_train else None
     for name, default in (("onset_collar", Collars.onset), ("offset_collar", Collars.offset)):
         if getattr(training, name) is None:
             setattr(training, name, (recipe or {}).get(name, default))
+
+
+def _find_recipe(source: str) -> dict | None:
+    """The recipe of a folder or of a repository on the Hub, if it has one."""
+    if Path(source).exists():
+        return read_results(Path(source), "recipe")
+    try:
+        return json.loads(Path(hf_hub_download(source, "recipe.json")).read_text(encoding="utf-8"))
+    except EntryNotFoundError:
+        return None
 
 
 def collars_of(trainer: FFTPTrainer) -> Collars:

@@ -84,7 +84,7 @@ def probe(arguments: Sequence[str]) -> None:
     extractor.save_pretrained(training.output_dir)
     logits = {name: best(states) / calibration.temperature for name, (states, _) in splits.items()}
     report(logits, splits, model.config, calibration, scorer, training, described)
-    write_results(training, "data_results", describe_data(data.dataset_name, clips))
+    write_results(training, "data_results", describe_data(data, clips))
     write_results(training, "efficiency_results", measure_efficiency(training.output_dir, seconds))
     write_card(training.output_dir, license=own.hub_license)
 

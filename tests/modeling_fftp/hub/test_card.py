@@ -140,6 +140,86 @@ def test_values_that_would_break_a_table(bare_folder):
     assert "| a\\|b | 1 | 0.500 |" in card
 
 
+def write_results(folder, **files):
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected", "is_held_out"),
+    [
+        ({"split_names": {"train": "train", "validation": "dev"}, "config": "balanced"}, ("dev", "balanced"), False),
+        ({"split_names": {"train": "train", "validation": None}}, None, True),
+        ({"split_names": {}, "labelled_by": "someone/teacher"}, None, False),
+    ],
+    ids=["another name", "held out", "labelled by a teacher"],
+)
+def test_the_hub_is_told_what_the_data_set_calls_a_split(bare_folder, data, expected, is_held_out):
+    splits = {role: {"clips": 4, "hours": 0.1} for role in ("train", "validation")}
+    data = {"dataset": "a/b", "hub_id": "a/b", "license": None, "left_out": {}, "splits": splits} | data
+    write_results(bare_folder, data_results=data, validation_results={"validation_accuracy": 0.5})
+    data = ModelCard.load(write_card(bare_folder)).data
+    found = [(result.dataset_split, result.dataset_config) for result in data.eval_results or ()]
+    assert found == ([] if expected is None else [expected])
+    text = (bare_folder / "README.md").read_text(encoding="utf-8")
+    assert ("held out of the split to train on, drawn at random" in text) == is_held_out
+
+
+def test_what_a_split_lacks_is_said(bare_folder):
+    per_class = {name: {"positives": 1, "average_precision": 0.5} for name in ("cat", "dog", "owl")}
+    write_results(
+        bare_folder,
+        test_results={"test_accuracy": 0.5},
+        test_per_class={"per_class": per_class, "left_out": ["bee"]},
+    )
+    text = write_card(bare_folder).read_text(encoding="utf-8")
+    assert "Means over classes leave out 1 of 4, of which the test split has no clips." in text
+
+
+def test_labels_that_markdown_would_change(bare_folder, make_config):
+    labels = ["<unk>", "_silence_", "dog_bark", "a\nb|c"]
+    FFTPForAudioClassification(make_config(id2label=dict(enumerate(labels)))).save_pretrained(bare_folder)
+    text = write_card(bare_folder).read_text(encoding="utf-8")
+    assert r"\<unk\>, \_silence\_, dog_bark, a b\|c." in text
+
+
+def test_the_stride_of_a_later_training(bare_folder, make_config):
+    config = make_config(num_labels=4, time_stride=10, position_stride=5)
+    FFTPForAudioClassification(config).save_pretrained(bare_folder)
+    strides = [{"time_stride": 10, "accuracy": 0.5, "tokens": 9, "multiply_adds": 1e9, "milliseconds": 1.0}]
+    efficiency = {
+        "seconds": 1.0, "parameters": 1, "tokens": 9, "multiply_adds": 1, "flops": 1, "milliseconds": 1.0,
+        "machine": {"processor": "Some CPU", "threads": 2},
+    }  # fmt: skip
+    write_results(
+        bare_folder,
+        strides_results=strides,
+        efficiency_results=efficiency,
+        validation_results={"validation_accuracy": 0.5},
+        recipe={"time_stride": 10},
+    )
+    assert "Its own is 10; it was trained for 10." in write_card(bare_folder).read_text(encoding="utf-8")
+
+
+def test_a_licence_of_ones_own_and_several_edits_are_kept(bare_folder, caplog):
+    card = bare_folder / "README.md"
+    text = "---\nlicense: other\nlicense_name: mine\nlicense_link: LICENSE\n---\n# Mine\n"
+    for number in (1, 2):
+        card.write_text(text + str(number), encoding="utf-8")
+        data = ModelCard.load(write_card(bare_folder)).data.to_dict()
+        assert [data[name] for name in ("license", "license_name", "license_link")] == ["other", "mine", "LICENSE"]
+    for number, name in ((1, "README.edited.md"), (2, "README.edited.2.md")):
+        assert (bare_folder / name).read_text(encoding="utf-8") == text + str(number)
+    card.write_text("---\ntags: [a, b\n---\n", encoding="utf-8")
+    write_card(bare_folder)
+    assert "cannot be read, so the new card names no licence" in caplog.text
+
+
+def test_the_snippet_loads_the_branch_of_the_card(bare_folder):
+    text = write_card(bare_folder, "me/animals", revision="v2").read_text(encoding="utf-8")
+    assert 'model="me/animals", revision="v2", trust_remote_code=True)' in text
+
+
 def test_a_trained_folder_has_a_card_whose_snippet_runs(trained, clip_folder, tmp_path):
     card = (trained / "README.md").read_text(encoding="utf-8")
     sections = [

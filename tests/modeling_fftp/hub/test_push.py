@@ -14,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 import modeling_fftp.hub.push
 from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.hub.card import write_card
 from modeling_fftp.training import publishing
 from tests.modeling_fftp.hub.hub_server import Hub
 from tests.support import ROOT, run_training
@@ -275,6 +276,33 @@ def test_a_card_for_another_repository_is_refused(model_folder, push, hub):
     with pytest.raises(ValueError, match=r"loads 'encoder', not 'tester/words'"):
         push(model_folder, "words")
     assert not hub.repos
+
+
+def test_a_card_for_another_branch_is_refused(model_folder, push, hub):
+    write_card(model_folder, "tester/words")
+    push(model_folder, "words")
+    with pytest.raises(ValueError, match=r"loads 'tester/words', not 'tester/words@v2': .* --revision v2"):
+        push(model_folder, "words", revision="v2")
+    write_card(model_folder, "tester/words", revision="v2")
+    push(model_folder, "words", revision="v2")
+    assert b'revision="v2"' in hub.files("tester/words", "v2")["README.md"]
+
+
+def test_what_others_put_into_folders_stays(model_folder, push, hub):
+    push(model_folder, "words")
+    others = {"onnx/model.onnx": b"theirs", "samples/x_results.json": b"{}"}
+    stale = {"old.onnx": b"ours", "model.safetensors.index.json": b"{}"}
+    hub.commit("tester/words", "main", dict(hub.files("tester/words")) | others | stale)
+    push(model_folder, "words")
+    left = hub.files("tester/words").keys()
+    assert others.keys() <= left
+    assert left.isdisjoint(stale)
+
+
+def test_a_model_that_was_trained_otherwise_is_no_other_model(model_folder, push, hub, make_config):
+    push(model_folder, "words")
+    FFTPForAudioClassification(make_config(drop_path_rate=0.1, hidden_dropout_prob=0.1)).save_pretrained(model_folder)
+    push(model_folder, "words")
 
 
 def test_an_incomplete_folder_is_named(model_folder, push, hub):

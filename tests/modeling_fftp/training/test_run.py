@@ -32,6 +32,7 @@ from modeling_fftp.training.data.sources import load_splits
 from modeling_fftp.training.data.splits import ROLES, find_splits
 from modeling_fftp.training.model import build_model, refuse_impossible
 from modeling_fftp.training.probing.probe import probe
+from modeling_fftp.training.resuming import Resumed
 from modeling_fftp.training.run import choose_metric, run
 from tests.support import ROOT, TINY, needs_compiler, run_training
 
@@ -424,12 +425,26 @@ def test_a_run_goes_on_with_what_it_began_with_alone(clip_folder, tmp_path):
         run_training(output, "--dataset_name", clip_folder, "--resume_from_checkpoint", "nowhere")
 
 
+def test_workers_decide_the_order_within_an_epoch_of_streamed_clips(make_config, tmp_path):
+    (tmp_path / "arguments.json").write_text('{"dataloader_num_workers": 0}')
+    Resumed(tmp_path, make_config(), epoch=2.0).refuse_other_workers(4)
+    Resumed(tmp_path, make_config(), epoch=1.5).refuse_other_workers(1)
+    with pytest.raises(
+        ValueError, match="epoch of streamed clips --dataloader_num_workers is 4, and the resumed run has 0"
+    ):
+        Resumed(tmp_path, make_config(), epoch=1.5).refuse_other_workers(4)
+
+
 def test_a_run_goes_on_with_the_clips_that_it_began_with(clip_folder, tmp_path):
     clips, output = shutil.copytree(clip_folder / "train", tmp_path / "clips"), tmp_path / "model"
     run_training(output, "--dataset_name", clips)
     before = json.loads((output / "train_results.json").read_text())
+    assert "A temperature of" in (output / "README.md").read_text()
     again = ("--dataset_name", clips, "--resume_from_checkpoint", "true", "--num_train_epochs", 2)
-    run_training(output, *again)
+    run_training(output, *again, "--calibrate", "false")
+    # What was measured of the weights before says nothing of these.
+    assert not (output / "calibration_results.json").exists()
+    assert "A temperature of" not in (output / "README.md").read_text()
     # What the last part took is not what all took.
     assert "train_runtime" in before
     assert json.loads((output / "train_results.json").read_text()) == {"epoch": 2.0}

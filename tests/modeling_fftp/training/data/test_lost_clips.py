@@ -198,7 +198,7 @@ def test_events_in_one_split_and_names_in_another(folder):
     for split, labels in (("train", events), ("validation", ["x"])):
         (folder / f"{split}.jsonl").write_text(json.dumps({"path": "a.wav", "labels": labels}) + "\n")
     arguments = DataArguments(str(folder), task="frames")
-    splits = find_roles(arguments, ["train"])
+    splits, _ = find_roles(arguments, ["train"])
     decoder = build_decoder(arguments, splits["train"])
     with pytest.raises(ValueError, match="the labels of the validation split have no times; --task frames needs them"):
         decoders_of(splits, decoder)

@@ -3,12 +3,13 @@
 import csv
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 import soundfile
 from datasets import ClassLabel, Dataset, Features, List, Value
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from transformers import AutoModelForAudioFrameClassification, EvalPrediction, pipeline
 
 from feature_extraction import FFTPFeatureExtractor
@@ -16,12 +17,15 @@ from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.events_fftp import SOMEWHERE
 from modeling_fftp.hub.push import files_to_push
 from modeling_fftp.serving.recordings import group_rows
+from modeling_fftp.training.arguments import FFTPTrainingArguments
 from modeling_fftp.training.data.clips import ClipDecoder
 from modeling_fftp.training.data.labels import read_labels
-from modeling_fftp.training.events.evaluation import score_steps
+from modeling_fftp.training.events import evaluation
+from modeling_fftp.training.events.evaluation import score_steps, set_collars
 from modeling_fftp.training.events.metrics import Collars, event_f1
 from modeling_fftp.training.probing.probe import probe
 from modeling_fftp.training.run import run
+from tests.modeling_fftp.hub.hub_server import Hub
 from tests.support import run_training
 
 RATE = 16000
@@ -197,6 +201,20 @@ def test_the_report_counts_events_of_each_class(framewise, recordings):
         ]
         cells.append(f"{len(seconds)}: {min(seconds):.2f}, {np.median(seconds):.2f}, {max(seconds):.2f}")
     assert f"| {' | '.join(cells)} |" in report
+
+
+def test_collars_of_a_checkpoint_on_the_hub(monkeypatch, tmp_path):
+    with Hub() as hub:
+        api = HfApi(endpoint=hub.url, token="hf_test")
+        for name, files in (("notes", {"recipe.json": b'{"onset_collar": 0.05}'}), ("bare", {"config.json": b"{}"})):
+            api.create_repo(f"tester/{name}")
+            hub.commit(f"tester/{name}", "main", files)
+        fetch = partial(hf_hub_download, endpoint=hub.url, cache_dir=tmp_path, token="hf_test")
+        monkeypatch.setattr(evaluation, "hf_hub_download", fetch)
+        for name, expected in (("notes", 0.05), ("bare", 0.2)):
+            training = FFTPTrainingArguments(str(tmp_path / "out"), do_train=False, report_to="none")
+            set_collars(training, f"tester/{name}")
+            assert training.onset_collar == expected
 
 
 def test_a_folder_is_evaluated_again_and_with_other_collars(framewise, recordings, tmp_path, capsys):
