@@ -61,8 +61,7 @@ def errors_in_one_line(kinds: type[Exception] | tuple[type[Exception], ...] = Ex
 def errors_of_input() -> Iterator[None]:
     """The same for bad arguments and data alone; other errors keep their traceback."""
     from datasets.exceptions import DatasetsError
-    from httpx import HTTPError
-    from huggingface_hub.errors import StrictDataclassError
+    from huggingface_hub.errors import HTTPError, StrictDataclassError
 
     with errors_in_one_line((ValueError, OSError, DatasetsError, HTTPError, StrictDataclassError)):
         yield

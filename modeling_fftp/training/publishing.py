@@ -4,8 +4,8 @@ import json
 import logging
 from pathlib import Path
 
-import httpx
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError
 
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.hub.card import write_card
@@ -49,7 +49,7 @@ def publish(training: FFTPTrainingArguments) -> None:
         private = bool(training.hub_private_repo)
         try:
             print(push(folder, repo_id, private=private, revision=revision, token=training.hub_token))
-        except (ValueError, OSError, httpx.HTTPError) as error:
+        except (ValueError, OSError, HTTPError) as error:
             raise SystemExit(
                 f"train: {error}. {folder} is complete; `fftp push {folder} {repo_id}` pushes it"
             ) from error

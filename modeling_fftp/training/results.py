@@ -19,10 +19,10 @@ from .arguments import FFTPTrainingArguments
 from .data.recording_pieces import RecordingPieces
 from .trainer import FFTPTrainer
 
-# What is measured and drawn of weights, as patterns.
+# Files of what is measured and drawn of weights.
 MEASURED_OF_WEIGHTS = (
-    "validation_*.json", "test_*.json", "calibration_results.json", "strides_results.json", "efficiency_results.json",
-    RELIABILITY, EXPLANATION,
+    *(f"{split}_{what}.json" for split in ("validation", "test") for what in ("results", "per_class", "events")),
+    "calibration_results.json", "strides_results.json", "efficiency_results.json", RELIABILITY, EXPLANATION,
 )  # fmt: skip
 
 Scorer = Callable[[EvalPrediction], dict]
@@ -99,9 +99,8 @@ def evaluate_strides(
 def forget_results(training: FFTPTrainingArguments) -> None:
     """Delete what was measured and drawn of earlier weights in the output folder; the first process does."""
     if training.process_index == 0:
-        for pattern in MEASURED_OF_WEIGHTS:
-            for path in Path(training.output_dir).glob(pattern):
-                path.unlink()
+        for name in MEASURED_OF_WEIGHTS:
+            Path(training.output_dir, name).unlink(missing_ok=True)
 
 
 def write_results(training: FFTPTrainingArguments, name: str, results: dict) -> None:

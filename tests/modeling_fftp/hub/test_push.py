@@ -16,6 +16,7 @@ import modeling_fftp.hub.push
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.hub.card import write_card
 from modeling_fftp.training import publishing
+from modeling_fftp.training.arguments import FFTPTrainingArguments
 from tests.modeling_fftp.hub.hub_server import Hub
 from tests.support import ROOT, run_training
 
@@ -303,6 +304,17 @@ def test_a_model_that_was_trained_otherwise_is_no_other_model(model_folder, push
     push(model_folder, "words")
     FFTPForAudioClassification(make_config(drop_path_rate=0.1, hidden_dropout_prob=0.1)).save_pretrained(model_folder)
     push(model_folder, "words")
+
+
+def test_a_lost_network_at_the_end_loses_nothing(model_folder, monkeypatch):
+    """Where nobody listens, the client raises an error that is neither an OSError nor a ValueError."""
+    monkeypatch.setattr(modeling_fftp.hub.push, "HfApi", partial(HfApi, endpoint="http://127.0.0.1:9"))
+    training = FFTPTrainingArguments(
+        str(model_folder), report_to="none", hub_model_id="tester/words", push_to_hub=True
+    )
+    with pytest.raises(SystemExit, match=r"is complete; `fftp push .* tester/words` pushes it"):
+        publishing.publish(training)
+    assert (model_folder / "README.md").read_text().count("tester/words")
 
 
 def test_an_incomplete_folder_is_named(model_folder, push, hub):
