@@ -309,9 +309,10 @@ def test_a_model_that_was_trained_otherwise_is_no_other_model(model_folder, push
 def test_a_lost_network_at_the_end_loses_nothing(model_folder, monkeypatch):
     """Where nobody listens, the client raises an error that is neither an OSError nor a ValueError."""
     monkeypatch.setattr(modeling_fftp.hub.push, "HfApi", partial(HfApi, endpoint="http://127.0.0.1:9"))
-    training = FFTPTrainingArguments(
-        str(model_folder), report_to="none", hub_model_id="tester/words", push_to_hub=True
-    )
+    # The client tries again, later and later.
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    options = {"report_to": "none", "hub_model_id": "tester/words", "push_to_hub": True}
+    training = FFTPTrainingArguments(str(model_folder), **options)
     with pytest.raises(SystemExit, match=r"is complete; `fftp push .* tester/words` pushes it"):
         publishing.publish(training)
     assert (model_folder / "README.md").read_text().count("tester/words")
