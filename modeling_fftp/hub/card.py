@@ -125,7 +125,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "calibration": _find_calibration(folder),
         "recipe": None if recipe is None else json.dumps(recipe, indent=2),
         "data": data,
-        "held_out": _describe_held_out(data or {}, recipe or {}),
+        "held_out": _describe_held_out(data or {}),
         "train": read_results(folder, "train_results"),
         "evaluations": evaluations,
         "metric_names": {name: text for name, text in METRIC_NAMES.items() if name in shown},
@@ -145,7 +145,7 @@ def build_metadata(facts: dict[str, Any], name: str, license: dict[str, str]) ->
 
     The Hub has no task for frame classifiers, and transformers no pipeline: they have no `pipeline_tag`, and what is
     measured of their steps is not what the Hub compares clips by. Neither is how often a model agrees with a teacher,
-    nor what is measured on clips that the split to train on lost.
+    nor what is measured on clips that were held out of the split to train on.
     """
     data = facts["data"] or {}
     is_comparable = not facts["is_framewise"] and "labelled_by" not in data
@@ -179,12 +179,13 @@ def build_metadata(facts: dict[str, Any], name: str, license: dict[str, str]) ->
     )
 
 
-def _describe_held_out(data: dict[str, Any], recipe: dict[str, Any]) -> str | None:
+def _describe_held_out(data: dict[str, Any]) -> str | None:
     """Which clips validate, where the data set has no split for that."""
     if data.get("split_names", {}).get("validation", "") is not None:
         return None
-    if column := recipe.get("validation_column"):
-        return f"those of which `{column}` is `{recipe['validation_value']}`"
+    if group := data.get("validation_group"):
+        column, value = group
+        return f"those of which `{column}` is `{value}`"
     return "drawn at random: clips of one speaker or recording may be on both sides"
 
 

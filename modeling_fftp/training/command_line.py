@@ -46,11 +46,15 @@ def find_recipe(groups: Sequence) -> dict[str, Any]:
     for name in PATHS:
         if name in recipe:
             recipe[name] = public_name(recipe[name])
-    if Path(recipe.get("dataset_data_dir", "")).is_absolute():
-        recipe["dataset_data_dir"] = Path(recipe["dataset_data_dir"]).name
     if recipe.get("auto_bf16"):
         recipe.pop("bf16", None)
-    return json.loads(json.dumps(recipe))
+    return without_place(json.loads(json.dumps(recipe)))
+
+
+def without_place(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without the folder of its sound, where that is a place on this machine."""
+    is_place = Path(recipe.get("dataset_data_dir", "")).is_absolute()
+    return {name: value for name, value in recipe.items() if name != "dataset_data_dir" or not is_place}
 
 
 class HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):

@@ -50,6 +50,7 @@ def publish(training: FFTPTrainingArguments) -> None:
         try:
             print(push(folder, repo_id, private=private, revision=revision, token=training.hub_token))
         except (ValueError, OSError, HTTPError) as error:
+            options = (" --private" if private else "") + (f" --revision {revision}" if revision != "main" else "")
             raise SystemExit(
-                f"train: {error}. {folder} is complete; `fftp push {folder} {repo_id}` pushes it"
+                f"train: {error}. {folder} is complete; `fftp push {folder} {repo_id}{options}` pushes it"
             ) from error

@@ -22,7 +22,8 @@ from .trainer import FFTPTrainer
 # Files of what is measured and drawn of weights.
 MEASURED_OF_WEIGHTS = (
     *(f"{split}_{what}.json" for split in ("validation", "test") for what in ("results", "per_class", "events")),
-    "calibration_results.json", "strides_results.json", "efficiency_results.json", RELIABILITY, EXPLANATION,
+    "all_results.json", "calibration_results.json", "strides_results.json", "efficiency_results.json",
+    RELIABILITY, EXPLANATION,
 )  # fmt: skip
 
 Scorer = Callable[[EvalPrediction], dict]

@@ -16,6 +16,7 @@ from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
 from modeling_fftp.scores_fftp import label_names
 
 from .arguments import FFTPTrainingArguments, ModelArguments
+from .command_line import without_place
 from .model import ADJUSTABLE
 from .results import write_results
 from .trainer import last_whole_checkpoint
@@ -60,7 +61,10 @@ class Resumed:
             ValueError: An argument is another than it began with.
         """
         began = read_results(self.folder, "recipe")
-        names = {*began, *recipe} if began is not None else set()
+        if began is None:
+            return
+        began = without_place(began)
+        names = {*began, *recipe}
         # What follows from others comes last, so that the message names what was given.
         for name in sorted(names, key=lambda name: (name in DERIVED, name)):
             may_change = name in MAY_CHANGE or name.startswith(MAY_CHANGE_PREFIXES)
@@ -84,7 +88,10 @@ class Resumed:
         """
         began = (read_results(self.folder, "arguments") or {}).get("dataloader_num_workers", count)
         if not float(self.epoch).is_integer() and max(1, count) != max(1, began):
-            self._refuse_other("within an epoch of streamed clips --dataloader_num_workers", count, began)
+            raise ValueError(
+                f"--dataloader_num_workers {count} would change the order of streamed clips within an epoch; "
+                f"the resumed run has {began}"
+            )
 
     def refuse_other_classes(self, classes: Iterable[str]) -> None:
         """Refuse classes that it does not learn.

@@ -91,6 +91,9 @@ def run(words: Sequence[str]) -> None:
     if resumed is not None:
         resumed.refuse_other_data(described)
         resumed.refuse_other_model(arguments.model, model)
+        # Only row groups come in an order of their own.
+        if getattr(clips.splits["train"], "groups", None):
+            resumed.refuse_other_workers(training.dataloader_num_workers)
     if training.push_when_done:
         check_repository(model, training)
     # Of streamed clips those that were decoded without a problem.

@@ -52,14 +52,12 @@ def find_begun(training: FFTPTrainingArguments, recipe: dict[str, Any]) -> Resum
 
     Raises:
         FileNotFoundError: It has no whole checkpoint.
-        ValueError: It has another recipe, number of devices or, within an epoch of streamed clips, of workers.
+        ValueError: It has another recipe or number of devices.
     """
     resumed = find_resumed(training)
     if resumed is not None:
         resumed.refuse_other_recipe(recipe)
         resumed.refuse_other_devices(count_devices(training))
-        if recipe.get("streaming"):
-            resumed.refuse_other_workers(training.dataloader_num_workers)
     return resumed
 
 

@@ -206,6 +206,7 @@ def describe_data(arguments: DataArguments, clips: Clips) -> dict:
         "config": arguments.dataset_config_name,
         "license": license,
         "split_names": clips.split_names,
+        "validation_group": arguments.validation_column and [arguments.validation_column, arguments.validation_value],
         "splits": {
             role: {"clips": len(split), "hours": find_hours(clips.lengths[role], len(split), clips.sampling_rate)}
             for role, split in clips.splits.items()

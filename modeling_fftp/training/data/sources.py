@@ -17,6 +17,7 @@ from datasets import (
     load_dataset_builder,
     load_from_disk,
 )
+from huggingface_hub import DatasetCard
 
 from modeling_fftp.sound_file_fftp import is_sound, walk
 
@@ -103,9 +104,8 @@ def _load(
         saved = load_from_disk(str(path))
         return saved if isinstance(saved, DatasetDict) else DatasetDict({"train": saved})
     tables = sorted(file for file in path.iterdir() if is_table(file))
-    inner = find_folder(path, data_dir)
     if any(file.stem == METADATA for file in tables):
-        return load_audio_folder(inner, columns.label)
+        return load_audio_folder(path, columns.label)
     has_sound = any(map(is_sound, walk(path)))
     shards = _with_labels(find_shards(path), columns.label) if has_sound else find_shards(path)
     if {*shards} <= {*tables} and any(lists_events(features_of(shard), columns) for shard in shards):
@@ -117,7 +117,10 @@ def _load(
         if not (config_name or data_dir):
             refuse_unread(path, shards)
         return load_dataset(str(path), config_name, data_dir=data_dir)
-    return _load_tables(path, tables, columns) or load_audio_folder(inner, columns.label)
+    if listed := _load_tables(path, tables, columns):
+        return listed
+    inner = find_folder(path, data_dir)
+    return _load(str(inner), None, None, None, columns) if data_dir else load_audio_folder(inner, columns.label)
 
 
 def is_local(source: str) -> bool:
@@ -176,8 +179,7 @@ def read_names(table: Any, column: str) -> list:
 
 def _path_column(present: Iterable[str], columns: Columns) -> str | None:
     """The column of paths among those of a table."""
-    wanted = AUDIO_COLUMNS if columns.audio is None else (columns.audio,)
-    return next((name for name in wanted if name in present), None)
+    return next((name for name in (columns.audio, *AUDIO_COLUMNS) if name in present), None)
 
 
 def lists_events(features: Features, columns: Columns) -> bool:
@@ -332,9 +334,10 @@ def refuse_unread(folder: Path, shards: Sequence[Path]) -> None:
     """Stop where `datasets` would read some of the parquet files below a folder alone: it goes by their names.
 
     Raises:
-        ValueError: It would, and no card in the folder says that it should.
+        ValueError: It would, and no card in the folder says which files are whose.
     """
-    if (folder / "README.md").is_file():
+    card = folder / "README.md"
+    if card.is_file() and DatasetCard.load(card, ignore_metadata_errors=True).data.to_dict().get("configs"):
         return
     files = load_dataset_builder(str(folder)).config.data_files.values()
     read = {Path(file).resolve() for paths in files for file in paths}

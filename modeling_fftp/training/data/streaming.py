@@ -31,6 +31,7 @@ from .sources import (
     find_shards,
     lists_events,
     load_splits,
+    read_names,
     refuse_unread,
     split_column,
 )
@@ -205,9 +206,9 @@ def open_splits(
     """Splits of a data set by their names, of which nothing is copied; otherwise like `load_splits`."""
     path = Path(source).expanduser()
     if path.is_file() and path.suffix.lower() == ".parquet" and not lists_events(features_of(path), columns):
-        splits = {"train": ParquetRows([str(path)])}
-        refuse_split_column(splits["train"])
-        return splits
+        rows = ParquetRows([str(path)])
+        if len(roles_in_column(rows)) < 2:
+            return {"train": rows}
     if path.exists():
         shards = path.is_dir() and find_shards(path)
         if not shards or any(map(is_sound, walk(path))):
@@ -228,14 +229,19 @@ def open_splits(
     return splits
 
 
+def roles_in_column(rows: ParquetRows) -> set[str]:
+    """The roles of the splits that a column names, if there is one."""
+    column = split_column(rows.column_names)
+    return {role for name in read_names(rows, column) if (role := role_of(str(name)))} if column is not None else set()
+
+
 def refuse_split_column(rows: ParquetRows) -> None:
     """Stop where a column would divide the only split, since clips to test on would train."""
-    column = split_column(rows.column_names)
-    roles = {role for name in rows[column][:] if (role := role_of(str(name)))} if column is not None else set()
+    roles = roles_in_column(rows)
     if len(roles) > 1:
         raise ValueError(
-            f"the column {column!r} divides the data into {sorted(roles)}, which --streaming does not; drop it, "
-            "or give each split files of its own"
+            f"the column {split_column(rows.column_names)!r} divides the data into {sorted(roles)}, which --streaming "
+            "does not; drop it, or give each split files of its own"
         )
 
 

@@ -17,6 +17,8 @@ from pyarrow import parquet
 DELIMITED = (".csv", ".tsv", ".txt")
 JSON = (".json", ".jsonl", ".ndjson")
 TABLES = (".csv", ".tsv", *JSON, ".parquet")
+# How a list of objects begins, or an object with one in it.
+LIST = re.compile(r'\s*(\[|\{\s*"[^"]*"\s*:\s*\[)\s*\{')
 # A name in a JSON object.
 KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
 DELIMITERS = ",;\t|"
@@ -89,11 +91,13 @@ def _find_encoding(data: bytes) -> str:
 
 
 def read_header(path: Path) -> list[str]:
-    """Names of the columns of a text file, whatever is wrong with the rest; none of other files."""
+    """Names of the columns of a text file, or of its objects, whatever is wrong with the rest; none of others."""
     if path.suffix.lower() not in (*DELIMITED, *JSON):
         return []
     data = path.read_bytes()
     text = data.decode(_find_encoding(data), errors="replace")
+    if path.suffix.lower() == ".json" and not LIST.match(text):
+        return []
     if path.suffix.lower() in JSON:
         return [*dict.fromkeys(KEY.findall(text))]
     return [cell.strip(' "\r') for cell in _first_line(text).split(_find_delimiter(text, path))]

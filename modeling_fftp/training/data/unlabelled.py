@@ -29,7 +29,7 @@ from .clips import (
     spread,
 )
 from .file_names import as_text
-from .sources import SAVED, base_folder, find_column, find_folder, find_shards, load_splits, read_names
+from .sources import SAVED, Columns, base_folder, find_column, find_folder, find_shards, load_splits, read_names
 from .splits import role_in
 
 logger = logging.getLogger(__name__)
@@ -211,6 +211,7 @@ def find_recordings(arguments: SoundArguments) -> list[tuple[str | None, Dataset
             arguments.dataset_config_name,
             arguments.dataset_data_dir,
             arguments.dataset_revision,
+            Columns(audio=arguments.audio_column_name),
         )
         found = [(role_in(str(name)), split) for name, split in splits.items()]
     if not found:

@@ -149,7 +149,7 @@ def write_results(folder, **files):
     ("data", "expected", "is_held_out"),
     [
         ({"split_names": {"train": "train", "validation": "dev"}, "config": "balanced"}, ("dev", "balanced"), False),
-        ({"split_names": {"train": "train", "validation": None}}, None, True),
+        ({"split_names": {"train": "train", "validation": None}, "validation_group": None}, None, True),
         ({"split_names": {}, "labelled_by": "someone/teacher"}, None, False),
     ],
     ids=["another name", "held out", "labelled by a teacher"],

@@ -311,9 +311,9 @@ def test_a_lost_network_at_the_end_loses_nothing(model_folder, monkeypatch):
     monkeypatch.setattr(modeling_fftp.hub.push, "HfApi", partial(HfApi, endpoint="http://127.0.0.1:9"))
     # The client tries again, later and later.
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    options = {"report_to": "none", "hub_model_id": "tester/words", "push_to_hub": True}
+    options = {"report_to": "none", "hub_model_id": "tester/words", "push_to_hub": True, "hub_private_repo": True}
     training = FFTPTrainingArguments(str(model_folder), **options)
-    with pytest.raises(SystemExit, match=r"is complete; `fftp push .* tester/words` pushes it"):
+    with pytest.raises(SystemExit, match=r"is complete; `fftp push .* tester/words --private` pushes it"):
         publishing.publish(training)
     assert (model_folder / "README.md").read_text().count("tester/words")
 

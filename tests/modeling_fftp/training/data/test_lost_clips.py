@@ -58,8 +58,14 @@ def test_indices_of_other_names_beside_sound_are_refused(folder):
 def test_parquet_files_whose_names_say_nothing_beside_others(folder, opened):
     for name in ("train", "test", "more"):
         write_rows(folder / f"{name}.parquet", ["cat", "dog"], [0, 1])
-    with pytest.raises(ValueError, match=r"more\.parquet would not be read"):
-        opened(str(folder))
+    card = folder / "README.md"
+    for text in ("", "# My sounds\n"):
+        card.write_text(text)
+        with pytest.raises(ValueError, match=r"more\.parquet would not be read"):
+            opened(str(folder))
+    card.write_text("---\nconfigs:\n- config_name: default\n  data_files: train.parquet\n---\n")
+    assert [*opened(str(folder))] == ["train"]
+    card.unlink()
     (folder / "more.parquet").unlink()
     assert [*opened(str(folder))] == ["train", "test"]
 
@@ -93,6 +99,9 @@ def test_the_log_says_why_a_table_cannot_be_read(folder, caplog):
     load_splits(str(folder))
     assert "notes.json (" in caplog.text
     assert "is not valid JSON" in caplog.text
+    infos = {"default": {"features": {"audio": {"_type": "Audio"}, "label": {"names": ["cat", "dog"]}}}}
+    (folder / "dataset_infos.json").write_text(json.dumps(infos))
+    assert load_splits(str(folder))["train"]["label"][:] == ["cat", "dog"]
 
 
 def test_a_group_is_held_out_by_its_name(tmp_path):
@@ -135,6 +144,15 @@ def test_nothing_is_written_beside_what_save_to_disk_left(folder, tmp_path, monk
 def test_one_parquet_file_is_streamed_without_a_copy(tmp_path):
     write_rows(tmp_path / "clips.parquet", ["cat", "dog"], [0, 1])
     assert isinstance(open_splits(str(tmp_path / "clips.parquet"))["train"], ParquetRows)
+    # What a column divides, by names or by classes, is copied and divided.
+    for name, kind, values in (
+        ("a", Value("string"), ["train", "test"]),
+        ("b", ClassLabel(names=["train", "test"]), [0, 1]),
+    ):
+        features = Features({"path": Value("string"), "label": Value("string"), "split": kind})
+        rows = {"path": ["x.wav", "y.wav"], "label": ["x", "y"], "split": values}
+        Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{name}.parquet")
+        assert [*open_splits(str(tmp_path / f"{name}.parquet"))] == ["train", "test"]
 
 
 def test_columns_of_sound_by_another_name(folder):
@@ -142,6 +160,9 @@ def test_columns_of_sound_by_another_name(folder):
     (folder / "events.csv").write_text("recording,onset,offset,label\na.wav,0,0.1,x\na.wav,0.1,0.2,y\n")
     rows = load_splits(str(folder / "events.csv"), columns=Columns(audio="recording"))["train"]
     assert [event["label"] for event in rows["events"][0]] == ["x", "y"]
+    # A recording of two events is one.
+    arguments = SoundArguments(str(folder / "events.csv"), audio_column_name="recording")
+    assert [len(recordings) for _, recordings in find_recordings(arguments)] == [1]
     (folder / "events.csv").unlink()
     (folder / "clips.csv").write_text("clip,genre\na.wav,x\nb.wav,y\n")
     assert load_splits(str(folder), columns=Columns("genre", "clip"))["train"]["genre"] == ["x", "y"]
@@ -150,6 +171,8 @@ def test_columns_of_sound_by_another_name(folder):
 def test_a_folder_in_a_folder_of_sound(folder):
     write_sound(folder, "big/cat/1.wav", "big/dog/1.wav", "small/cat/2.wav", "small/dog/2.wav")
     assert load_splits(str(folder), data_dir="small")["train"]["label"][:] == ["cat", "dog"]
+    (folder / "small" / "clips.csv").write_text("path,label\ncat/2.wav,a\ndog/2.wav,b\n")
+    assert load_splits(str(folder), data_dir="small")["train"]["label"][:] == ["a", "b"]
     ((_, recordings),) = find_recordings(SoundArguments(str(folder), dataset_data_dir="small"))
     assert sorted(Path(path).name for path in recordings["audio"]) == ["2.wav", "2.wav"]
     for load in (
@@ -173,7 +196,7 @@ def test_names_that_are_not_utf8(folder, caplog):
 
 def test_a_recipe_names_no_folder_of_this_machine(tmp_path):
     words = ["--dataset_name", "x", "--output_dir", "y", "--dataset_data_dir"]
-    assert find_recipe(parse_arguments([*words, str(tmp_path / "audio")]))["dataset_data_dir"] == "audio"
+    assert "dataset_data_dir" not in find_recipe(parse_arguments([*words, str(tmp_path / "audio")]))
     assert find_recipe(parse_arguments([*words, "inner/audio"]))["dataset_data_dir"] == "inner/audio"
 
 
