@@ -131,7 +131,8 @@ def _find_recipe(source: str) -> dict | None:
         return read_results(Path(source), "recipe")
     try:
         return json.loads(Path(hf_hub_download(source, "recipe.json")).read_text(encoding="utf-8"))
-    except EntryNotFoundError:
+    except EntryNotFoundError as error:
+        logger.warning("No recipe of %s names the collars of its training, so the defaults count: %s", source, error)
         return None
 
 

@@ -203,7 +203,7 @@ def test_the_report_counts_events_of_each_class(framewise, recordings):
     assert f"| {' | '.join(cells)} |" in report
 
 
-def test_collars_of_a_checkpoint_on_the_hub(monkeypatch, tmp_path):
+def test_collars_of_a_checkpoint_on_the_hub(monkeypatch, tmp_path, caplog):
     with Hub() as hub:
         api = HfApi(endpoint=hub.url, token="hf_test")
         for name, files in (("notes", {"recipe.json": b'{"onset_collar": 0.05}'}), ("bare", {"config.json": b"{}"})):
@@ -215,6 +215,7 @@ def test_collars_of_a_checkpoint_on_the_hub(monkeypatch, tmp_path):
             training = FFTPTrainingArguments(str(tmp_path / "out"), do_train=False, report_to="none")
             set_collars(training, f"tester/{name}")
             assert training.onset_collar == expected
+            assert ("so the defaults count" in caplog.text) == (name == "bare")
 
 
 def test_a_folder_is_evaluated_again_and_with_other_collars(framewise, recordings, tmp_path, capsys):
