@@ -25,7 +25,7 @@ from benchmarks.report import describe_machine, name_machine, render_table, run_
 from benchmarks.timing import process_memory, time_call
 from demo.sounds import KINDS, SAMPLING_RATE, make_clip
 from modeling_fftp.events_fftp import find_segments
-from modeling_fftp.scores_fftp import label_names, label_thresholds, probabilities
+from modeling_fftp.scores_fftp import is_multi_label, label_names, label_thresholds, probabilities
 
 # A recorder's rate, not the model's.
 RECORDED_RATE = 44100
@@ -96,8 +96,7 @@ def compare_calibration(
     labels = label_names(config)
     spans = torch.tensor([[window["start"], window["end"]] for window in answer["windows"]], dtype=torch.float64)
     scores = torch.tensor([window["scores"] for window in answer["windows"]], dtype=torch.float64).clamp(1e-12, 1)
-    is_multi_label = config.problem_type == "multi_label_classification"
-    logits = scores.logit(eps=1e-12) if is_multi_label else scores.log()
+    logits = scores.logit(eps=1e-12) if is_multi_label(config) else scores.log()
     gap, results = spans.diff().max().item(), {}
     for name, scale, own in (("before", temperature, None), ("after", 1.0, config.thresholds)):
         scaled = probabilities(logits * scale, config)

@@ -8,7 +8,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .events_fftp import filter_lengths, find_segments, median_filter
 from .heads_fftp import FRAMES, find_task
-from .scores_fftp import check_threshold, label_names, label_thresholds, probabilities
+from .scores_fftp import check_threshold, is_multi_label, label_names, label_thresholds, probabilities
 from .times_fftp import join_steps, token_spans
 from .window_pipeline_fftp import FFTPWindowPipeline
 
@@ -113,8 +113,7 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
     ) -> dict[str, Any]:
         """Labels and timeline from the scores of all windows."""
         config = self.model.config
-        is_multi_label = config.problem_type == "multi_label_classification"
-        aggregation = aggregation or ("max" if is_multi_label else "mean")
+        aggregation = aggregation or ("max" if is_multi_label(config) else "mean")
         top_k = config.num_labels if top_k is None else min(top_k, config.num_labels)
         scores, spans = self._read_scores(model_outputs, time_stride)
         max_gap = max_gap_seconds

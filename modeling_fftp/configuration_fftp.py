@@ -11,7 +11,8 @@ logger = logging.get_logger(__name__)
 BACKBONES = ("ast", "mamba", "convnext")
 MAMBA_VARIANTS = ("fo-fo", "fo-bi", "bi-bi")
 POOLINGS = ("cls", "mean")
-PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+SINGLE_LABEL, MULTI_LABEL, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
+PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
 SCAN_IMPLEMENTATIONS = ("auto", "cpu", "torch", "export", "triton", "mamba_ssm", "reference")
 # Fields that name one of a few things.
 CHOICES = {
@@ -95,7 +96,7 @@ def _refuse_one_label(problem_type: str, num_labels: int | None) -> None:
     Raises:
         ValueError: There are fewer than two labels for "single_label_classification".
     """
-    if problem_type == PROBLEM_TYPES[0] and num_labels is not None and num_labels < 2:
+    if problem_type == SINGLE_LABEL and num_labels is not None and num_labels < 2:
         raise ValueError(
             f"num_labels={num_labels}: {problem_type} tells two labels apart or more; for one, problem_type is "
             "'regression' or 'multi_label_classification'"
@@ -240,7 +241,7 @@ class FFTPConfig(PreTrainedConfig):
         if config_dict.pop("num_labels", None) is not None or names != saved_names:
             # Here and not, as transformers does, after the config is made: a loss may not fit the labels of before.
             changed |= {"id2label": names, "label2id": None}
-        saved_loss = config_dict.get("problem_type") or PROBLEM_TYPES[0]
+        saved_loss = config_dict.get("problem_type") or SINGLE_LABEL
         is_other = names != saved_names or changed.get("problem_type", saved_loss) != saved_loss
         if is_other and (stale := [name for name in FIELDS_OF_LABELS if config_dict.get(name)]):
             fields = " and ".join(stale)
@@ -263,7 +264,7 @@ class FFTPConfig(PreTrainedConfig):
             # Resolved now, so that changing `time_stride` later does not change the table.
             self.position_stride = self.time_stride
         if self.problem_type is None:
-            self.problem_type = PROBLEM_TYPES[0]
+            self.problem_type = SINGLE_LABEL
         if self.pooling is None:
             self.pooling = "mean" if self.backbone == "convnext" else "cls"
         if self.layer_norm_eps is None:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .configuration_fftp import FFTPConfig
+from .configuration_fftp import SINGLE_LABEL, FFTPConfig
 from .patch_grid_fftp import paste_patches
 
 METHODS = ("gradient", "rollout")
@@ -33,7 +33,7 @@ def real_frames(
 def log_odds(logits: torch.Tensor, label: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
     """Log-odds of each clip's label (batch, 1), (batch,): against all other labels where a clip has one."""
     own = logits.gather(1, label)[:, 0]
-    if config.problem_type != "single_label_classification":
+    if config.problem_type != SINGLE_LABEL:
         return own
     return own - logits.scatter(1, label, -torch.inf).logsumexp(dim=1)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .configuration_fftp import PROBLEM_TYPES, FFTPConfig
+from .configuration_fftp import MULTI_LABEL, PROBLEM_TYPES, SINGLE_LABEL, FFTPConfig
 from .events_fftp import SOMEWHERE
 
 # Index of a clip or step without a label, as in `cross_entropy`.
@@ -36,7 +36,7 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
     logits, labels = logits.float(), labels.to(logits.device)
     if problem_type == "regression" and labels.ndim < logits.ndim and logits.shape[-1] == 1:
         labels = labels.unsqueeze(-1)
-    has_indices = problem_type == "single_label_classification" and labels.ndim < logits.ndim
+    has_indices = problem_type == SINGLE_LABEL and labels.ndim < logits.ndim
     expected = logits.shape[:-1] if has_indices else logits.shape
     if labels.shape != expected:
         raise ValueError(
@@ -49,10 +49,10 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
         total = nn.functional.cross_entropy(logits, labels.long(), ignore_index=IGNORED, reduction="sum")
         # Of no labels at all the mean would be NaN, and end the training.
         return total / (labels != IGNORED).sum().clamp(min=1)
-    if problem_type == "single_label_classification":
+    if problem_type == SINGLE_LABEL:
         _refuse_other_than_distributions(labels)
         return nn.functional.cross_entropy(logits, labels.float())
-    if problem_type == "multi_label_classification":
+    if problem_type == MULTI_LABEL:
         _refuse_other_than_shares(labels)
         return nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
     return nn.functional.mse_loss(logits, labels.float())

@@ -27,7 +27,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .audio_embedding_fftp import FFTPAudioEmbeddingPipeline
 from .audio_tagging_fftp import FFTPAudioTaggingPipeline
 from .cache_fftp import FFTPCache
-from .configuration_fftp import FIELDS_OF_LABELS, FFTPConfig
+from .configuration_fftp import FIELDS_OF_LABELS, SINGLE_LABEL, FFTPConfig
 from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings, check_padding
 from .events_fftp import Event, events_to_labels
 from .explain_fftp import explain
@@ -36,7 +36,7 @@ from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_convnext_fftp import FFTPConvNextLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTPStateSpace
 from .loss_fftp import IGNORED, classification_loss, pool_somewhere
-from .scores_fftp import label_names
+from .scores_fftp import is_multi_label, label_names
 from .stream_fftp import FFTPStream
 from .times_fftp import token_spans
 from .token_merging_fftp import merge_neighbours, restore_tokens
@@ -537,7 +537,7 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
     ) -> torch.Tensor:
         """Mean loss over the real steps of all clips."""
         if not isinstance(labels, torch.Tensor):
-            if self.config.problem_type != "multi_label_classification":
+            if not is_multi_label(self.config):
                 raise ValueError(
                     f"labels are events; problem_type={self.config.problem_type!r} expects a tensor, events need "
                     "'multi_label_classification'"
@@ -552,9 +552,9 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
             )
         is_real = torch.arange(logits.shape[1], device=logits.device) < num_steps.to(logits.device)
         labels = labels.to(logits.device)
-        if labels.ndim == 3 and self.config.problem_type == "multi_label_classification":
+        if labels.ndim == 3 and is_multi_label(self.config):
             labels, logits = pool_somewhere(labels, logits, is_real)
-        if labels.ndim == 2 and self.config.problem_type == "single_label_classification":
+        if labels.ndim == 2 and self.config.problem_type == SINGLE_LABEL:
             is_real = is_real & (labels != IGNORED)
         logits, labels = logits[is_real], labels[is_real]
         if not len(labels):

@@ -5,15 +5,20 @@ from collections.abc import Mapping, Sequence
 import torch
 from transformers import PreTrainedConfig
 
-from .configuration_fftp import FFTPConfig
+from .configuration_fftp import MULTI_LABEL
 
 # Of a label without a threshold of its own.
 DEFAULT_THRESHOLD = 0.5
 
 
-def probabilities(logits: torch.Tensor, config: FFTPConfig) -> torch.Tensor:
+def is_multi_label(config: PreTrainedConfig) -> bool:
+    """Whether a clip can have several labels, or none."""
+    return config.problem_type == MULTI_LABEL
+
+
+def probabilities(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
     """Scores of logits (..., labels), in [0, 1]; where a clip has one label they sum to 1."""
-    return logits.sigmoid() if config.problem_type == "multi_label_classification" else logits.softmax(dim=-1)
+    return logits.sigmoid() if is_multi_label(config) else logits.softmax(dim=-1)
 
 
 def label_names(config: PreTrainedConfig) -> list[str]:

@@ -12,7 +12,7 @@ from feature_extraction import FFTPFeatureExtractor
 from hub_cards import CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
 from modeling_fftp.heads_fftp import FRAMES, find_saved_task, is_headless
-from modeling_fftp.scores_fftp import label_names
+from modeling_fftp.scores_fftp import is_multi_label, label_names
 from modeling_fftp.times_fftp import table_seconds, window_seconds
 
 from .card_facts import (
@@ -27,17 +27,11 @@ from .card_facts import (
     save_card,
 )
 from .encoder_card import write_encoder_card
+from .metrics import NAMES, task_metric
 from .reliability import plot_reliability
 from .training_curves import plot_training
 
 SPLITS = ("validation", "test")
-METRIC_NAMES = {
-    "accuracy": "accuracy",
-    "map": "mAP",
-    "mauc": "mAUC",
-    "d_prime": "d'",
-    "top5_accuracy": "top-5 accuracy",
-}
 # Classes in the table of extremes, from either end.
 EXTREMES = 5
 
@@ -91,9 +85,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
     recipe, data = read_results(folder, "recipe"), read_results(folder, "data_results")
     evaluations = {
         split: {
-            name: round(values[f"{split}_{name}"], 4)
-            for name in METRIC_NAMES
-            if _is_number(values.get(f"{split}_{name}"))
+            name: round(values[f"{split}_{name}"], 4) for name in NAMES if _is_number(values.get(f"{split}_{name}"))
         }
         for split in SPLITS
         if (values := read_results(folder, f"{split}_results"))
@@ -103,12 +95,11 @@ def collect_facts(folder: Path) -> dict[str, Any]:
     probe = read_results(folder, "probe_results")
     base = probe["model"] if probe else (recipe or {}).get("model_name_or_path", "")
     selects = recipe is not None and recipe.get("load_best_model_at_end", True)
-    is_multi_label = config.problem_type == "multi_label_classification"
     extractor = FFTPFeatureExtractor.from_pretrained(folder)
     return {
         "config": config,
         "labels": [*map(escape, label_names(config))],
-        "is_multi_label": is_multi_label,
+        "is_multi_label": is_multi_label(config),
         "backbone": BACKBONES[config.backbone],
         "patches": describe_patches(config),
         "rate": extractor.sampling_rate,
@@ -128,7 +119,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "held_out": _describe_held_out(data or {}),
         "train": read_results(folder, "train_results"),
         "evaluations": evaluations,
-        "metric_names": {name: text for name, text in METRIC_NAMES.items() if name in shown},
+        "metric_names": {name: text for name, text in NAMES.items() if name in shown},
         "selected_on": "validation" if selects and "validation" in evaluations else None,
         "unmeasured": {split: results["left_out"] for split, results in _per_class(folder) if results.get("left_out")},
         "trained_strides": config.time_strides or [(recipe or {}).get("time_stride") or config.position_stride],
@@ -136,7 +127,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "explanation": EXPLANATION if (folder / EXPLANATION).exists() else None,
         "efficiency": read_results(folder, "efficiency_results"),
         "strides": read_results(folder, "strides_results"),
-        "task_metric": "map" if is_multi_label else "accuracy",
+        "task_metric": task_metric(is_multi_label(config)),
     }
 
 
@@ -160,7 +151,7 @@ def build_metadata(facts: dict[str, Any], name: str, license: dict[str, str]) ->
             dataset_config=data.get("config"),
             dataset_split=names[split],
             metric_type=metric,
-            metric_name=METRIC_NAMES[metric],
+            metric_name=NAMES[metric],
             metric_value=values[metric],
         )
         for split, values in facts["evaluations"].items()

@@ -6,24 +6,24 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from .figures import save_figure
+from .metrics import NAMES, TASK_METRICS
 
 COLORS = {"training loss": "#4477AA", "validation loss": "#EE6677", "validation result": "#228833"}
-RESULTS = {"eval_accuracy": "accuracy", "eval_map": "mAP"}
 
 
 def plot_training(trainer_state: Path, path: Path) -> None:
     """Losses and validation results by epoch, from the state that Trainer saves; what was not logged is not drawn."""
     history = json.loads(trainer_state.read_text(encoding="utf-8"))["log_history"]
     keys = {key for entry in history for key in entry}
-    result = next((key for key in RESULTS if key in keys), None)
+    metric = next((name for name in TASK_METRICS if f"eval_{name}" in keys), None)
     # Without pyplot, whose backend is the user's.
     figure = Figure(figsize=(9, 3.5), layout="constrained")
-    axes = figure.subplots(1, 1 if result is None else 2, squeeze=False)
+    axes = figure.subplots(1, 1 if metric is None else 2, squeeze=False)
     panels = {"training loss": (axes[0, 0], "loss"), "validation loss": (axes[0, 0], "eval_loss")}
     axes[0, 0].set(title="Loss (training clips are augmented)")
-    if result is not None:
-        panels["validation result"] = (axes[0, 1], result)
-        axes[0, 1].set(ylabel=RESULTS[result], ylim=(0, 1.02), title=f"Validation {RESULTS[result]}")
+    if metric is not None:
+        panels["validation result"] = (axes[0, 1], f"eval_{metric}")
+        axes[0, 1].set(ylabel=NAMES[metric], ylim=(0, 1.02), title=f"Validation {NAMES[metric]}")
     for label, (axis, key) in panels.items():
         entries = [(entry["epoch"], entry[key]) for entry in history if key in entry]
         if entries:

@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
+from modeling_fftp.hub.metrics import NAMES, ONE_CLASS
+
 from .arguments import (
     TASK_METRIC,
     AugmentationArguments,
@@ -29,8 +31,8 @@ LIMITS = {
     "onset_collar": "[0, inf)", "offset_collar": "[0, inf)", "layer_decay": "(0, 1]", "ema_decay": "(0, 1)",
     "average_last_epochs": "[1, inf)",
 }  # fmt: skip
-# Of a split, as evaluations name them; those of clips with one class each come last.
-METRICS, ONE_CLASS_METRICS = ("loss", "map", "mauc", "d_prime"), ("accuracy", "top5_accuracy")
+# Results of a split, as evaluations name them, that clips of any kind have.
+METRICS = ("loss", *(name for name in NAMES if name not in ONE_CLASS))
 
 
 def refuse_beyond_limits(command: str, *groups: Any, **others: str) -> None:
@@ -80,10 +82,8 @@ def refuse_contradictions(
     if training.push_when_done and not training.do_train:
         raise SystemExit("train: --push_to_hub pushes what was trained; without training use `fftp push`")
     best = training.metric_for_best_model
-    if best is not None and best.removeprefix("eval_") not in (TASK_METRIC, *METRICS, *ONE_CLASS_METRICS):
-        raise SystemExit(
-            f"train: --metric_for_best_model {best}: expected one of {', '.join((*METRICS, *ONE_CLASS_METRICS))}"
-        )
+    if best is not None and best.removeprefix("eval_") not in (TASK_METRIC, *METRICS, *ONE_CLASS):
+        raise SystemExit(f"train: --metric_for_best_model {best}: expected one of {', '.join((*METRICS, *ONE_CLASS))}")
     low, *high = augmentation.colored_noise_snr
     if len(high) != 1 or low > high[0]:
         raise SystemExit(

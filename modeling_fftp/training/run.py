@@ -13,6 +13,7 @@ from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.hub.card_facts import EXPLANATION
 from modeling_fftp.hub.efficiency import measure_efficiency
 from modeling_fftp.hub.figures import save_figure
+from modeling_fftp.hub.metrics import ONE_CLASS
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
 from modeling_fftp.serving.explain import draw, explain_recording
 
@@ -20,7 +21,7 @@ from .arguments import TASK_METRIC, DataArguments, FFTPTrainingArguments, RunArg
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
 from .collator import build_collator, changes_sound
 from .command_line import find_recipe, parse_arguments
-from .contradictions import METRICS, ONE_CLASS_METRICS
+from .contradictions import METRICS
 from .data.clips import MAX_SECONDS, compute_features, spread
 from .data.loading import Clips, cut_recordings, describe_data, load_clips, warn_of_crops
 from .data.recording_pieces import RecordingPieces
@@ -261,7 +262,7 @@ def choose_metric(training: FFTPTrainingArguments, clips: Clips) -> None:
     # It grows with mAUC, and is infinite where that is 1.
     if (training.metric_for_best_model or "").removeprefix("eval_") == "d_prime":
         training.metric_for_best_model = "mauc"
-    if clips.is_multi_label and (training.metric_for_best_model or "").removeprefix("eval_") in ONE_CLASS_METRICS:
+    if clips.is_multi_label and (training.metric_for_best_model or "").removeprefix("eval_") in ONE_CLASS:
         raise ValueError(
             f"--metric_for_best_model {training.metric_for_best_model} is for clips with one class each; expected one "
             f"of {', '.join(METRICS)}"

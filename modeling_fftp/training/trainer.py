@@ -17,6 +17,7 @@ from transformers.trainer_utils import SaveStrategy, has_length
 from feature_extraction import SpecMaskDataCollator
 from feature_extraction.collator import replace_collator
 from modeling_fftp.heads_fftp import CLIPS, find_task
+from modeling_fftp.scores_fftp import is_multi_label
 
 from .class_balanced_sampler import ClassBalancedSampler
 from .data.clips import FeatureClips, clip_lengths
@@ -145,8 +146,7 @@ class FFTPTrainer(Trainer):
         share = distillation.share
         labels = inputs.pop("labels", None)
         outputs = model(**inputs, **({"labels": labels} if share < 1 else {}))
-        is_multi_label = self.model.config.problem_type == "multi_label_classification"
-        loss = share * distillation.loss(outputs.logits, teacher_logits, is_multi_label)
+        loss = share * distillation.loss(outputs.logits, teacher_logits, is_multi_label(self.model.config))
         if share < 1:
             loss = loss + (1 - share) * outputs.loss
         return (loss, outputs) if return_outputs else loss

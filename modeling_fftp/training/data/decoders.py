@@ -10,6 +10,7 @@ from datasets import Dataset, Value
 from transformers import TrainingArguments
 
 from modeling_fftp import FFTPConfig
+from modeling_fftp.configuration_fftp import MULTI_LABEL
 from modeling_fftp.scores_fftp import label_names
 
 from .arguments import DataArguments
@@ -147,7 +148,7 @@ def checkpoint_classes(names: dict[str, str], config: FFTPConfig, is_multi_label
     unknown = [name for name in names.values() if name not in known]
     if unknown:
         raise ValueError(f"the data has the class {unknown[0]!r}; the checkpoint tells apart {known}")
-    expects_several = config.problem_type == "multi_label_classification"
+    expects_several = config.problem_type == MULTI_LABEL
     if is_multi_label and not expects_several:
         raise ValueError(f"a clip of the data can have several classes; the checkpoint is for {config.problem_type}")
     written = {name: label for label, name in names.items()}

@@ -12,6 +12,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers import TrainingArguments
 
 from modeling_fftp import FFTPConfig
+from modeling_fftp.configuration_fftp import MULTI_LABEL, SINGLE_LABEL
+from modeling_fftp.hub.metrics import task_metric
 
 from .arguments import DataArguments
 from .clips import (
@@ -75,12 +77,12 @@ class Clips:
     @property
     def problem_type(self) -> str:
         """As in the model's config."""
-        return "multi_label_classification" if self.is_multi_label else "single_label_classification"
+        return MULTI_LABEL if self.is_multi_label else SINGLE_LABEL
 
     @property
     def metric(self) -> str:
         """The result of `audio_tagging` that checkpoints are chosen by."""
-        return "map" if self.is_multi_label else "accuracy"
+        return task_metric(self.is_multi_label)
 
 
 def load_clips(
