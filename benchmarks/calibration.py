@@ -24,6 +24,7 @@ from benchmarks.long_recording import compare_calibration
 from benchmarks.mixtures import SAMPLING_RATE, make_mixtures
 from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
 from modeling_fftp.audio_stream_fftp import read_audio
+from modeling_fftp.hub.run_files import CALIBRATION, read_results
 
 # git leaves `runs` out.
 FOLDER = ROOT / "runs" / "calibration"
@@ -71,11 +72,10 @@ def measure_fold(mixtures: Dataset, fold: int) -> dict:
     data, model = FOLDER / f"data-{fold}", FOLDER / f"model-{fold}"
     split_folds(mixtures, fold, data)
     wanted, recipe = ARGUMENTS | PLAIN, model.with_suffix(".json")
-    is_there = (model / "calibration_results.json").exists()
-    if not is_there or json.loads(recipe.read_text(encoding="utf-8")) != wanted:
+    if not read_results(model, CALIBRATION) or json.loads(recipe.read_text(encoding="utf-8")) != wanted:
         shutil.rmtree(model, ignore_errors=True)
         call("train", data, model, wanted)
-    calibration = json.loads((model / "calibration_results.json").read_text(encoding="utf-8"))
+    calibration = read_results(model, CALIBRATION)
     clips = load_dataset(str(data), split="test")
     sounds = [read_audio(audio, SAMPLING_RATE) for audio in clips["audio"]]
     edges = np.cumsum([0, *map(len, sounds)]) / SAMPLING_RATE

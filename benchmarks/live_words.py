@@ -8,7 +8,6 @@ random order, 1 to 3 s apart, over recordings of a fold that it never heard.
 """
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from benchmarks.mixtures import as_flac, write_clips
 from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.events_fftp import EventChange, EventTracker
+from modeling_fftp.hub.run_files import read_results, results_of
 from modeling_fftp.scores_fftp import label_names
 from modeling_fftp.serving.listen import load_stream
 from modeling_fftp.training.data.sources import find_column, load_splits
@@ -189,7 +189,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     rows, validated = [], {}
     for name, memories in MEMORIES.items():
         model = train_model(name, words, noise)
-        validated[name] = json.loads((model / "validation_results.json").read_text(encoding="utf-8"))["validation_map"]
+        validated[name] = read_results(model, results_of("validation"))["validation_map"]
         for memory in memories:
             labels, heard = hear(model, sound, memory)
             for threshold in arguments.thresholds:

@@ -9,7 +9,6 @@ calibrated by, false alarms are counted before and after.
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +24,7 @@ from benchmarks.report import describe_machine, name_machine, render_table, run_
 from benchmarks.timing import process_memory, time_call
 from demo.sounds import KINDS, SAMPLING_RATE, make_clip
 from modeling_fftp.events_fftp import find_segments
+from modeling_fftp.hub.run_files import CALIBRATION, read_results
 from modeling_fftp.scores_fftp import is_multi_label, label_names, label_thresholds, probabilities
 
 # A recorder's rate, not the model's.
@@ -114,8 +114,8 @@ def compare_calibration(
 
 def read_temperature(model: str) -> float | None:
     """What the logits of a folder were calibrated by."""
-    path = Path(model, "calibration_results.json")
-    return json.loads(path.read_text(encoding="utf-8"))["temperature"] if path.exists() else None
+    calibration = read_results(model, CALIBRATION)
+    return None if calibration is None else calibration["temperature"]
 
 
 def measure(model: str, minutes: float, batch_size: int, seed: int) -> dict:

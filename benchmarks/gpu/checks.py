@@ -1,6 +1,5 @@
 """Whether a GPU computes what the CPU computes: scans, models, features, masks, pipelines, a training."""
 
-import json
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +15,7 @@ from benchmarks.efficiency import RATE, make_sound
 from benchmarks.gpu.setting import Setting, make_scan_inputs
 from feature_extraction import FFTPFeatureExtractor, SpecMask
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.hub.run_files import read_results, results_of
 from modeling_fftp.scan_fftp import bidirectional_scan, selective_scan, selective_scan_ref
 from modeling_fftp.training.run import run
 
@@ -240,7 +240,7 @@ def check_training(setting: Setting) -> dict:
             "--use_cpu", setting.device.type == "cpu", "--bf16", setting.device.type != "cpu",
         ]  # fmt: skip
         run([*map(str, words)])
-        accuracy = json.loads((output / "validation_results.json").read_text())["validation_accuracy"]
+        accuracy = read_results(output, results_of("validation"))["validation_accuracy"]
         tag = pipeline("audio-tagging", model=str(output), trust_remote_code=True, device=setting.device)
         best = tag(str(Path(folder, "clips", "low", "0.wav")), top_k=1)["labels"][0]["label"]
     found = {"accuracy": torch.tensor(accuracy), "tagged right": torch.tensor(float(best == "low"))}

@@ -1,6 +1,5 @@
 """The paper at its size: base models from scratch on ESC-50, square patches and full-frequency ones, with masks."""
 
-import json
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.commands import PLAIN, call, slug
 from benchmarks.gpu.setting import Setting
+from modeling_fftp.hub.run_files import TRAIN, read_results, results_of
 
 # The fold that validates, whatever the seed.
 FOLD, SEEDS = "4", (1, 2, 3)
@@ -46,9 +46,7 @@ def train(setting: Setting, arm: str, seed: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, slug(arm))
         call("train", setting.data / "esc50", output, arguments)
-        trained, validated = (
-            json.loads((output / f"{name}_results.json").read_text()) for name in ("train", "validation")
-        )
+        trained, validated = read_results(output, TRAIN), read_results(output, results_of("validation"))
     return {
         "kind": "paper", "arm": arm, "seed": seed, "accuracy": validated["validation_accuracy"],
         "train_seconds": trained["train_runtime"], "arguments": arguments,

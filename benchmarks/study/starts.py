@@ -8,6 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmarks.commands import PLAIN, ROOT, call, slug
+from modeling_fftp.hub.run_files import TRAIN, read_results, results_of
 
 # git leaves `runs` out.
 FOLDER = ROOT / "runs" / "starts"
@@ -79,9 +80,5 @@ def start_arguments(grid: dict, run: dict, name: str) -> dict:
 
 def start_results(name: str) -> dict:
     """What was measured when a start was made."""
-    folder, results = FOLDER / name, {}
-    for part in ("train", "validation"):
-        path = folder / f"{part}_results.json"
-        if path.exists():
-            results |= json.loads(path.read_text(encoding="utf-8"))
-    return results
+    folder = FOLDER / name
+    return (read_results(folder, TRAIN) or {}) | (read_results(folder, results_of("validation")) or {})

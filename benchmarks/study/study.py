@@ -20,6 +20,7 @@ from benchmarks.study.grid import arm_arguments
 from benchmarks.study.search import choose_rate, rates_to_try
 from benchmarks.study.starts import SIGN, fold_arguments, resolve, start_arguments, start_name, start_results
 from benchmarks.study.step_times import measure_steps, measure_strides
+from modeling_fftp.hub.run_files import STRIDES, TRAIN, read_results, results_of
 
 GRIDS = Path(__file__).parent / "grids"
 # Runs end side by side.
@@ -151,11 +152,8 @@ class Study:
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder, slug(run_name(run)))
             call("train", source, output, resolved | PLAIN | fold_arguments(run))
-            trained, validated = (
-                json.loads((output / f"{name}_results.json").read_text()) for name in ("train", "validation")
-            )
-            at_strides = output / "strides_results.json"
-            strides = json.loads(at_strides.read_text()) if at_strides.exists() else []
+            trained, validated = read_results(output, TRAIN), read_results(output, results_of("validation"))
+            strides = read_results(output, STRIDES) or []
         results = run | {
             "metric": task["metric"],
             "value": validated[f"validation_{task['metric']}"],

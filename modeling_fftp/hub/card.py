@@ -15,23 +15,29 @@ from modeling_fftp.heads_fftp import FRAMES, find_saved_task, is_headless
 from modeling_fftp.scores_fftp import is_multi_label, label_names
 from modeling_fftp.times_fftp import table_seconds, window_seconds
 
-from .card_facts import (
-    BACKBONES,
-    CURVES,
-    EXPLANATION,
-    RELIABILITY,
-    describe_patches,
-    escape,
-    find_license,
-    read_results,
-    save_card,
-)
+from .card_facts import BACKBONES, describe_patches, escape, find_license, save_card
 from .encoder_card import write_encoder_card
 from .metrics import NAMES, task_metric
 from .reliability import plot_reliability
+from .run_files import (
+    CALIBRATION,
+    CURVES,
+    DATA,
+    EFFICIENCY,
+    EVALUATED,
+    EXPLANATION,
+    PROBE,
+    RECIPE,
+    RELIABILITY,
+    STRIDES,
+    TRAIN,
+    events_of,
+    per_class_of,
+    read_results,
+    results_of,
+)
 from .training_curves import plot_training
 
-SPLITS = ("validation", "test")
 # Classes in the table of extremes, from either end.
 EXTREMES = 5
 
@@ -82,17 +88,17 @@ def write_card(
 def collect_facts(folder: Path) -> dict[str, Any]:
     """Collect what the template shows from the files of a trained folder."""
     config = FFTPConfig.from_pretrained(folder)
-    recipe, data = read_results(folder, "recipe"), read_results(folder, "data_results")
+    recipe, data = read_results(folder, RECIPE), read_results(folder, DATA)
     evaluations = {
         split: {
             name: round(values[f"{split}_{name}"], 4) for name in NAMES if _is_number(values.get(f"{split}_{name}"))
         }
-        for split in SPLITS
-        if (values := read_results(folder, f"{split}_results"))
+        for split in EVALUATED
+        if (values := read_results(folder, results_of(split)))
     }
     shown = {name for values in evaluations.values() for name in values}
     # A recipe keeps of a folder its bare name.
-    probe = read_results(folder, "probe_results")
+    probe = read_results(folder, PROBE)
     base = probe["model"] if probe else (recipe or {}).get("model_name_or_path", "")
     selects = recipe is not None and recipe.get("load_best_model_at_end", True)
     extractor = FFTPFeatureExtractor.from_pretrained(folder)
@@ -111,13 +117,13 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "local_base": base if "/" not in base else None,
         "teacher": (recipe or {}).get("teacher"),
         "is_framewise": find_saved_task(config) == FRAMES,
-        "events": {split: found for split in SPLITS if (found := _find_events(folder, split))},
+        "events": {split: found for split in EVALUATED if (found := _find_events(folder, split))},
         "probe": probe,
         "calibration": _find_calibration(folder),
         "recipe": None if recipe is None else json.dumps(recipe, indent=2),
         "data": data,
         "held_out": _describe_held_out(data or {}),
-        "train": read_results(folder, "train_results"),
+        "train": read_results(folder, TRAIN),
         "evaluations": evaluations,
         "metric_names": {name: text for name, text in NAMES.items() if name in shown},
         "selected_on": "validation" if selects and "validation" in evaluations else None,
@@ -125,8 +131,8 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "trained_strides": config.time_strides or [(recipe or {}).get("time_stride") or config.position_stride],
         "extremes": _find_extremes(folder),
         "explanation": EXPLANATION if (folder / EXPLANATION).exists() else None,
-        "efficiency": read_results(folder, "efficiency_results"),
-        "strides": read_results(folder, "strides_results"),
+        "efficiency": read_results(folder, EFFICIENCY),
+        "strides": read_results(folder, STRIDES),
         "task_metric": task_metric(is_multi_label(config)),
     }
 
@@ -141,7 +147,7 @@ def build_metadata(facts: dict[str, Any], name: str, license: dict[str, str]) ->
     data = facts["data"] or {}
     is_comparable = not facts["is_framewise"] and "labelled_by" not in data
     # Those of earlier versions do not say.
-    names = data.get("split_names") or {split: split for split in SPLITS}
+    names = data.get("split_names") or {split: split for split in EVALUATED}
     metric = facts["task_metric"]
     results = [
         EvalResult(
@@ -186,8 +192,8 @@ def _is_number(value: float | None) -> bool:
 
 def _find_calibration(folder: Path) -> dict[str, Any] | None:
     """The calibration of the scores, and what it changed on the last split that has results."""
-    results = read_results(folder, "calibration_results")
-    for split in reversed(SPLITS):
+    results = read_results(folder, CALIBRATION)
+    for split in reversed(EVALUATED):
         if results and split in results:
             return results | {"split": split, "measured": results[split], "picture": RELIABILITY}
     return None
@@ -195,7 +201,7 @@ def _find_calibration(folder: Path) -> dict[str, Any] | None:
 
 def _find_events(folder: Path, split: str) -> dict[str, Any] | None:
     """How well the events of a split are found, and the labels whose events are found least."""
-    results = read_results(folder, f"{split}_events")
+    results = read_results(folder, events_of(split))
     if results is None:
         return None
     known = [(escape(label), value) for label, value in results["per_class"].items() if value is not None]
@@ -219,6 +225,6 @@ def _find_extremes(folder: Path) -> dict[str, Any] | None:
 
 def _per_class(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Splits that have results, and those of each class."""
-    for split in SPLITS:
-        if results := read_results(folder, f"{split}_per_class"):
+    for split in EVALUATED:
+        if results := read_results(folder, per_class_of(split)):
             yield split, results

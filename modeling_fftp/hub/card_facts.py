@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -20,8 +19,6 @@ logger = logging.get_logger(__name__)
 EDITED = "README.edited.md"
 # A reader of the page does not see it; it tells whether somebody changed the card since it was written.
 SEAL = "\n<!-- fftp card {} -->\n"
-CURVES, RELIABILITY, EXPLANATION = "training.png", "reliability.png", "explanation.png"
-RECONSTRUCTION = "reconstruction.png"
 # What means something to Markdown; between letters "_" does not.
 MARKUP = re.compile(r"[\\`*<>\[\]|]|(?<![^\W_])_|_(?![^\W_])")
 BACKBONES = {
@@ -29,12 +26,6 @@ BACKBONES = {
     "mamba": "a bidirectional Mamba (Audio Mamba)",
     "convnext": "an isotropic ConvNeXt",
 }
-
-
-def read_results(folder: Path, name: str) -> dict | None:
-    """Read `NAME.json` of a training; None where there is none."""
-    path = folder / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def find_license(folder: Path, given: str | None) -> dict[str, str]:

@@ -18,6 +18,8 @@ MATRIX_UNITS = {"AVX-512": "avx512_f", "bfloat16": "avx512_bf16", "VNNI": "avx51
 
 # Measurements of a time, of which the median is taken.
 ROUNDS = 9
+# Settings of a model that is measured or explained, in place of those of its training.
+ON_CPU = {"attn_implementation": "sdpa", "scan_implementation": "auto", "dtype": torch.float32}
 
 
 def count_flops(config: FFTPConfig, frames: int, whole: bool = False) -> dict[str, int]:
@@ -73,9 +75,7 @@ def measure_efficiency(folder: str | Path, seconds: float, time_stride: int | No
         seconds: Length of the clip.
         time_stride: Frames between patches; None is the model's.
     """
-    # In place of the settings of the training: these run on a CPU, and on the meta device, which counts.
-    settings = {"attn_implementation": "sdpa", "scan_implementation": "auto", "dtype": torch.float32}
-    settings |= {} if time_stride is None else {"time_stride": time_stride}
+    settings = ON_CPU | ({} if time_stride is None else {"time_stride": time_stride})
     task = find_saved_task(FFTPConfig.from_pretrained(folder))
     model = CLASSIFIERS[task or CLIPS].from_pretrained(folder, **settings).eval()
     extractor = FFTPFeatureExtractor.from_pretrained(folder)

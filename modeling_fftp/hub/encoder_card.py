@@ -8,7 +8,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from hub_cards import ENCODER_CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
 
-from .card_facts import BACKBONES, CURVES, RECONSTRUCTION, describe_patches, find_license, read_results, save_card
+from .card_facts import BACKBONES, describe_patches, find_license, save_card
+from .run_files import CURVES, DATA, RECIPE, RECONSTRUCTION, TRAIN, read_results, results_of
 from .training_curves import plot_training
 
 
@@ -24,7 +25,7 @@ def write_encoder_card(folder: str | Path, repo_id: str | None = None, license: 
     if (folder / "trainer_state.json").exists():
         plot_training(folder / "trainer_state.json", folder / CURVES)
     config = FFTPConfig.from_pretrained(folder)
-    data, recipe = read_results(folder, "data_results"), read_results(folder, "recipe")
+    data, recipe = read_results(folder, DATA), read_results(folder, RECIPE)
     metadata = ModelCardData(
         pipeline_tag="feature-extraction",
         library_name="transformers",
@@ -42,8 +43,8 @@ def write_encoder_card(folder: str | Path, repo_id: str | None = None, license: 
         backbone=BACKBONES[config.backbone],
         patches=describe_patches(config),
         data=data,
-        train=read_results(folder, "train_results"),
-        validation=read_results(folder, "validation_results"),
+        train=read_results(folder, TRAIN),
+        validation=read_results(folder, results_of("validation")),
         base=(recipe or {}).get("model_name_or_path"),
         recipe=json.dumps(recipe, indent=2),
         curves=CURVES,

@@ -12,7 +12,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 from modeling_fftp import FFTPConfig
 
-from .card_facts import CURVES, EXPLANATION, RECONSTRUCTION, RELIABILITY
+from .run_files import PICTURES, PUBLISHED
 
 # What a card tells users to load.
 SNIPPET = re.compile(
@@ -20,14 +20,13 @@ SNIPPET = re.compile(
     r"|fftp train --model_name_or_path (?P<start>\S+)"
 )
 REQUIRED = ("config.json", "preprocessor_config.json", "README.md")
-MEASURED = ("recipe.json", "*_results.json", "*_per_class.json", "*_events.json")
 PATTERNS = (
-    *REQUIRED, "model*.safetensors", "model.safetensors.index.json", "model*.onnx*", "*_fftp.py", *MEASURED, "*.png",
+    *REQUIRED, "model*.safetensors", "model.safetensors.index.json", "model*.onnx*", "*_fftp.py", *PUBLISHED, "*.png",
 )  # fmt: skip
 # Of an earlier push, unless this one brings them: code, weights, pickles, and what was measured and drawn of these.
 REPLACED = (
-    "*_fftp.py", "*.safetensors", "*.safetensors.index.json", "*.onnx*", "*.bin", "*.pt", "*.pth", *MEASURED,
-    CURVES, RELIABILITY, EXPLANATION, RECONSTRUCTION,
+    "*_fftp.py", "*.safetensors", "*.safetensors.index.json", "*.onnx*", "*.bin", "*.pt", "*.pth",
+    *PUBLISHED, *PICTURES,
 )  # fmt: skip
 # Fields of a config that say nothing about which model it is.
 INCIDENTAL = (

@@ -1,9 +1,11 @@
 """Clips of rare classes, drawn more often."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import nn
 from torch.utils.data import Sampler
 
@@ -44,3 +46,11 @@ class ClassBalancedSampler(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose clips the next iteration gives."""
         self.epoch = epoch
+
+
+def labels_of(clips: Dataset | Sequence[dict[str, Any]]) -> Sequence:
+    """Labels of all clips."""
+    # A transform, which may make the labels, would make features of all clips at once.
+    if isinstance(clips, Dataset) and clips.format["type"] != "custom":
+        return clips["labels" if "labels" in clips.column_names else "label"][:]
+    return [clip["labels"] if "labels" in clip else clip["label"] for clip in clips]

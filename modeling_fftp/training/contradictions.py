@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
 from modeling_fftp.hub.metrics import NAMES, ONE_CLASS
 
@@ -213,7 +213,7 @@ def refuse_output_dir(command: str, folder: str, resumes: bool = False) -> None:
     path = Path(folder).absolute()
     if (path / "model.safetensors").exists() and not resumes:
         raise SystemExit(f"{command}: {folder} holds a model already; choose another --output_dir")
-    if not resumes and any(path.glob("checkpoint-*")):
+    if not resumes and any(path.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
         raise SystemExit(
             f"{command}: {folder} holds checkpoints of a training that did not end; go on with it by "
             "--resume_from_checkpoint true, or choose another --output_dir"

@@ -11,15 +11,15 @@ from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.utils import CONFIG_NAME
 
 from modeling_fftp import FFTPConfig
-from modeling_fftp.hub.card_facts import read_results
+from modeling_fftp.hub.run_files import ARGUMENTS, DATA, RECIPE, read_results
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
 from modeling_fftp.scores_fftp import label_names
 
 from .arguments import FFTPTrainingArguments, ModelArguments
+from .checkpoints import last_whole_checkpoint
 from .command_line import without_place
 from .model import ADJUSTABLE
 from .results import write_results
-from .trainer import last_whole_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Resumed:
         Raises:
             ValueError: An argument is another than it began with.
         """
-        began = read_results(self.folder, "recipe")
+        began = read_results(self.folder, RECIPE)
         if began is None:
             return
         began = without_place(began)
@@ -77,7 +77,7 @@ class Resumed:
         Raises:
             ValueError: The run began with more or fewer.
         """
-        began = (read_results(self.folder, "arguments") or {}).get(WORLD_SIZE, count)
+        began = (read_results(self.folder, ARGUMENTS) or {}).get(WORLD_SIZE, count)
         self._refuse_other("the number of processes or GPUs", count, began)
 
     def refuse_other_workers(self, count: int) -> None:
@@ -86,7 +86,7 @@ class Resumed:
         Raises:
             ValueError: The run began with more or fewer: some clips would come twice, others not at all.
         """
-        began = (read_results(self.folder, "arguments") or {}).get("dataloader_num_workers", count)
+        began = (read_results(self.folder, ARGUMENTS) or {}).get("dataloader_num_workers", count)
         if not float(self.epoch).is_integer() and max(1, count) != max(1, began):
             raise ValueError(
                 f"--dataloader_num_workers {count} would change the order of streamed clips within an epoch; "
@@ -112,7 +112,7 @@ class Resumed:
         Raises:
             ValueError: A split has more or fewer clips, or another length, than when it began.
         """
-        began = read_results(self.folder, "data_results")
+        began = read_results(self.folder, DATA)
         if began is not None:
             for split in sorted({*began["splits"], *described["splits"]}):
                 self._refuse_other(f"split {split}", described["splits"].get(split), began["splits"].get(split))
@@ -168,7 +168,7 @@ def count_devices(training: FFTPTrainingArguments) -> int:
 def write_arguments(training: FFTPTrainingArguments, groups: Sequence[Any]) -> None:
     """Keep all arguments of a training, and the number of its devices, in its folder."""
     given = {name: value for group in groups for name, value in vars(group).items()}
-    write_results(training, "arguments", given | training.to_dict() | {WORLD_SIZE: count_devices(training)})
+    write_results(training, ARGUMENTS, given | training.to_dict() | {WORLD_SIZE: count_devices(training)})
 
 
 def measured_of_all(metrics: Mapping[str, float], training: FFTPTrainingArguments) -> dict[str, float]:

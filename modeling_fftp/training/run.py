@@ -10,10 +10,10 @@ from datasets import Dataset
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
 from modeling_fftp import FFTPForAudioClassification
-from modeling_fftp.hub.card_facts import EXPLANATION
-from modeling_fftp.hub.efficiency import measure_efficiency
+from modeling_fftp.hub.efficiency import ON_CPU, measure_efficiency
 from modeling_fftp.hub.figures import save_figure
 from modeling_fftp.hub.metrics import ONE_CLASS
+from modeling_fftp.hub.run_files import CALIBRATION, DATA, EFFICIENCY, EVALUATED, EXPLANATION, RECIPE, STRIDES
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
 from modeling_fftp.serving.explain import draw, explain_recording
 
@@ -26,6 +26,7 @@ from .data.clips import MAX_SECONDS, compute_features, spread
 from .data.loading import Clips, cut_recordings, describe_data, load_clips, warn_of_crops
 from .data.recording_pieces import RecordingPieces
 from .data.streaming import stream_clips
+from .evaluation import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers
 from .events.evaluation import choose_postprocessing, evaluate_events, score_steps, set_collars
 from .model import (
     build_model,
@@ -36,15 +37,7 @@ from .model import (
     training_sounds,
 )
 from .publishing import check_repository, publish
-from .results import (
-    Scorer,
-    build_scorer,
-    evaluate_split,
-    evaluate_strides,
-    forget_results,
-    only_numbers,
-    write_results,
-)
+from .results import forget_results, write_results
 from .resuming import Resumed, measured_of_all, write_arguments
 from .session import begin, build_averaging, find_begun, report_setting, train_or_go_on
 from .teaching.distillation import BATCH, Distillation, Teacher, add_answers
@@ -105,8 +98,8 @@ def run(words: Sequence[str]) -> None:
     choose_metric(training, clips)
     if training.do_train:
         # Now, so that a resumption can be held to them.
-        write_results(training, "recipe", recipe)
-        write_results(training, "data_results", described)
+        write_results(training, RECIPE, recipe)
+        write_results(training, DATA, described)
         write_arguments(training, arguments[:-1])
     # Ours smooths what mixup mixed as well; transformers' own would refuse that.
     label_smoothing, training.label_smoothing_factor = training.label_smoothing_factor, 0.0
@@ -179,9 +172,9 @@ def finish(trainer: FFTPTrainer, clips: Clips, validating: Dataset | None) -> No
     seconds = min(clips.longest_seconds, MAX_SECONDS)
     if strides and "validation" in clips.splits and not clips.is_framewise:
         measured = evaluate_strides(trainer, clips.splits["validation"], clips.metric, strides, seconds)
-        write_results(training, "strides_results", measured)
+        write_results(training, STRIDES, measured)
     if trainer.is_world_process_zero():
-        write_results(training, "efficiency_results", measure_efficiency(training.output_dir, seconds))
+        write_results(training, EFFICIENCY, measure_efficiency(training.output_dir, seconds))
         if validating and not clips.is_framewise:
             explain_longest(validating, training.output_dir)
         publish(training)
@@ -190,9 +183,7 @@ def finish(trainer: FFTPTrainer, clips: Clips, validating: Dataset | None) -> No
 def explain_longest(clips: Dataset, folder: str) -> None:
     """Save a picture of what spoke in the longest of some clips, for the card."""
     longest = max((clips[index]["audio"] for index in spread(len(clips), EXPLAINED)), key=len)
-    # In place of the settings of the training: this runs on a CPU.
-    settings = {"attn_implementation": "sdpa", "scan_implementation": "auto", "dtype": torch.float32}
-    model = FFTPForAudioClassification.from_pretrained(folder, **settings).eval()
+    model = FFTPForAudioClassification.from_pretrained(folder, **ON_CPU).eval()
     extractor = FFTPFeatureExtractor.from_pretrained(folder)
     explanation = explain_recording(np.asarray(longest), model, extractor)
     save_figure(draw(explanation, extractor.sampling_rate), Path(folder, EXPLANATION))
@@ -201,7 +192,7 @@ def explain_longest(clips: Dataset, folder: str) -> None:
 def evaluate_splits(trainer: FFTPTrainer, clips: Clips, scorer: Scorer, calibration: Calibration | None) -> None:
     """Evaluate every split but that which trains, and write what a calibration changed."""
     measured = {}
-    for name in ("validation", "test"):
+    for name in EVALUATED:
         if name in clips.splits:
             prediction = evaluate_split(trainer, clips.splits[name], name, scorer, clips.metric)
             if clips.is_framewise:
@@ -209,7 +200,7 @@ def evaluate_splits(trainer: FFTPTrainer, clips: Clips, scorer: Scorer, calibrat
             elif calibration is not None:
                 measured[name] = measure_calibration(*prediction[:2], trainer.model.config, calibration)
     if measured:
-        write_results(trainer.args, "calibration_results", asdict(calibration) | measured)
+        write_results(trainer.args, CALIBRATION, asdict(calibration) | measured)
 
 
 def load_data(arguments: RunArguments, resumed: Resumed | None) -> tuple[Clips, Teacher | None]:

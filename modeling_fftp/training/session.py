@@ -12,9 +12,10 @@ from transformers.utils.logging import disable_progress_bar
 from modeling_fftp.memory import keep_freed_memory
 
 from .arguments import FFTPTrainingArguments
+from .checkpoints import last_whole_checkpoint
 from .publishing import set_repository
 from .resuming import Resumed, count_devices, find_resumed
-from .trainer import FFTPTrainer, last_whole_checkpoint
+from .trainer import FFTPTrainer
 from .weight_averaging import WeightAveraging
 
 logger = logging.getLogger(__name__)

@@ -1,9 +1,5 @@
 """What transformers' Trainer lacks for these models."""
 
-import json
-import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +15,8 @@ from feature_extraction.collator import replace_collator
 from modeling_fftp.heads_fftp import CLIPS, find_task
 from modeling_fftp.scores_fftp import is_multi_label
 
-from .class_balanced_sampler import ClassBalancedSampler
+from .checkpoints import last_whole_checkpoint
+from .class_balanced_sampler import ClassBalancedSampler, labels_of
 from .data.clips import FeatureClips, clip_lengths
 from .data.row_group_sampler import RowGroupSampler
 from .data.streaming import StreamedClips
@@ -36,8 +33,6 @@ UNDECAYED = (
 )  # fmt: skip
 # Values of `train_sampling_strategy` that need lengths.
 GROUPING = ("group_by_length", "batch_rebalance")
-# Trainer writes this file of a checkpoint last.
-LAST_OF_CHECKPOINT = "trainer_state.json"
 
 
 class EpochsOfSampler(TrainerCallback):
@@ -217,7 +212,7 @@ class FFTPTrainer(Trainer):
         elif self.class_balanced:
             if self.args.train_sampling_strategy in GROUPING:
                 raise ValueError("class_balanced draws clips by their classes; drop it or train_sampling_strategy")
-            labels = read_labels(dataset.clips if isinstance(dataset, FeatureClips) else dataset)
+            labels = labels_of(dataset.clips if isinstance(dataset, FeatureClips) else dataset)
             sampler = ClassBalancedSampler(torch.as_tensor(np.asarray(labels)), seed)
         else:
             sampler = None
@@ -266,27 +261,3 @@ class FFTPTrainer(Trainer):
             return super().evaluation_loop(*args, **kwargs)
         with self.averaging.averaged_weights(self.model):
             return super().evaluation_loop(*args, **kwargs)
-
-
-def read_labels(dataset: Dataset | Sequence[dict[str, Any]]) -> Sequence:
-    """Labels of all clips."""
-    # A transform, which may make the labels, would make features of all clips at once.
-    if isinstance(dataset, Dataset) and dataset.format["type"] != "custom":
-        return dataset["labels" if "labels" in dataset.column_names else "label"][:]
-    return [example["labels"] if "labels" in example else example["label"] for example in dataset]
-
-
-def last_whole_checkpoint(folder: str) -> str:
-    """The last checkpoint in a folder that a killed run did not leave half-written.
-
-    Raises:
-        FileNotFoundError: The folder has no whole checkpoint.
-    """
-    checkpoints = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    for path in sorted(checkpoints, key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        try:
-            json.loads((path / LAST_OF_CHECKPOINT).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return str(path)
-    raise FileNotFoundError(f"no whole checkpoint in {folder}; it holds {sorted(path.name for path in checkpoints)}")

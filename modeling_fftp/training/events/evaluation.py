@@ -18,7 +18,7 @@ from feature_extraction.events import read_events
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
 from modeling_fftp.events_fftp import SOMEWHERE, filter_lengths, median_filter
-from modeling_fftp.hub.card_facts import read_results
+from modeling_fftp.hub.run_files import RECIPE, events_of, read_results
 from modeling_fftp.modeling_fftp import IGNORED
 from modeling_fftp.scores_fftp import label_names
 from modeling_fftp.serving.recordings import group_rows
@@ -104,7 +104,7 @@ def evaluate_events(trainer: FFTPTrainer, clips: RecordingPieces, name: str, met
     results = measure_events(recordings, trainer.model.config, collars)
     per_class = results.pop("per_class")
     trainer.save_metrics(name, metrics | {f"{name}_{key}": value for key, value in results.items()})
-    write_results(trainer.args, f"{name}_events", {"collars": asdict(collars), **results, "per_class": per_class})
+    write_results(trainer.args, events_of(name), {"collars": asdict(collars), **results, "per_class": per_class})
     shown = ", ".join(f"{key} {value:.4f}" for key, value in results.items() if value is not None)
     print(f"{name} {shown}; collars of {collars.onset:g} and {collars.offset:g} s")
     known = {label: value for label, value in per_class.items() if value is not None}
@@ -128,9 +128,9 @@ def set_collars(training: FFTPTrainingArguments, source: str | None) -> None:
 def _find_recipe(source: str) -> dict | None:
     """The recipe of a folder or of a repository on the Hub, if it has one."""
     if Path(source).exists():
-        return read_results(Path(source), "recipe")
+        return read_results(source, RECIPE)
     try:
-        return json.loads(Path(hf_hub_download(source, "recipe.json")).read_text(encoding="utf-8"))
+        return json.loads(Path(hf_hub_download(source, f"{RECIPE}.json")).read_text(encoding="utf-8"))
     except EntryNotFoundError as error:
         logger.warning("No recipe of %s names the collars of its training, so the defaults count: %s", source, error)
         return None

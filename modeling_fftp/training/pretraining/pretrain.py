@@ -8,8 +8,8 @@ import torch
 
 from modeling_fftp import FFTPForPreTraining
 from modeling_fftp.convert.converted import refuse_damaged
-from modeling_fftp.hub.card_facts import RECONSTRUCTION
 from modeling_fftp.hub.encoder_card import write_encoder_card
+from modeling_fftp.hub.run_files import DATA, RECIPE, RECONSTRUCTION
 
 from ..command_line import find_recipe
 from ..data.clips import spread
@@ -69,9 +69,9 @@ def pretrain(arguments: Sequence[str]) -> None:
         layer_decay=training.layer_decay,
     )
     # Now, so that a resumption can be held to them.
-    write_results(training, "recipe", recipe)
+    write_results(training, RECIPE, recipe)
     write_arguments(training, groups[:2])
-    write_results(training, "data_results", described)
+    write_results(training, DATA, described)
     result = train_or_go_on(trainer)
     refuse_damaged(model.state_dict(), "the pretrained model")
     trainer.save_model()

@@ -17,6 +17,7 @@ from modeling_fftp.convert.sources import find_kind
 from modeling_fftp.heads_fftp import FRAMES, find_saved_task
 from modeling_fftp.hub.card import write_card
 from modeling_fftp.hub.efficiency import measure_efficiency
+from modeling_fftp.hub.run_files import CALIBRATION, DATA, EFFICIENCY, EVALUATED, PROBE, results_of
 from modeling_fftp.loss_fftp import classification_loss
 
 from ..arguments import DataArguments, FFTPTrainingArguments, ModelArguments
@@ -26,8 +27,9 @@ from ..contradictions import refuse_beyond_limits, refuse_contradictions_of_data
 from ..data.clips import MAX_SECONDS, clip_lengths
 from ..data.loading import Clips, describe_data, load_clips
 from ..data.sources import public_name
+from ..evaluation import Scorer, build_scorer, only_numbers
 from ..model import build_model, find_sampling_rate
-from ..results import Scorer, build_scorer, only_numbers, write_per_class, write_results
+from ..results import write_per_class, write_results
 from ..session import begin
 from .classifiers import LinearProbe, fit_linear, neighbour_scores
 
@@ -84,8 +86,8 @@ def probe(arguments: Sequence[str]) -> None:
     extractor.save_pretrained(training.output_dir)
     logits = {name: best(states) / calibration.temperature for name, (states, _) in splits.items()}
     report(logits, splits, model.config, calibration, scorer, training, described)
-    write_results(training, "data_results", describe_data(data, clips))
-    write_results(training, "efficiency_results", measure_efficiency(training.output_dir, seconds))
+    write_results(training, DATA, describe_data(data, clips))
+    write_results(training, EFFICIENCY, measure_efficiency(training.output_dir, seconds))
     write_card(training.output_dir, license=own.hub_license)
 
 
@@ -100,16 +102,16 @@ def report(
 ) -> None:
     """Write the results of the splits that are evaluated, as `fftp train` does, and what is special to a probe."""
     measured, metric = {}, described["metric"]
-    for name in [name for name in ("validation", "test") if name in splits]:
+    for name in [name for name in EVALUATED if name in splits]:
         labels = splits[name][1]
         measured[name] = measure_calibration(logits[name], labels, config, calibration)
         results = scorer(EvalPrediction(logits[name], labels))
         metrics = {f"{name}_{key}": value for key, value in only_numbers(results).items()}
-        write_results(training, f"{name}_results", metrics)
+        write_results(training, results_of(name), metrics)
         write_per_class(training, name, results)
         print(describe(name, metric, results[metric], described["neighbours"][name]))
-    write_results(training, "probe_results", described)
-    write_results(training, "calibration_results", asdict(calibration) | measured)
+    write_results(training, PROBE, described)
+    write_results(training, CALIBRATION, asdict(calibration) | measured)
 
 
 def parse(

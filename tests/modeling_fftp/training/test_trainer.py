@@ -10,11 +10,12 @@ from transformers import TrainerCallback, TrainingArguments
 from feature_extraction import SpecMask, SpecMaskDataCollator
 from feature_extraction.waveform_augmentation import Mixup
 from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.training.checkpoints import last_whole_checkpoint
 from modeling_fftp.training.class_balanced_sampler import ClassBalancedSampler
 from modeling_fftp.training.command_line import parse_arguments
 from modeling_fftp.training.data.clips import FeatureClips, compute_features
 from modeling_fftp.training.precision import gains_from_bfloat16
-from modeling_fftp.training.trainer import FFTPTrainer, last_whole_checkpoint
+from modeling_fftp.training.trainer import FFTPTrainer
 from modeling_fftp.training.weight_averaging import WeightAveraging
 
 

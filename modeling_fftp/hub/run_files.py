@@ -1,0 +1,48 @@
+"""Names of the files that a training leaves beside the model: results in JSON, and pictures."""
+
+import json
+from pathlib import Path
+
+# Splits that are evaluated, in the order of a card.
+EVALUATED = ("validation", "test")
+
+# Of JSON files, without the ending.
+RECIPE, ARGUMENTS, DATA, TRAIN = "recipe", "arguments", "data_results", "train_results"
+PROBE, CALIBRATION, STRIDES, EFFICIENCY = (
+    "probe_results", "calibration_results", "strides_results", "efficiency_results",
+)  # fmt: skip
+CURVES, RELIABILITY, EXPLANATION = "training.png", "reliability.png", "explanation.png"
+RECONSTRUCTION = "reconstruction.png"
+
+
+def results_of(split: str) -> str:
+    """Of what is measured on a split."""
+    return f"{split}_results"
+
+
+def per_class_of(split: str) -> str:
+    """Of what is measured on a split for each class."""
+    return f"{split}_per_class"
+
+
+def events_of(split: str) -> str:
+    """Of what is measured on a split for events."""
+    return f"{split}_events"
+
+
+# Of files that are published, as patterns.
+PUBLISHED = (f"{RECIPE}.json", *(f"{of('*')}.json" for of in (results_of, per_class_of, events_of)))
+PICTURES = (CURVES, RELIABILITY, EXPLANATION, RECONSTRUCTION)
+# Of what is measured and drawn of weights; `Trainer` makes a summary of its own.
+OF_WEIGHTS = (
+    *(f"{of(split)}.json" for split in EVALUATED for of in (results_of, per_class_of, events_of)),
+    *(f"{name}.json" for name in (CALIBRATION, STRIDES, EFFICIENCY, "all_results")),
+    RELIABILITY,
+    EXPLANATION,
+)
+
+
+def read_results(folder: str | Path, name: str) -> dict | None:
+    """Read `NAME.json` of a training; None where there is none."""
+    path = Path(folder, f"{name}.json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
