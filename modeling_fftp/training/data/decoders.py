@@ -15,7 +15,7 @@ from modeling_fftp.scores_fftp import label_names
 
 from .arguments import DataArguments
 from .clips import SAMPLING_RATE, ClipDecoder
-from .event_tables import has_event_rows
+from .event_tables import TIMES, has_event_rows
 from .held_out import VALIDATION_FRACTION
 from .labels import is_missing, read_class_names, read_labels
 from .sources import Columns, base_folder, find_column, load_splits
@@ -100,7 +100,11 @@ def build_decoder(
         raise ValueError("the data has a row for each event, which --streaming does not put together; drop it")
     times = [name for name in split.column_names if name.lower() in TIME_COLUMNS]
     if times and not kind.has_events:
-        logger.warning("The columns %s are not read: each row is a whole clip", times)
+        logger.warning(
+            "The columns %s are not read: each row is a whole clip. A row of an event has %r and %r, and a label",
+            times,
+            *TIMES,
+        )
     names = names or {label: label for label in kind.classes}
     for option, given in (("exclude_labels", arguments.exclude_labels), ("none_labels", arguments.none_labels)):
         if unknown := [label for label in given if label and label not in names]:
@@ -109,7 +113,7 @@ def build_decoder(
     if arguments.task == "frames" and not kind.has_events:
         raise ValueError(
             f"the labels in {label_column!r} have no times; --task frames learns from events, a list of onset, offset "
-            "and label for each clip, or a table with a row for each"
+            "and label for each clip, or a table with a row for each, whose times are called 'onset' and 'offset'"
         )
     # A clip with none is no case of one class per clip.
     is_multi_label = kind.is_multi_label or bool(arguments.none_labels)

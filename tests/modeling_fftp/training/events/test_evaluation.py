@@ -265,7 +265,7 @@ def test_a_frame_classifier_starts_from_a_clip_classifier(trained, recordings, t
         (["--onset_collar", "0.1"], "--onset_collar is about events; add --task frames"),
         (["--task", "frames", "--onset_collar", "-1"], r"--onset_collar -1.0 must lie in \[0, inf\)"),
         (["--exclude_labels", "low", "--none_labels", "low"], "both name 'low'"),
-        (["--task", "frames"], "have no times; --task frames learns from events"),
+        (["--task", "frames"], "whose times are called 'onset' and 'offset'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(clip_folder, tmp_path, words, message):
