@@ -176,7 +176,7 @@ def tag(
         float | None,
         typer.Option(
             "--real_time_factor",
-            help="Choose the stride: the densest that takes at most so many seconds for a second of sound here.",
+            help="Choose the densest stride that takes at most this many seconds per second of sound here.",
         ),
     ] = None,
 ) -> None:
@@ -243,7 +243,7 @@ def explain(
     label: Annotated[str | None, typer.Option("--label", help="Default: the one with the highest score.")] = None,
     start: Annotated[
         float,
-        typer.Option("--start", min=0, help="Second from which on as much is explained as the model hears at once."),
+        typer.Option("--start", min=0, help="Second at which the explained window begins."),
     ] = 0.0,
     method: Annotated[
         str,
@@ -302,10 +302,10 @@ def listen(
     ] = None,
     time_stride: TimeStride = None,
     rate: Annotated[
-        int | None, typer.Option("--rate", min=1000, help="Of raw PCM in Hz; default: the model's.")
+        int | None, typer.Option("--rate", min=1000, help="Rate of raw PCM in Hz; default: the model's.")
     ] = None,
     channels: Annotated[
-        int | None, typer.Option("--channels", min=1, help="Of raw PCM, side by side; default: 1.")
+        int | None, typer.Option("--channels", min=1, help="Channels of raw PCM, interleaved; default: 1.")
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="Microphone: number or a part of its name.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per change.")] = False,
@@ -330,7 +330,7 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", help="Default: FOLDER/model[_int8][_merged][_strideN].onnx.")
     ] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="int8 weights: a quarter of the size, faster.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="int8 weights: less than a third of the size, faster.")] = False,
     token_merge_layers: Annotated[
         list[int] | None,
         typer.Option(

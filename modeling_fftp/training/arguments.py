@@ -118,7 +118,7 @@ class AugmentationArguments:
     )
     mixup_alpha: float = field(
         default=10.0,
-        metadata={"help": "Of the Beta distribution that shares are drawn from; larger: nearer to half and half."},
+        metadata={"help": "Alpha of the Beta distribution of shares; larger: nearer to half and half."},
     )
     speed: float = field(default=0.0, metadata={"help": "Largest relative change of speed."})
     colored_noise: float = field(default=0.0, metadata={"help": "Share of clips with noise added to the sound."})
@@ -151,8 +151,10 @@ class DistillationArguments:
     teacher: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of any audio classifier for the same classes."}
     )
-    teacher_share: float = field(default=0.5, metadata={"help": "Of the loss; the rest is that of the labels."})
-    teacher_temperature: float = field(default=1.0, metadata={"help": "Divides the logits of both."})
+    teacher_share: float = field(
+        default=0.5, metadata={"help": "Share of the teacher's answers in the loss; the labels have the rest."}
+    )
+    teacher_temperature: float = field(default=1.0, metadata={"help": "Divides the logits of teacher and student."})
     teacher_only: bool = field(
         default=False, metadata={"help": "Learn the teacher's classes from sound without labels."}
     )
@@ -171,7 +173,9 @@ class FFTPTrainingArguments(TrainingArguments):
     """TrainingArguments with the defaults of audio classification from scratch."""
 
     learning_rate: float = field(default=5e-4, metadata={"help": "Highest learning rate."})
-    weight_decay: float = field(default=0.05, metadata={"help": "Of AdamW; biases, norms and the like have none."})
+    weight_decay: float = field(
+        default=0.05, metadata={"help": "Weight decay of AdamW; biases, norms and the like have none."}
+    )
     lr_scheduler_type: str = field(
         default="cosine", metadata={"help": "One of transformers' schedules, such as cosine, linear or constant."}
     )

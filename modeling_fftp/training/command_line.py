@@ -135,7 +135,9 @@ def parse_with_data(groups: Sequence[type], arguments: Sequence[str], command: s
     Raises:
         SystemExit: Arguments that are unknown.
     """
-    parser = HfArgumentParser(groups, allow_abbrev=False, prog=f"fftp {command}", usage=usage)
+    parser = HfArgumentParser(
+        groups, allow_abbrev=False, prog=f"fftp {command}", usage=usage, formatter_class=HelpFormatter
+    )
     words = [*arguments]
     if words and not words[0].startswith("-"):
         words.insert(0, "--dataset_name")

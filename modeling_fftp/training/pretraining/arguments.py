@@ -36,12 +36,17 @@ class PretrainingArguments(FFTPTrainingArguments):
     """FFTPTrainingArguments with the defaults of masked pretraining."""
 
     # MAE has 1.5e-4 for 256 clips, and larger models.
-    learning_rate: float = 2e-4
-    warmup_steps: float = 0.05
-    num_train_epochs: float = 100
+    learning_rate: float = field(default=2e-4, metadata={"help": "Highest learning rate."})
+    warmup_steps: float = field(
+        default=0.05, metadata={"help": "Steps until the highest learning rate; below 1 their share of all."}
+    )
+    num_train_epochs: float = field(default=100, metadata={"help": "How often every recording is heard."})
     # As in MAE, for gradients that vary with what is hidden.
-    adam_beta2: float = 0.95
-    load_best_model_at_end: bool = False
+    adam_beta2: float = field(default=0.95, metadata={"help": "AdamW's second moment."})
+    load_best_model_at_end: bool = field(
+        default=False, metadata={"help": "Whether to keep the epoch with the lowest loss on validation."}
+    )
+    metric_for_best_model: str | None = field(default=None, metadata={"help": "The loss, and nothing else."})
 
     def __post_init__(self):
         """Choose checkpoints by the loss, which Trainer computes in evaluations where it knows the labels."""
