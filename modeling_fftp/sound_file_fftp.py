@@ -4,6 +4,7 @@ import io
 import logging
 import mmap
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -33,6 +34,14 @@ BLOCK_SAMPLES = 2**22
 OGG_PAGE = b"OggS\0"
 # An error of libsndfile.
 NOT_A_FILE = 7
+# Sizes of sound in a header that libsndfile corrects, as its log has them: said, and true.
+CORRECTED_SIZE = re.compile(
+    r"^\s*(?:data|SSND|Data Size|BODY|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
+)
+# What stands for a size that was not known yet, and the share of the sound that may be missing without a word.
+UNKNOWN_SIZES, NEGLIGIBLE = range(0x7FFF0000, 2**32), 0.01
+# Seconds of an Ogg stream that its decoder may pass over.
+PASSED_OVER = 0.1
 # How a WAV file says that a size stands elsewhere, and the bytes behind its sound below which they are none.
 UNKNOWN_SIZE, SMALLEST_REST = b"\xff" * 4, 2**16
 
@@ -74,6 +83,9 @@ class SequentialFile(object if soundfile is None else soundfile.SoundFile):
     That fails where a FLAC does not say how long it is.
     """
 
+    # What its header says of its length, where that is not so: a level of the log, and words.
+    doubt: tuple[int, str] | None = None
+
     def seekable(self) -> bool:
         """Never."""
         return False
@@ -94,14 +106,22 @@ def decode_file(source: str | bytes | os.PathLike, block_seconds: float) -> Iter
         ImportError: soundfile is not installed.
     """
     with open_file(source) as file:
+        if file.doubt is not None:
+            level, words = file.doubt
+            logger.log(level, "%s: %s", "audio bytes" if isinstance(source, bytes) else os.fspath(source), words)
         length = min(int(block_seconds * file.samplerate), BLOCK_SAMPLES // file.channels)
-        buffer = np.empty((length, file.channels), np.float32)
+        buffer, count = np.empty((length, file.channels), np.float32), 0
         while True:
             with _decoding_errors():
                 block = file.read(out=buffer)
             if not len(block):
                 break
+            count += len(block)
             yield block.mean(axis=1), file.samplerate
+        # libvorbis and libopus pass over damaged pages without a word, and all that follows comes too early.
+        if file.format == "OGG" and file.frames - count > PASSED_OVER * file.samplerate:
+            seconds, whole = count / file.samplerate, file.frames / file.samplerate
+            raise ValueError(f"cannot decode: damaged, {seconds:.1f} of {whole:.1f} s of sound can be read")
 
 
 @contextmanager
@@ -120,6 +140,7 @@ def open_file(source: str | bytes | os.PathLike) -> Iterator[SequentialFile]:
             file = stack.enter_context(SequentialFile(_for_libsndfile(source)))
             if file.format in REPAIRS:
                 file = _repaired(file, source, stack)
+            file.doubt = file.doubt or _find_lost_end(file)
         yield file
 
 
@@ -162,16 +183,27 @@ def _repaired(file: SequentialFile, source: str | bytes | os.PathLike, stack: Ex
                 data = binary.read()
     repaired = REPAIRS[file.format](data, file.frames)
     if repaired is None:
+        if file.format == "OGG" and not ends_ogg(data):
+            file.doubt = logging.WARNING, f"the stream breaks off after {file.frames / file.samplerate:.1f} s of sound"
         return file
     true = stack.enter_context(SequentialFile(repaired))
-    logger.log(
-        logging.WARNING if true.frames < file.frames else logging.INFO,
-        "%s: the header claims %.1f s of sound, the file holds %.1f s",
-        "audio bytes" if isinstance(source, bytes) else os.fspath(source),
-        file.frames / file.samplerate,
-        true.frames / true.samplerate,
-    )
+    true.doubt = _differ(file.frames / file.samplerate, true)
     return true
+
+
+def _find_lost_end(file: SequentialFile) -> tuple[int, str] | None:
+    """What the header of a file that was cut off says, by what libsndfile found wrong with it."""
+    for said, true in CORRECTED_SIZE.findall(file.extra_info):
+        if int(said) not in UNKNOWN_SIZES and int(true) < (1 - NEGLIGIBLE) * int(said):
+            return _differ(file.frames / file.samplerate * int(said) / max(1, int(true)), file)
+    return None
+
+
+def _differ(claimed_seconds: float, file: SequentialFile) -> tuple[int, str]:
+    """How much sound a header claims, and how much there is; what is less is a warning."""
+    seconds = file.frames / file.samplerate
+    words = f"the header claims {claimed_seconds:.1f} s of sound, the file holds {seconds:.1f} s"
+    return logging.WARNING if seconds < claimed_seconds else logging.INFO, words
 
 
 def finish_wav(data: bytes | mmap.mmap, claimed: int) -> FilePieces | None:
@@ -238,6 +270,12 @@ def refuse_chained_ogg(data: bytes | mmap.mmap, claimed: int) -> None:
             raise ValueError("cannot decode: several Ogg streams, one after another; expected one")
         begun = begun or not is_first
         place = data.find(OGG_PAGE, place + 1)
+
+
+def ends_ogg(data: bytes | mmap.mmap) -> bool:
+    """Whether the last page of an Ogg file is the last of its stream (RFC 3533, section 6)."""
+    place = data.rfind(OGG_PAGE)
+    return place + 5 < len(data) and bool(data[place + 5] & 4)
 
 
 # By format, what finds out whether the header tells the truth: from the data and the samples that libsndfile finds.

@@ -7,6 +7,7 @@ import logging
 import math
 import mmap
 import os
+import re
 import threading
 import types
 
@@ -167,6 +168,59 @@ def test_mp3_that_was_cut_says_so(tmp_path, caplog, monkeypatch):
     path.write_bytes(make_mp3(4)[:-2000])
     read_audio(path, 16000)
     assert f"{path}: the header claims 4.0 s of sound, the file holds 2." in caplog.text
+
+
+NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, 160_000)
+CLAIMS, BREAKS_OFF = (
+    r"the header claims (9\.9|10\.[01]) s of sound, the file holds (4\.9|5\.0) s",
+    r"the stream breaks off after [34]\.\d s",
+)
+
+
+@pytest.mark.parametrize(
+    ("form", "subtype", "words"),
+    [
+        ("WAV", "PCM_16", CLAIMS),
+        ("WAVEX", "PCM_16", CLAIMS),
+        ("WAV", "IMA_ADPCM", CLAIMS),
+        ("RF64", "PCM_16", CLAIMS),
+        ("W64", "PCM_16", CLAIMS),
+        ("AIFF", "PCM_16", CLAIMS),
+        ("AU", "PCM_16", CLAIMS),
+        ("OGG", "VORBIS", BREAKS_OFF),
+        ("OGG", "OPUS", BREAKS_OFF),
+    ],
+)
+def test_a_file_that_was_cut_off_says_so(form, subtype, words, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    path, data = tmp_path / "copy", encode(NOISE, 16000, format=form, subtype=subtype)
+    path.write_bytes(data)
+    read_audio(path, 16000)
+    assert not caplog.text
+    path.write_bytes(data[: len(data) // 2])
+    seconds = sound_seconds(path, 16000)
+    assert not caplog.text
+    assert len(read_audio(path, 16000)) / 16000 == pytest.approx(seconds, abs=0.01)
+    assert re.search(f"{re.escape(str(path))}: {words}", caplog.text)
+
+
+@pytest.mark.parametrize("size", [0x7FFFF000, 0xFFFFFFFF])
+def test_a_size_that_stands_for_none_is_no_claim(size, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    data = bytearray(encode(TONE, 16000, format="WAV", subtype="PCM_16"))
+    place = data.find(b"data")
+    data[place + 4 : place + 8] = size.to_bytes(4, "little")
+    assert len(read_audio(bytes(data), 16000)) == len(TONE)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_ogg_with_a_gap_is_refused(subtype):
+    """Its decoders pass over a damaged page, and all that follows would come too early."""
+    data = bytearray(encode(NOISE, 16000, format="OGG", subtype=subtype))
+    data[len(data) // 2 : len(data) // 2 + 512] = bytes(512)
+    with pytest.raises(ValueError, match=r"cannot decode: damaged, [89]\.\d of 10\.0 s of sound can be read"):
+        read_audio(bytes(data), 16000)
 
 
 @pytest.mark.parametrize("other", [{"rate": 32000}, {"channels": 2}], ids=str)
