@@ -118,10 +118,10 @@ def path_in_errors(source: Any) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise UnreadableSoundError(f"{_name(source)}: {error}") from error
+        raise UnreadableSoundError(f"{source_name(source)}: {error}") from error
 
 
-def _name(source: Any) -> str:
+def source_name(source: Any) -> str:
     """The name of a source in messages."""
     data = source.get("bytes") if isinstance(source, dict) else source
     path = source.get("path") if isinstance(source, dict) else source
@@ -255,4 +255,5 @@ __all__ = [
     "sliding_windows",
     "sound_format",
     "sound_seconds",
+    "source_name",
 ]

@@ -115,6 +115,8 @@ def median_filter(scores: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         Of each step and label the median over the steps around it, (steps, labels); beyond the ends stand the first
         and the last.
     """
+    if max(lengths) == 1:
+        return scores
     filtered = scores.clone()
     # One at a time: each takes its filter's length times the memory of its scores.
     for label, length in enumerate(lengths):
@@ -144,15 +146,17 @@ def find_segments(
     limits = torch.tensor(thresholds, dtype=torch.float64)
     # A mean of scores is not above all of them. Few labels are heard, and hours have many steps.
     heard = (scores.amax(dim=0).double() > limits - ROUNDING_SCORES).nonzero()[:, 0]
-    times, segments = edges.tolist(), []
+    segments = []
     for label in heard.tolist():
         moments = mean_over_windows(scores[:, label].double(), first, last, len(edges))
-        area = torch.nn.functional.pad((moments * edges.diff()).cumsum(dim=0), (1, 0)).tolist()
+        area = torch.nn.functional.pad((moments * edges.diff()).cumsum(dim=0), (1, 0))
         turns = torch.nn.functional.pad((moments >= limits[label]).int(), (1, 1)).diff()
-        stretches = zip(*(turns.eq(turn).nonzero()[:, 0].tolist() for turn in (1, -1)), strict=True)
+        starts, ends = (turns.eq(turn).nonzero()[:, 0] for turn in (1, -1))
+        # As lists, which take much more memory, only what turns.
+        columns = (values[places].tolist() for values in (edges, area) for places in (starts, ends))
+        stretches = zip(*columns, strict=True)
         segments += [
-            (times[start], times[end], label, score)
-            for start, end, score in close_gaps(stretches, area, times, thresholds[label], max_gap)
+            (start, end, label, score) for start, end, score in close_gaps(stretches, thresholds[label], max_gap)
         ]
     return sorted(segments, key=lambda segment: (segment[0], segment[2]))
 
@@ -174,14 +178,12 @@ def mean_over_windows(scores: torch.Tensor, first: torch.Tensor, last: torch.Ten
 
 
 def close_gaps(
-    stretches: Iterable[tuple[int, int]], area: list[float], times: list[float], threshold: float, max_gap: float
-) -> list[tuple[int, int, float]]:
+    stretches: Iterable[tuple[float, float, float, float]], threshold: float, max_gap: float
+) -> list[tuple[float, float, float]]:
     """Join stretches of time as long as their mean score, gaps included, is not below the threshold.
 
     Args:
-        stretches: Places of start and end in `times`, in order.
-        area: Integral of the score over time up to each place.
-        times: Seconds.
+        stretches: Start and end in seconds, in order, and the integral of the score over time up to each.
         threshold: Lowest mean score.
         max_gap: Longest gap in seconds.
 
@@ -189,15 +191,14 @@ def close_gaps(
         Start, end and mean score of each.
     """
     joined = []
-    for start, end in stretches:
-        if joined and times[start] - times[joined[-1][1]] <= max_gap + ROUNDING_SECONDS:
-            first = joined[-1][0]
-            score = (area[end] - area[first]) / (times[end] - times[first])
-            if score >= threshold:
-                joined[-1] = (first, end, score)
+    for start, end, before, after in stretches:
+        if joined and start - joined[-1][1] <= max_gap + ROUNDING_SECONDS:
+            first, _, begun, _ = joined[-1]
+            if (after - begun) / (end - first) >= threshold:
+                joined[-1] = (first, end, begun, after)
                 continue
-        joined.append((start, end, (area[end] - area[start]) / (times[end] - times[start])))
-    return joined
+        joined.append((start, end, before, after))
+    return [(start, end, (after - before) / (end - start)) for start, end, before, after in joined]
 
 
 class EventChange(NamedTuple):

@@ -217,7 +217,10 @@ class FFTPStream:
     def iterate(self, samples: np.ndarray | torch.Tensor | Sequence[float]) -> Iterator[StreamScores]:
         """As `push`, but the scores of a hop come before the next is computed."""
         self._refuse_training()
-        self.frames = torch.cat((self.frames, self.features.push(samples)))
+        # Samples that complete no frame cost no copy of the window.
+        if len(frames := self.features.push(samples)):
+            self.frames = torch.cat((self.frames, frames))
+        before = self.first
         while self.first + len(self.frames) >= (end := self._end(self.num_hops)):
             answer = self._answer(end)
             self.num_hops += 1
@@ -226,7 +229,9 @@ class FFTPStream:
             unneeded = min(max(0, needed - self.first), len(self.frames))
             self.frames, self.first = self.frames[unneeded:], self.first + unneeded
             yield answer
-        self.frames = self.frames.clone()
+        if self.first > before:
+            # Without what is no longer needed.
+            self.frames = self.frames.clone()
 
     def skip(self, num_samples: int) -> list[StreamScores]:
         """Go on after samples that were lost: times count them, and nothing is heard over the gap.

@@ -5,19 +5,22 @@ from math import inf
 from operator import itemgetter
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import SequenceFeatureExtractor
 from transformers.pipelines.base import ChunkPipeline
 from transformers.utils import logging
 
-from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds
+from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds, source_name
 from .configuration_fftp import FFTPConfig
 from .heads_fftp import bare_model
-from .times_fftp import count_frames, frame_seconds, longest_frames, window_seconds
+from .times_fftp import check_time_stride, count_frames, frame_seconds, longest_frames, window_seconds
 
 logger = logging.get_logger(__name__)
 
+# Floats that reach as far are no sound in [-1, 1].
+LARGEST_FLOAT = 8.0
 # What `pipeline()` passes on although it is for loading.
 LOADER_ARGUMENTS = {"local_files_only", "framework"}
 
@@ -77,6 +80,9 @@ class FFTPWindowPipeline(ChunkPipeline):
         names = [*dict.fromkeys(name for step in self.arguments for name in step)]
         if unknown := sorted(given.keys() - names - LOADER_ARGUMENTS):
             raise TypeError(f"{self.task_name} has no argument {unknown[0]!r}; it has {names}")
+        if (time_stride := given.get("time_stride")) is not None:
+            window = given.get("window_seconds") or self.window_seconds
+            check_time_stride(self.model.config, time_stride, window)
         return tuple({name: given[name] for name in step if name in given} for step in self.arguments)
 
     def __call__(self, inputs: Any, *args, **kwargs) -> dict[str, Any] | list[dict[str, Any]]:
@@ -123,13 +129,29 @@ class FFTPWindowPipeline(ChunkPipeline):
         # So many shifts give no frame more until they are a frame longer: a clip of 1 s, which is 98 frames, is whole.
         slack = round(frame_length * rate) - 1
         with path_in_errors(inputs):
-            for start, samples, is_last in sliding_windows(read_blocks(inputs, rate), window, hop, slack):
+            blocks = self._name_loud(read_blocks(inputs, rate), inputs)
+            for start, samples, is_last in sliding_windows(blocks, window, hop, slack):
                 # With a mask where windows of a batch are padded, whatever the extractor says of single clips.
                 features = self.feature_extractor.extract_batch([torch.from_numpy(samples)])
                 if self.dtype is not None:
                     features["input_values"] = features["input_values"].to(self.dtype)
                 # In samples: not every device has float64.
                 yield {**features, "span": torch.tensor([[start, start + len(samples)]]), "is_last": is_last}
+
+    @staticmethod
+    def _name_loud(blocks: Iterator[np.ndarray], source: Any) -> Iterator[np.ndarray]:
+        """Blocks as they are; the log names the source, which may be one of many, if they reach far beyond [-1, 1]."""
+        is_named = False
+        for block in blocks:
+            peak = np.abs(block).max(initial=0.0)
+            if peak > LARGEST_FLOAT and not is_named:
+                is_named = True
+                logger.warning(
+                    "%s: samples reach %.3g; expected [-1, 1]. The model hears it much louder than it is",
+                    source_name(source),
+                    peak,
+                )
+            yield block
 
     def count_steps(self, span: torch.Tensor, time_stride: int | None) -> torch.Tensor:
         """Steps of each window (batch, 1) without padding, which the extractor of the model need not mask.

@@ -15,6 +15,7 @@ import soxr
 from modeling_fftp.audio_stream_fftp import path_in_errors, read_blocks, resampled
 from modeling_fftp.events_fftp import EventChange
 from modeling_fftp.stream_fftp import FFTPStream
+from modeling_fftp.times_fftp import check_time_stride
 
 from .tag import load_tagger
 
@@ -51,6 +52,7 @@ def load_stream(
     if tagger.is_framewise:
         raise ValueError(f"{model} is a frame classifier; live sound needs a clip classifier")
     if time_stride is not None:
+        check_time_stride(tagger.model.config, time_stride, tagger.window_seconds)
         tagger.model.set_time_stride(time_stride)
     if memory_seconds is None:
         memory_seconds = tagger.window_seconds
@@ -247,12 +249,17 @@ def listen(stream: FFTPStream, blocks: Iterable[np.ndarray | int]) -> Iterator[E
     Args:
         stream: Stream of a model.
         blocks: The sound, (samples,) each; a number stands for so many samples that were lost.
+
+    Raises:
+        ValueError: The sound ends before it begins.
     """
     try:
         for block in blocks:
             answers = stream.skip(block) if isinstance(block, (int, np.integer)) else stream.iterate(block)
             for answer in answers:
                 yield from answer.changes
+        if not stream.num_samples:
+            raise ValueError("no samples")
     except KeyboardInterrupt:
         # The way to end it.
         pass

@@ -3,8 +3,8 @@
 import csv
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -31,7 +31,9 @@ ROW_GROUP = 10_000
 Answers = Iterable[dict[str, Any]]
 
 
-def find_writer(form: str, rows: str, labels: list[str], sampling_rate: int) -> Callable[[Answers, Path], None]:
+def find_writer(
+    form: str, rows: str, labels: list[str], sampling_rate: int, recordings: Sequence[str]
+) -> Callable[[Answers, Path], None]:
     """Find the function that writes answers, into one file or a folder of them.
 
     Args:
@@ -39,10 +41,16 @@ def find_writer(form: str, rows: str, labels: list[str], sampling_rate: int) -> 
         rows: One of `ROWS`, of tables.
         labels: Labels of the model, in the order of its scores.
         sampling_rate: Rate of the model in Hz, which says how high Raven's selections reach.
+        recordings: All of the archive, whose folders those of the files are like.
+
+    Raises:
+        ValueError: Recordings that have no folder in common, as on drives of Windows, or names that are too long; or a
+            label that is called like a column.
     """
     if form in FOLDERS:
+        refuse_long_names(recordings, form)
         write = write_audacity if form == "audacity" else partial(write_raven, sampling_rate=sampling_rate)
-        return partial(write_folder, write_one=write)
+        return partial(write_folder, common=common_folder(recordings), write_one=write)
     if form == "jsonl":
         return write_jsonl
     schema = schema_of(rows, labels)
@@ -94,7 +102,7 @@ def list_rows(answer: dict[str, Any], rows: str) -> Iterator[list]:
 def write_csv(answers: Answers, path: Path, rows: str, schema: pa.Schema) -> None:
     """A table of the recordings that could be read, and one of the others."""
     with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(schema.names)
         for answer in keep_readable(answers, path):
             writer.writerows(list_rows(answer, rows))
@@ -115,27 +123,22 @@ def write_jsonl(answers: Answers, path: Path) -> None:
         file.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in keep_readable(answers, path))
 
 
-def write_folder(answers: Answers, folder: Path, write_one: Callable[[dict[str, Any], Path], None]) -> None:
-    """A file for each recording, in folders as those of the recordings."""
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        part = Path(scratch, folder.name)
-        part.mkdir()
-        # Twice through the answers, which may be many: names depend on what all paths have in common.
-        kept = Path(scratch, "answers.jsonl")
-        write_jsonl(answers, kept)
-        with kept.open(encoding="utf-8") as lines:
-            common = common_folder(json.loads(line)["file"] for line in lines)
-        with kept.open(encoding="utf-8") as lines:
-            for answer in map(json.loads, lines):
-                target = part / os.path.relpath(os.path.abspath(answer["file"]), common)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_one(answer, target)
-        failed = failures_path(kept)
-        if failed.exists():
-            os.replace(failed, failures_path(folder))
-        else:
-            failures_path(folder).unlink(missing_ok=True)
+def write_folder(
+    answers: Answers, folder: Path, common: str, write_one: Callable[[dict[str, Any], Path], None]
+) -> None:
+    """A file for each recording, in folders like those of the recordings below the one that all have in common."""
+    part = folder.with_name(f".{folder.name}.part")
+    # Of a run that was killed.
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        for answer in keep_readable(answers, folder):
+            target = part / os.path.relpath(os.path.abspath(answer["file"]), common)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_one(answer, target)
         os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def refuse_long_names(files: Iterable[str], form: str) -> None:
@@ -159,9 +162,14 @@ def common_folder(files: Iterable[str]) -> str:
     return common or os.path.abspath(os.curdir)
 
 
+def in_one_line(label: str) -> str:
+    """A label for forms that know no way to write a tab or a line break."""
+    return " ".join(label.split())
+
+
 def write_audacity(answer: dict[str, Any], target: Path) -> None:
-    """A label track: start, end, label; its form knows no way to write a tab or a line break in a label."""
-    rows = ((entry["start"], entry["end"], " ".join(entry["label"].split())) for entry in answer["timeline"])
+    """A label track: start, end, label."""
+    rows = ((entry["start"], entry["end"], in_one_line(entry["label"])) for entry in answer["timeline"])
     lines = [f"{start:.6f}\t{end:.6f}\t{label}\n" for start, end, label in rows]
     target.with_name(target.name + FOLDERS["audacity"]).write_text("".join(lines), encoding="utf-8")
 
@@ -173,9 +181,8 @@ def write_raven(answer: dict[str, Any], target: Path, sampling_rate: int) -> Non
         writer.writerow(RAVEN_COLUMNS)
         for number, entry in enumerate(answer["timeline"], start=1):
             times = (f"{entry['start']:.6f}", f"{entry['end']:.6f}")
-            writer.writerow(
-                [number, "Spectrogram 1", 1, *times, 0, sampling_rate / 2, entry["label"], f"{entry['score']:.4f}"]
-            )
+            label, score = in_one_line(entry["label"]), f"{entry['score']:.4f}"
+            writer.writerow([number, "Spectrogram 1", 1, *times, 0, sampling_rate / 2, label, score])
 
 
 def keep_readable(answers: Answers, path: Path) -> Iterator[dict[str, Any]]:
@@ -188,7 +195,7 @@ def keep_readable(answers: Answers, path: Path) -> Iterator[dict[str, Any]]:
             yield answer
     if failed:
         with atomic_write(failures_path(path)) as part, part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
+            writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["file", "error"])
             writer.writerows(failed)
     else:

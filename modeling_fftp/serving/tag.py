@@ -20,10 +20,9 @@ from .tables import (
     ROWS,
     TABLES,
     as_text,
-    common_folder,
     find_writer,
+    in_one_line,
     list_rows,
-    refuse_long_names,
     schema_of,
 )
 
@@ -103,6 +102,8 @@ def print_answers(
     Returns:
         Recordings that could not be read.
     """
+    if sys.stdout is None:
+        raise ValueError("standard output is closed; expected it to be open, or --output")
     failed, table = 0, csv.writer(sys.stdout, lineterminator="\n")
     if form == "csv":
         table.writerow(schema_of(rows, label_names(tagger.model.config)).names)
@@ -146,13 +147,10 @@ def write_answers(
         As `answer_archive`.
 
     Raises:
-        FileExistsError, ValueError: As `answer_archive`.
+        FileExistsError, ValueError: As `answer_archive` and `find_writer`.
     """
-    write = find_writer(form, rows, label_names(tagger.model.config), tagger.feature_extractor.sampling_rate)
-    if form in FOLDERS:
-        # Now, not when all is answered. Drives of Windows have no folder in common.
-        common_folder(recordings)
-        refuse_long_names(recordings, form)
+    rate = tagger.feature_extractor.sampling_rate
+    write = find_writer(form, rows, label_names(tagger.model.config), rate, recordings)
     return answer_archive(tagger, recordings, round_numbers, output, write, part, resume, **options)
 
 
@@ -167,15 +165,17 @@ def round_numbers(value: Any) -> Any:
 
 def render_table(answer: dict[str, Any]) -> str:
     """Render the answer about a file as two tables in plain text."""
-    names = [entry["label"] for entry in (*answer["labels"], *answer["timeline"])]
-    width = max(map(len, ("label", *names)))
+    best, timeline = (
+        [entry | {"label": in_one_line(entry["label"])} for entry in answer[part]] for part in ("labels", "timeline")
+    )
+    width = max(map(len, ("label", *(entry["label"] for entry in (*best, *timeline)))))
     lines = [f"{answer['file']}: {answer['duration']:.2f} s", f"  {'label':<{width}}  score"]
-    lines += [f"  {entry['label']:<{width}}  {entry['score']:.3f}" for entry in answer["labels"]]
-    if answer["timeline"]:
+    lines += [f"  {entry['label']:<{width}}  {entry['score']:.3f}" for entry in best]
+    if timeline:
         lines.append(f"  {'start':>9}  {'end':>9}  {'label':<{width}}  score")
         lines += [
             f"  {entry['start']:>7.2f} s  {entry['end']:>7.2f} s  {entry['label']:<{width}}  {entry['score']:.3f}"
-            for entry in answer["timeline"]
+            for entry in timeline
         ]
     return "\n".join(lines)
 

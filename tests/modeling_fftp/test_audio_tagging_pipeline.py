@@ -372,6 +372,29 @@ def test_a_pipeline_that_a_user_registered_stays_with_the_model(make_tagger, tmp
     assert saved["audio-tagging"]["impl"].endswith("FFTPAudioTaggingPipeline")
 
 
+def test_recordings_that_are_too_loud_are_named(make_tagger, speech, tmp_path, caplog, monkeypatch):
+    """Floats in the range of int16, of which the extractor warns once, and without a name."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    paths = [tmp_path / name for name in ("a.wav", "b.wav", "c.wav")]
+    for path, scale in zip(paths, (30000, 1, 30000), strict=True):
+        soundfile.write(path, speech * scale, RATE, subtype="FLOAT")
+    make_tagger()([str(path) for path in paths])
+    named = [path.name for path in paths if f"{path}: samples reach" in caplog.text]
+    assert named == ["a.wav", "c.wav"]
+
+
+def test_strides_at_which_little_is_heard(make_tagger, speech, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    tag = make_tagger()
+    with pytest.raises(ValueError, match="time_stride=100 frames are 1 s; expected less than a window, 1 s"):
+        tag(speech, time_stride=100)
+    frames = tag.model.config.patch_size[1]
+    tag(speech, time_stride=frames)
+    assert not caplog.text
+    tag(speech, time_stride=frames + 7)
+    assert f"of {frames + 7} frames each patch hears {frames}, the others nothing" in caplog.text
+
+
 def test_arguments_of_the_call(make_tagger, speech, tmp_path):
     tag = make_tagger()
     buffer = io.BytesIO()

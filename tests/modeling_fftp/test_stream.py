@@ -137,6 +137,14 @@ def test_memory_does_not_grow(make_config, extractor, sound, fields):
     assert count() == pytest.approx(before, abs=100 * 128 * 4)
 
 
+def test_samples_that_complete_no_frame_copy_no_window(make_config, extractor, sound):
+    stream = build(make_config()).stream(extractor)
+    stream.push(sound[:8000])
+    frames = stream.frames
+    stream.push(sound[8000:8001])
+    assert stream.frames is frames
+
+
 def test_pieces_may_be_integers_or_tensors(make_config, extractor, sound):
     model = build(make_config(**CAUSAL))
     integers = (sound * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16)

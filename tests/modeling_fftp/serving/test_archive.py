@@ -25,8 +25,8 @@ from modeling_fftp.serving import tables
 from modeling_fftp.serving.archive import alone, answer_recordings
 from modeling_fftp.serving.journal import COMPLETE, Journal, read_in_order
 from modeling_fftp.serving.recordings import Part, find_recordings
-from modeling_fftp.serving.tables import ROWS, schema_of, write_audacity
-from modeling_fftp.serving.tag import load_tagger, write_answers
+from modeling_fftp.serving.tables import ROWS, schema_of, write_audacity, write_raven
+from modeling_fftp.serving.tag import load_tagger, render_table, write_answers
 from tests.support import ROOT
 
 
@@ -80,6 +80,11 @@ def test_a_label_stays_in_its_place_of_a_label_track(tmp_path):
     entry = {"start": 0.0, "end": 1.0, "label": "new\nline\tand tab", "score": 0.5}
     write_audacity({"timeline": [entry]}, tmp_path / "track")
     assert (tmp_path / "track.txt").read_text() == "0.000000\t1.000000\tnew line and tab\n"
+    write_raven({"timeline": [entry]}, tmp_path / "table", 16000)
+    _, row = (tmp_path / "table.Table.1.selections.txt").read_text().splitlines()
+    assert "\tnew line and tab\t0.5000" in row
+    shown = render_table({"file": "a.wav", "duration": 1.0, "labels": [entry], "timeline": [entry]}).splitlines()
+    assert len(shown) == 5
 
 
 def test_folders_for_audacity_and_raven_mirror_the_archive(trained, archive, tmp_path):
@@ -96,6 +101,18 @@ def test_folders_for_audacity_and_raven_mirror_the_archive(trained, archive, tmp
     with (tmp_path / "raven" / "low" / "1.wav.Table.1.selections.txt").open(newline="") as file:
         row = next(csv.DictReader(file, delimiter="\t"))
     assert (row["Selection"], row["End Time (s)"], row["High Freq (Hz)"]) == ("1", end, "8000.0")
+
+
+def test_files_lie_where_they_would_if_all_could_be_read(trained, archive, tmp_path):
+    (archive / "site").mkdir()
+    (archive / "site" / "broken.wav").write_bytes(b"no sound")
+    # What a run that was killed left.
+    (tmp_path / ".tables.part").mkdir()
+    (tmp_path / ".tables.part" / "old").touch()
+    words = (archive / "high", archive / "site", "--model", trained, "--output", tmp_path / "tables")
+    assert tag(*words, "--format", "audacity").returncode == 1
+    assert [path.name for path in (tmp_path / "tables").iterdir()] == ["high"]
+    assert not (tmp_path / ".tables.part").exists()
 
 
 def test_killed_and_resumed_is_the_same_table(trained, archive, tmp_path):

@@ -204,6 +204,11 @@ def test_listen_says_what_is_missing(trained, tmp_path):
         assert done.returncode == 1
         assert message in done.stderr.decode()
         assert "Traceback" not in done.stderr.decode()
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
+    for source in ("-", tmp_path / "empty.wav"):
+        done = listen(source, "--model", trained, input=b"")
+        assert done.returncode == 1
+        assert "no samples" in done.stderr.decode()
     # A rate in kHz.
     assert listen("-", "--model", trained, "--rate", 16, input=b"").returncode == 2
 
