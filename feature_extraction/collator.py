@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-from .events import Event, read_events
+from .events import Event, has_times, read_events
 from .feature_extraction_fftp import FFTPFeatureExtractor
 from .log_mel_fftp import hop_length
 from .randomness import batch_seeds, integers, process_index, seeded
@@ -119,8 +119,15 @@ class SpecMaskDataCollator(TrainerCallback):
         self._process: int | None = None
 
     def __getstate__(self):
-        # Loader workers that are spawned have no process group to ask which of several processes they serve.
-        return self.__dict__ | {"_process": process_index(self._process)}
+        # Loader workers that are spawned have no process group to ask which of several processes they serve, and torch
+        # cannot send them a generator.
+        generator = None if self.generator is None else self.generator.get_state().numpy()
+        return self.__dict__ | {"_process": process_index(self._process), "generator": generator}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        if self.generator is not None:
+            self.generator = torch.Generator().set_state(torch.from_numpy(self.generator))
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Collate examples to evaluate on.
@@ -180,6 +187,7 @@ class SpecMaskDataCollator(TrainerCallback):
         if _all_have(examples, "audio"):
             sounds = [example["audio"] for example in examples]
             waveforms = [self.feature_extractor.to_waveform(sound, index) for index, sound in enumerate(sounds)]
+            self._refuse_late(events, [len(wave) for wave in waveforms])
             if is_training:
                 waveforms, labels, events = self._change_sound(waveforms, labels, events, seeded(sound_seed))
             if self.defer_features:
@@ -213,6 +221,20 @@ class SpecMaskDataCollator(TrainerCallback):
         labels = _stack_labels(examples)
         softens = is_training and (self.mixup is not None or self.label_smoothing)
         return self._soften(labels) if softens else labels, None
+
+    def _refuse_late(self, events: list[list[Event]] | None, lengths: list[int]) -> None:
+        """Refuse events after the end of their clip (samples), such as those whose times are no seconds.
+
+        Raises:
+            ValueError: There is one.
+        """
+        for index, (clip, length) in enumerate(zip(events or [], lengths, strict=bool(events))):
+            seconds = length / self.feature_extractor.sampling_rate
+            for event in clip:
+                if has_times(event) and event[0] >= seconds:
+                    raise ValueError(
+                        f"event {event} of example {index} begins after its clip, which has {seconds:g} s"
+                    )
 
     def _read_answers(self, examples: list[dict[str, Any]], is_training: bool) -> torch.Tensor:
         """The teacher's answers about the clips, (batch, labels)."""

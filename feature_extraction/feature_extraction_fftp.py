@@ -25,6 +25,62 @@ LARGEST_FLOAT, LARGEST_SAMPLE = 8.0, 2.0**32
 PROCESSES = {getpid()}
 
 
+def _check_size(name: str, value: int) -> int:
+    """A whole number of at least 1, of any type."""
+    if not (np.ndim(value) == 0 and value >= 1 and value == int(value)):
+        raise ValueError(f"{name}={value} must be at least 1, a whole number")
+    return int(value)
+
+
+def _check_multiple(name: str, value: int | None) -> int | None:
+    return None if value is None else _check_size(name, value)
+
+
+def _check_number(name: str, value: float) -> float:
+    if not isfinite(value):
+        raise ValueError(f"{name}={value} must be finite")
+    return float(value)
+
+
+def _check_spread(name: str, value: float) -> float:
+    if not 0 < value < inf:
+        raise ValueError(f"{name}={value} must be positive")
+    return float(value)
+
+
+def _check_flag(name: str, value: bool) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name}={value!r}; expected True or False")
+    return bool(value)
+
+
+def _check_padding(name: str, value: str | bool) -> str | bool:
+    # transformers names them by members of an enumeration as well.
+    value = getattr(value, "value", value)
+    if value is True:
+        return "longest"
+    if value is False or value == "do_not_pad":
+        return False
+    if value not in ("longest", "max_length"):
+        raise ValueError(f"{name}={value!r} is unknown; expected 'longest', 'max_length' or False")
+    return value
+
+
+def _check_side(name: str, value: str) -> str:
+    if value != "right":
+        raise ValueError(f"{name}={value!r}; the models expect padding on the right")
+    return value
+
+
+# What each field may hold, and the form in which it does.
+CHECKS = {
+    "num_mel_bins": _check_size, "sampling_rate": _check_size, "max_length": _check_size, "feature_size": _check_size,
+    "pad_to_multiple_of": _check_multiple, "mean": _check_number, "std": _check_spread,
+    "padding_value": _check_number, "do_normalize": _check_flag, "truncation": _check_flag,
+    "return_attention_mask": _check_flag, "padding": _check_padding, "padding_side": _check_side,
+}  # fmt: skip
+
+
 class FFTPFeatureExtractor(SequenceFeatureExtractor):
     """Log-mel spectrograms of mono waveforms, equal to Kaldi's filterbank, normalised by (x - mean) / (2 std).
 
@@ -70,60 +126,30 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         **kwargs,
     ):
         super().__init__(
-            feature_size=num_mel_bins if feature_size is None else feature_size,
+            feature_size=_check_size("num_mel_bins", num_mel_bins) if feature_size is None else feature_size,
             sampling_rate=sampling_rate,
             padding_value=padding_value,
             **kwargs,
         )
-        sizes = {"num_mel_bins": num_mel_bins, "sampling_rate": sampling_rate, "max_length": max_length}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        if not hop_length(sampling_rate):
+        if not hop_length(self.sampling_rate):
             raise ValueError(f"sampling_rate={sampling_rate} has no sample in 10 ms, from one frame to the next")
         self.num_mel_bins = num_mel_bins
         self.max_length = max_length
         self.mean = mean
         self.std = std
         self.do_normalize = do_normalize
-        self.padding = self._check_padding(padding)
-        self.truncation = self._check_truncation(truncation)
+        self.padding = padding
+        self.truncation = truncation
         self.return_attention_mask = return_attention_mask
-        self.pad_to_multiple_of = self._check_multiple(pad_to_multiple_of)
+        self.pad_to_multiple_of = pad_to_multiple_of
 
-    @property
-    def mean(self) -> float:
-        """Mean of the features before normalisation, natural log of mel energies."""
-        return self.__dict__["mean"]
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field, whenever that is, in the form that JSON holds: settings come from NumPy and torch too.
 
-    @mean.setter
-    def mean(self, value: float) -> None:
-        # Statistics come from NumPy and torch, whose numbers JSON does not hold.
-        if not isfinite(value):
-            raise ValueError(f"mean={value} must be finite")
-        self.__dict__["mean"] = float(value)
-
-    @property
-    def std(self) -> float:
-        """Standard deviation of the features before normalisation."""
-        return self.__dict__["std"]
-
-    @std.setter
-    def std(self, value: float) -> None:
-        if not 0 < value < inf:
-            raise ValueError(f"std={value} must be positive")
-        self.__dict__["std"] = float(value)
-
-    @property
-    def padding_side(self) -> str:
-        """Always "right": where the models expect padding."""
-        return self.__dict__["padding_side"]
-
-    @padding_side.setter
-    def padding_side(self, value: str) -> None:
-        if value != "right":
-            raise ValueError(f"padding_side={value!r}; the models expect padding on the right")
-        self.__dict__["padding_side"] = value
+        Raises:
+            ValueError: A value that the field cannot have.
+        """
+        super().__setattr__(name, CHECKS[name](name, value) if name in CHECKS else value)
 
     def __call__(
         self,
@@ -167,12 +193,10 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         clips = _as_clips(raw_speech)
         if not all(_has_own_rate(clip) for clip in clips):
             self._check_sampling_rate(sampling_rate)
-        padding = self._check_padding(self.padding if padding is None else padding)
-        max_length = self.max_length if max_length is None else max_length
-        if max_length < 1:
-            raise ValueError(f"max_length={max_length} must be at least one frame")
+        padding = _check_padding("padding", self.padding if padding is None else padding)
+        max_length = self.max_length if max_length is None else _check_size("max_length", max_length)
         waveforms = self._to_waveforms(clips, torch.device(device))
-        if self.truncation if truncation is None else self._check_truncation(truncation):
+        if self.truncation if truncation is None else _check_flag("truncation", truncation):
             limit = num_samples(max_length, self.sampling_rate)
             waveforms = [waveform[:limit] for waveform in waveforms]
         features, starts = log_mel_of_clips(waveforms, self.num_mel_bins, self.sampling_rate)
@@ -180,7 +204,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             features = self.normalize(features)
         counts = [num_frames(len(waveform), self.sampling_rate) for waveform in waveforms]
         if padding or return_tensors is not None:
-            multiple = self._check_multiple(pad_to_multiple_of) or self.pad_to_multiple_of
+            multiple = _check_multiple("pad_to_multiple_of", pad_to_multiple_of) or self.pad_to_multiple_of
             length = self._batch_length(counts, padding, max_length, multiple)
             features, masks = _pad_rows(features, starts, counts, length, self.padding_value)
         else:
@@ -199,7 +223,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
     @property
     def masks_batches(self) -> bool:
         """Whether batches have masks: on request, and where padding depends on the other clips."""
-        return self.return_attention_mask or self._check_padding(self.padding) != "max_length"
+        return self.return_attention_mask or self.padding != "max_length"
 
     def extract_batch(
         self, waveforms: torch.Tensor | list[torch.Tensor], return_attention_mask: bool | None = None
@@ -346,30 +370,6 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
                 f"The sound is at {sampling_rate} Hz, this feature extractor expects {self.sampling_rate} Hz; "
                 "resample it first (for example with soxr.resample)"
             )
-
-    @staticmethod
-    def _check_padding(padding: str | bool) -> str | bool:
-        # transformers names them by members of an enumeration as well.
-        padding = getattr(padding, "value", padding)
-        if padding is True:
-            return "longest"
-        if padding is False or padding == "do_not_pad":
-            return False
-        if padding not in ("longest", "max_length"):
-            raise ValueError(f"padding={padding!r} is unknown; expected 'longest', 'max_length' or False")
-        return padding
-
-    @staticmethod
-    def _check_truncation(truncation: bool) -> bool:
-        if not isinstance(truncation, bool):
-            raise ValueError(f"truncation={truncation!r}; expected True, which cuts the end off, or False")
-        return truncation
-
-    @staticmethod
-    def _check_multiple(multiple: int | None) -> int | None:
-        if multiple is not None and multiple < 1:
-            raise ValueError(f"pad_to_multiple_of={multiple} must be at least 1")
-        return multiple
 
     def _to_waveforms(self, clips: list[Waveform], device: torch.device) -> list[torch.Tensor]:
         """Checked float32 waveforms, each at least one window long."""

@@ -120,6 +120,8 @@ class SpecMask(SpectrogramMask):
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
         table = num_mel_bins * max_length
+        if budget >= 1 and (budget != int(budget) or (isinstance(budget, float) and budget == 1)):
+            raise ValueError(f"budget={budget} must be a whole number of cells, or their share, below 1")
         cells = round(budget * table) if budget < 1 else budget
         if not 0 <= cells <= table:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Configuration of the FFTP models."""
 
 from math import ceil, isfinite
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -85,9 +86,32 @@ def _choose_names(
         return saved if num_labels in (None, len(saved)) else dict(enumerate(_make_names(num_labels)))
     names = _index_names(id2label)
     _refuse_other_indices(names, label2id)
-    if num_labels not in (None, len(names)):
-        raise ValueError(f"num_labels={num_labels} contradicts the {len(names)} names {[*names.values()][:5]}")
+    _refuse_other_names(names, num_labels)
     return names
+
+
+def _refuse_other_names(id2label: dict[int | str, str], num_labels: int | None) -> None:
+    """Refuse names that are more or fewer than the labels, or that are numbers, which events would take for indices.
+
+    Raises:
+        ValueError: There is such a name.
+    """
+    names = [*id2label.values()]
+    if num_labels not in (None, len(names)):
+        raise ValueError(f"num_labels={num_labels} contradicts the {len(names)} names {names[:5]}")
+    if (other := next((name for name in names if not isinstance(name, str)), None)) is not None:
+        raise ValueError(f"id2label names {other!r}; expected a string")
+
+
+def _derive(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields that follow from others unless they are given."""
+    is_convnext, height = fields.get("backbone") == "convnext", fields.get("patch_size") or FFTPConfig.patch_size
+    return {
+        "frequency_stride": height if isinstance(height, int) else height[0],
+        "pooling": "mean" if is_convnext else "cls",
+        "layer_norm_eps": 1e-6 if is_convnext else 1e-12,
+        "time_step_rank": ceil(fields.get("hidden_size", FFTPConfig.hidden_size) / 16),
+    }
 
 
 def _refuse_one_label(problem_type: str, num_labels: int | None) -> None:
@@ -154,7 +178,7 @@ class FFTPConfig(PreTrainedConfig):
         time_step_min: Mamba: smallest initial time step.
         time_step_max: Mamba: largest initial time step.
         time_step_floor: Mamba: lower bound on the initial time step.
-        scan_implementation: Mamba: `implementation` of `selective_scan`.
+        scan_implementation: Mamba: `implementation` of `selective_scan`, which a model keeps from when it was made.
         layer_scale_init_value: ConvNeXt: initial factor on what a block adds; 1e-6 in the networks of Liu et al. that
             narrow by stages, and none, which is 1, in their isotropic ones.
         pooling: "cls" takes the class token (AST: the mean of class and distillation token), "mean" averages the patch
@@ -247,6 +271,10 @@ class FFTPConfig(PreTrainedConfig):
             fields = " and ".join(stale)
             logger.warning_once(f"The labels or their loss are not those that {fields} were chosen for: dropped")
             changed = dict.fromkeys(stale) | changed
+        for name, value in _derive(config_dict).items():
+            # What follows from other fields follows them where they change.
+            if name not in changed and config_dict.get(name) == value:
+                del config_dict[name]
         # A table without a stride of its own has the one that was saved with it, not one that takes its place.
         saved_stride = config_dict.get("time_stride", cls.time_stride)
         own = {"position_stride": config_dict.get("position_stride") or saved_stride}
@@ -256,8 +284,6 @@ class FFTPConfig(PreTrainedConfig):
         """Bring fields that may be written in several ways into the form that every reader of the config relies on."""
         # JSON knows no tuples: one form in memory keeps round trips exact.
         self.patch_size = (self.patch_size,) * 2 if isinstance(self.patch_size, int) else tuple(self.patch_size)
-        if self.frequency_stride is None and self.patch_size:
-            self.frequency_stride = self.patch_size[0]
         self.token_merge_layers = tuple(self.token_merge_layers or ())
         self.time_strides = tuple(self.time_strides or ())
         if self.position_stride is None:
@@ -265,24 +291,26 @@ class FFTPConfig(PreTrainedConfig):
             self.position_stride = self.time_stride
         if self.problem_type is None:
             self.problem_type = SINGLE_LABEL
-        if self.pooling is None:
-            self.pooling = "mean" if self.backbone == "convnext" else "cls"
-        if self.layer_norm_eps is None:
-            self.layer_norm_eps = 1e-6 if self.backbone == "convnext" else 1e-12
-        if self.time_step_rank == "auto":
-            self.time_step_rank = ceil(self.hidden_size / 16)
+        for name, value in _derive(self.__dict__).items():
+            if getattr(self, name) in (None, "auto"):
+                setattr(self, name, value)
         if self.id2label is None and self.label2id is not None:
             self.id2label = _names_of(self.label2id)
         elif self.id2label is not None:
             _refuse_other_indices(_index_names(self.id2label), self.label2id)
         # Before transformers, whose words leave out that one label of several at once is possible.
         _refuse_one_label(self.problem_type, kwargs.get("num_labels") if self.id2label is None else len(self.id2label))
+        if self.id2label is not None:
+            _refuse_other_names(self.id2label, kwargs.get("num_labels"))
         super().__post_init__(**kwargs)
         # Names decide; indices by names that do not follow from them would send events to other labels.
         self.label2id = {name: index for index, name in self.id2label.items()}
 
     def validate_architecture(self):
         """Check the fields against each other; `@strict` runs this after every construction."""
+        if isinstance(self.patch_size, int):
+            # Of a config that was changed by hand.
+            self.patch_size = (self.patch_size,) * 2
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; expected one of {', '.join(choices)}")

@@ -5,14 +5,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from transformers.utils import logging
 
 from .configuration_fftp import FFTPConfig
 from .times_fftp import frame_seconds, token_spans
+
+logger = logging.get_logger(__name__)
 
 # Onset and offset in seconds, both None or NaN where nobody knows them, and the label's index or name.
 Event = tuple[float | None, float | None, int | str]
 # Target of steps in a clip that holds the label at a time that nobody knows.
 SOMEWHERE = -1.0
+# So long after the last token of a clip no sound of it is left.
+FAR_SECONDS = 1.0
 # Less than a sample, more than the rounding of seconds.
 ROUNDING_SECONDS = 1e-6
 # More than the rounding of a mean of scores.
@@ -56,7 +61,13 @@ def events_to_labels(
             row[:count, index] = SOMEWHERE
         if timed := [event for event in read if not math.isnan(event[0])]:
             onset, offset, index = torch.tensor(timed, dtype=torch.float64, device="cpu").T.contiguous()
-            token, event = find_overlaps(token_spans(config, count, time_stride), onset, offset)
+            spans = token_spans(config, count, time_stride)
+            if (latest := onset.max()) >= spans[-1, 1] + FAR_SECONDS:
+                logger.warning_once(
+                    f"An event begins at {latest:g} s, long after its clip, which has {spans[-1, 1]:.4g} s: times are "
+                    "seconds"
+                )
+            token, event = find_overlaps(spans, onset, offset)
             row[token, index[event].long()] = 1.0
     return labels
 

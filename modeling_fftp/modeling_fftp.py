@@ -357,13 +357,18 @@ class FFTPClassificationHead(nn.Module):
 
     def __init__(self, config: FFTPConfig):
         super().__init__()
+        # Adapters of norms take every module of the name for one.
         is_ast = config.backbone == "ast"
-        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if is_ast else nn.Identity()
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if is_ast else None
         self.dense = nn.Linear(config.hidden_size, config.num_labels)
+
+    def normalize(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """What the linear layer gets, (..., hidden)."""
+        return hidden_states if self.layernorm is None else self.layernorm(hidden_states)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(..., hidden) to (..., labels)."""
-        return self.dense(self.layernorm(hidden_states))
+        return self.dense(self.normalize(hidden_states))
 
 
 def forget_another_head(config: FFTPConfig, task: str) -> FFTPConfig:

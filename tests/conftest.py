@@ -90,9 +90,10 @@ def make_config():
     def make(**overrides) -> FFTPConfig:
         fields = {
             "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96,
-            "max_length": 100, "num_labels": 4,
+            "max_length": 100,
         }  # fmt: skip
-        return FFTPConfig(**(fields | overrides))
+        labels = {} if {"id2label", "label2id"} & overrides.keys() else {"num_labels": 4}
+        return FFTPConfig(**(fields | labels | overrides))
 
     return make
 

@@ -192,6 +192,11 @@ def refuse_contradictions_of_strides(
     for name, strides in (("time_strides", model.time_strides), ("eval_time_strides", training.eval_time_strides)):
         if min(strides or [1]) < 1:
             raise SystemExit(f"train: --{name} {strides}: expected frames, each at least 1")
+    if 1 <= augmentation.spec_mask_budget < 2:
+        raise SystemExit(
+            f"train: --spec_mask_budget {augmentation.spec_mask_budget:g} would mask one cell; expected cells, or "
+            "their share, below 1"
+        )
     if augmentation.spec_mask_time_stride is not None:
         if model.time_strides:
             raise SystemExit("train: with --time_strides masks follow each batch's; drop --spec_mask_time_stride")

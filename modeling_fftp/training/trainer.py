@@ -12,8 +12,9 @@ from transformers.trainer_utils import SaveStrategy, has_length
 
 from feature_extraction import SpecMaskDataCollator
 from feature_extraction.collator import replace_collator
-from modeling_fftp.heads_fftp import CLIPS, find_task
+from modeling_fftp.heads_fftp import CLIPS, bare_model, find_task
 from modeling_fftp.scores_fftp import is_multi_label
+from modeling_fftp.window_pipeline_fftp import check_extractor
 
 from .checkpoints import last_whole_checkpoint
 from .class_balanced_sampler import ClassBalancedSampler, labels_of
@@ -81,6 +82,8 @@ class FFTPTrainer(Trainer):
     ):
         super().__init__(*args, **kwargs)
         let_exchanges_end()
+        if (extractor := getattr(self.data_collator, "feature_extractor", None)) is not None:
+            check_extractor(extractor, bare_model(self.model).config)
         if class_balanced and not has_length(self.train_dataset):
             raise ValueError("class_balanced draws clips by their number; an iterable data set has none")
         if self.args.label_smoothing_factor and getattr(self.data_collator, "mixup", None) is not None:

@@ -353,6 +353,34 @@ def test_spawned_workers_of_several_processes_draw_apart(extractor, monkeypatch)
     assert not torch.equal(*batches)
 
 
+@pytest.mark.parametrize("is_given", [False, True])
+def test_spawned_workers_draw_as_others_do(extractor, is_given):
+    """As on macOS and Windows; a generator of torch does not go to another process by itself."""
+    generator = torch.Generator().manual_seed(3) if is_given else None
+    collator = SpecMaskDataCollator(extractor, SpecAugment(48, 48), generator=generator)
+    batches = []
+    for start in ("spawn", "fork"):
+        torch.manual_seed(0)
+        clips = [{"input_values": np.ones((100, 128), np.float32) * np.arange(128)}] * 4
+        loader = DataLoader(
+            clips, batch_size=2, collate_fn=collator.augment, num_workers=1, multiprocessing_context=start
+        )
+        batches.append([batch["input_values"] for batch in loader])
+    assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
+    assert not torch.equal(*batches[0])
+
+
+def test_events_after_their_clip_are_refused(make_config, extractor):
+    """As times in milliseconds or frames are; they would train a model of silence."""
+    config = make_config(problem_type="multi_label_classification")
+    collator = SpecMaskDataCollator(extractor, crop=RandomCrop(8000), step_labels=EventLabels(config))
+    clip = {"audio": np.random.default_rng(0).normal(size=16000).astype(np.float32)}
+    for collate in (collator, collator.augment):
+        assert collate([clip | {"labels": [(0.5, 1.2, 0), (None, None, 1)]}])["labels"].max() == 1
+        with pytest.raises(ValueError, match=r"event \(500.*\) of example 0 begins after its clip, which has 1 s"):
+            collate([clip | {"labels": [(500, 1200, 0)]}])
+
+
 def test_features_with_a_batch_axis_are_named(extractor):
     rows = [extractor(np.zeros(count, np.float32), sampling_rate=16000) for count in (16000, 9000)]
     with pytest.raises(ValueError, match=r"features of example 0 have shape \(1, 98, 128\); .* batched=True"):

@@ -286,6 +286,26 @@ def test_statistics_of_any_type_are_saved_as_numbers(tmp_path, kind):
         extractor.mean = float("nan")
 
 
+@pytest.mark.parametrize("assign", [False, True])
+def test_settings_of_any_type_are_saved_as_json_has_them(tmp_path, assign):
+    settings = {
+        "num_mel_bins": np.int64(64), "sampling_rate": np.int32(8000), "max_length": 500.0,
+        "padding_value": np.float32(0.5), "do_normalize": np.bool_(False), "pad_to_multiple_of": np.int64(8),
+    }  # fmt: skip
+    extractor = FFTPFeatureExtractor(**({} if assign else settings))
+    for name, value in settings.items():
+        setattr(extractor, name, value)
+    extractor.save_pretrained(tmp_path)
+    saved = FFTPFeatureExtractor.from_pretrained(tmp_path).to_dict()
+    assert {name: saved[name] for name in settings} == settings
+    assert [type(saved[name]) for name in settings] == [int, int, int, float, bool, int]
+    for name, value in (("sampling_rate", 16000.5), ("max_length", 0), ("do_normalize", "no")):
+        with pytest.raises(ValueError, match=f"{name}="):
+            setattr(extractor, name, value)
+    cut = extractor(np.random.default_rng(0).normal(size=8000), sampling_rate=8000, max_length=20.0, truncation=True)
+    assert cut["input_values"].shape == (1, 24, 64)
+
+
 def test_decoders_of_datasets_know_their_rate(extractor, speech, decoder_class, caplog):
     expected = extractor(speech, sampling_rate=16000)["input_values"]
     decoder = decoder_class(speech, 16000)

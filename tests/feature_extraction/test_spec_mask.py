@@ -126,6 +126,8 @@ def test_masked_cells_take_the_mean_of_the_clips_own_frames(generator):
     [
         ({"budget": 128001}, r"budget=128001 .* 128000 cells"),
         ({"budget": -1}, "budget=-1"),
+        ({"budget": 1.0}, "budget=1.0 must be a whole number of cells, or their share, below 1"),
+        ({"budget": 1.5}, "budget=1.5 must be a whole number"),
         ({"full_share": 1.1}, r"full_share=1.1"),
         ({"time_stride": 0}, r"time_stride=0 must be at least 1"),
     ],

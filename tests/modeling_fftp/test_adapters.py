@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LNTuningConfig, LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import TrainingArguments, pipeline
 
@@ -67,6 +67,15 @@ def test_what_is_adapted_learns_is_saved_and_merges(make_config, batch, tmp_path
     reloaded = FFTPForAudioClassification.from_pretrained(tmp_path / "merged")
     with torch.no_grad():
         torch.testing.assert_close(reloaded(**batch).logits, trained, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_norms_can_be_adapted(make_config, batch, backbone):
+    """By the ends of their names, whether they have weights or not."""
+    model = build(make_config(**BACKBONES[backbone]))
+    adapted = get_peft_model(model, LNTuningConfig(target_modules=["layernorm", "norm"]))
+    adapted(**batch, labels=torch.tensor([0, 1, 2])).loss.backward()
+    assert any(parameter.grad is not None for name, parameter in adapted.named_parameters() if "ln_tuning" in name)
 
 
 def test_pipelines_take_adapted_models(make_config, extractor, speech):

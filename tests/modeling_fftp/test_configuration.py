@@ -158,6 +158,39 @@ def test_names_that_contradict_their_number_are_refused(tmp_path):
         FFTPConfig.from_pretrained(tmp_path, num_labels=3, id2label={0: "a", 1: "b"})
 
 
+@pytest.mark.parametrize("names", [{"id2label": {0: "a", 1: "b"}}, {"label2id": {"a": 0, "b": 1}}])
+def test_a_new_config_keeps_its_names_too(names):
+    with pytest.raises(ValueError, match=r"num_labels=3 contradicts the 2 names \['a', 'b'\]"):
+        FFTPConfig(num_labels=3, **names)
+    assert FFTPConfig(num_labels=2, **names).id2label == {0: "a", 1: "b"}
+
+
+def test_names_that_are_numbers_are_refused():
+    """Events would take them for indices."""
+    with pytest.raises(ValueError, match="id2label names 1; expected a string"):
+        FFTPConfig(id2label={0: 1, 1: 0})
+
+
+def test_what_follows_from_a_field_follows_its_override(tmp_path):
+    FFTPConfig(backbone="mamba").save_pretrained(tmp_path / "mamba")
+    assert FFTPConfig.from_pretrained(tmp_path / "mamba", hidden_size=192).time_step_rank == 12
+    FFTPConfig().save_pretrained(tmp_path / "ast")
+    changed = FFTPConfig.from_pretrained(tmp_path / "ast", backbone="convnext")
+    assert (changed.pooling, changed.layer_norm_eps) == ("mean", 1e-6)
+    assert FFTPConfig.from_pretrained(tmp_path / "ast", patch_size=16).frequency_stride == 16
+    # What was chosen stays.
+    FFTPConfig(pooling="mean", time_step_rank=7, layer_norm_eps=1e-3).save_pretrained(tmp_path / "own")
+    kept = FFTPConfig.from_pretrained(tmp_path / "own", hidden_size=192)
+    assert (kept.pooling, kept.time_step_rank, kept.layer_norm_eps) == ("mean", 7, 1e-3)
+
+
+def test_a_square_patch_that_is_set_later():
+    config = FFTPConfig(frequency_stride=10)
+    config.patch_size = 16
+    config.validate_architecture()
+    assert config.patch_size == (16, 16)
+
+
 def test_names_and_indices_of_labels_follow_from_each_other(tmp_path):
     FFTPConfig(id2label={0: "dog", 1: "bell"}).save_pretrained(tmp_path)
     for config in (

@@ -175,7 +175,7 @@ def states_of(model: FFTPForAudioClassification, batch: dict[str, torch.Tensor])
     """States and labels of a batch."""
     labels = batch.pop("labels").numpy()
     pooled = model.base_model(**{name: value.to(model.device) for name, value in batch.items()}, pooled_only=True)
-    return model.classifier.layernorm(pooled.pooler_output).float().cpu().numpy(), labels
+    return model.classifier.normalize(pooled.pooler_output).float().cpu().numpy(), labels
 
 
 def choose_linear(splits: dict[str, Split], config: FFTPConfig) -> tuple[LinearProbe, dict]:

@@ -7,7 +7,7 @@ from datasets import Dataset, Features, List, Value
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainingArguments
 
-from feature_extraction import SpecMask, SpecMaskDataCollator
+from feature_extraction import FFTPFeatureExtractor, SpecMask, SpecMaskDataCollator
 from feature_extraction.waveform_augmentation import Mixup
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.training.checkpoints import last_whole_checkpoint
@@ -60,6 +60,17 @@ def build(make_config, extractor, examples, tmp_path):
         return trainer, recorder
 
     return make
+
+
+def test_an_extractor_of_another_rate_is_refused(make_config, examples, tmp_path):
+    """Before hours, after which no pipeline would take the folder."""
+    with pytest.raises(ValueError, match="sampling_rate=8000 Hz; the model's config 16000 Hz"):
+        FFTPTrainer(
+            FFTPForAudioClassification(make_config()),
+            TrainingArguments(tmp_path, use_cpu=True, report_to="none"),
+            data_collator=SpecMaskDataCollator(FFTPFeatureExtractor(sampling_rate=8000)),
+            train_dataset=examples,
+        )
 
 
 @pytest.mark.parametrize(
