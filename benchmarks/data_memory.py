@@ -27,6 +27,7 @@ from benchmarks.report import COLORS, describe_machine, name_machine, render_tab
 from benchmarks.timing import in_new_process
 from modeling_fftp.training.arguments import DataArguments, FFTPTrainingArguments
 from modeling_fftp.training.data.loading import load_clips
+from modeling_fftp.training.data.plan import plan_data
 from modeling_fftp.training.run import run
 
 RATE = 16000
@@ -103,8 +104,8 @@ def watch(function: Callable[[], object]) -> dict:
 def decode(source: str, cache: str) -> dict:
     """Decode a folder; for a process of its own."""
     datasets_config.HF_DATASETS_CACHE = Path(cache)
-    training = FFTPTrainingArguments(output_dir=f"{cache}/out", report_to="none")
-    return watch(lambda: load_clips(DataArguments(dataset_name=source), training)) | {"disk_mib": disk(Path(cache))}
+    data, training = DataArguments(source), FFTPTrainingArguments(output_dir=f"{cache}/out", report_to="none")
+    return watch(lambda: load_clips(plan_data(data, training), data, training)) | {"disk_mib": disk(Path(cache))}
 
 
 def stream(source: str, output: str, workers: int) -> dict:

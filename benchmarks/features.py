@@ -15,7 +15,7 @@ from benchmarks.timing import summarise, time_in_turn
 from feature_extraction import FFTPFeatureExtractor, SpecMask, SpecMaskDataCollator
 from modeling_fftp import FFTPConfig
 from modeling_fftp.memory import keep_freed_memory
-from modeling_fftp.training.data.clips import compute_features
+from modeling_fftp.training.data.features import compute_features
 
 SAMPLING_RATE = 16000
 BATCH = 64

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from .command_line import parse_with_data
 from .data.arguments import DataArguments
-from .data.clips import decode_dataset
-from .data.decoders import build_decoder, decoders_of, find_roles
+from .data.decoding import decode_dataset
+from .data.parquet_splits import open_splits
+from .data.plan import build_decoder, decoders_of, find_roles
 from .data.report import find_split_facts, render_report
 from .data.sources import load_splits
 from .data.splits import ROLES
-from .data.streaming import find_sampled_facts, open_splits, read_clips
+from .data.streaming import find_sampled_facts, read_clips
 
 
 def inspect(arguments: Sequence[str]) -> str:

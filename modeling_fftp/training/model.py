@@ -1,9 +1,11 @@
 """The model of a run: a new one, or a checkpoint, with its feature extractor."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
+from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import nn
 
 from feature_extraction import FFTPFeatureExtractor
@@ -21,8 +23,9 @@ from modeling_fftp.times_fftp import frame_seconds
 from modeling_fftp.window_pipeline_fftp import check_extractor
 
 from .arguments import ModelArguments
-from .data.clips import SAMPLING_RATE, spread
+from .data.arguments import SAMPLING_RATE
 from .data.loading import Clips
+from .data.sampling import spread_sounds
 
 logger = logging.getLogger(__name__)
 
@@ -122,12 +125,24 @@ def build_model(
         if not do_train:
             refuse_new_patches(arguments)
         return load_checkpoint(arguments, labels, clips, max_seconds, do_train, freeze_backbone)
+    config, extractor = describe_new(arguments, clips.sample("train"), max_seconds, **labels)
+    return model_class(clips)(config), extractor
+
+
+def describe_new(
+    arguments: ModelArguments, sample: Dataset, max_seconds: float, **labels: Any
+) -> tuple[FFTPConfig, FFTPFeatureExtractor]:
+    """Config and extractor of a new model, for crops of so many seconds of sound as that of a sample.
+
+    Raises:
+        ValueError: Fields that do not fit each other, or constant sound.
+    """
     config = FFTPConfig(**arguments.given, **labels)
     refuse_foreign_stride(config)
-    config.max_length = max(config.patch_size[1], clip_frames(max_seconds, config.sampling_rate))
+    config.max_length = table_frames(config, max_seconds)
     extractor = FFTPFeatureExtractor(config.num_mel_bins, config.sampling_rate, config.max_length)
-    measure(extractor, training_sounds(clips))
-    return model_class(clips)(config), extractor
+    measure(extractor, spread_sounds(sample))
+    return config, extractor
 
 
 def refuse_foreign_stride(config: FFTPConfig) -> None:
@@ -149,11 +164,9 @@ def clip_frames(seconds: float, sampling_rate: int) -> int:
     return num_frames(round(seconds * sampling_rate), sampling_rate)
 
 
-def training_sounds(clips: Clips, most: int | None = None) -> Iterator:
-    """Sound of clips that stand for those to train on, or of so many of them, spread over all."""
-    sample = clips.splits["train"] if clips.sample is None else clips.sample
-    for index in spread(len(sample), most):
-        yield sample[index]["audio"]
+def table_frames(config: FFTPConfig, max_seconds: float) -> int:
+    """Frames of a table of positions for crops of so many seconds: those of a patch at least."""
+    return max(config.patch_size[1], clip_frames(max_seconds, config.sampling_rate))
 
 
 def measure(extractor: FFTPFeatureExtractor, sounds: Iterable) -> None:
@@ -207,7 +220,7 @@ def load_checkpoint(
 ) -> tuple[FFTPPreTrainedModel, FFTPFeatureExtractor]:
     """A checkpoint for these labels, with its extractor; its head starts anew where they are others."""
     source = arguments.model_name_or_path
-    start = load_start(arguments, lambda most=None: training_sounds(clips, most), max_seconds)
+    start = load_start(arguments, clips.sample("train"), max_seconds)
     settings = {name: arguments.given[name] for name in ADJUSTABLE if name in arguments.given}
     # Thresholds are those of scores before what is learned now.
     anew = dict.fromkeys(FIELDS_OF_LABELS) if do_train else {}
@@ -256,7 +269,7 @@ def fit_to_crops(
     extractor: FFTPFeatureExtractor, config: FFTPConfig, weights: dict[str, torch.Tensor], max_seconds: float
 ) -> None:
     """Give extractor and positions the length of the crops to learn from, unless the extractor cuts to its own."""
-    frames = max(config.patch_size[1], clip_frames(max_seconds, config.sampling_rate))
+    frames = table_frames(config, max_seconds)
     if not extractor.truncation and frames != config.max_length:
         extractor.max_length = frames
         fit_positions(config, weights, frames)
@@ -292,13 +305,13 @@ def fit_positions(
         weights[name] = table[:, :count].flatten(0, 1)
 
 
-def load_start(arguments: ModelArguments, sounds: Callable[..., Iterable], max_seconds: float) -> Converted:
+def load_start(arguments: ModelArguments, sample: Dataset | None, max_seconds: float) -> Converted:
     """The model of a checkpoint, with the patches that are asked for.
 
     Args:
         arguments: Which, and what of it.
-        sounds: Gives the training audio, or so much of it: a checkpoint that has heard none learns its statistics, and
-            a patch embedding may be fitted to it.
+        sample: Sound to train on, if it is: a checkpoint that has heard none learns its statistics, and a patch
+            embedding may be fitted to it.
         max_seconds: What positions of a checkpoint that has heard no sound are stretched over.
 
     Raises:
@@ -315,11 +328,10 @@ def load_start(arguments: ModelArguments, sounds: Callable[..., Iterable], max_s
         raise ValueError(f"{source} is for sound at {start.extractor.sampling_rate} Hz; expected {rate} Hz")
     if not start.knows_sound:
         logger.info("%s has heard no sound; its patch embedding is adapted to spectrograms", source)
-        measure(start.extractor, sounds())
+        measure(start.extractor, spread_sounds(sample))
     geometry = {name: arguments.given[name] for name in GEOMETRY if name in arguments.given}
-    start = adapt(
-        start, **geometry, patch_init=arguments.patch_init, spectrograms=spectrograms_of(start, sounds(FITTED_CLIPS))
-    )
+    spectrograms = spectrograms_of(start, spread_sounds(sample, FITTED_CLIPS))
+    start = adapt(start, **geometry, patch_init=arguments.patch_init, spectrograms=spectrograms)
     refuse_what_cannot_apply(arguments, start.model.config)
     return start
 

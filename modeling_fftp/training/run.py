@@ -22,20 +22,17 @@ from .calibration import Calibration, apply_calibration, fit_calibration, measur
 from .collator import build_collator, changes_sound
 from .command_line import find_recipe, parse_arguments
 from .contradictions import METRICS
-from .data.clips import MAX_SECONDS, compute_features, spread
-from .data.loading import Clips, cut_recordings, describe_data, load_clips, warn_of_crops
+from .data.arguments import MAX_SECONDS
+from .data.description import describe_data
+from .data.features import compute_features
+from .data.loading import Clips, cut_recordings, load_clips, warn_of_crops
+from .data.plan import plan_data
 from .data.recording_pieces import RecordingPieces
+from .data.sampling import spread_sounds
 from .data.streaming import stream_clips
 from .evaluation import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers
 from .events.evaluation import choose_postprocessing, evaluate_events, score_steps, set_collars
-from .model import (
-    build_model,
-    find_sampling_rate,
-    read_config,
-    refuse_impossible,
-    refuse_truncation,
-    training_sounds,
-)
+from .model import build_model, find_sampling_rate, read_config, refuse_impossible, refuse_truncation
 from .publishing import check_repository, publish
 from .results import forget_results, write_results
 from .resuming import Resumed, measured_of_all, write_arguments
@@ -90,9 +87,7 @@ def run(words: Sequence[str]) -> None:
             resumed.refuse_other_workers(training.dataloader_num_workers)
     if training.push_when_done:
         check_repository(model, training)
-    # Of streamed clips those that were decoded without a problem.
-    validating = clips.splits.get("validation")
-    validating = getattr(validating, "sample", validating)
+    validating = clips.sample("validation")
     clips, teacher, crop_seconds = prepare_sound(clips, teacher, extractor, arguments, max_seconds)
 
     choose_metric(training, clips)
@@ -182,7 +177,7 @@ def finish(trainer: FFTPTrainer, clips: Clips, validating: Dataset | None) -> No
 
 def explain_longest(clips: Dataset, folder: str) -> None:
     """Save a picture of what spoke in the longest of some clips, for the card."""
-    longest = max((clips[index]["audio"] for index in spread(len(clips), EXPLAINED)), key=len)
+    longest = max(spread_sounds(clips, EXPLAINED), key=len)
     model = FFTPForAudioClassification.from_pretrained(folder, **ON_CPU).eval()
     extractor = FFTPFeatureExtractor.from_pretrained(folder)
     explanation = explain_recording(np.asarray(longest), model, extractor)
@@ -213,23 +208,26 @@ def load_data(arguments: RunArguments, resumed: Resumed | None) -> tuple[Clips, 
         source, is_trusted = distillation.teacher, distillation.teacher_trust_remote_code
         teacher = Teacher(source, rate, training.device, dtype, is_trusted)
 
-    def check_classes(classes: Sequence[str]) -> None:
-        if resumed is not None:
-            resumed.refuse_other_classes(classes)
-        if teacher is not None:
-            teacher.choose(classes)
-
     if distillation.teacher_only:
-        check_classes(teacher.classes)
-        clips = load_unlabelled_clips(data, training, teacher, rate)
+        plan, classes = None, teacher.classes
     else:
         config = None if training.do_train else read_config(model.model_name_or_path, data.task)
-        clips = (stream_clips if data.streaming else load_clips)(data, training, config, check_classes, rate)
-        if teacher is None:
-            return clips, None
+        plan = plan_data(data, training, config, rate)
+        classes = plan.classes
+    if resumed is not None:
+        resumed.refuse_other_classes(classes)
+    if teacher is not None:
+        teacher.choose(classes)
+    if plan is None:
+        clips = load_unlabelled_clips(data, training, teacher, rate)
+    else:
+        clips = (stream_clips if data.streaming else load_clips)(plan, data, training)
+    if teacher is None:
+        return clips, None
+    if plan is not None:
         teacher.refuse_other_kind(clips.is_multi_label)
     longest = round(find_crop_seconds(data, clips) * rate)
-    teacher.report([sound[:longest] for sound in training_sounds(clips, BATCH)])
+    teacher.report([sound[:longest] for sound in spread_sounds(clips.sample("train"), BATCH)])
     return clips, teacher
 
 

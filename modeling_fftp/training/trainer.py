@@ -18,9 +18,10 @@ from modeling_fftp.window_pipeline_fftp import check_extractor
 
 from .checkpoints import last_whole_checkpoint
 from .class_balanced_sampler import ClassBalancedSampler, labels_of
-from .data.clips import FeatureClips, clip_lengths
+from .data.decoding import clip_lengths
+from .data.features import FeatureClips
 from .data.row_group_sampler import RowGroupSampler
-from .data.streaming import StreamedClips
+from .data.streamed_clips import StreamedClips
 from .layer_decay import split_by_depth
 from .processes import let_exchanges_end
 from .teaching.distillation import Distillation, Teacher

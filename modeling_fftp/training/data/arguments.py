@@ -5,6 +5,10 @@ from typing import Literal, get_args
 
 from .sources import AUDIO_COLUMNS, LABEL_COLUMNS
 
+# Rate in Hz that sound is resampled to, and the longest clip that a model is shown in training, unless somebody says
+# otherwise.
+SAMPLING_RATE, MAX_SECONDS = 16000, 10.0
+
 
 @dataclass
 class SourceArguments:

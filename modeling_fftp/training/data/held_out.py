@@ -8,7 +8,7 @@ from datasets import Dataset, concatenate_datasets
 from sklearn.model_selection import train_test_split
 
 from .arguments import DataArguments
-from .clips import FACTS
+from .clip_decoder import FACTS
 from .sources import read_names
 from .strong_labels import split_measurable
 

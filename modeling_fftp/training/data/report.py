@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 from feature_extraction.events import has_times, read_events
 from feature_extraction.feature_extraction_fftp import LARGEST_FLOAT
 
-from .clips import FACTS, SOURCE
+from .clip_decoder import FACTS, SOURCE
 from .strong_labels import EVENTS
 
 logger = logging.getLogger(__name__)

@@ -15,20 +15,12 @@ from feature_extraction.log_mel_fftp import window_length
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.sound_file_fftp import is_sound, walk
 
-from .arguments import SourceArguments
-from .clips import (
-    MAX_SECONDS,
-    PROBLEM,
-    SAMPLING_RATE,
-    SOURCE,
-    WRITER_BATCH,
-    cache_of_files,
-    clip_lengths,
-    locate,
-    report_left_out,
-    spread,
-)
+from .arguments import MAX_SECONDS, SAMPLING_RATE, SourceArguments
+from .clip_decoder import PROBLEM, SOURCE, locate
+from .decoding import WRITER_BATCH, cache_of_files, clip_lengths
 from .file_names import as_text
+from .left_out import left_out_clip, report_left_out
+from .sampling import spread
 from .sources import SAVED, Columns, base_folder, find_column, find_folder, find_shards, load_splits, read_names
 from .splits import role_in
 
@@ -174,8 +166,8 @@ def load_pieces(
     sizes = {role: len(split) for role, split in splits.items()}
     # One limit for all: a few recordings to measure on are too few for a share of their own.
     everything = [clip for clips in left_out.values() for clip in clips]
-    path = Path(output_dir, "left_out_clips.csv")
-    report_left_out({"all": everything}, {"all": len(everything) / num_recordings}, arguments.max_left_out, path)
+    share = len(everything) / num_recordings
+    report_left_out({"all": everything}, {"all": share}, arguments.max_left_out, output_dir)
     if not splits.get("train"):
         raise ValueError(f"no sound to learn in {arguments.dataset_name}; found {sizes}")
     seconds = {role: sum(clip_lengths(split)) / sampling_rate for role, split in splits.items()}
@@ -188,7 +180,7 @@ def leave_out_unusable(pieces: Dataset) -> tuple[Dataset, list[dict[str, Any]]]:
     """The pieces that can be used, and the others as `report_left_out` names them."""
     rows, sources, problems = pieces[ROW][:], pieces[SOURCE][:], pieces[PROBLEM][:]
     left_out = [
-        {"row": row, "source": source or f"row {row}", "problem": problem}
+        left_out_clip(row, source, problem)
         for row, source, problem in zip(rows, sources, problems, strict=True)
         if problem is not None
     ]

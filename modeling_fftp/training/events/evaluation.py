@@ -24,7 +24,7 @@ from modeling_fftp.scores_fftp import label_names
 from modeling_fftp.serving.recordings import group_rows
 
 from ..arguments import FFTPTrainingArguments
-from ..data.clips import clip_lengths
+from ..data.decoding import clip_lengths
 from ..data.recording_pieces import RecordingPieces
 from ..results import write_results
 from ..trainer import FFTPTrainer

@@ -1,7 +1,8 @@
 """The model of a pretraining: a new one, or a checkpoint, with its feature extractor."""
 
 import logging
-from collections.abc import Callable, Iterable
+
+from datasets import Dataset
 
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.log_mel_fftp import num_frames
@@ -10,16 +11,16 @@ from modeling_fftp.convert.convert import mask_padding
 from modeling_fftp.convert.pretrained import load_pretrained
 from modeling_fftp.convert.sources import find_kind
 
-from ..data.clips import clip_lengths
+from ..data.decoding import clip_lengths
 from ..data.unlabelled import Pieces
-from ..model import ADJUSTABLE, clip_frames, fit_positions, fit_to_crops, load_start, measure, refuse_truncation
+from ..model import ADJUSTABLE, describe_new, fit_positions, fit_to_crops, load_start, refuse_truncation
 from .arguments import DECODER, PretrainingModelArguments
 
 logger = logging.getLogger(__name__)
 
 
 def build(
-    arguments: PretrainingModelArguments, sounds: Callable[..., Iterable], max_seconds: float
+    arguments: PretrainingModelArguments, sample: Dataset, max_seconds: float
 ) -> tuple[FFTPForPreTraining, FFTPFeatureExtractor]:
     """A new model, or the weights of a checkpoint, with a new decoder unless it has one; and the extractor.
 
@@ -27,12 +28,9 @@ def build(
         ValueError: Shapes that do not fit, a checkpoint that cannot be used, or constant sound.
     """
     if arguments.model_name_or_path is None:
-        config = FFTPConfig(**arguments.given)
-        config.max_length = max(config.patch_size[1], clip_frames(max_seconds, config.sampling_rate))
-        extractor = FFTPFeatureExtractor(config.num_mel_bins, config.sampling_rate, config.max_length)
-        measure(extractor, sounds())
+        config, extractor = describe_new(arguments, sample, max_seconds)
         return FFTPForPreTraining(config), extractor
-    start = load_start(arguments, sounds, max_seconds)
+    start = load_start(arguments, sample, max_seconds)
     refuse_truncation(start.extractor, max_seconds)
     # Padding that nobody masks would be learned.
     mask_padding(start.extractor)

@@ -1,7 +1,7 @@
 """Pretraining without labels: from any sound to a folder that `fftp train --model_name_or_path` starts from."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from modeling_fftp.hub.encoder_card import write_encoder_card
 from modeling_fftp.hub.run_files import DATA, RECIPE, RECONSTRUCTION
 
 from ..command_line import find_recipe
-from ..data.clips import spread
+from ..data.sampling import spread
 from ..data.sources import is_local, public_name
 from ..data.unlabelled import Pieces, SoundArguments, load_pieces
 from ..model import find_sampling_rate, refuse_impossible
@@ -49,7 +49,7 @@ def pretrain(arguments: Sequence[str]) -> None:
         # Crops are drawn from pieces of twice their length.
         pieces = load_pieces(sound, 2 * sound.max_seconds, training.seed, training.output_dir, rate)
     seconds = min(sound.max_seconds, pieces.longest_seconds)
-    model, extractor = build(model_arguments, lambda most=None: sounds_of(pieces, most), seconds)
+    model, extractor = build(model_arguments, pieces.splits["train"], seconds)
     described = describe(sound, pieces)
     if resumed is not None:
         resumed.refuse_other_data(described)
@@ -85,12 +85,6 @@ def pretrain(arguments: Sequence[str]) -> None:
         save_picture(collator, pieces, Path(training.output_dir, RECONSTRUCTION))
         write_encoder_card(training.output_dir, license=training.hub_license)
         print(f"pretrained on {pieces.seconds['train'] / 3600:.2f} hours, results in {training.output_dir}")
-
-
-def sounds_of(pieces: Pieces, most: int | None = None) -> Iterator:
-    """The sound to learn, or so many pieces of it, spread over all."""
-    for index in spread(len(pieces.splits["train"]), most):
-        yield pieces.splits["train"][index]["audio"]
 
 
 def describe(arguments: SoundArguments, pieces: Pieces) -> dict:

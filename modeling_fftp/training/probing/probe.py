@@ -24,8 +24,11 @@ from ..arguments import DataArguments, FFTPTrainingArguments, ModelArguments
 from ..calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
 from ..command_line import parse_with_data
 from ..contradictions import refuse_beyond_limits, refuse_contradictions_of_data, refuse_output_dir
-from ..data.clips import MAX_SECONDS, clip_lengths
-from ..data.loading import Clips, describe_data, load_clips
+from ..data.arguments import MAX_SECONDS
+from ..data.decoding import clip_lengths
+from ..data.description import describe_data
+from ..data.loading import Clips, load_clips
+from ..data.plan import plan_data
 from ..data.sources import public_name
 from ..evaluation import Scorer, build_scorer, only_numbers
 from ..model import build_model, find_sampling_rate
@@ -68,7 +71,8 @@ def probe(arguments: Sequence[str]) -> None:
     begin(training)
     source = model_arguments.model_name_or_path
     refuse_untrained_state(source)
-    clips = load_clips(data, training, sampling_rate=find_sampling_rate(model_arguments))
+    plan = plan_data(data, training, sampling_rate=find_sampling_rate(model_arguments))
+    clips = load_clips(plan, data, training)
     scorer = build_scorer(clips.classes)
     seconds = min(clips.longest_seconds, MAX_SECONDS)
     model, extractor = build_model(model_arguments, clips, seconds)

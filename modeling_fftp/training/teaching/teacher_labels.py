@@ -7,8 +7,8 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from ..arguments import DataArguments, FFTPTrainingArguments
-from ..data.arguments import SourceArguments
-from ..data.clips import MAX_SECONDS, clip_lengths
+from ..data.arguments import MAX_SECONDS, SourceArguments
+from ..data.decoding import clip_lengths
 from ..data.held_out import VALIDATION_FRACTION
 from ..data.loading import Clips
 from ..data.unlabelled import SoundArguments, load_pieces

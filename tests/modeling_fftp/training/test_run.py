@@ -25,7 +25,7 @@ from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.configuration_fftp import BACKBONES
 from modeling_fftp.training.arguments import ModelArguments
 from modeling_fftp.training.command_line import parse_arguments
-from modeling_fftp.training.data.clips import FACTS
+from modeling_fftp.training.data.clip_decoder import FACTS
 from modeling_fftp.training.data.held_out import hold_out_fraction
 from modeling_fftp.training.data.loading import Clips
 from modeling_fftp.training.data.sources import load_splits

@@ -13,7 +13,7 @@ from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.training.checkpoints import last_whole_checkpoint
 from modeling_fftp.training.class_balanced_sampler import ClassBalancedSampler
 from modeling_fftp.training.command_line import parse_arguments
-from modeling_fftp.training.data.clips import FeatureClips, compute_features
+from modeling_fftp.training.data.features import FeatureClips, compute_features
 from modeling_fftp.training.precision import gains_from_bfloat16
 from modeling_fftp.training.trainer import FFTPTrainer
 from modeling_fftp.training.weight_averaging import WeightAveraging

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[4]))
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.training.arguments import DataArguments, FFTPTrainingArguments
+from modeling_fftp.training.data.plan import plan_data
 from modeling_fftp.training.data.streaming import stream_clips
 from modeling_fftp.training.trainer import FFTPTrainer
 from tests.support import leave_group
@@ -28,7 +29,8 @@ def main(folder: Path, data: str, workers: int, *checkpoints: str) -> None:
         report_to="none", disable_tqdm=True, save_strategy="steps", save_steps=8, eval_strategy="no",
         load_best_model_at_end=False, save_total_limit=2, dataloader_num_workers=workers,
     )  # fmt: skip
-    clips = stream_clips(DataArguments(dataset_name=data), arguments)
+    source = DataArguments(dataset_name=data, streaming=True)
+    clips = stream_clips(plan_data(source, arguments), source, arguments)
     config = FFTPConfig(
         hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, num_labels=len(clips.classes)
     )

@@ -12,7 +12,7 @@ import soundfile
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 import modeling_fftp
-from modeling_fftp.training.data.clips import clips_to_hold
+from modeling_fftp.training.data.decoding import clips_to_hold
 from modeling_fftp.training.inspect import inspect
 from tests.support import run_training
 
@@ -211,7 +211,7 @@ def test_a_class_that_is_in_validation_only(folder, tmp_path):
 
 
 def test_a_changed_version_decodes_anew(folder, tmp_path, monkeypatch):
-    from modeling_fftp.training.data.clips import ClipDecoder
+    from modeling_fftp.training.data.clip_decoder import ClipDecoder
 
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     assert ClipDecoder.version == modeling_fftp.__version__
@@ -363,6 +363,6 @@ def test_bars_in_names_stay_in_their_cell(folder):
     [((), 16), ((0.1, 5.0), 16), ((60.0,), 10), ((5.0, 3600.0), 1), ((float("inf"), 1.0), 1)],
 )
 def test_of_long_clips_fewer_are_held_in_memory(monkeypatch, seconds, most):
-    monkeypatch.setattr("modeling_fftp.training.data.clips.sound_seconds", lambda source, rate: source)
+    monkeypatch.setattr("modeling_fftp.training.data.decoding.sound_seconds", lambda source, rate: source)
     rows = [{"audio": length} for length in seconds]
     assert clips_to_hold(rows, SimpleNamespace(audio_column="audio", folder=Path(), sampling_rate=RATE)) == most

@@ -13,12 +13,13 @@ from datasets import ClassLabel, Dataset, Features, Value
 from modeling_fftp.training.command_line import find_recipe, parse_arguments
 from modeling_fftp.training.data.annotations import read_annotations
 from modeling_fftp.training.data.arguments import DataArguments
-from modeling_fftp.training.data.decoders import build_decoder, decoders_of, find_roles
 from modeling_fftp.training.data.held_out import hold_out_group
 from modeling_fftp.training.data.labels import LabelColumn
 from modeling_fftp.training.data.parquet_rows import ParquetRows
+from modeling_fftp.training.data.parquet_splits import open_splits
+from modeling_fftp.training.data.plan import build_decoder, decoders_of, find_roles
 from modeling_fftp.training.data.sources import Columns, load_splits
-from modeling_fftp.training.data.streaming import StreamedClips, open_splits
+from modeling_fftp.training.data.streamed_clips import StreamedClips
 from modeling_fftp.training.data.unlabelled import SoundArguments, assign_roles, find_recordings
 from modeling_fftp.training.inspect import inspect
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,16 +19,21 @@ from packaging.version import Version
 from safetensors.numpy import load_file
 
 from modeling_fftp.training.arguments import DataArguments, FFTPTrainingArguments
-from modeling_fftp.training.data.decoders import build_decoder
 from modeling_fftp.training.data.folders import PROBLEM
 from modeling_fftp.training.data.parquet_rows import ParquetRows
+from modeling_fftp.training.data.parquet_splits import open_splits
+from modeling_fftp.training.data.plan import build_decoder, plan_data
 from modeling_fftp.training.data.row_group_sampler import RowGroupSampler
-from modeling_fftp.training.data.streaming import open_splits, read_clips, stream_clips
+from modeling_fftp.training.data.streaming import read_clips, stream_clips
 from modeling_fftp.training.inspect import inspect
 from modeling_fftp.training.run import run
 from tests.support import ROOT, TINY, run_training
 
 SCRIPT = Path(__file__).with_name("streamed_training.py")
+
+
+def stream(arguments, training):
+    return stream_clips(plan_data(replace(arguments, streaming=True), training), arguments, training)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +79,7 @@ def test_few_row_groups_are_in_memory(shards, monkeypatch):
 def test_what_is_measured_is_measured_once(shards, tmp_path):
     """In training another clip takes the place of a batch of which none can be decoded."""
     arguments = DataArguments(dataset_name=str(shards), streaming=True)
-    clips = stream_clips(arguments, FFTPTrainingArguments(str(tmp_path), report_to="none")).splits
+    clips = stream(arguments, FFTPTrainingArguments(str(tmp_path), report_to="none")).splits
     for role in ("train", "validation"):
         clips[role].largest_share = 1.0
     clips["train"].examine = clips["validation"].examine = lambda place: (
@@ -149,7 +155,7 @@ def test_streaming_trains_and_keeps_no_sound(shards, tmp_path, monkeypatch, work
 
 
 def test_an_inspection_looks_at_some_clips(shards, monkeypatch):
-    monkeypatch.setattr("modeling_fftp.training.data.streaming.SAMPLED_CLIPS", 18)
+    monkeypatch.setattr("modeling_fftp.training.data.streamed_clips.SAMPLED_CLIPS", 18)
     report = inspect([str(shards), "--streaming", "true"])
     assert "| clips | 36 | 12 |" in report
     assert "| clips looked at | 18 | 12 |" in report
@@ -167,7 +173,7 @@ def test_without_a_validation_split_some_clips_are_held_out(shards, tmp_path):
     for shard in shards.glob("train*"):
         shutil.copy(shard, tmp_path / "data")
     training = FFTPTrainingArguments(output_dir=str(tmp_path / "out"), report_to="none")
-    clips = stream_clips(DataArguments(dataset_name=str(tmp_path / "data"), max_train_samples=20), training)
+    clips = stream(DataArguments(dataset_name=str(tmp_path / "data"), max_train_samples=20), training)
     train, validation = (clips.splits[role] for role in ("train", "validation"))
     assert (len(train), len(validation)) == (20, 4)
     assert not {*train.rows} & {*validation.rows}
@@ -177,11 +183,11 @@ def test_without_a_validation_split_some_clips_are_held_out(shards, tmp_path):
 @pytest.mark.parametrize("seed", range(4))
 def test_those_clips_are_looked_at_that_train(shards, tmp_path, monkeypatch, seed):
     """Not others, of which few may be among them."""
-    monkeypatch.setattr("modeling_fftp.training.data.streaming.SAMPLED_CLIPS", 3)
-    monkeypatch.setattr("modeling_fftp.training.data.streaming.SAMPLED_PLACES", 3)
+    monkeypatch.setattr("modeling_fftp.training.data.streamed_clips.SAMPLED_CLIPS", 3)
+    monkeypatch.setattr("modeling_fftp.training.data.streamed_clips.SAMPLED_PLACES", 3)
     training = FFTPTrainingArguments(output_dir=str(tmp_path), report_to="none", seed=seed)
-    clips = stream_clips(DataArguments(dataset_name=str(shards), max_train_samples=4), training)
-    assert len(clips.sample) == len(clips.lengths["train"]) == 3
+    clips = stream(DataArguments(dataset_name=str(shards), max_train_samples=4), training)
+    assert len(clips.sample("train")) == len(clips.lengths["train"]) == 3
 
 
 def test_what_cannot_be_used_is_left_out_by_name(clip_folder, tmp_path):
@@ -207,17 +213,17 @@ def test_shares_are_those_of_what_was_read_and_looked_at(clip_folder, tmp_path, 
     training = FFTPTrainingArguments(output_dir=str(tmp_path / "out"), report_to="none")
     Dataset.from_dict(rows).to_parquet(tmp_path / "train.parquet")
     # One label in 360 is missing, however few clips train.
-    stream_clips(DataArguments(dataset_name=str(tmp_path), max_train_samples=10, max_left_out=0.01), training)
+    stream(DataArguments(dataset_name=str(tmp_path), max_train_samples=10, max_left_out=0.01), training)
     # All sound is missing, though few clips are looked at.
-    monkeypatch.setattr("modeling_fftp.training.data.streaming.SAMPLED_CLIPS", 16)
+    monkeypatch.setattr("modeling_fftp.training.data.streamed_clips.SAMPLED_CLIPS", 16)
     rows["audio"] = [path if index % 2 else "nowhere.wav" for index, path in enumerate(rows["audio"])]
     Dataset.from_dict(rows).to_parquet(tmp_path / "train.parquet")
     with pytest.raises(ValueError, match=r"train: \d+ clips \([3-6]\d\.\d%\) cannot be used"):
-        stream_clips(DataArguments(dataset_name=str(tmp_path), max_left_out=0.2), training)
+        stream(DataArguments(dataset_name=str(tmp_path), max_left_out=0.2), training)
 
 
 def test_what_turns_out_to_be_unusable_is_named(clip_folder, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("modeling_fftp.training.data.streaming.SAMPLED_CLIPS", 8)
+    monkeypatch.setattr("modeling_fftp.training.data.streamed_clips.SAMPLED_CLIPS", 8)
     paths = sorted((clip_folder / "train").rglob("*.wav"))
     rows = {"audio": [*map(str, paths)], "label": [path.parent.name for path in paths]}
     rows["audio"][5] = rows["audio"][6] = "nowhere.wav"
@@ -258,7 +264,7 @@ def test_several_labels_are_kept_as_bits(clip_folder, tmp_path):
     rows = {"audio": [*map(str, paths)], "labels": labels}
     Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train.parquet", batch_size=5)
     training = FFTPTrainingArguments(output_dir=str(tmp_path / "out"), report_to="none")
-    clips = stream_clips(DataArguments(dataset_name=str(tmp_path)), training)
+    clips = stream(DataArguments(dataset_name=str(tmp_path)), training)
     train = clips.splits["train"]
     assert train.labels.sum(axis=1).tolist() == [2] * len(train)
     for place in (0, 7, len(train) - 1):

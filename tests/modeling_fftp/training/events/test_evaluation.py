@@ -18,7 +18,7 @@ from modeling_fftp.events_fftp import SOMEWHERE
 from modeling_fftp.hub.push import files_to_push
 from modeling_fftp.serving.recordings import group_rows
 from modeling_fftp.training.arguments import FFTPTrainingArguments
-from modeling_fftp.training.data.clips import ClipDecoder
+from modeling_fftp.training.data.clip_decoder import ClipDecoder
 from modeling_fftp.training.data.labels import read_labels
 from modeling_fftp.training.events import evaluation
 from modeling_fftp.training.events.evaluation import score_steps, set_collars

@@ -1,8 +1,8 @@
-"""What each split of a data set is for, and how its clips are decoded: columns, classes, and their order."""
+"""What a run reads, before anything is decoded: splits and what each is for, columns, classes and their order."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from modeling_fftp import FFTPConfig
 from modeling_fftp.configuration_fftp import MULTI_LABEL
 from modeling_fftp.scores_fftp import label_names
 
-from .arguments import DataArguments
-from .clips import SAMPLING_RATE, ClipDecoder
+from .arguments import SAMPLING_RATE, DataArguments
+from .clip_decoder import ClipDecoder
 from .event_tables import TIMES, has_event_rows
 from .held_out import VALIDATION_FRACTION
-from .labels import is_missing, read_class_names, read_labels
+from .labels import LabelColumn, is_missing, read_class_names, read_labels
+from .parquet_splits import open_splits
 from .sources import Columns, base_folder, find_column, load_splits
 from .splits import ROLES, find_splits
 
@@ -25,6 +26,50 @@ logger = logging.getLogger(__name__)
 
 # Columns of which people may think that they cut clips out of recordings.
 TIME_COLUMNS = ("onset", "offset", "start", "end", "start_time", "end_time", "begin time (s)", "end time (s)")
+
+
+@dataclass
+class DataPlan:
+    """What a run reads.
+
+    Args:
+        splits: Undecoded splits by role, "train", "validation" and "test", as far as they are needed.
+        names: What the data set calls the split of each role.
+        decoder: Decodes the clips of the first, see `decoders_of`.
+    """
+
+    splits: dict[str, Any]
+    names: dict[str, str]
+    decoder: ClipDecoder
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes in their order."""
+        return [*self.decoder.labels.values()]
+
+
+def plan_data(
+    arguments: DataArguments,
+    training: TrainingArguments,
+    config: FFTPConfig | None = None,
+    sampling_rate: int = SAMPLING_RATE,
+) -> DataPlan:
+    """Find what a run reads; the first process does, the others find it in the cache.
+
+    Args:
+        arguments: Which data, and what part of it.
+        training: Processes, and whether to train.
+        config: Config of the checkpoint, where it is evaluated and not trained.
+        sampling_rate: Rate in Hz that sound is resampled to.
+
+    Raises:
+        ValueError: A missing split or column, or an unknown class.
+    """
+    needed = ["train"] if training.do_train else ["validation", "test", "train"]
+    with training.main_process_first(desc="data"):
+        splits, names = find_roles(arguments, needed, open_splits if arguments.streaming else load_splits)
+    decoder = build_decoder(arguments, next(iter(splits.values())), config, sampling_rate)
+    return DataPlan({role: splits[role] for role in roles_to_read(splits, arguments, training)}, names, decoder)
 
 
 def find_roles(
@@ -95,39 +140,8 @@ def build_decoder(
     names = read_class_names(Path(arguments.class_names_file)) if arguments.class_names_file else {}
     logger.info("Sound is in the column %r, labels in %r", audio_column, label_column)
     kind = read_labels(split, label_column, arguments.label_separator, [*names])
-    has_event_per_row = has_event_rows(split.column_names, arguments.label_column_name)
-    if has_event_per_row and isinstance(split.features[audio_column], Value):
-        raise ValueError("the data has a row for each event, which --streaming does not put together; drop it")
-    times = [name for name in split.column_names if name.lower() in TIME_COLUMNS]
-    if times and not kind.has_events:
-        logger.warning(
-            "The columns %s are not read: each row is a whole clip. A row of an event has %r and %r, and a label",
-            times,
-            *TIMES,
-        )
-    names = names or {label: label for label in kind.classes}
-    for option, given in (("exclude_labels", arguments.exclude_labels), ("none_labels", arguments.none_labels)):
-        if unknown := [label for label in given if label and label not in names]:
-            raise ValueError(f"--{option} {unknown[0]!r} is not among the classes {[*names]}")
-    names = {label: name for label, name in names.items() if label not in arguments.none_labels}
-    if arguments.task == "frames" and not kind.has_events:
-        raise ValueError(
-            f"the labels in {label_column!r} have no times; --task frames learns from events, a list of onset, offset "
-            "and label for each clip, or a table with a row for each, whose times are called 'onset' and 'offset'"
-        )
-    # A clip with none is no case of one class per clip.
-    is_multi_label = kind.is_multi_label or bool(arguments.none_labels)
-    if config is not None:
-        known = label_names(config)
-        # Of an excluded class the checkpoint need not know anything.
-        names = {
-            label: name for label, name in names.items() if name in known or label not in arguments.exclude_labels
-        }
-        names, is_multi_label = checkpoint_classes(names, config, is_multi_label)
-    # An evaluation drops the clips of an excluded class, but the checkpoint still knows it.
-    labels = {label: name for label, name in names.items() if config or label not in arguments.exclude_labels}
-    if len(labels) < 2 and not is_multi_label:
-        raise ValueError(f"all clips have one class, {[*labels]}; expected two classes, or labels in another column")
+    refuse_misread(split, audio_column, label_column, kind, arguments)
+    labels, is_multi_label = choose_classes(kind, names, arguments, config)
     return ClipDecoder(
         audio_column,
         label_column,
@@ -140,6 +154,66 @@ def build_decoder(
         keeps_events=arguments.task == "frames",
         folder=base_folder(arguments.dataset_name, arguments.dataset_data_dir),
     )
+
+
+def refuse_misread(
+    split: Dataset, audio_column: str, label_column: str, kind: LabelColumn, arguments: DataArguments
+) -> None:
+    """Stop on rows that are not what the arguments take them for, and name columns that people may think are read.
+
+    Raises:
+        ValueError: A row for each event where that is a clip, or labels without times where these are learned.
+    """
+    has_event_per_row = has_event_rows(split.column_names, arguments.label_column_name)
+    if has_event_per_row and isinstance(split.features[audio_column], Value):
+        raise ValueError("the data has a row for each event, which --streaming does not put together; drop it")
+    times = [name for name in split.column_names if name.lower() in TIME_COLUMNS]
+    if times and not kind.has_events:
+        logger.warning(
+            "The columns %s are not read: each row is a whole clip. A row of an event has %r and %r, and a label",
+            times,
+            *TIMES,
+        )
+    if arguments.task == "frames" and not kind.has_events:
+        raise ValueError(
+            f"the labels in {label_column!r} have no times; --task frames learns from events, a list of onset, offset "
+            "and label for each clip, or a table with a row for each, whose times are called 'onset' and 'offset'"
+        )
+
+
+def choose_classes(
+    kind: LabelColumn, names: dict[str, str], arguments: DataArguments, config: FFTPConfig | None = None
+) -> tuple[dict[str, str], bool]:
+    """Names of the classes in their order, by what stands for them in the data, and whether a clip can have several.
+
+    Args:
+        kind: How the data writes labels.
+        names: Names from a file, if there is one.
+        arguments: Which labels stand for none, or are left out.
+        config: Config of a checkpoint that is evaluated, whose classes count.
+
+    Raises:
+        ValueError: An unknown class, one alone, or such as the checkpoint does not tell apart.
+    """
+    names = names or {label: label for label in kind.classes}
+    for option, given in (("exclude_labels", arguments.exclude_labels), ("none_labels", arguments.none_labels)):
+        if unknown := [label for label in given if label and label not in names]:
+            raise ValueError(f"--{option} {unknown[0]!r} is not among the classes {[*names]}")
+    labels = {label: name for label, name in names.items() if label not in arguments.none_labels}
+    # A clip with none is no case of one class per clip.
+    is_multi_label = kind.is_multi_label or bool(arguments.none_labels)
+    if config is None:
+        labels = {label: name for label, name in labels.items() if label not in arguments.exclude_labels}
+    else:
+        # The checkpoint knows an excluded class, whose clips an evaluation drops, or need not know anything of it.
+        known = label_names(config)
+        labels = {
+            label: name for label, name in labels.items() if name in known or label not in arguments.exclude_labels
+        }
+        labels, is_multi_label = checkpoint_classes(labels, config, is_multi_label)
+    if len(labels) < 2 and not is_multi_label:
+        raise ValueError(f"all clips have one class, {[*labels]}; expected two classes, or labels in another column")
+    return labels, is_multi_label
 
 
 def checkpoint_classes(names: dict[str, str], config: FFTPConfig, is_multi_label: bool) -> tuple[dict[str, str], bool]:

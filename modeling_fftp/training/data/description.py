@@ -1,0 +1,50 @@
+"""What a card says about the data of a run."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from huggingface_hub import DatasetCard
+from huggingface_hub.errors import HfHubHTTPError
+
+from .arguments import DataArguments
+from .loading import Clips
+from .sources import is_local, public_name
+
+logger = logging.getLogger(__name__)
+
+
+def find_hours(lengths: Sequence[int], count: int, sampling_rate: int) -> float | None:
+    """Length of all clips; None where that of some is known."""
+    return sum(lengths) / sampling_rate / 3600 if len(lengths) == count else None
+
+
+def describe_data(arguments: DataArguments, clips: Clips) -> dict:
+    """What the card says about the data.
+
+    Args:
+        arguments: Which data.
+        clips: Made of them.
+    """
+    source = arguments.dataset_name
+    card, license = Path(source, "README.md").expanduser(), None
+    if card.exists() or not is_local(source):
+        try:
+            license = DatasetCard.load(card if is_local(source) else source).data.license
+            license = ", ".join(license) if isinstance(license, list) else license
+        except (OSError, ValueError, yaml.YAMLError, HfHubHTTPError) as error:
+            logger.info("The licence of the data is not known: %s", error)
+    return {
+        "dataset": public_name(source),
+        "hub_id": None if is_local(source) else source,
+        "config": arguments.dataset_config_name,
+        "license": license,
+        "split_names": clips.split_names,
+        "validation_group": arguments.validation_column and [arguments.validation_column, arguments.validation_value],
+        "splits": {
+            role: {"clips": len(split), "hours": find_hours(clips.lengths[role], len(split), clips.sampling_rate)}
+            for role, split in clips.splits.items()
+        },
+        "left_out": clips.left_out,
+    }

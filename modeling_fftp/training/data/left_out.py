@@ -1,0 +1,47 @@
+"""Clips that cannot be used: named in a file, counted in the log, and too many for a training to go on."""
+
+import csv
+import logging
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+# The file that names them.
+LEFT_OUT = "left_out_clips.csv"
+
+
+def left_out_clip(row: int, source: str | None, problem: str) -> dict:
+    """A clip that is left out: its row in the data set, where it comes from if that is known, and why."""
+    return {"row": row, "source": source or f"row {row}", "problem": problem}
+
+
+def report_left_out(
+    left_out: dict[str, list[dict]], shares: dict[str, float], largest_share: float, folder: str | Path
+) -> None:
+    """Name the clips that are left out in a CSV file, and count them in the log.
+
+    Args:
+        left_out: `left_out_clip` of each clip, by split.
+        shares: Share of each split that is left out.
+        largest_share: Share of a split that may be left out.
+        folder: Where the file is; it is removed where nothing is left out.
+
+    Raises:
+        ValueError: More than that share is left out of a split.
+    """
+    path = Path(folder, LEFT_OUT)
+    path.unlink(missing_ok=True)
+    if not any(left_out.values()):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=["split", "row", "source", "problem"])
+        writer.writeheader()
+        writer.writerows({"split": split, **clip} for split, clips in left_out.items() for clip in clips)
+    for split, clips in left_out.items():
+        message = f"{split}: {len(clips)} clips ({shares[split]:.1%}) cannot be used; {path} names them and says why"
+        if shares[split] > largest_share:
+            first = clips[0]["problem"]
+            raise ValueError(f"{message}, the first: {first}. At most {largest_share:.1%} may be left out")
+        if clips:
+            logger.warning("%s. They are left out", message)
