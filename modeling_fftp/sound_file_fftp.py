@@ -1,4 +1,4 @@
-"""Sound files by libsndfile: found in folders, and read to where they end, as what a header claims is not trusted."""
+"""Sound files by libsndfile, read to where they end: what a header claims is not trusted."""
 
 import io
 import logging
@@ -8,13 +8,13 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import numpy as np
 from transformers.utils.logging import get_logger
 
 from .file_pieces_fftp import FilePieces
 from .mpeg_fftp import repair
+from .wav_fftp import finish_wav
 
 try:
     import soundfile
@@ -23,12 +23,6 @@ except ImportError:
 
 logger = get_logger(__name__)
 
-# RAW has no header, so nothing says what it holds.
-AUDIO_FORMATS = (
-    set() if soundfile is None else {*soundfile.available_formats()} - {"RAW"} | {"OGA", "OPUS", "AIF", "WAVE"}
-)
-# What archives, notebooks, Python and disks leave behind; names that begin with a dot are hidden.
-LEFTOVERS = ("__MACOSX", "__pycache__", "lost+found", "System Volume Information", "$RECYCLE.BIN")
 # Samples of all channels in a block at most.
 BLOCK_SAMPLES = 2**22
 OGG_PAGE = b"OggS\0"
@@ -42,39 +36,6 @@ CORRECTED_SIZE = re.compile(
 UNKNOWN_SIZES, NEGLIGIBLE = range(0x7FFF0000, 2**32), 0.01
 # Seconds of an Ogg stream that its decoder may pass over.
 PASSED_OVER = 0.1
-# How a WAV file says that a size stands elsewhere, and the bytes behind its sound below which they are none.
-UNKNOWN_SIZE, SMALLEST_REST = b"\xff" * 4, 2**16
-
-
-def is_sound(path: Path) -> bool:
-    """Whether a file's name is that of a format that libsndfile reads."""
-    return path.suffix[1:].upper() in AUDIO_FORMATS
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """Visible files below a folder in the order of their paths; links are followed, but not in circles.
-
-    Raises:
-        OSError: A folder that cannot be read.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    seen = set()
-    for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        # Numbers of inodes would not do: some network drives of Windows have none.
-        if (place := os.path.realpath(root)) in seen:
-            folders.clear()
-            continue
-        seen.add(place)
-        folders[:] = sorted(filter(is_visible, folders))
-        yield from (Path(root, name) for name in sorted(filter(is_visible, files)))
-
-
-def is_visible(name: str) -> bool:
-    """Whether a file or folder of this name is looked at."""
-    return not name.startswith(".") and name not in LEFTOVERS
 
 
 class SequentialFile(object if soundfile is None else soundfile.SoundFile):
@@ -204,56 +165,6 @@ def _differ(claimed_seconds: float, file: SequentialFile) -> tuple[int, str]:
     seconds = file.frames / file.samplerate
     words = f"the header claims {claimed_seconds:.1f} s of sound, the file holds {seconds:.1f} s"
     return logging.WARNING if seconds < claimed_seconds else logging.INFO, words
-
-
-def finish_wav(data: bytes | mmap.mmap, claimed: int) -> FilePieces | None:
-    """A WAV file that is longer than it says, as one that goes on to its end.
-
-    Its recorder never wrote how long it is, or it is too long for the 32 bits of that number.
-    """
-    if (place := _find_chunk(data, b"data")) is None:
-        return None
-    start, said = place + 8, int.from_bytes(data[place + 4 : place + 8], "little")
-    end = start + said
-    rest = len(data) - end - said % 2
-    # Sound of an odd number of bytes is padded, by most writers.
-    is_followed = _begins_chunk(data, end) or _begins_chunk(data, end + said % 2)
-    if data[:4] != b"RIFF" or rest <= 0 or is_followed or (claimed and rest < SMALLEST_REST):
-        return None
-    head = data[: place + 4] + UNKNOWN_SIZE
-    if len(data) >= 2**32:
-        # As RF64 (EBU Tech 3306), whose sizes have 64 bits: of the file, of the sound, and a number of samples.
-        sizes = (len(data) + 28, len(data) - start, 0)
-        ds64 = b"ds64" + (28).to_bytes(4, "little") + b"".join(size.to_bytes(8, "little") for size in sizes) + bytes(4)
-        head = b"RF64" + UNKNOWN_SIZE + b"WAVE" + ds64 + head[12:]
-    return FilePieces(head, data, [(start, len(data))])
-
-
-def _begins_chunk(data: bytes | mmap.mmap, place: int) -> bool:
-    """Whether a chunk of a WAV file, which ends in the file, begins somewhere."""
-    first = place
-    while place + 8 <= len(data):
-        name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
-        if place + 8 + size > len(data):
-            return False
-        if name.replace(b" ", b"a").isalnum():
-            return True
-        # As `_PMX`. Sound looks like such a name now and then, so nothing but chunks may follow.
-        if not (name.isascii() and name.decode().isprintable()):
-            return False
-        place += 8 + size + size % 2
-    return first < place and place >= len(data)
-
-
-def _find_chunk(data: bytes | mmap.mmap, name: bytes) -> int | None:
-    """Where the chunk of a name begins in a WAV file: its name, four bytes for its size, and its content."""
-    place = 12
-    while place + 8 <= len(data):
-        if data[place : place + 4] == name:
-            return place
-        size = int.from_bytes(data[place + 4 : place + 8], "little")
-        place += 8 + size + size % 2
-    return None
 
 
 def refuse_chained_ogg(data: bytes | mmap.mmap, claimed: int) -> None:

@@ -2,27 +2,27 @@
 
 import statistics
 from collections.abc import Callable
+from dataclasses import fields
 
 import torch
 
 from benchmarks.study.grid import arm_arguments
 from benchmarks.timing import time_in_turn
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification
+from modeling_fftp.training.arguments import ModelArguments
 from modeling_fftp.training.precision import gains_from_bfloat16
 
-MODEL_FIELDS = (
-    "backbone", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps",
-    "patch_size", "frequency_stride", "time_stride", "stretch_patches", "attn_implementation", "state_size",
-)  # fmt: skip
+# Arguments that say which model is trained, but for the strides that it draws and where its weights come from.
+MODEL_FIELDS = {item.name for item in fields(ModelArguments)} - {"model_name_or_path", "patch_init", "time_strides"}
 
 
 def build_config(grid: dict, task: str, arm: str) -> FFTPConfig:
     """Model of an arm on a task of the grid."""
     arguments = arm_arguments(grid, task, arm)
-    fields = {name: arguments[name] for name in MODEL_FIELDS if name in arguments}
+    given = {name: arguments[name] for name in MODEL_FIELDS & arguments.keys()}
     if arguments.get("task") == "frames":
-        fields["problem_type"] = "multi_label_classification"
-    return FFTPConfig(max_length=grid["tasks"][task]["frames"], num_labels=grid["tasks"][task]["labels"], **fields)
+        given["problem_type"] = "multi_label_classification"
+    return FFTPConfig(max_length=grid["tasks"][task]["frames"], num_labels=grid["tasks"][task]["labels"], **given)
 
 
 def measure_steps(grid: dict, task: str, arms: list[str], seconds: float) -> dict[str, float]:

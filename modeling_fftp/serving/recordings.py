@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modeling_fftp.sound_file_fftp import is_sound, is_visible, walk
+from modeling_fftp.sound_folders import is_sound, is_visible, walk
 
 # First sign of the name of a list of recordings, and what ends a line of it beside its break.
 LIST, BLANK = "@", " \t\r"

@@ -36,7 +36,7 @@ from .model import build_model, find_sampling_rate, read_config, refuse_impossib
 from .publishing import check_repository, publish
 from .results import forget_results, write_results
 from .resuming import Resumed, measured_of_all, write_arguments
-from .session import begin, build_averaging, find_begun, report_setting, train_or_go_on
+from .session import begin, build_averaging, find_begun, measure_no_epoch, report_setting, train_or_go_on
 from .teaching.distillation import BATCH, Distillation, Teacher, add_answers
 from .teaching.teacher_labels import load_unlabelled_clips
 from .trainer import FFTPTrainer
@@ -68,6 +68,8 @@ def run(words: Sequence[str]) -> None:
         set_collars(training, arguments.model.model_name_or_path)
     resumed = find_begun(training, recipe)
     clips, teacher = load_data(arguments, resumed)
+    if "validation" not in clips.splits:
+        measure_no_epoch(training)
     described = describe_data(arguments.data, clips)
     if arguments.distillation.teacher_only:
         described["labelled_by"] = recipe["teacher"]
@@ -207,13 +209,11 @@ def load_data(arguments: RunArguments, resumed: Resumed | None) -> tuple[Clips, 
         dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
         source, is_trusted = distillation.teacher, distillation.teacher_trust_remote_code
         teacher = Teacher(source, rate, training.device, dtype, is_trusted)
-
-    if distillation.teacher_only:
-        plan, classes = None, teacher.classes
-    else:
+    plan = None
+    if not distillation.teacher_only:
         config = None if training.do_train else read_config(model.model_name_or_path, data.task)
         plan = plan_data(data, training, config, rate)
-        classes = plan.classes
+    classes = teacher.classes if plan is None else plan.classes
     if resumed is not None:
         resumed.refuse_other_classes(classes)
     if teacher is not None:
@@ -221,11 +221,11 @@ def load_data(arguments: RunArguments, resumed: Resumed | None) -> tuple[Clips, 
     if plan is None:
         clips = load_unlabelled_clips(data, training, teacher, rate)
     else:
+        if teacher is not None:
+            teacher.refuse_other_kind(plan.decoder.is_multi_label)
         clips = (stream_clips if data.streaming else load_clips)(plan, data, training)
     if teacher is None:
         return clips, None
-    if plan is not None:
-        teacher.refuse_other_kind(clips.is_multi_label)
     longest = round(find_crop_seconds(data, clips) * rate)
     teacher.report([sound[:longest] for sound in spread_sounds(clips.sample("train"), BATCH)])
     return clips, teacher

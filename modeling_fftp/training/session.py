@@ -69,6 +69,11 @@ def build_averaging(training: FFTPTrainingArguments) -> WeightAveraging | None:
     return None
 
 
+def measure_no_epoch(training: FFTPTrainingArguments) -> None:
+    """Let a training measure no epoch, and keep the last, where there are no clips to measure on."""
+    training.eval_strategy, training.load_best_model_at_end = "no", False
+
+
 def train_or_go_on(trainer: FFTPTrainer) -> TrainOutput:
     """Train as the arguments say; where somebody interrupts that, the log says how it goes on."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 from datasets import Dataset
 
 from feature_extraction.events import Event, read_events
-from modeling_fftp.sound_file_fftp import is_sound, walk
+from modeling_fftp.sound_folders import is_sound, walk
 
 from .event_tables import list_clips, read_time, refuse_problems
 from .file_names import as_text

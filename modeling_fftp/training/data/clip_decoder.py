@@ -13,7 +13,7 @@ from datasets import Features, List, Value
 import modeling_fftp
 from feature_extraction.events import read_events
 from modeling_fftp.audio_stream_fftp import read_audio, sound_format
-from modeling_fftp.sound_file_fftp import is_sound
+from modeling_fftp.sound_folders import is_sound
 
 from .folders import PROBLEM
 from .labels import LabelColumn

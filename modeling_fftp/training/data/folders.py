@@ -9,7 +9,7 @@ from pathlib import Path, PureWindowsPath
 
 from datasets import Dataset, DatasetDict
 
-from modeling_fftp.sound_file_fftp import is_sound, is_visible, walk
+from modeling_fftp.sound_folders import is_sound, is_visible, walk
 
 from .annotations import has_annotations, read_annotations
 from .file_names import as_text

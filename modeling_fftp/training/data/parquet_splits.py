@@ -5,7 +5,7 @@ from pathlib import Path
 from datasets import Dataset, load_dataset_builder
 from datasets.packaged_modules.parquet.parquet import Parquet
 
-from modeling_fftp.sound_file_fftp import is_sound, walk
+from modeling_fftp.sound_folders import is_sound, walk
 
 from .hub_source import find_builder, find_converted
 from .parquet_rows import ParquetRows

@@ -19,7 +19,7 @@ from datasets import (
 )
 from huggingface_hub import DatasetCard
 
-from modeling_fftp.sound_file_fftp import is_sound, walk
+from modeling_fftp.sound_folders import is_sound, walk
 
 from .event_tables import CLIP_NAMES, SPLIT_COLUMN, group_events, has_event_rows
 from .folders import METADATA, divide, load_audio_folder

@@ -13,7 +13,7 @@ from datasets import Audio, Dataset, Features, List, Value, concatenate_datasets
 import modeling_fftp
 from feature_extraction.log_mel_fftp import window_length
 from modeling_fftp.audio_stream_fftp import read_audio
-from modeling_fftp.sound_file_fftp import is_sound, walk
+from modeling_fftp.sound_folders import is_sound, walk
 
 from .arguments import MAX_SECONDS, SAMPLING_RATE, SourceArguments
 from .clip_decoder import PROBLEM, SOURCE, locate

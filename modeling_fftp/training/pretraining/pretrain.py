@@ -18,7 +18,7 @@ from ..data.unlabelled import Pieces, SoundArguments, load_pieces
 from ..model import find_sampling_rate, refuse_impossible
 from ..results import write_results
 from ..resuming import measured_of_all, write_arguments
-from ..session import begin, build_averaging, find_begun, report_setting, train_or_go_on
+from ..session import begin, build_averaging, find_begun, measure_no_epoch, report_setting, train_or_go_on
 from ..trainer import FFTPTrainer
 from .arguments import parse
 from .masked_patches import MaskedPatchCollator
@@ -57,7 +57,7 @@ def pretrain(arguments: Sequence[str]) -> None:
     refuse_too_short(model.config, pieces, sound.max_seconds)
     collator = MaskedPatchCollator(extractor, model.config, sound.max_seconds, sound.gain)
     if "validation" not in pieces.splits:
-        training.eval_strategy = "no"
+        measure_no_epoch(training)
     trainer = FFTPTrainer(
         model=model,
         args=training,

@@ -45,7 +45,6 @@ def load_unlabelled_clips(
             splits["validation"] = label(splits["validation"], teacher)
     else:
         logger.warning("Too few recordings to measure on a share of them: no epoch is measured")
-        training.eval_strategy, training.load_best_model_at_end = "no", False
     lengths = {role: clip_lengths(split) for role, split in splits.items()}
     known = teacher.classes, teacher.is_multi_label
     return Clips(splits, *known, pieces.left_out, lengths, sampling_rate=sampling_rate)

@@ -1,0 +1,46 @@
+"""Tables that name arguments or fields of the config by hand: a misspelt name would do nothing, and say nothing."""
+
+from dataclasses import fields
+
+import pytest
+
+from modeling_fftp import FFTPConfig
+from modeling_fftp.configuration_fftp import CHOICES, FIELDS_OF_LABELS, POSITIVE_FIELDS
+from modeling_fftp.hub.push import INCIDENTAL
+from modeling_fftp.training import command_line, contradictions, model, resuming
+from modeling_fftp.training.arguments import ARGUMENTS
+from modeling_fftp.training.pretraining import arguments as pretraining
+from modeling_fftp.training.probing import probe
+
+NAMES = {item.name for group in (*ARGUMENTS, *pretraining.ARGUMENTS) for item in fields(group)}
+CONFIG = {item.name for item in fields(FFTPConfig)}
+# What transformers writes into a config besides.
+OF_TRANSFORMERS = {
+    "attn_implementation", "auto_map", "custom_pipelines", "dtype", "transformers_version", "use_cache",
+    "_name_or_path",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        contradictions.LIMITS, command_line.NOT_IN_RECIPE, command_line.PATHS, resuming.MAY_CHANGE,
+        resuming.MUST_STAY, resuming.DERIVED, model.READ_BY, pretraining.UNUSED, probe.UNUSED,
+    ],
+    ids=["limits", "not in recipe", "paths", "may change", "must stay", "derived", "read by", "unused", "of probes"],
+)  # fmt: skip
+def test_names_of_arguments(table):
+    assert {*table} <= NAMES
+
+
+@pytest.mark.parametrize("prefix", resuming.MAY_CHANGE_PREFIXES)
+def test_prefixes_of_arguments(prefix):
+    assert any(name.startswith(prefix) for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [model.ADJUSTABLE, model.READ_BY, pretraining.DECODER, POSITIVE_FIELDS, CHOICES, FIELDS_OF_LABELS, INCIDENTAL],
+)
+def test_names_of_fields(table):
+    assert {*table} - OF_TRANSFORMERS <= CONFIG
