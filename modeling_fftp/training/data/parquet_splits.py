@@ -37,8 +37,9 @@ def open_splits(
         if len(roles_in_column(rows)) < 2:
             return {"train": rows}
     if path.exists():
-        shards = path.is_dir() and find_shards(path)
-        if not shards or any(map(is_sound, walk(path))):
+        files = [*walk(path)] if path.is_dir() else []
+        shards = find_shards(files)
+        if not shards or any(map(is_sound, files)):
             return load_splits(source, config_name, data_dir, revision, columns)
         if not (config_name or data_dir):
             refuse_unread(path, shards)

@@ -106,10 +106,12 @@ def _load(
     tables = sorted(file for file in path.iterdir() if is_table(file))
     if any(file.stem == METADATA for file in tables):
         return load_audio_folder(path, columns.label)
-    has_sound = any(map(is_sound, walk(path)))
-    shards = _with_labels(find_shards(path), columns.label) if has_sound else find_shards(path)
+    # Once: folders on a network drive take long to look into.
+    files = [*walk(path)]
+    has_sound, shards = any(map(is_sound, files)), find_shards(files)
+    shards = _with_labels(shards, columns.label) if has_sound else shards
     if {*shards} <= {*tables} and any(lists_events(features_of(shard), columns) for shard in shards):
-        return _load_tables(path, tables, columns)
+        return _load_tables(path, tables, columns, has_sound)
     if shards and has_sound:
         return _load_shards(path, shards)
     if shards:
@@ -117,7 +119,7 @@ def _load(
         if not (config_name or data_dir):
             refuse_unread(path, shards)
         return load_dataset(str(path), config_name, data_dir=data_dir)
-    if listed := _load_tables(path, tables, columns):
+    if listed := _load_tables(path, tables, columns, has_sound):
         return listed
     inner = find_folder(path, data_dir)
     return _load(str(inner), None, None, None, columns) if data_dir else load_audio_folder(inner, columns.label)
@@ -197,9 +199,9 @@ def _join(tables: Mapping[str, Dataset], columns: Columns) -> Dataset:
     return group_events(tables, paths, columns.label)
 
 
-def _load_tables(folder: Path, tables: list[Path], columns: Columns) -> DatasetDict | None:
+def _load_tables(folder: Path, tables: list[Path], columns: Columns, has_sound: bool) -> DatasetDict | None:
     """The tables of a folder by splits; None where it holds none that list sound, but sound in folders."""
-    listing = _find_listing(folder, tables, columns)
+    listing = _find_listing(folder, tables, columns, has_sound)
     if not listing:
         return None
     by_role: dict[str | None, dict[str, Dataset]] = {}
@@ -221,7 +223,7 @@ def _load_tables(folder: Path, tables: list[Path], columns: Columns) -> DatasetD
     return DatasetDict({role or "train": split for role, split in splits.items()})
 
 
-def _find_listing(folder: Path, tables: list[Path], columns: Columns) -> dict[Path, Dataset]:
+def _find_listing(folder: Path, tables: list[Path], columns: Columns, has_sound: bool) -> dict[Path, Dataset]:
     """The tables of a folder that list sound with labels.
 
     Raises:
@@ -230,8 +232,8 @@ def _find_listing(folder: Path, tables: list[Path], columns: Columns) -> dict[Pa
     listing, others = {}, {}
 
     def lists_sound(present: list[str]) -> bool:
-        has_sound = _has_any(present, (*AUDIO_COLUMNS, columns.audio))
-        return has_sound and _has_any(present, (*LABEL_COLUMNS, columns.label))
+        has_paths = _has_any(present, (*AUDIO_COLUMNS, columns.audio))
+        return has_paths and _has_any(present, (*LABEL_COLUMNS, columns.label))
 
     for path in tables:
         try:
@@ -246,7 +248,7 @@ def _find_listing(folder: Path, tables: list[Path], columns: Columns) -> dict[Pa
             listing[path] = table
         else:
             others[path.name] = table.column_names
-    if others and not listing and not any(map(is_sound, walk(folder))):
+    if others and not listing and not has_sound:
         raise ValueError(
             f"{folder} holds no sound, and tables with the columns {others}; expected one of {AUDIO_COLUMNS} and one "
             f"of {LABEL_COLUMNS}. Pass the table itself, with --audio_column_name and --label_column_name"
@@ -286,10 +288,10 @@ def _load_shards(folder: Path, shards: list[Path]) -> DatasetDict:
     return load_dataset("parquet", data_files=files)
 
 
-def find_shards(folder: Path) -> list[Path]:
-    """The parquet files below a folder; where there are sound files as well, those that list sound."""
-    shards = sorted(path for path in walk(folder) if path.suffix.lower() == ".parquet" and path.stem != METADATA)
-    if shards and any(map(is_sound, walk(folder))):
+def find_shards(files: Sequence[Path]) -> list[Path]:
+    """The parquet files among those of a data set; where there are sound files as well, those that list sound."""
+    shards = sorted(path for path in files if path.suffix.lower() == ".parquet" and path.stem != METADATA)
+    if shards and any(map(is_sound, files)):
         return [path for path in shards if _has_audio(features_of(path))]
     return shards
 

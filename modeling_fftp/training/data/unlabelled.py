@@ -228,8 +228,8 @@ def audio_column(table: Dataset, wanted: str | None) -> str:
 
 def _walk(folder: Path, wanted: str | None) -> Iterator[tuple[str | None, Dataset]]:
     """The sound below a folder, by the role that a folder's name, or the name of a parquet file, gives it."""
-    files: dict[str | None, list[str]] = {}
-    for file in walk(folder):
+    files, found = [*walk(folder)], {}
+    for file in files:
         if is_sound(file):
             parents = file.relative_to(folder).parts[:-1]
             role = next((role for part in parents if (role := role_in(part))), None)
@@ -237,10 +237,10 @@ def _walk(folder: Path, wanted: str | None) -> Iterator[tuple[str | None, Datase
             if problem is not None:
                 logger.warning("%s is passed over: %s", name, problem)
                 continue
-            files.setdefault(role, []).append(name)
-    for role, names in files.items():
+            found.setdefault(role, []).append(name)
+    for role, names in found.items():
         yield role, Dataset.from_dict({"audio": names})
-    for shard in find_shards(folder):
+    for shard in find_shards(files):
         table = Dataset.from_parquet(str(shard))
         for name, feature in table.features.items():
             if isinstance(feature, Audio):
