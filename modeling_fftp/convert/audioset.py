@@ -3,6 +3,7 @@
 import csv
 import logging
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedConfig
 
@@ -15,7 +16,7 @@ NUM_MEL_BINS, NUM_LABELS = 128, 527
 MEAN, STD = -4.2677393, 4.5689974
 
 
-def build_feature_extractor(max_length: int, mean: float, std: float) -> FFTPFeatureExtractor:
+def build_feature_extractor(max_length: int, mean: float, std: float, **others: Any) -> FFTPFeatureExtractor:
     """Build the extractor of AST and its kin, which pads zeros before normalisation and masks nothing.
 
     Raises:
@@ -24,14 +25,14 @@ def build_feature_extractor(max_length: int, mean: float, std: float) -> FFTPFea
     if std <= 0:
         raise ValueError(f"--std {std} must be positive")
     return FFTPFeatureExtractor(
-        num_mel_bins=NUM_MEL_BINS,
         max_length=max_length,
         mean=mean,
         std=std,
         padding="max_length",
         truncation=True,
-        padding_value=-mean / (2 * std),
+        padding_value=-mean / (2 * std) if others.get("do_normalize", True) else 0.0,
         return_attention_mask=False,
+        **{"num_mel_bins": NUM_MEL_BINS} | others,
     )
 
 

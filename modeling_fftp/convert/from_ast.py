@@ -8,7 +8,7 @@ from transformers import ASTFeatureExtractor, ASTForAudioClassification
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 
-from .audioset import find_problem_type
+from .audioset import build_feature_extractor, find_problem_type
 from .converted import Converted
 from .pretrained import load_pretrained
 
@@ -41,22 +41,9 @@ def convert_model(source: ASTForAudioClassification, problem_type: str | None = 
 
 
 def convert_feature_extractor(source: ASTFeatureExtractor) -> FFTPFeatureExtractor:
-    """The FFTP extractor that gives an AST model the input it was trained on.
-
-    AST pads with zeros before it normalises and masks nothing: here that is a padding value in normalised space.
-    """
-    return FFTPFeatureExtractor(
-        num_mel_bins=source.num_mel_bins,
-        sampling_rate=source.sampling_rate,
-        max_length=source.max_length,
-        mean=source.mean,
-        std=source.std,
-        do_normalize=source.do_normalize,
-        padding="max_length",
-        truncation=True,
-        padding_value=-source.mean / (2 * source.std) if source.do_normalize else 0.0,
-        return_attention_mask=False,
-    )
+    """The FFTP extractor that gives an AST model the input it was trained on."""
+    fields = ("max_length", "mean", "std", "num_mel_bins", "sampling_rate", "do_normalize")
+    return build_feature_extractor(**{name: getattr(source, name) for name in fields})
 
 
 def load_ast(source: str | Path, problem_type: str | None = None) -> Converted:

@@ -1,7 +1,7 @@
 """Write a trained folder as ONNX: spectrograms of any number and length in, logits out.
 
     fftp export FOLDER          # model.onnx
-    fftp export FOLDER --int8   # model_int8.onnx, about a quarter of the size
+    fftp export FOLDER --int8   # model_int8.onnx, less than a third of the size
     fftp export FOLDER --int8 --token_merge_layers 3   # model_int8_merged.onnx, fewer tokens
     fftp export FOLDER --time_stride 10   # model_stride10.onnx, fewer tokens from the start
 
@@ -132,6 +132,15 @@ def export(
         held = (config.architectures or ["no model"])[0]
         raise ValueError(f"{folder} holds {held}; expected a model with a head, that tells clips or frames apart")
     model = CLASSIFIERS[task].from_pretrained(folder, config=config, attn_implementation="eager", dtype=torch.float32)
+    program = trace(model)
+    program.model.metadata_props.update(describe(config, folder))
+    save(program, output, int8)
+    return output
+
+
+def trace(model: FFTPPreTrainedModel) -> torch.onnx.ONNXProgram:
+    """The graph of a model, for any number of clips of any length."""
+    config = model.config
     clips = torch.zeros(2, config.max_length, config.num_mel_bins)
     dimensions = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
     exported = torch.export.export(
@@ -143,7 +152,12 @@ def export(
         exported, input_names=["input_values", "attention_mask"], output_names=["logits"], dynamo=True, verbose=False
     )
     onnxscript.optimizer.optimize(program.model, input_size_limit=FOLDED_SIZE, output_size_limit=FOLDED_SIZE)
-    metadata = {
+    return program
+
+
+def describe(config: FFTPConfig, folder: Path) -> dict[str, str]:
+    """What a file says of itself, for other languages and for `FFTPOnnxForAudioClassification`."""
+    return {
         "labels": json.dumps(label_names(config), ensure_ascii=False),
         "problem_type": config.problem_type,
         "thresholds": json.dumps(config.thresholds, ensure_ascii=False),
@@ -154,7 +168,10 @@ def export(
         "weights": hash_weights(folder),
         "feature_extractor": FFTPFeatureExtractor.from_pretrained(folder).to_json_string(),
     }
-    program.model.metadata_props.update(metadata)
+
+
+def save(program: torch.onnx.ONNXProgram, output: Path, int8: bool) -> None:
+    """Write a file, and one of weights beside it where they are large; both appear when they are complete."""
     with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
         part = Path(scratch, output.name)
         if int8:
@@ -164,4 +181,3 @@ def export(
         # Weights of gigabytes lie in a file beside the graph, which comes last.
         for path in sorted(Path(scratch).iterdir(), reverse=True):
             os.replace(path, output.with_name(path.name))
-    return output

@@ -83,41 +83,18 @@ class FFTPTrainer(Trainer):
     ):
         super().__init__(*args, **kwargs)
         let_exchanges_end()
-        if (extractor := getattr(self.data_collator, "feature_extractor", None)) is not None:
-            check_extractor(extractor, bare_model(self.model).config)
-        if class_balanced and not has_length(self.train_dataset):
-            raise ValueError("class_balanced draws clips by their number; an iterable data set has none")
-        if self.args.label_smoothing_factor and getattr(self.data_collator, "mixup", None) is not None:
-            raise ValueError(
-                "label_smoothing_factor cannot smooth mixed labels; SpecMaskDataCollator(label_smoothing=) can"
-            )
-        if layer_decay is not None and self.optimizer is not None:
-            raise ValueError("layer_decay is for the optimizer that Trainer makes; split_by_depth is for another")
-        self.class_balanced = class_balanced
-        self.epochs = EpochsOfSampler()
-        self.add_callback(self.epochs)
-        self.layer_decay = layer_decay
-        if teacher is not None and not getattr(self.data_collator, "defer_features", False):
-            raise ValueError("a teacher needs the sound that SpecMaskDataCollator(defer_features=True) leaves")
+        self.class_balanced, self.averaging, self.layer_decay = class_balanced, averaging, layer_decay
         self.teacher, self.distillation = teacher, distillation or Distillation()
         self.stride_distillation = stride_distillation
+        self._refuse_data()
+        self._refuse_smoothing()
         self._refuse_strides()
-        if self.args.label_smoothing_factor and (teacher or stride_distillation):
-            raise ValueError(
-                "label_smoothing_factor does not reach batches that learn from answers; "
-                "SpecMaskDataCollator(label_smoothing=) does"
-            )
-        self.averaging = averaging
+        self._refuse_averaging()
+        if layer_decay is not None and self.optimizer is not None:
+            raise ValueError("layer_decay is for the optimizer that Trainer makes; split_by_depth is for another")
+        self.epochs = EpochsOfSampler()
+        self.add_callback(self.epochs)
         if averaging is not None:
-            is_endless = self.train_dataset is not None and not has_length(self.train_dataset)
-            if self.args.load_best_model_at_end:
-                raise ValueError("load_best_model_at_end would put one epoch's weights in place of the average")
-            if averaging.last_epochs is not None and is_endless:
-                raise ValueError("the last epochs of an iterable data set are not known; average by ema_decay")
-            if averaging.last_epochs is not None and self.args.save_strategy == SaveStrategy.STEPS:
-                raise ValueError("a checkpoint inside an epoch would miss its end: save_strategy must not be 'steps'")
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise ValueError("weights cannot be averaged where FSDP or DeepSpeed keep only a part of them")
             self.add_callback(averaging)
 
     def _prepare_inputs(self, inputs):
@@ -149,6 +126,55 @@ class FFTPTrainer(Trainer):
         if share < 1:
             loss = loss + (1 - share) * outputs.loss
         return (loss, outputs) if return_outputs else loss
+
+    def _refuse_data(self) -> None:
+        """Refuse clips or a collator that do not go with the model or its teacher.
+
+        Raises:
+            ValueError: Clips without a number to balance, another extractor, or a teacher that hears nothing.
+        """
+        if (extractor := getattr(self.data_collator, "feature_extractor", None)) is not None:
+            check_extractor(extractor, bare_model(self.model).config)
+        if self.class_balanced and not has_length(self.train_dataset):
+            raise ValueError("class_balanced draws clips by their number; an iterable data set has none")
+        if self.teacher is not None and not getattr(self.data_collator, "defer_features", False):
+            raise ValueError("a teacher needs the sound that SpecMaskDataCollator(defer_features=True) leaves")
+
+    def _refuse_smoothing(self) -> None:
+        """Refuse transformers' own label smoothing where it would not reach the loss.
+
+        Raises:
+            ValueError: Labels are mixed, or a teacher's answers stand in for them.
+        """
+        if not self.args.label_smoothing_factor:
+            return
+        if getattr(self.data_collator, "mixup", None) is not None:
+            raise ValueError(
+                "label_smoothing_factor cannot smooth mixed labels; SpecMaskDataCollator(label_smoothing=) can"
+            )
+        if self.teacher is not None or self.stride_distillation is not None:
+            raise ValueError(
+                "label_smoothing_factor does not reach batches that learn from answers; "
+                "SpecMaskDataCollator(label_smoothing=) does"
+            )
+
+    def _refuse_averaging(self) -> None:
+        """Refuse an average that would be replaced, or that nobody could take.
+
+        Raises:
+            ValueError: It cannot be what the training leaves.
+        """
+        if self.averaging is None:
+            return
+        if self.args.load_best_model_at_end:
+            raise ValueError("load_best_model_at_end would put one epoch's weights in place of the average")
+        if self.averaging.last_epochs is not None:
+            if self.train_dataset is not None and not has_length(self.train_dataset):
+                raise ValueError("the last epochs of an iterable data set are not known; average by ema_decay")
+            if self.args.save_strategy == SaveStrategy.STEPS:
+                raise ValueError("a checkpoint inside an epoch would miss its end: save_strategy must not be 'steps'")
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError("weights cannot be averaged where FSDP or DeepSpeed keep only a part of them")
 
     def _refuse_strides(self) -> None:
         """Refuse what cannot train for several strides.
