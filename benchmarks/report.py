@@ -9,7 +9,7 @@ import matplotlib
 import transformers
 
 from modeling_fftp.atomic_write import atomic_write
-from modeling_fftp.hub import efficiency
+from modeling_fftp.hub import efficiency, figures
 
 matplotlib.use("Agg")
 
@@ -78,8 +78,7 @@ def write_text(path: Path, text: str) -> None:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture and close it."""
-    with atomic_write(path) as part:
-        figure.savefig(part, dpi=120)
+    figures.save_figure(figure, path, dpi=120)
     pyplot.close(figure)
 
 

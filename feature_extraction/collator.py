@@ -162,7 +162,7 @@ class SpecMaskDataCollator(TrainerCallback):
         sound, lengths, seed = rest.pop("audio"), rest.pop("num_samples").tolist(), rest.pop("feature_seed", None)
         waveforms = [wave[:length] for wave, length in zip(sound, lengths, strict=True)]
         seed = None if seed is None else int(seed[0])
-        features = self.feature_extractor.extract_batch(waveforms, self._needs_mask(seed))
+        features = self.feature_extractor.extract_batch(waveforms, _needs_mask(seed))
         return self._change_features(features, seed, rest.get("time_stride"))[0] | rest
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
@@ -193,11 +193,11 @@ class SpecMaskDataCollator(TrainerCallback):
             if self.defer_features:
                 batch = _pad_sound(waveforms)
             else:
-                batch = self.feature_extractor.extract_batch(waveforms, self._needs_mask(feature_seed))
+                batch = self.feature_extractor.extract_batch(waveforms, _needs_mask(feature_seed))
         else:
             self._check_features(examples, is_training)
             features = [_real_frames(example, index) for index, example in enumerate(examples)]
-            batch = self.feature_extractor.pad_batch(features, self._needs_mask(feature_seed))
+            batch = self.feature_extractor.pad_batch(features, _needs_mask(feature_seed))
         if "audio" not in batch:
             batch, events = self._change_features(batch, feature_seed, time_stride, events)
         elif is_training:
@@ -248,11 +248,7 @@ class SpecMaskDataCollator(TrainerCallback):
     def _label_steps(self, steps: list, batch: dict[str, torch.Tensor], time_stride: int | None) -> torch.Tensor:
         """Let `step_labels` make targets of the labels or events of each clip."""
         stride = {} if time_stride is None else {"time_stride": time_stride}
-        return self.step_labels(steps, count_frames(batch).tolist(), **stride)
-
-    def _needs_mask(self, seed: int | None) -> bool | None:
-        """Whether features that will be changed need a mask, also where the model hears padding as sound."""
-        return None if seed is None else True
+        return self.step_labels(steps, frames_of_batch(batch).tolist(), **stride)
 
     def _change_features(
         self,
@@ -268,7 +264,7 @@ class SpecMaskDataCollator(TrainerCallback):
         if seed is not None:
             generator = seeded(seed)
             spec_mask = self.spec_mask
-            if time_stride is not None and hasattr(spec_mask, "at_stride"):
+            if time_stride is not None and spec_mask is not None:
                 spec_mask = spec_mask.at_stride(time_stride)
             for transform in (*self.transforms, spec_mask):
                 if transform is None:
@@ -371,10 +367,15 @@ def _pad_sound(waveforms: list[torch.Tensor]) -> dict[str, torch.Tensor]:
     return {"audio": pad_sequence(waveforms, batch_first=True), "num_samples": lengths}
 
 
-def count_frames(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def frames_of_batch(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Frames of each clip that count as sound, (batch,), int64: all of them without a mask."""
     features = batch["input_values"]
     return batch.get("attention_mask", features.new_ones(features.shape[:2])).long().sum(dim=1)
+
+
+def _needs_mask(seed: int | None) -> bool | None:
+    """Whether features need a mask: those that will be changed do, also where the model hears padding as sound."""
+    return None if seed is None else True
 
 
 def _real_frames(example: dict[str, Any], index: int) -> np.ndarray:

@@ -82,6 +82,10 @@ class SpectrogramMask:
         """
         raise NotImplementedError
 
+    def at_stride(self, time_stride: int) -> "SpectrogramMask":
+        """The same for patches at another stride, in frames."""
+        return self
+
 
 class SpecMask(SpectrogramMask):
     """Draws and applies SpecMask (arXiv 2508.21243, section 3.2).

@@ -71,8 +71,7 @@ def refuse_contradictions(
         )
     if data.cache_features and (augmentation.mixup_probability or augmentation.speed or augmentation.colored_noise):
         raise SystemExit("train: --cache_features goes with --mixup_probability 0, --speed 0 and --colored_noise 0")
-    if model.patch_init is not None and model.model_name_or_path is None:
-        raise SystemExit("train: --patch_init adapts a checkpoint; name it with --model_name_or_path")
+    refuse_patches_of_nothing("train", model)
     if training.target_precision is not None and not training.calibrate:
         raise SystemExit("train: --target_precision chooses thresholds; drop it or --calibrate false")
     if training.freeze_backbone and model.model_name_or_path is None:
@@ -98,14 +97,25 @@ def refuse_contradictions(
 
 def refuse_contradictions_of_data(command: str, data: DataArguments) -> None:
     """Stop on clips that are chosen in two ways, or by half of what it takes."""
-    if (data.validation_column is None) != (data.validation_value is None):
-        raise SystemExit(
-            f"{command}: --validation_column and --validation_value go together: a column and one of its groups"
-        )
+    refuse_half_a_group(command, data)
     if both := {*data.exclude_labels} & {*data.none_labels}:
         raise SystemExit(
             f"{command}: --exclude_labels and --none_labels both name {both.pop()!r}; expected one of them"
         )
+
+
+def refuse_half_a_group(command: str, source: SourceArguments) -> None:
+    """Stop on a column without the group that validates, or a group without its column."""
+    if (source.validation_column is None) != (source.validation_value is None):
+        raise SystemExit(
+            f"{command}: --validation_column and --validation_value go together: a column and one of its groups"
+        )
+
+
+def refuse_patches_of_nothing(command: str, model: ModelArguments) -> None:
+    """Stop where patches are adapted, but no checkpoint has any."""
+    if model.patch_init is not None and model.model_name_or_path is None:
+        raise SystemExit(f"{command}: --patch_init adapts a checkpoint; name it with --model_name_or_path")
 
 
 def refuse_contradictions_of_training(data: DataArguments, training: FFTPTrainingArguments) -> None:

@@ -6,7 +6,12 @@ from typing import ClassVar
 
 from ..arguments import FFTPTrainingArguments, ModelArguments
 from ..command_line import parse_with_data
-from ..contradictions import refuse_beyond_limits, refuse_output_dir
+from ..contradictions import (
+    refuse_beyond_limits,
+    refuse_half_a_group,
+    refuse_output_dir,
+    refuse_patches_of_nothing,
+)
 from ..data.unlabelled import SoundArguments
 
 # Fields of the config that no checkpoint fixes.
@@ -104,11 +109,9 @@ def refuse_contradictions_of_pretraining(
             f"`fftp card {training.output_dir} --repo_id USER/NAME` and `fftp push {training.output_dir} USER/NAME` "
             "publish this"
         )
-    if model.patch_init is not None and model.model_name_or_path is None:
-        raise SystemExit("pretrain: --patch_init adapts a checkpoint; name it with --model_name_or_path")
+    refuse_patches_of_nothing("pretrain", model)
     if sound.dataset_name is None:
         raise SystemExit("pretrain: DATA is missing: a folder of sound, a table of paths, or a Hub id")
-    if (sound.validation_column is None) != (sound.validation_value is None):
-        raise SystemExit("pretrain: --validation_column and --validation_value go together")
+    refuse_half_a_group("pretrain", sound)
     refuse_beyond_limits("pretrain", model, sound, training, validation_fraction="[0, 1)")
     refuse_output_dir("pretrain", training.output_dir, bool(training.resume_from_checkpoint))

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator
-from feature_extraction.collator import count_frames
+from feature_extraction.collator import frames_of_batch
 from feature_extraction.randomness import batch_seeds, seeded
 from feature_extraction.spectrogram_augmentation import RandomGain
 from feature_extraction.waveform_augmentation import RandomCrop
@@ -58,5 +58,5 @@ class MaskedPatchCollator(SpecMaskDataCollator):
     ) -> dict[str, torch.Tensor]:
         batch = self._collate(examples, *seeds)
         time_patches = self.config.time_patches(batch["input_values"].shape[1])
-        num_steps = self.config.time_patches(count_frames(batch)).tolist()
+        num_steps = self.config.time_patches(frames_of_batch(batch)).tolist()
         return batch | {"bool_masked_pos": draw_patch_mask(self.config, num_steps, time_patches, generator)}

@@ -133,7 +133,7 @@ def parse(
     needed = {"DATA": data.dataset_name, "--model": model.model_name_or_path, "--output_dir": own.output_dir}
     for name, value in needed.items():
         if value is None:
-            raise SystemExit(f"probe: {name} is missing: fftp probe DATA --model MODEL --output_dir FOLDER")
+            raise SystemExit(f"probe: {name} is missing: {usage}")
     if data.task != "clips":
         raise SystemExit("probe: --task frames is for training")
     refuse_beyond_limits("probe", model, data, own, batch_size="[1, inf)")

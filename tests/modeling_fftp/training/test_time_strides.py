@@ -16,6 +16,7 @@ from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFr
 from modeling_fftp.training.arguments import AugmentationArguments
 from modeling_fftp.training.collator import build_collator
 from modeling_fftp.training.command_line import parse_arguments
+from modeling_fftp.training.data.loading import Clips
 from modeling_fftp.training.model import build_model
 from modeling_fftp.training.step_labels import EventLabels, StepLabels
 from modeling_fftp.training.teaching.distillation import Distillation
@@ -243,6 +244,6 @@ def test_contradictions_are_refused(options, message):
 def test_strides_that_leave_out_the_models_own_are_refused():
     words = ["--dataset_name", "d", "--output_dir", "o", "--time_strides", "2", "10", "--time_stride", "5"]
     arguments, *_ = parse_arguments(words)
-    clips = type("Clips", (), {"classes": ["a", "b"], "problem_type": "single_label_classification"})
+    clips = Clips({}, ["a", "b"], is_multi_label=False, left_out={}, lengths={})
     with pytest.raises(ValueError, match=r"--time_strides \(2, 10\) leave out the model's own stride, 5"):
         build_model(arguments, clips, 1.0)
