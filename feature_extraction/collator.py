@@ -17,6 +17,9 @@ from .spec_mask import SpectrogramMask
 from .spectrogram_augmentation import SpectrogramTransform
 from .waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
 
+# What people round by when they mark where a sound is.
+TOLERANCE_SECONDS = 0.1
+
 
 class SpecMaskDataCollator(TrainerCallback):
     """Turns a list of examples into a batch: `collator` pads them, `collator.augment` augments them as well.
@@ -223,7 +226,7 @@ class SpecMaskDataCollator(TrainerCallback):
         return self._soften(labels) if softens else labels, None
 
     def _refuse_late(self, events: list[list[Event]] | None, lengths: list[int]) -> None:
-        """Refuse events after the end of their clip (samples), such as those whose times are no seconds.
+        """Refuse events that begin after their clip (samples), as those do whose times are no seconds.
 
         Raises:
             ValueError: There is one.
@@ -231,7 +234,7 @@ class SpecMaskDataCollator(TrainerCallback):
         for index, (clip, length) in enumerate(zip(events or [], lengths, strict=bool(events))):
             seconds = length / self.feature_extractor.sampling_rate
             for event in clip:
-                if has_times(event) and event[0] >= seconds:
+                if has_times(event) and event[0] >= seconds + TOLERANCE_SECONDS:
                     raise ValueError(
                         f"event {event} of example {index} begins after its clip, which has {seconds:g} s"
                     )

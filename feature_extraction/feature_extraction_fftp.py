@@ -1,7 +1,7 @@
 """Feature extractor: from waveforms to normalised log-mel spectrograms with a mask over real frames."""
 
 from collections.abc import Iterable
-from math import inf, isfinite, sqrt
+from math import isfinite, sqrt
 from os import PathLike, getpid
 from typing import Any
 
@@ -25,11 +25,23 @@ LARGEST_FLOAT, LARGEST_SAMPLE = 8.0, 2.0**32
 PROCESSES = {getpid()}
 
 
+def _as_number(name: str, value: float) -> float:
+    """A finite number of any type, as Python has it.
+
+    Raises:
+        ValueError: It is none.
+    """
+    value = value.item() if isinstance(value, (np.generic, torch.Tensor)) else value
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not isfinite(value):
+        raise ValueError(f"{name}={value!r} must be finite, a number")
+    return value
+
+
 def _check_size(name: str, value: int) -> int:
-    """A whole number of at least 1, of any type."""
-    if not (np.ndim(value) == 0 and value >= 1 and value == int(value)):
-        raise ValueError(f"{name}={value} must be at least 1, a whole number")
-    return int(value)
+    number = _as_number(name, value)
+    if number < 1 or number != int(number):
+        raise ValueError(f"{name}={number} must be at least 1, a whole number")
+    return int(number)
 
 
 def _check_multiple(name: str, value: int | None) -> int | None:
@@ -37,19 +49,18 @@ def _check_multiple(name: str, value: int | None) -> int | None:
 
 
 def _check_number(name: str, value: float) -> float:
-    if not isfinite(value):
-        raise ValueError(f"{name}={value} must be finite")
-    return float(value)
+    return float(_as_number(name, value))
 
 
 def _check_spread(name: str, value: float) -> float:
-    if not 0 < value < inf:
-        raise ValueError(f"{name}={value} must be positive")
-    return float(value)
+    number = _as_number(name, value)
+    if number <= 0:
+        raise ValueError(f"{name}={number} must be positive")
+    return float(number)
 
 
 def _check_flag(name: str, value: bool) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
+    if value not in (0, 1):
         raise ValueError(f"{name}={value!r}; expected True or False")
     return bool(value)
 
@@ -57,11 +68,11 @@ def _check_flag(name: str, value: bool) -> bool:
 def _check_padding(name: str, value: str | bool) -> str | bool:
     # transformers names them by members of an enumeration as well.
     value = getattr(value, "value", value)
-    if value is True:
-        return "longest"
     if value is False or value == "do_not_pad":
         return False
-    if value not in ("longest", "max_length"):
+    if value is True or value == "longest":
+        return "longest"
+    if value != "max_length":
         raise ValueError(f"{name}={value!r} is unknown; expected 'longest', 'max_length' or False")
     return value
 

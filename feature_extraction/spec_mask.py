@@ -106,7 +106,8 @@ class SpecMask(SpectrogramMask):
         stretches: Whether patches, and so masks, are as wide as the stride where that is wider.
 
     Raises:
-        ValueError: A budget that is negative or larger than the spectrogram, a share outside [0, 1], or sizes below 1.
+        ValueError: A budget that is negative, larger than the spectrogram, 1.0 or a part of a cell above that; a share
+            outside [0, 1]; or sizes below 1.
     """
 
     def __init__(

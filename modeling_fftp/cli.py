@@ -26,6 +26,13 @@ TimeStride = Annotated[
     int | None,
     typer.Option("--time_stride", min=1, help="Frames between patches: more are faster; default: the model's."),
 ]
+WindowSeconds = Annotated[
+    float | None,
+    typer.Option("--window_seconds", help="Seconds heard at once; default: as long as the clips of the training."),
+]
+HopSeconds = Annotated[
+    float | None, typer.Option("--hop_seconds", help="Seconds from one window to the next; default: half a window.")
+]
 Sources = Annotated[
     list[str],
     typer.Argument(
@@ -171,6 +178,8 @@ def tag(
         typer.Option("--threshold", min=0, max=1, help="Lowest score in the timeline; default: each label's own."),
     ] = None,
     batch_size: BatchSize = 8,
+    window_seconds: WindowSeconds = None,
+    hop_seconds: HopSeconds = None,
     time_stride: TimeStride = None,
     real_time_factor: Annotated[
         float | None,
@@ -194,8 +203,9 @@ def tag(
         part = Part.parse(shard).of_process()
         recordings = find_recordings(sources)
         tagger = tagging.load_tagger(model)
-        time_stride = tagging.choose_stride(tagger, time_stride, real_time_factor, batch_size, part, resume)
-        options = {"top_k": top_k, "threshold": threshold, "batch_size": batch_size, "time_stride": time_stride}
+        heard = {"window_seconds": window_seconds, "hop_seconds": hop_seconds, "batch_size": batch_size}
+        time_stride = tagging.choose_stride(tagger, time_stride, real_time_factor, part, resume, **heard)
+        options = {"top_k": top_k, "threshold": threshold, "time_stride": time_stride, **heard}
         options["return_windows"] = rows == "windows"
         if output is None:
             share = part.of(recordings)
@@ -217,6 +227,8 @@ def embed(
     resume: Resume = False,
     shard: Shard = "1/1",
     batch_size: BatchSize = 8,
+    window_seconds: WindowSeconds = None,
+    hop_seconds: HopSeconds = None,
     time_stride: TimeStride = None,
 ) -> None:
     """Turn recordings into vectors: a table of file, start, end and embedding."""
@@ -230,6 +242,7 @@ def embed(
         part = Part.parse(shard).of_process()
         recordings = find_recordings(sources)
         options = {"per": per, "batch_size": batch_size, "time_stride": time_stride}
+        options |= {"window_seconds": window_seconds, "hop_seconds": hop_seconds}
         failed = embedding.write_embeddings(
             embedding.load_embedder(model), recordings, output, part, resume, **options
         )  # fmt: skip

@@ -100,7 +100,12 @@ def _refuse_other_names(id2label: dict[int | str, str], num_labels: int | None) 
     if num_labels not in (None, len(names)):
         raise ValueError(f"num_labels={num_labels} contradicts the {len(names)} names {names[:5]}")
     if (other := next((name for name in names if not isinstance(name, str)), None)) is not None:
-        raise ValueError(f"id2label names {other!r}; expected a string")
+        raise ValueError(f"id2label names {other!r}; expected a string, such as {str(other)!r}")
+
+
+def _as_pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, ...]:
+    """Mel bins and frames of a patch; one number is that of both."""
+    return (size,) * 2 if isinstance(size, int) else tuple(size)
 
 
 def _derive(fields: dict[str, Any]) -> dict[str, Any]:
@@ -178,7 +183,7 @@ class FFTPConfig(PreTrainedConfig):
         time_step_min: Mamba: smallest initial time step.
         time_step_max: Mamba: largest initial time step.
         time_step_floor: Mamba: lower bound on the initial time step.
-        scan_implementation: Mamba: `implementation` of `selective_scan`, which a model keeps from when it was made.
+        scan_implementation: Mamba: `implementation` of `selective_scan`, fixed when a model is made.
         layer_scale_init_value: ConvNeXt: initial factor on what a block adds; 1e-6 in the networks of Liu et al. that
             narrow by stages, and none, which is 1, in their isotropic ones.
         pooling: "cls" takes the class token (AST: the mean of class and distillation token), "mean" averages the patch
@@ -283,7 +288,7 @@ class FFTPConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         """Bring fields that may be written in several ways into the form that every reader of the config relies on."""
         # JSON knows no tuples: one form in memory keeps round trips exact.
-        self.patch_size = (self.patch_size,) * 2 if isinstance(self.patch_size, int) else tuple(self.patch_size)
+        self.patch_size = _as_pair(self.patch_size)
         self.token_merge_layers = tuple(self.token_merge_layers or ())
         self.time_strides = tuple(self.time_strides or ())
         if self.position_stride is None:
@@ -292,7 +297,7 @@ class FFTPConfig(PreTrainedConfig):
         if self.problem_type is None:
             self.problem_type = SINGLE_LABEL
         for name, value in _derive(self.__dict__).items():
-            if getattr(self, name) in (None, "auto"):
+            if getattr(self, name) == ("auto" if name == "time_step_rank" else None):
                 setattr(self, name, value)
         if self.id2label is None and self.label2id is not None:
             self.id2label = _names_of(self.label2id)
@@ -307,10 +312,11 @@ class FFTPConfig(PreTrainedConfig):
         self.label2id = {name: index for index, name in self.id2label.items()}
 
     def validate_architecture(self):
-        """Check the fields against each other; `@strict` runs this after every construction."""
-        if isinstance(self.patch_size, int):
-            # Of a config that was changed by hand.
-            self.patch_size = (self.patch_size,) * 2
+        """Check the fields against each other; `@strict` runs this after every construction.
+
+        A patch size that was set by hand takes the form of one that was given.
+        """
+        self.patch_size = _as_pair(self.patch_size)
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; expected one of {', '.join(choices)}")

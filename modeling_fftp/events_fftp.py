@@ -62,11 +62,8 @@ def events_to_labels(
         if timed := [event for event in read if not math.isnan(event[0])]:
             onset, offset, index = torch.tensor(timed, dtype=torch.float64, device="cpu").T.contiguous()
             spans = token_spans(config, count, time_stride)
-            if (latest := onset.max()) >= spans[-1, 1] + FAR_SECONDS:
-                logger.warning_once(
-                    f"An event begins at {latest:g} s, long after its clip, which has {spans[-1, 1]:.4g} s: times are "
-                    "seconds"
-                )
+            if onset.max() >= spans[-1, 1] + FAR_SECONDS:
+                logger.warning_once(f"An event begins more than {FAR_SECONDS:g} s after its clip: times are seconds")
             token, event = find_overlaps(spans, onset, offset)
             row[token, index[event].long()] = 1.0
     return labels

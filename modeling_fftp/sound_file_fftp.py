@@ -32,8 +32,9 @@ NOT_A_FILE = 7
 CORRECTED_SIZE = re.compile(
     r"^\s*(?:data|SSND|Data Size|BODY|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE
 )
-# What stands for a size that was not known yet, and the share of the sound that may be missing without a word.
-UNKNOWN_SIZES, NEGLIGIBLE = range(0x7FFF0000, 2**32), 0.01
+# What recorders write in place of a size that they do not know yet, and the share of the sound that may be missing
+# without a word.
+UNKNOWN_SIZES, NEGLIGIBLE = (range(0x7FFF0000, 0x80010000), range(0xFFFF0000, 2**32)), 0.01
 # Seconds of an Ogg stream that its decoder may pass over.
 PASSED_OVER = 0.1
 
@@ -80,7 +81,7 @@ def decode_file(source: str | bytes | os.PathLike, block_seconds: float) -> Iter
             count += len(block)
             yield block.mean(axis=1), file.samplerate
         # libvorbis and libopus pass over damaged pages without a word, and all that follows comes too early.
-        if file.format == "OGG" and file.frames - count > PASSED_OVER * file.samplerate:
+        if file.subtype in ("VORBIS", "OPUS") and file.frames - count > PASSED_OVER * file.samplerate:
             seconds, whole = count / file.samplerate, file.frames / file.samplerate
             raise ValueError(f"cannot decode: damaged, {seconds:.1f} of {whole:.1f} s of sound can be read")
 
@@ -155,7 +156,8 @@ def _repaired(file: SequentialFile, source: str | bytes | os.PathLike, stack: Ex
 def _find_lost_end(file: SequentialFile) -> tuple[int, str] | None:
     """What the header of a file that was cut off says, by what libsndfile found wrong with it."""
     for said, true in CORRECTED_SIZE.findall(file.extra_info):
-        if int(said) not in UNKNOWN_SIZES and int(true) < (1 - NEGLIGIBLE) * int(said):
+        is_known = not any(int(said) in sizes for sizes in UNKNOWN_SIZES)
+        if is_known and int(true) < (1 - NEGLIGIBLE) * int(said):
             return _differ(file.frames / file.samplerate * int(said) / max(1, int(true)), file)
     return None
 

@@ -5,11 +5,8 @@ from collections.abc import Sequence
 
 import torch
 from transformers import SequenceFeatureExtractor
-from transformers.utils import logging
 
 from .configuration_fftp import FFTPConfig
-
-logger = logging.get_logger(__name__)
 
 
 def frame_seconds(sampling_rate: int) -> tuple[float, float]:
@@ -39,8 +36,8 @@ def window_seconds(config: FFTPConfig, feature_extractor: SequenceFeatureExtract
     return min(table_seconds(config), longest_frames(feature_extractor) * frame_seconds(config.sampling_rate)[1])
 
 
-def check_time_stride(config: FFTPConfig, time_stride: int, window: float) -> None:
-    """Refuse a stride at which a window has one patch, and say where patches skip sound between them.
+def refuse_wide_stride(config: FFTPConfig, time_stride: int, window: float) -> None:
+    """Refuse a stride that is no shorter than what the model hears at once.
 
     Args:
         config: The model's config.
@@ -48,14 +45,12 @@ def check_time_stride(config: FFTPConfig, time_stride: int, window: float) -> No
         window: Seconds that the model hears at once.
 
     Raises:
-        ValueError: The stride is no shorter than the window, or no whole number of frames.
+        ValueError: The stride is no shorter, or no whole number of frames.
     """
-    stride, frames = config.resolve_time_stride(time_stride), config.patch_frames(time_stride)
+    stride = config.resolve_time_stride(time_stride)
     seconds = stride * frame_seconds(config.sampling_rate)[1]
     if seconds >= window:
         raise ValueError(f"time_stride={stride} frames are {seconds:g} s; expected less than a window, {window:g} s")
-    if stride > frames and stride not in (config.time_stride, *config.time_strides):
-        logger.warning_once(f"time_stride={stride}: of {stride} frames each patch hears {frames}, the others nothing")
 
 
 def token_spans(config: FFTPConfig, num_tokens: int, time_stride: int | None = None) -> torch.Tensor:

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds, source_name
 from .configuration_fftp import FFTPConfig
 from .heads_fftp import bare_model
-from .times_fftp import check_time_stride, count_frames, frame_seconds, longest_frames, window_seconds
+from .times_fftp import count_frames, frame_seconds, longest_frames, refuse_wide_stride, window_seconds
 
 logger = logging.get_logger(__name__)
 
@@ -32,10 +32,9 @@ def check_extractor(feature_extractor: SequenceFeatureExtractor, config: FFTPCon
         ValueError: It is for sound at another rate, or gives other mel bins.
     """
     for name, unit in (("sampling_rate", "Hz"), ("num_mel_bins", "mel bins")):
-        given = getattr(feature_extractor, name)
-        # Configs of other packages, and of older versions of this one, do not say all.
-        expected = getattr(config, name, given)
-        if given != expected:
+        # Those of other packages, and of older versions of this one, do not say all.
+        given, expected = getattr(feature_extractor, name, None), getattr(config, name, None)
+        if None not in (given, expected) and given != expected:
             raise ValueError(f"the feature extractor has {name}={given} {unit}; the model's config {expected} {unit}")
 
 
@@ -80,14 +79,12 @@ class FFTPWindowPipeline(ChunkPipeline):
         names = [*dict.fromkeys(name for step in self.arguments for name in step)]
         if unknown := sorted(given.keys() - names - LOADER_ARGUMENTS):
             raise TypeError(f"{self.task_name} has no argument {unknown[0]!r}; it has {names}")
-        if (time_stride := given.get("time_stride")) is not None:
-            window = given.get("window_seconds") or self.window_seconds
-            check_time_stride(self.model.config, time_stride, window)
         return tuple({name: given[name] for name in step if name in given} for step in self.arguments)
 
     def __call__(self, inputs: Any, *args, **kwargs) -> dict[str, Any] | list[dict[str, Any]]:
         """As in the class. Recordings of a list share batches with those of about their length: little is padded."""
         batch_size = kwargs.get("batch_size") or self._batch_size or 1
+        self.check_windows(**kwargs)
         if isinstance(inputs, list) and not inputs:
             return []
         if not isinstance(inputs, list) or batch_size == 1:
@@ -95,6 +92,28 @@ class FFTPWindowPipeline(ChunkPipeline):
         order = sorted(range(len(inputs)), key=lambda index: self._seconds(inputs[index]), reverse=True)
         answers = super().__call__([inputs[index] for index in order], *args, **kwargs)
         return [answer for _, answer in sorted(zip(order, answers, strict=True), key=itemgetter(0))]
+
+    def check_windows(self, **given: Any) -> tuple[float, float]:
+        """Length of a window, and from one to the next, in seconds, by the arguments of a call and the constructor's.
+
+        Raises:
+            ValueError: Windows that are too long or leave gaps, or a stride that is no shorter than a window.
+        """
+        given = {**self._preprocess_params, **self._forward_params, **given}
+        window_seconds, hop_seconds = given.get("window_seconds"), given.get("hop_seconds")
+        rate = self.feature_extractor.sampling_rate
+        longest = longest_frames(self.feature_extractor) * frame_seconds(rate)[1]
+        window = self.window_seconds if window_seconds is None else window_seconds
+        if window > longest:
+            raise ValueError(f"window_seconds={window}; the feature extractor cuts or pads to {longest:g} s")
+        if not 1 <= window * rate < inf:
+            raise ValueError(f"window_seconds={window} must be positive and finite, a sample or more at {rate} Hz")
+        hop = window / 2 if hop_seconds is None else hop_seconds
+        if not 0 < hop <= window:
+            raise ValueError(f"hop_seconds={hop} must lie between 0 and window_seconds={window}")
+        if (time_stride := given.get("time_stride")) is not None:
+            refuse_wide_stride(self.model.config, time_stride, window)
+        return window, hop
 
     def _seconds(self, source: Any) -> float:
         with path_in_errors(source):
@@ -112,19 +131,11 @@ class FFTPWindowPipeline(ChunkPipeline):
             hop_seconds: Seconds from one window to the next; the default is half a window.
 
         Raises:
-            ValueError: Sound that cannot be read, or windows that are too long or leave gaps.
+            ValueError: Sound that cannot be read, or as `check_windows`.
         """
         rate = self.feature_extractor.sampling_rate
-        frame_length, frame_shift = frame_seconds(rate)
-        longest = longest_frames(self.feature_extractor) * frame_shift
-        window = self.window_seconds if window_seconds is None else window_seconds
-        if window > longest:
-            raise ValueError(f"window_seconds={window}; the feature extractor cuts or pads to {longest:g} s")
-        if not 1 <= window * rate < inf:
-            raise ValueError(f"window_seconds={window} must be positive and finite, a sample or more at {rate} Hz")
-        hop = window / 2 if hop_seconds is None else hop_seconds
-        if not 0 < hop <= window:
-            raise ValueError(f"hop_seconds={hop} must lie between 0 and window_seconds={window}")
+        frame_length, _ = frame_seconds(rate)
+        window, hop = self.check_windows(window_seconds=window_seconds, hop_seconds=hop_seconds)
         window, hop = round(window * rate), max(1, round(hop * rate))
         # So many shifts give no frame more until they are a frame longer: a clip of 1 s, which is 98 frames, is whole.
         slack = round(frame_length * rate) - 1

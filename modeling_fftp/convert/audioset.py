@@ -19,11 +19,17 @@ MEAN, STD = -4.2677393, 4.5689974
 def build_feature_extractor(max_length: int, mean: float, std: float, **others: Any) -> FFTPFeatureExtractor:
     """Build the extractor of AST and its kin, which pads zeros before normalisation and masks nothing.
 
+    Args:
+        max_length: Frames to pad and cut to.
+        mean: Mean of the training audio's log-mel energies.
+        std: Their standard deviation.
+        **others: Further fields of the extractor.
+
     Raises:
         ValueError: A deviation that is not positive.
     """
     if std <= 0:
-        raise ValueError(f"--std {std} must be positive")
+        raise ValueError(f"std={std} must be positive")
     return FFTPFeatureExtractor(
         max_length=max_length,
         mean=mean,

@@ -11,6 +11,7 @@ RECIPE, ARGUMENTS, DATA, TRAIN = "recipe", "arguments", "data_results", "train_r
 PROBE, CALIBRATION, STRIDES, EFFICIENCY = (
     "probe_results", "calibration_results", "strides_results", "efficiency_results",
 )  # fmt: skip
+# Of pictures.
 CURVES, RELIABILITY, EXPLANATION = "training.png", "reliability.png", "explanation.png"
 RECONSTRUCTION = "reconstruction.png"
 

@@ -133,8 +133,11 @@ def answer_archive(
 
     Raises:
         FileExistsError: The output is there, or a journal, and `resume` is not asked for; or another run writes it.
-        ValueError: A journal, of this part or another, of other settings, weights or recordings.
+        ValueError: A journal, of this part or another, of other settings, weights or recordings; or options that make
+            no sense.
     """
+    # Before a journal is begun with options that no run could go on with.
+    pipeline.check_windows(**options)
     output.parent.mkdir(parents=True, exist_ok=True)
     journal = Journal.of(output, part)
     with alone(journal.path):

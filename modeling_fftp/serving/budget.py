@@ -3,11 +3,13 @@
 import logging
 import statistics
 import time
+from typing import Any
 
 import numpy as np
 
 from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
+from modeling_fftp.times_fftp import frame_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -24,23 +26,28 @@ def candidate_strides(config: FFTPConfig) -> list[int]:
     return [config.time_stride * factor for factor in (1, 2, 4)]
 
 
-def real_time_factors(tagger: FFTPAudioTaggingPipeline, batch_size: int = 1) -> dict[int, float]:
+def real_time_factors(
+    tagger: FFTPAudioTaggingPipeline, window_seconds: float | None = None, **options: Any
+) -> dict[int, float]:
     """Seconds that this machine takes for a second of sound, features included, at each of `candidate_strides`.
 
     Args:
         tagger: The pipeline "audio-tagging".
-        batch_size: Windows at a time.
+        window_seconds: Length of a window; None is the pipeline's.
+        **options: Others of the pipeline that its cost depends on.
     """
-    config = tagger.model.config
-    seconds = WINDOWS * tagger.window_seconds
+    config, window = tagger.model.config, window_seconds or tagger.window_seconds
+    seconds, step = WINDOWS * window, frame_seconds(config.sampling_rate)[1]
     noise = np.random.default_rng(0).normal(size=round(seconds * config.sampling_rate)).astype(np.float32)
     factors = {}
-    for stride in candidate_strides(config):
+    # The model's own may be as long as a window, and is refused where it is used.
+    strides = [stride for stride in candidate_strides(config) if stride * step < window]
+    for stride in strides or [config.time_stride]:
         times = []
         # The first call prepares what later ones find.
         for _ in range(1 + ROUNDS):
             started = time.perf_counter()
-            tagger(noise, time_stride=stride, batch_size=batch_size)
+            tagger(noise, time_stride=stride, window_seconds=window, **options)
             times.append(time.perf_counter() - started)
         factors[stride] = statistics.median(times[1:]) / seconds
     return factors

@@ -15,7 +15,7 @@ from modeling_fftp.audio_embedding_fftp import FFTPAudioEmbeddingPipeline, check
 from modeling_fftp.modeling_fftp import FFTPModel
 
 from .archive import CHUNK, answer_archive
-from .load import load_pipeline
+from .load import load_pipeline, warn_of_gaps
 from .recordings import Part
 from .tables import Answers, keep_readable
 
@@ -58,6 +58,7 @@ def write_embeddings(
     if output.suffix != ".parquet":
         raise ValueError(f"--output {output}: expected a file whose name ends in .parquet")
     check_unit(options["per"])
+    warn_of_gaps(embedder.model.config, options.get("time_stride"))
     chunk = STEP_CHUNK if options["per"] == "step" else CHUNK
     write = partial(write_vectors, size=embedder.model.config.hidden_size)
     return answer_archive(embedder, recordings, as_record, output, write, part, resume, chunk, **options)

@@ -15,8 +15,9 @@ import soxr
 from modeling_fftp.audio_stream_fftp import path_in_errors, read_blocks, resampled
 from modeling_fftp.events_fftp import EventChange
 from modeling_fftp.stream_fftp import FFTPStream
-from modeling_fftp.times_fftp import check_time_stride
+from modeling_fftp.times_fftp import refuse_wide_stride
 
+from .load import warn_of_gaps
 from .tag import load_tagger
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ def load_stream(
     if tagger.is_framewise:
         raise ValueError(f"{model} is a frame classifier; live sound needs a clip classifier")
     if time_stride is not None:
-        check_time_stride(tagger.model.config, time_stride, tagger.window_seconds)
+        refuse_wide_stride(tagger.model.config, time_stride, tagger.window_seconds)
+        warn_of_gaps(tagger.model.config, time_stride)
         tagger.model.set_time_stride(time_stride)
     if memory_seconds is None:
         memory_seconds = tagger.window_seconds
@@ -251,7 +253,7 @@ def listen(stream: FFTPStream, blocks: Iterable[np.ndarray | int]) -> Iterator[E
         blocks: The sound, (samples,) each; a number stands for so many samples that were lost.
 
     Raises:
-        ValueError: The sound ends before it begins.
+        ValueError: There is no sound.
     """
     try:
         for block in blocks:

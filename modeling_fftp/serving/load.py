@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig
 from modeling_fftp.modeling_fftp import FFTPModel, FFTPPreTrainedModel
 from modeling_fftp.window_pipeline_fftp import FFTPWindowPipeline
+
+logger = logging.getLogger(__name__)
 
 
 def load_pipeline(
@@ -45,6 +48,13 @@ def load_pipeline(
         # Of several processes on one machine each has a GPU of its own.
         device=int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else None,
     )
+
+
+def warn_of_gaps(config: FFTPConfig, time_stride: int | None) -> None:
+    """Say where patches at a stride that a model was not trained for skip sound between them."""
+    stride, frames = config.resolve_time_stride(time_stride), config.patch_frames(time_stride)
+    if stride > frames and stride not in (config.time_stride, *config.time_strides):
+        logger.warning("time_stride=%d: of %d frames each patch hears %d, the others nothing", stride, stride, frames)
 
 
 def hash_model(model: nn.Module) -> str:

@@ -41,7 +41,7 @@ def find_writer(
         rows: One of `ROWS`, of tables.
         labels: Labels of the model, in the order of its scores.
         sampling_rate: Rate of the model in Hz, which says how high Raven's selections reach.
-        recordings: All of the archive, whose folders those of the files are like.
+        recordings: All recordings of the archive; the folders of the output mirror theirs.
 
     Raises:
         ValueError: Recordings that have no folder in common, as on drives of Windows, or names that are too long; or a
@@ -50,7 +50,9 @@ def find_writer(
     if form in FOLDERS:
         refuse_long_names(recordings, form)
         write = write_audacity if form == "audacity" else partial(write_raven, sampling_rate=sampling_rate)
-        return partial(write_folder, common=common_folder(recordings), write_one=write)
+        # By the names that answers have.
+        common = common_folder(as_text({"file": name})["file"] for name in recordings)
+        return partial(write_folder, common=common, write_one=write)
     if form == "jsonl":
         return write_jsonl
     schema = schema_of(rows, labels)

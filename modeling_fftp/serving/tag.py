@@ -13,7 +13,7 @@ from modeling_fftp.scores_fftp import label_names
 
 from .archive import CHUNK, answer_archive, answer_recordings
 from .budget import choose_time_stride, real_time_factors
-from .load import load_pipeline
+from .load import load_pipeline, warn_of_gaps
 from .recordings import Part
 from .tables import (
     FOLDERS,
@@ -70,16 +70,27 @@ def choose_stride(
     tagger: FFTPAudioTaggingPipeline,
     time_stride: int | None,
     real_time_factor: float | None,
-    batch_size: int,
     part: Part,
     resume: bool,
+    **options: Any,
 ) -> int | None:
     """The stride that is asked for, or that a budget allows, which is said on standard error; None is the model's.
+
+    What patches skip at that stride is said too.
+
+    Args:
+        tagger: The pipeline "audio-tagging".
+        time_stride: The stride that is asked for.
+        real_time_factor: The budget.
+        part: The share of the recordings that is meant.
+        resume: Whether to go on where a run stopped.
+        **options: Options of the pipeline that its cost depends on.
 
     Raises:
         ValueError: Both are given, the budget allows none, or parts of one output might choose differently.
     """
     if real_time_factor is None:
+        warn_of_gaps(tagger.model.config, time_stride)
         return time_stride
     if time_stride is not None:
         raise ValueError("--real_time_factor chooses the stride; drop --time_stride")
@@ -87,10 +98,11 @@ def choose_stride(
         raise ValueError("--real_time_factor measures each process for itself; name one --time_stride for all parts")
     if resume:
         raise ValueError("--real_time_factor measures anew; name the --time_stride that it chose before")
-    factors = real_time_factors(tagger, batch_size)
+    factors = real_time_factors(tagger, **options)
     chosen = choose_time_stride(factors, real_time_factor)
     measured = ", ".join(f"{stride}: {factor:.2g}" for stride, factor in factors.items())
     print(f"fftp: stride {chosen}; seconds per second of sound by stride: {measured}", file=sys.stderr)
+    warn_of_gaps(tagger.model.config, chosen)
     return chosen
 
 

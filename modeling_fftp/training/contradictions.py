@@ -72,6 +72,9 @@ def refuse_contradictions(
     if data.cache_features and (augmentation.mixup_probability or augmentation.speed or augmentation.colored_noise):
         raise SystemExit("train: --cache_features goes with --mixup_probability 0, --speed 0 and --colored_noise 0")
     refuse_patches_of_nothing("train", model)
+    budget = augmentation.spec_mask_budget
+    if budget == 1 or (budget > 1 and budget != int(budget)):
+        raise SystemExit(f"train: --spec_mask_budget {budget:g}: expected a number of cells, or their share, below 1")
     if training.target_precision is not None and not training.calibrate:
         raise SystemExit("train: --target_precision chooses thresholds; drop it or --calibrate false")
     if training.freeze_backbone and model.model_name_or_path is None:
@@ -202,11 +205,6 @@ def refuse_contradictions_of_strides(
     for name, strides in (("time_strides", model.time_strides), ("eval_time_strides", training.eval_time_strides)):
         if min(strides or [1]) < 1:
             raise SystemExit(f"train: --{name} {strides}: expected frames, each at least 1")
-    if 1 <= augmentation.spec_mask_budget < 2:
-        raise SystemExit(
-            f"train: --spec_mask_budget {augmentation.spec_mask_budget:g} would mask one cell; expected cells, or "
-            "their share, below 1"
-        )
     if augmentation.spec_mask_time_stride is not None:
         if model.time_strides:
             raise SystemExit("train: with --time_strides masks follow each batch's; drop --spec_mask_time_stride")

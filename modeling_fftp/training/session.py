@@ -70,7 +70,7 @@ def build_averaging(training: FFTPTrainingArguments) -> WeightAveraging | None:
 
 
 def measure_no_epoch(training: FFTPTrainingArguments) -> None:
-    """Let a training measure no epoch, and keep the last, where there are no clips to measure on."""
+    """Turn off evaluation by epoch and keep the last epoch, where there are no clips to measure on."""
     training.eval_strategy, training.load_best_model_at_end = "no", False
 
 

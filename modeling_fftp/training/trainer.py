@@ -68,6 +68,9 @@ class FFTPTrainer(Trainer):
             `config.time_strides` (in-place distillation, Yu and Huang 2019); None: not at all.
         layer_decay: The learning rate of a block as a multiple of that of the next; that of the head is the one given.
         **kwargs: See `Trainer`.
+
+    Raises:
+        ValueError: Arguments that do not go together, or a collator whose extractor is for another model.
     """
 
     def __init__(
@@ -133,8 +136,10 @@ class FFTPTrainer(Trainer):
         Raises:
             ValueError: Clips without a number to balance, another extractor, or a teacher that hears nothing.
         """
-        if (extractor := getattr(self.data_collator, "feature_extractor", None)) is not None:
-            check_extractor(extractor, bare_model(self.model).config)
+        extractor = getattr(self.data_collator, "feature_extractor", None)
+        config = getattr(bare_model(self.model), "config", None)
+        if extractor is not None and config is not None:
+            check_extractor(extractor, config)
         if self.class_balanced and not has_length(self.train_dataset):
             raise ValueError("class_balanced draws clips by their number; an iterable data set has none")
         if self.teacher is not None and not getattr(self.data_collator, "defer_features", False):

@@ -376,7 +376,7 @@ def test_events_after_their_clip_are_refused(make_config, extractor):
     collator = SpecMaskDataCollator(extractor, crop=RandomCrop(8000), step_labels=EventLabels(config))
     clip = {"audio": np.random.default_rng(0).normal(size=16000).astype(np.float32)}
     for collate in (collator, collator.augment):
-        assert collate([clip | {"labels": [(0.5, 1.2, 0), (None, None, 1)]}])["labels"].max() == 1
+        assert collate([clip | {"labels": [(0.1, 1.2, 0), (1.0, 1.2, 2), (None, None, 1)]}])["labels"].max() == 1
         with pytest.raises(ValueError, match=r"event \(500.*\) of example 0 begins after its clip, which has 1 s"):
             collate([clip | {"labels": [(500, 1200, 0)]}])
 

@@ -167,7 +167,7 @@ def test_a_new_config_keeps_its_names_too(names):
 
 def test_names_that_are_numbers_are_refused():
     """Events would take them for indices."""
-    with pytest.raises(ValueError, match="id2label names 1; expected a string"):
+    with pytest.raises(ValueError, match="id2label names 1; expected a string, such as '1'"):
         FFTPConfig(id2label={0: 1, 1: 0})
 
 

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def find_hours(lengths: Sequence[int], count: int, sampling_rate: int) -> float | None:
-    """Length of all clips; None where that of some is known."""
+    """Length of all clips; None where only some lengths are known."""
     return sum(lengths) / sampling_rate / 3600 if len(lengths) == count else None
 
 

@@ -61,4 +61,4 @@ def compute_features(dataset: Dataset, extractor: FFTPFeatureExtractor) -> Featu
         features=Features({"input_values": List(Value("float32"))} | kept),
         desc="Extracting features",
     )
-    return FeatureClips(table.with_format("numpy"), extractor.feature_size)
+    return FeatureClips(table.with_format("numpy"), extractor.num_mel_bins)

@@ -73,7 +73,7 @@ def plan_data(
 
 
 def find_roles(
-    arguments: DataArguments, needed: Sequence[str], load: Callable[..., Mapping] = load_splits
+    arguments: DataArguments, needed: Sequence[str], load: Callable[..., Mapping]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Splits of the data set, and their names there, by what they are for.
 

@@ -47,11 +47,13 @@ class PretrainingArguments(FFTPTrainingArguments):
     )
     num_train_epochs: float = field(default=100, metadata={"help": "How often every recording is heard."})
     # As in MAE, for gradients that vary with what is hidden.
-    adam_beta2: float = field(default=0.95, metadata={"help": "AdamW's second moment."})
+    adam_beta2: float = field(default=0.95, metadata={"help": "Decay rate of AdamW's second moment."})
     load_best_model_at_end: bool = field(
         default=False, metadata={"help": "Whether to keep the epoch with the lowest loss on validation."}
     )
-    metric_for_best_model: str | None = field(default=None, metadata={"help": "The loss, and nothing else."})
+    metric_for_best_model: str | None = field(
+        default=None, metadata={"help": "What chooses the checkpoint; only the loss can."}
+    )
 
     def __post_init__(self):
         """Choose checkpoints by the loss, which Trainer computes in evaluations where it knows the labels."""

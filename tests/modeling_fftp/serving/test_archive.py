@@ -76,6 +76,28 @@ def test_lines_of_json_are_those_that_are_printed(trained, archive, tmp_path):
     assert len(table) == 1 + 2 * 4
 
 
+def test_windows_are_as_long_as_the_command_says(trained, archive):
+    words = (
+        "--model",
+        trained,
+        "--format",
+        "csv",
+        "--rows",
+        "windows",
+        "--window_seconds",
+        0.5,
+        "--hop_seconds",
+        0.25,
+    )
+    done = tag(archive / "high" / "0.wav", *words)
+    assert done.returncode == 0, done.stderr
+    rows = [row.split(",") for row in done.stdout.splitlines()[1:]]
+    assert [float(row[1]) for row in rows[:3]] == [0.0, 0.125, 0.25]
+    assert float(rows[0][2]) == 0.25
+    wrong = tag(archive / "high" / "0.wav", "--model", trained, "--window_seconds", -1)
+    assert (wrong.returncode, "window_seconds=-1.0 must be positive" in wrong.stderr) == (1, True)
+
+
 def test_a_label_stays_in_its_place_of_a_label_track(tmp_path):
     entry = {"start": 0.0, "end": 1.0, "label": "new\nline\tand tab", "score": 0.5}
     write_audacity({"timeline": [entry]}, tmp_path / "track")
@@ -113,6 +135,23 @@ def test_files_lie_where_they_would_if_all_could_be_read(trained, archive, tmp_p
     assert tag(*words, "--format", "audacity").returncode == 1
     assert [path.name for path in (tmp_path / "tables").iterdir()] == ["high"]
     assert not (tmp_path / ".tables.part").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux")
+def test_folders_whose_names_are_no_text(trained, archive, tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    shutil.copytree(archive / "high", folder)
+    done = tag(folder, "--model", trained, "--output", tmp_path / "tracks", "--format", "audacity")
+    assert done.returncode == 0, done.stderr
+    assert len([*(tmp_path / "tracks").glob("*.wav.txt")]) == 4
+
+
+def test_options_that_make_no_sense_begin_nothing(trained, archive, tmp_path):
+    words = (archive / "high", "--model", trained, "--output", tmp_path / "tags.csv")
+    for option in (("--time_stride", 1000), ("--window_seconds", -1)):
+        assert tag(*words, *option).returncode == 1
+    assert not [path for path in tmp_path.iterdir() if path != archive]
+    assert tag(*words).returncode == 0
 
 
 def test_killed_and_resumed_is_the_same_table(trained, archive, tmp_path):

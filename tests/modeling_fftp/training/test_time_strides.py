@@ -230,7 +230,7 @@ def test_resuming_draws_the_strides_of_an_unbroken_run(clip_folder, tmp_path):
         ),
         (["--stride_distillation", "1", "--time_strides", "2", "5"], "must lie in"),
         (["--spec_mask_time_stride", "1", "--time_strides", "2", "5"], "masks follow each batch's"),
-        (["--spec_mask_budget", "1.0"], "--spec_mask_budget 1 would mask one cell"),
+        (["--spec_mask_budget", "1.0"], "--spec_mask_budget 1: expected a number of cells"),
         (["--spec_mask_time_stride", "0"], r"--spec_mask_time_stride 0 must lie in \[1, inf\)"),
         (["--spec_mask_time_stride", "1", "--spec_mask_budget", "0"], "--spec_mask_time_stride places masks"),
         (["--stride_distillation", "0.5", "--time_strides", "2", "5", "--teacher", "t"], "two teachers"),

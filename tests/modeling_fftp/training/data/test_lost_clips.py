@@ -206,7 +206,7 @@ def test_a_group_needs_clips_to_train_on(folder):
     (folder / "test.csv").write_text("path,label,fold\na.wav,x,1\nb.wav,y,2\n")
     arguments = DataArguments(str(folder), validation_column="fold", validation_value="1")
     with pytest.raises(ValueError, match=r"fold divides the clips to train on; the data has \['test'\]"):
-        find_roles(arguments, ["validation", "test", "train"])
+        find_roles(arguments, ["validation", "test", "train"], load_splits)
 
 
 def test_clips_without_a_label_can_be_excluded(folder):
@@ -222,7 +222,7 @@ def test_events_in_one_split_and_names_in_another(folder):
     for split, labels in (("train", events), ("validation", ["x"])):
         (folder / f"{split}.jsonl").write_text(json.dumps({"path": "a.wav", "labels": labels}) + "\n")
     arguments = DataArguments(str(folder), task="frames")
-    splits, _ = find_roles(arguments, ["train"])
+    splits, _ = find_roles(arguments, ["train"], load_splits)
     decoder = build_decoder(arguments, splits["train"])
     with pytest.raises(ValueError, match="the labels of the validation split have no times; --task frames needs them"):
         decoders_of(splits, decoder)
