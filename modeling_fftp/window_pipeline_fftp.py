@@ -135,7 +135,9 @@ class FFTPWindowPipeline(ChunkPipeline):
         """
         rate = self.feature_extractor.sampling_rate
         frame_length, _ = frame_seconds(rate)
-        window, hop = self.check_windows(window_seconds=window_seconds, hop_seconds=hop_seconds)
+        # The stride of this call, which is not known here, was checked with it.
+        given = {"window_seconds": window_seconds, "hop_seconds": hop_seconds, "time_stride": None}
+        window, hop = self.check_windows(**given)
         window, hop = round(window * rate), max(1, round(hop * rate))
         # So many shifts give no frame more until they are a frame longer: a clip of 1 s, which is 98 frames, is whole.
         slack = round(frame_length * rate) - 1

@@ -392,6 +392,8 @@ def test_strides_beyond_a_window_are_refused(make_tagger, speech):
     with pytest.raises(ValueError, match=r"expected less than a window, 0\.5 s"):
         short(speech, time_stride=60)
     assert tag(speech, time_stride=120, window_seconds=2.0)["duration"] == 2.0
+    coarse = pipeline("audio-tagging", model=tag.model, feature_extractor=tag.feature_extractor, time_stride=60)
+    assert coarse(speech, window_seconds=0.5, time_stride=5)["duration"] == 2.0
 
 
 def test_arguments_of_the_call(make_tagger, speech, tmp_path):
