@@ -77,18 +77,8 @@ def test_lines_of_json_are_those_that_are_printed(trained, archive, tmp_path):
 
 
 def test_windows_are_as_long_as_the_command_says(trained, archive):
-    words = (
-        "--model",
-        trained,
-        "--format",
-        "csv",
-        "--rows",
-        "windows",
-        "--window_seconds",
-        0.5,
-        "--hop_seconds",
-        0.25,
-    )
+    options = ("--model", trained, "--format", "csv", "--rows", "windows")
+    words = (*options, "--window_seconds", 0.25, "--hop_seconds", 0.125)
     done = tag(archive / "high" / "0.wav", *words)
     assert done.returncode == 0, done.stderr
     rows = [row.split(",") for row in done.stdout.splitlines()[1:]]
