@@ -37,7 +37,7 @@ def window_seconds(config: FFTPConfig, feature_extractor: SequenceFeatureExtract
 
 
 def refuse_wide_stride(config: FFTPConfig, time_stride: int, window: float) -> None:
-    """Refuse a stride that is no shorter than what the model hears at once.
+    """Refuse a stride that is no shorter than what the model hears at once, unless it is the model's own.
 
     Args:
         config: The model's config.
@@ -49,7 +49,7 @@ def refuse_wide_stride(config: FFTPConfig, time_stride: int, window: float) -> N
     """
     stride = config.resolve_time_stride(time_stride)
     seconds = stride * frame_seconds(config.sampling_rate)[1]
-    if seconds >= window:
+    if stride != config.time_stride and seconds >= window:
         raise ValueError(f"time_stride={stride} frames are {seconds:g} s; expected less than a window, {window:g} s")
 
 

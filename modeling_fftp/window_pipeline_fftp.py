@@ -19,7 +19,7 @@ from .times_fftp import count_frames, frame_seconds, longest_frames, refuse_wide
 
 logger = logging.get_logger(__name__)
 
-# Floats that reach as far are no sound in [-1, 1].
+# Floats that reach as far are no sound in [-1, 1]; the extractor has the same limit.
 LARGEST_FLOAT = 8.0
 # What `pipeline()` passes on although it is for loading.
 LOADER_ARGUMENTS = {"local_files_only", "framework"}

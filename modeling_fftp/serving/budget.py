@@ -36,13 +36,15 @@ def real_time_factors(
         window_seconds: Length of a window; None is the pipeline's.
         **options: Others of the pipeline that its cost depends on.
     """
-    config, window = tagger.model.config, window_seconds or tagger.window_seconds
+    config, (window, _) = tagger.model.config, tagger.check_windows(window_seconds=window_seconds)
     seconds, step = WINDOWS * window, frame_seconds(config.sampling_rate)[1]
     noise = np.random.default_rng(0).normal(size=round(seconds * config.sampling_rate)).astype(np.float32)
     factors = {}
-    # The model's own may be as long as a window, and is refused where it is used.
-    strides = [stride for stride in candidate_strides(config) if stride * step < window]
-    for stride in strides or [config.time_stride]:
+    # No other stride may be as long as a window.
+    fitting = [
+        stride for stride in candidate_strides(config) if stride == config.time_stride or stride * step < window
+    ]
+    for stride in fitting:
         times = []
         # The first call prepares what later ones find.
         for _ in range(1 + ROUNDS):
