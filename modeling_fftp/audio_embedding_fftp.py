@@ -63,10 +63,16 @@ class FFTPAudioEmbeddingPipeline(FFTPWindowPipeline):
         is_bare = self.bare_model is encoder
         self.pools_steps = (find_saved_task(encoder.config) if is_bare else find_task(self.model)) == FRAMES
 
+    def _sanitize_parameters(self, **given) -> tuple[dict, dict, dict]:
+        steps = super()._sanitize_parameters(**given)
+        # Now, not after sound is decoded.
+        if "per" in given:
+            check_unit(given["per"])
+        return steps
+
     def _forward(
         self, model_inputs: dict[str, Any], per: str = "recording", time_stride: int | None = None
     ) -> dict[str, Any]:
-        check_unit(per)
         span, is_last = model_inputs.pop("span"), model_inputs.pop("is_last")
         encoder = self.bare_model.base_model
         needs_steps = per == "step" or self.pools_steps

@@ -8,7 +8,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .events_fftp import filter_lengths, find_segments, median_filter
 from .heads_fftp import FRAMES, find_task
-from .scores_fftp import check_threshold, is_multi_label, label_names, label_thresholds, probabilities
+from .scores_fftp import check_threshold, is_multi_label, is_regression, label_names, label_thresholds, probabilities
 from .times_fftp import join_steps, token_spans
 from .window_pipeline_fftp import FFTPWindowPipeline
 
@@ -64,17 +64,20 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
             name = type(self.bare_model).__name__
             raise ValueError(f"audio-tagging needs a clip or frame classifier; the model is a {name}")
         self.is_framewise = task == FRAMES
-        if self.model.config.problem_type == "regression":
+        if is_regression(self.model.config):
             raise ValueError("audio-tagging needs a classifier; this model's problem_type is 'regression'")
 
     def _sanitize_parameters(self, **given) -> tuple[dict, dict, dict]:
         steps = super()._sanitize_parameters(**given)
         # Now, not after hours of sound.
-        aggregation, top_k, threshold = (given.get(name) for name in ("aggregation", "top_k", "threshold"))
+        names = ("aggregation", "top_k", "threshold", "max_gap_seconds")
+        aggregation, top_k, threshold, max_gap = (given.get(name) for name in names)
         if aggregation is not None and aggregation not in AGGREGATIONS:
             raise ValueError(f"aggregation={aggregation!r} is unknown; expected one of {', '.join(AGGREGATIONS)}")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k={top_k} must be at least 1, or None for all labels")
+        if top_k is not None and (top_k < 1 or top_k % 1):
+            raise ValueError(f"top_k={top_k} must be at least 1, a whole number, or None for all labels")
+        if max_gap is not None and not max_gap >= 0:
+            raise ValueError(f"max_gap_seconds={max_gap} must be a length, 0 or more")
         if threshold is not None:
             check_threshold(threshold)
         return steps
@@ -114,7 +117,7 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
         """Labels and timeline from the scores of all windows."""
         config = self.model.config
         aggregation = aggregation or ("max" if is_multi_label(config) else "mean")
-        top_k = config.num_labels if top_k is None else min(top_k, config.num_labels)
+        top_k = config.num_labels if top_k is None else min(int(top_k), config.num_labels)
         scores, spans = self._read_scores(model_outputs, time_stride)
         max_gap = max_gap_seconds
         if max_gap is None:

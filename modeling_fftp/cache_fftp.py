@@ -55,7 +55,7 @@ class FFTPCache:
     ):
         if obstacle := find_obstacle(config):
             raise ValueError(f"the model cannot go on from a state: {obstacle}")
-        if half_life is not None and half_life <= 0:
+        if half_life is not None and not half_life > 0:
             raise ValueError(f"half_life={half_life} must be positive, in tokens")
         device = torch.device(device)
         self.layers = [FFTPMambaState(config, batch_size, device, dtype) for _ in range(config.num_hidden_layers)]

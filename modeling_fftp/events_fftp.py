@@ -151,7 +151,7 @@ def find_segments(
     """
     edges = spans.unique()
     first, last = torch.searchsorted(edges, spans.T.contiguous())
-    limits = torch.tensor(thresholds, dtype=torch.float64)
+    limits = torch.tensor(thresholds, dtype=torch.float64, device=scores.device)
     # A mean of scores is not above all of them. Few labels are heard, and hours have many steps.
     heard = (scores.amax(dim=0).double() > limits - ROUNDING_SCORES).nonzero()[:, 0]
     segments = []
@@ -170,7 +170,7 @@ def find_segments(
 
 
 def mean_over_windows(scores: torch.Tensor, first: torch.Tensor, last: torch.Tensor, num_edges: int) -> torch.Tensor:
-    """Mean score of the windows that hold the time between one edge and the next, (edges - 1,).
+    """Mean score of the windows that hold the time between one edge and the next, 0 where none does; (edges - 1,).
 
     Args:
         scores: Scores of each window, (windows,), float64.
@@ -182,7 +182,7 @@ def mean_over_windows(scores: torch.Tensor, first: torch.Tensor, last: torch.Ten
     # Added where they start, taken off where they end.
     change = counted.new_zeros(num_edges, 2).index_add(0, first, counted).index_add(0, last, -counted)
     total, count = change.cumsum(dim=0)[:-1].unbind(dim=1)
-    return total / count
+    return total / count.clamp(min=1)
 
 
 def close_gaps(

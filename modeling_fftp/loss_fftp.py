@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .configuration_fftp import MULTI_LABEL, PROBLEM_TYPES, SINGLE_LABEL, FFTPConfig
+from .configuration_fftp import MULTI_LABEL, PROBLEM_TYPES, REGRESSION, SINGLE_LABEL, FFTPConfig
 from .events_fftp import SOMEWHERE
 
 # Index of a clip or step without a label, as in `cross_entropy`.
@@ -34,7 +34,7 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
     if problem_type not in PROBLEM_TYPES:
         raise ValueError(f"problem_type={problem_type!r} is unknown; expected one of {', '.join(PROBLEM_TYPES)}")
     logits, labels = logits.float(), labels.to(logits.device)
-    if problem_type == "regression" and labels.ndim < logits.ndim and logits.shape[-1] == 1:
+    if problem_type == REGRESSION and labels.ndim < logits.ndim and logits.shape[-1] == 1:
         labels = labels.unsqueeze(-1)
     has_indices = problem_type == SINGLE_LABEL and labels.ndim < logits.ndim
     expected = logits.shape[:-1] if has_indices else logits.shape

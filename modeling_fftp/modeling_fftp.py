@@ -36,7 +36,7 @@ from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_convnext_fftp import FFTPConvNextLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTPStateSpace
 from .loss_fftp import IGNORED, classification_loss, pool_somewhere
-from .scores_fftp import is_multi_label, label_names
+from .scores_fftp import is_multi_label, is_regression, label_names
 from .stream_fftp import FFTPStream
 from .times_fftp import token_spans
 from .token_merging_fftp import merge_neighbours, restore_tokens
@@ -191,7 +191,7 @@ class FFTPPreTrainedModel(PreTrainedModel):
             FFTPForAudioFrameClassification: "AutoModelForAudioFrameClassification",
         }
         for head, name in heads.items():
-            if isinstance(self, head) and self.config.problem_type != "regression":
+            if isinstance(self, head) and not is_regression(self.config):
                 pipelines["audio-tagging"] = as_custom_pipeline(FFTPAudioTaggingPipeline, name)
         return pipelines
 

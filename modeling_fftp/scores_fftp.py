@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from transformers import PreTrainedConfig
 
-from .configuration_fftp import MULTI_LABEL
+from .configuration_fftp import MULTI_LABEL, REGRESSION
 
 # Of a label without a threshold of its own.
 DEFAULT_THRESHOLD = 0.5
@@ -14,6 +14,11 @@ DEFAULT_THRESHOLD = 0.5
 def is_multi_label(config: PreTrainedConfig) -> bool:
     """Whether a clip can have several labels, or none."""
     return config.problem_type == MULTI_LABEL
+
+
+def is_regression(config: PreTrainedConfig) -> bool:
+    """Whether outputs are values, and no scores of classes."""
+    return config.problem_type == REGRESSION
 
 
 def probabilities(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:

@@ -13,7 +13,7 @@ from .audio_stream_fftp import LARGEST_SAMPLE
 from .cache_fftp import FFTPCache, find_obstacle
 from .events_fftp import EventChange, EventTracker
 from .heads_fftp import CLIPS, bare_model, find_task
-from .scores_fftp import label_names, label_thresholds, probabilities
+from .scores_fftp import is_regression, label_names, label_thresholds, probabilities
 from .times_fftp import frame_seconds, longest_frames
 from .window_pipeline_fftp import check_extractor
 
@@ -122,7 +122,7 @@ class FFTPStream:
                 raise ValueError(f"{name}={value} must be positive and finite")
         config = model.config
         check_extractor(feature_extractor, config)
-        if find_task(model) != CLIPS or config.problem_type == "regression":
+        if find_task(model) != CLIPS or is_regression(config):
             name = type(bare_model(model)).__name__
             raise ValueError(f"a stream needs a clip classifier; the model is a {name} for {config.problem_type}")
         self._refuse_training()
@@ -244,7 +244,7 @@ class FFTPStream:
         Raises:
             ValueError: A negative number, or a part of a sample.
         """
-        if num_samples < 0 or num_samples != int(num_samples):
+        if num_samples < 0 or num_samples % 1:
             raise ValueError(f"num_samples={num_samples} must not be negative, and whole")
         if not num_samples:
             return []

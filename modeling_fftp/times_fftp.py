@@ -76,6 +76,8 @@ def token_spans(config: FFTPConfig, num_tokens: int, time_stride: int | None = N
     spans = torch.stack((middle - half, middle + half), dim=1)
     spans[0, 0] = 0.0
     spans[-1, 1] = (first_frame[-1] + frames - 1) * shift + length
+    # Sums round differently, and what does not meet exactly has gaps.
+    spans[:-1, 1] = spans[1:, 0]
     return spans
 
 

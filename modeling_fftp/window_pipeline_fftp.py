@@ -149,7 +149,8 @@ class FFTPWindowPipeline(ChunkPipeline):
                 if self.dtype is not None:
                     features["input_values"] = features["input_values"].to(self.dtype)
                 # In samples: not every device has float64.
-                yield {**features, "span": torch.tensor([[start, start + len(samples)]]), "is_last": is_last}
+                span = torch.tensor([[start, start + len(samples)]], device="cpu")
+                yield {**features, "span": span, "is_last": is_last}
 
     @staticmethod
     def _name_loud(blocks: Iterator[np.ndarray], source: Any) -> Iterator[np.ndarray]:

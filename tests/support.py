@@ -53,16 +53,21 @@ POOLED = {
 }
 
 
+def perturb(model):
+    """Move every weight at random, so that what begins at zero counts too."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model
+
+
 def build_classifier(config, attention="sdpa"):
     """A model in eval mode whose weights, positions too, are far from zero."""
     torch.manual_seed(0)
     config._attn_implementation = attention
     model = FFTPForAudioClassification(config).eval()
-    with torch.no_grad():
-        model.fftp.embeddings.position_embeddings.weight.normal_()
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return model
+    torch.nn.init.normal_(model.fftp.embeddings.position_embeddings.weight)
+    return perturb(model)
 
 
 def run_training(output, *arguments):

@@ -12,10 +12,10 @@ from feature_extraction import FFTPFeatureExtractor
 from hub_cards import CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
 from modeling_fftp.heads_fftp import FRAMES, find_saved_task, is_headless
-from modeling_fftp.scores_fftp import is_multi_label, label_names
+from modeling_fftp.scores_fftp import is_multi_label, is_regression, label_names
 from modeling_fftp.times_fftp import table_seconds, window_seconds
 
-from .card_facts import BACKBONES, describe_patches, escape, find_license, save_card
+from .card_facts import describe_backbone, describe_patches, escape, find_license, save_card
 from .encoder_card import write_encoder_card
 from .metrics import NAMES, task_metric
 from .reliability import plot_reliability
@@ -63,7 +63,7 @@ def write_card(
     config = FFTPConfig.from_pretrained(folder)
     if is_headless(config):
         return write_encoder_card(folder, repo_id, license)
-    if config.problem_type == "regression":
+    if is_regression(config):
         raise ValueError(f"{folder} holds a model of problem_type 'regression'; cards are for classifiers")
     curves = None
     if read_results(folder, "trainer_state"):
@@ -106,7 +106,7 @@ def collect_facts(folder: Path) -> dict[str, Any]:
         "config": config,
         "labels": [*map(escape, label_names(config))],
         "is_multi_label": is_multi_label(config),
-        "backbone": BACKBONES[config.backbone],
+        "backbone": describe_backbone(config),
         "patches": describe_patches(config),
         "rate": extractor.sampling_rate,
         "cuts": extractor.truncation,

@@ -81,6 +81,12 @@ def _is_as_written(text: str) -> bool:
     return text == above + SEAL.format(_digest(above))
 
 
+def describe_backbone(config: FFTPConfig) -> str:
+    """Backbone in words."""
+    is_causal = config.backbone == "mamba" and config.mamba_variant == "fo-fo"
+    return "a Mamba that only looks back (Audio Mamba)" if is_causal else BACKBONES[config.backbone]
+
+
 def describe_patches(config: FFTPConfig) -> str:
     """Patches in words."""
     height, frames = config.patch_size

@@ -121,7 +121,7 @@ def test_adapters_and_other_strides_take_part(make_config, extractor, speech):
 def test_what_has_no_states_and_what_is_unknown_are_refused(make_config, extractor, speech):
     embed = embedder(build(make_config()), extractor)
     with pytest.raises(ValueError, match="per='words' is unknown; expected one of recording, window, step"):
-        embed(speech, per="words")
+        embed("nothing.wav", per="words")
     with pytest.raises(TypeError, match="audio-embedding has no argument 'top_k'"):
         embed(speech, top_k=3)
     other = ASTForAudioClassification(ASTConfig(hidden_size=8, num_attention_heads=1, num_hidden_layers=1))

@@ -20,6 +20,7 @@ from modeling_fftp import (
 )
 from modeling_fftp.audio_stream_fftp import read_audio, read_blocks, sliding_windows
 from modeling_fftp.events_fftp import find_segments
+from modeling_fftp.times_fftp import token_spans
 
 RATE = 16000
 
@@ -245,6 +246,19 @@ def test_short_gaps_are_closed_while_the_mean_stays_high(max_gap, expected):
     assert [segment[3] for segment in segments] == pytest.approx([scores[a:b].mean().item() for a, b in expected])
 
 
+def test_what_sounds_in_all_steps_of_a_clip_is_one_event():
+    spans = token_spans(FFTPConfig(), 40)
+    [(start, end, label, score)] = find_segments(torch.full((40, 1), 0.75), spans, [0.5])
+    assert (start, end, label, score) == (0.0, spans[-1, 1], 0, pytest.approx(0.75))
+
+
+def test_time_that_no_window_holds_is_silent():
+    spans = torch.tensor([[0.0, 1.0], [2.0, 3.0]], dtype=torch.float64)
+    with torch.device("meta"):
+        segments = find_segments(torch.full((2, 1), 0.9, device="cpu"), spans, [0.5])
+    assert segments == [(0.0, 1.0, 0, pytest.approx(0.9)), (2.0, 3.0, 0, pytest.approx(0.9))]
+
+
 def test_a_short_recording_is_classified_as_it_is(make_tagger, speech):
     tag = make_tagger()
     clip = speech[:9000]
@@ -419,8 +433,11 @@ def test_arguments_of_the_call(make_tagger, speech, tmp_path):
             tag(speech, window_seconds=seconds)
     for arguments, message in (
         ({"aggregation": "median"}, "'median' is unknown; expected one of mean, max"),
-        ({"top_k": -1}, "top_k=-1 must be at least 1, or None for all labels"),
+        ({"top_k": -1}, "top_k=-1 must be at least 1, a whole number, or None for all labels"),
         ({"top_k": 0}, "top_k=0 must be at least 1"),
+        ({"top_k": 2.5}, "top_k=2.5 must be at least 1, a whole number"),
+        ({"max_gap_seconds": -0.1}, "max_gap_seconds=-0.1 must be a length"),
+        ({"max_gap_seconds": float("nan")}, "max_gap_seconds=nan must be a length"),
         ({"threshold": 2.0}, r"threshold=2.0 must lie in \[0, 1\]"),
     ):
         # Before anything is read.

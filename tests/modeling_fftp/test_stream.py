@@ -12,7 +12,7 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.cache_fftp import FFTPCache
 from modeling_fftp.stream_fftp import FeatureStream, FFTPStream
-from tests.support import BACKBONES, GEOMETRIES
+from tests.support import BACKBONES, GEOMETRIES, perturb
 
 CAUSAL = {
     "backbone": "mamba", "mamba_variant": "fo-fo", "pooling": "mean", "use_absolute_position_embeddings": False,
@@ -22,11 +22,8 @@ CAUSAL = {
 def build(config):
     """A model whose logits differ visibly from sound to sound."""
     torch.manual_seed(0)
-    model = FFTPForAudioClassification(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-        model.classifier.dense.weight.normal_()
+    model = perturb(FFTPForAudioClassification(config).eval())
+    torch.nn.init.normal_(model.classifier.dense.weight)
     return model
 
 
@@ -406,6 +403,7 @@ def test_what_cannot_stream_is_refused(make_config, extractor):
         (lambda: model.eval().stream(extractor).set_threshold(0.0), "threshold=0.0 must be positive"),
         (lambda: model.eval().stream(extractor).set_threshold(1.1), "threshold=1.1 must lie in"),
         (lambda: model.eval().stream(extractor).skip(-1), "num_samples=-1 must not be negative"),
+        (lambda: model.eval().stream(extractor).skip(float("inf")), "num_samples=inf must not be negative"),
     ):
         with pytest.raises(ValueError, match=message):
             change()

@@ -49,6 +49,13 @@ def test_how_much_of_a_clip_is_heard(bare_folder, extractor):
     assert "longer clips interpolate it" not in text
 
 
+def test_only_what_looks_both_ways_is_called_bidirectional(bare_folder, make_config):
+    for variant, is_bidirectional in (("fo-fo", False), ("fo-bi", True)):
+        FFTPForAudioClassification(make_config(backbone="mamba", mamba_variant=variant)).save_pretrained(bare_folder)
+        card = write_card(bare_folder).read_text(encoding="utf-8")
+        assert ("bidirectional" in card, "only looks back" in card) == (is_bidirectional, not is_bidirectional)
+
+
 def test_a_model_of_regression_has_no_card(bare_folder, make_config):
     FFTPForAudioClassification(make_config(num_labels=1, problem_type="regression")).save_pretrained(bare_folder)
     with pytest.raises(ValueError, match="problem_type 'regression'; cards are for classifiers"):
