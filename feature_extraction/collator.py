@@ -9,16 +9,13 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-from .events import Event, has_times, read_events
+from .events import TOLERANCE_SECONDS, Event, has_times, read_events
 from .feature_extraction_fftp import FFTPFeatureExtractor
 from .log_mel_fftp import hop_length
 from .randomness import batch_seeds, integers, process_index, seeded
 from .spec_mask import SpectrogramMask
 from .spectrogram_augmentation import SpectrogramTransform
 from .waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
-
-# What people round by when they mark where a sound is.
-TOLERANCE_SECONDS = 0.1
 
 
 class SpecMaskDataCollator(TrainerCallback):

@@ -12,6 +12,8 @@ import numpy as np
 
 Event = tuple[float, float, Any]
 KEYS = ("onset", "offset", "label")
+# What people round by when they mark where a sound begins or ends.
+TOLERANCE_SECONDS = 0.1
 # What a crop leaves of an event is dropped where it is shorter than this, the length of a frame in seconds.
 SHORTEST_REST = 0.025
 

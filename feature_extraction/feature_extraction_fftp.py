@@ -1,7 +1,7 @@
 """Feature extractor: from waveforms to normalised log-mel spectrograms with a mask over real frames."""
 
 from collections.abc import Iterable
-from math import isfinite, sqrt
+from math import isfinite, prod, sqrt
 from os import PathLike, getpid
 from typing import Any
 
@@ -31,7 +31,8 @@ def _as_number(name: str, value: float) -> float:
     Raises:
         ValueError: It is none.
     """
-    value = value.item() if isinstance(value, (np.generic, torch.Tensor)) else value
+    is_one = isinstance(value, (np.generic, np.ndarray, torch.Tensor)) and prod(value.shape) == 1
+    value = value.item() if is_one else value
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not isfinite(value):
         raise ValueError(f"{name}={value!r} must be finite, a number")
     return value
@@ -42,6 +43,13 @@ def _check_size(name: str, value: int) -> int:
     if number < 1 or number != int(number):
         raise ValueError(f"{name}={number} must be at least 1, a whole number")
     return int(number)
+
+
+def _check_rate(name: str, value: int) -> int:
+    rate = _check_size(name, value)
+    if not hop_length(rate):
+        raise ValueError(f"{name}={rate} has no sample in 10 ms, from one frame to the next")
+    return rate
 
 
 def _check_multiple(name: str, value: int | None) -> int | None:
@@ -60,7 +68,7 @@ def _check_spread(name: str, value: float) -> float:
 
 
 def _check_flag(name: str, value: bool) -> bool:
-    if value not in (0, 1):
+    if np.size(value) != 1 or value not in (0, 1):
         raise ValueError(f"{name}={value!r}; expected True or False")
     return bool(value)
 
@@ -85,7 +93,7 @@ def _check_side(name: str, value: str) -> str:
 
 # What each field may hold, and the form in which it does.
 CHECKS = {
-    "num_mel_bins": _check_size, "sampling_rate": _check_size, "max_length": _check_size, "feature_size": _check_size,
+    "num_mel_bins": _check_size, "sampling_rate": _check_rate, "max_length": _check_size, "feature_size": _check_size,
     "pad_to_multiple_of": _check_multiple, "mean": _check_number, "std": _check_spread,
     "padding_value": _check_number, "do_normalize": _check_flag, "truncation": _check_flag,
     "return_attention_mask": _check_flag, "padding": _check_padding, "padding_side": _check_side,
@@ -142,8 +150,6 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             padding_value=padding_value,
             **kwargs,
         )
-        if not hop_length(self.sampling_rate):
-            raise ValueError(f"sampling_rate={sampling_rate} has no sample in 10 ms, from one frame to the next")
         self.num_mel_bins = num_mel_bins
         self.max_length = max_length
         self.mean = mean

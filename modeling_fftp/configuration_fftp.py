@@ -29,10 +29,24 @@ POSITIVE_FIELDS = (
     "state_size", "conv_kernel", "expand", "decoder_hidden_size", "decoder_num_hidden_layers",
     "decoder_num_attention_heads", "decoder_intermediate_size",
 )  # fmt: skip
+# Where other numbers lie, in the notation of intervals.
+INTERVALS = {
+    "hidden_dropout_prob": "[0, 1)", "attention_probs_dropout_prob": "[0, 1)", "drop_path_rate": "[0, 1)",
+    "mask_ratio": "(0, 1)", "layer_norm_eps": "[0, inf)", "initializer_range": "[0, inf)",
+    "time_step_min": "(0, inf)", "time_step_max": "(0, inf)", "time_step_floor": "(0, inf)",
+    "layer_scale_init_value": "(-inf, inf)",
+}  # fmt: skip
 # A frame begins every 10 ms.
 LOWEST_RATE = 100
 # What training chooses for each label, by its name.
 FIELDS_OF_LABELS = ("thresholds", "median_filter_seconds")
+
+
+def lies_in(value: float, interval: str) -> bool:
+    """Whether a number is in an interval such as "[0, 1)"."""
+    low, high = map(float, interval[1:-1].split(", "))
+    is_above = value >= low if interval[0] == "[" else value > low
+    return is_above and (value <= high if interval[-1] == "]" else value < high)
 
 
 def _index_names(names: dict[int | str, str] | None, *default: str) -> dict[int, str]:
@@ -320,14 +334,28 @@ class FFTPConfig(PreTrainedConfig):
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; expected one of {', '.join(choices)}")
+        self._validate_numbers()
+        self._validate_patches()
+        self._validate_heads()
+        self._validate_labels()
+        self._validate_token_merge_layers()
+        self._validate_class_tokens()
+
+    def _validate_numbers(self):
         for name in POSITIVE_FIELDS:
             if (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        _refuse_one_label(self.problem_type, self.num_labels)
+        for name, interval in INTERVALS.items():
+            if not lies_in(getattr(self, name), interval):
+                raise ValueError(f"{name}={getattr(self, name)} must lie in {interval}")
+        if self.time_step_min > self.time_step_max:
+            raise ValueError(f"time_step_min={self.time_step_min} is above time_step_max={self.time_step_max}")
         if self.sampling_rate < LOWEST_RATE:
             raise ValueError(f"sampling_rate={self.sampling_rate} has no sample in 10 ms, from one frame to the next")
         if isinstance(self.time_step_rank, str) or self.time_step_rank < 1:
             raise ValueError(f"time_step_rank={self.time_step_rank!r} must be 'auto' or at least 1")
+
+    def _validate_patches(self):
         if len(self.patch_size) != 2 or min(self.patch_size) < 1:
             raise ValueError(f"patch_size={self.patch_size} must be two positive numbers (mel bins, frames)")
         if self.patch_size[0] > self.num_mel_bins or self.patch_size[1] > self.max_length:
@@ -335,20 +363,31 @@ class FFTPConfig(PreTrainedConfig):
                 f"patch_size={self.patch_size} (mel bins, frames) does not fit into "
                 f"num_mel_bins={self.num_mel_bins} x max_length={self.max_length}"
             )
-        self._validate_rows()
+        height, stride, num_mel_bins = self.patch_size[0], self.frequency_stride, self.num_mel_bins
+        if height < num_mel_bins and (self.frequency_patches == 1 or stride > height):
+            raise ValueError(
+                f"patch_size={self.patch_size} (mel bins, frames) at frequency_stride={stride} leaves many of "
+                f"num_mel_bins={num_mel_bins} unseen; expected patches as high as the spectrogram, or a "
+                f"frequency_stride of at most {min(height, num_mel_bins - height)}"
+            )
+        strides = self.time_strides or ()
+        if list(strides) != sorted({*strides}) or min(strides, default=1) < 1:
+            raise ValueError(f"time_strides={strides} must be frames in ascending order, each at least 1")
+
+    def _validate_heads(self):
         for prefix in ("", "decoder_") if self.backbone == "ast" else ("decoder_",):
             width, heads = (getattr(self, f"{prefix}{name}") for name in ("hidden_size", "num_attention_heads"))
             if width % heads:
                 raise ValueError(
                     f"{prefix}hidden_size={width} is not a multiple of {prefix}num_attention_heads={heads}"
                 )
+
+    def _validate_labels(self):
+        _refuse_one_label(self.problem_type, self.num_labels)
         if sorted(self.id2label) != [*range(self.num_labels)] or len(self.label2id) < self.num_labels:
             raise ValueError(f"id2label={self.id2label} must name the outputs 0, 1, ..., each differently")
         if any(self.label2id.get(name) != index for index, name in self.id2label.items()):
             raise ValueError(f"label2id={self.label2id} is not the inverse of id2label={self.id2label}; set both")
-        strides = self.time_strides or ()
-        if list(strides) != sorted({*strides}) or min(strides, default=1) < 1:
-            raise ValueError(f"time_strides={strides} must be frames in ascending order, each at least 1")
         for name, threshold in (self.thresholds or {}).items():
             if not 0 < threshold <= 1 and threshold != SILENT_THRESHOLD:
                 raise ValueError(
@@ -358,21 +397,6 @@ class FFTPConfig(PreTrainedConfig):
         for name, seconds in (self.median_filter_seconds or {}).items():
             if seconds < 0 or not isfinite(seconds):
                 raise ValueError(f"median_filter_seconds[{name!r}]={seconds} must be a length, 0 or more")
-        self._validate_token_merge_layers()
-        self._validate_class_tokens()
-        if not 0 <= self.drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate={self.drop_path_rate} must lie in [0, 1)")
-        if not 0 < self.mask_ratio < 1:
-            raise ValueError(f"mask_ratio={self.mask_ratio} must lie between 0 and 1")
-
-    def _validate_rows(self):
-        height, stride, num_mel_bins = self.patch_size[0], self.frequency_stride, self.num_mel_bins
-        if height < num_mel_bins and (self.frequency_patches == 1 or stride > height):
-            raise ValueError(
-                f"patch_size={self.patch_size} (mel bins, frames) at frequency_stride={stride} leaves many of "
-                f"num_mel_bins={num_mel_bins} unseen; expected patches as high as the spectrogram, or a "
-                f"frequency_stride of at most {min(height, num_mel_bins - height)}"
-            )
 
     def _validate_token_merge_layers(self):
         layers = self.token_merge_layers
@@ -410,7 +434,7 @@ class FFTPConfig(PreTrainedConfig):
         """
         if time_stride is None:
             return self.time_stride
-        if time_stride != int(time_stride) or time_stride < 1:
+        if time_stride % 1 or time_stride < 1:
             raise ValueError(f"time_stride={time_stride} must be at least 1 frame, a whole number")
         return int(time_stride)
 

@@ -153,10 +153,13 @@ def check_compiled(setting: Setting, name: str) -> dict:
     compiled.compile(backend="eager" if setting.is_tiny else "inductor", dynamic=True)
     # The second clip is padded in both.
     whole = batch["input_values"].shape[1]
+    found, expected = {}, {}
     for frames in (whole * 7 // 10, whole * 6 // 10):
         part = batch | {key: batch[key][:, :frames] for key in ("input_values", "attention_mask")}
-        found = answer(compiled, part, setting.device), answer(plain, part, setting.device)
-    return compare(*found, MODEL_ERROR)
+        for model, answers in ((compiled, found), (plain, expected)):
+            model.zero_grad()
+            answers |= {f"{name}, {frames} frames": x for name, x in answer(model, part, setting.device).items()}
+    return compare(found, expected, MODEL_ERROR)
 
 
 def check_attention(setting: Setting, name: str) -> dict:

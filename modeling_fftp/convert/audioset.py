@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from feature_extraction import FFTPFeatureExtractor
-from modeling_fftp.configuration_fftp import PROBLEM_TYPES
+from modeling_fftp.configuration_fftp import MULTI_LABEL, PROBLEM_TYPES
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def find_problem_type(config: PreTrainedConfig) -> str | None:
     """
     if config.problem_type is None and config.num_labels == NUM_LABELS:
         logger.warning("The source has the %d labels of AudioSet: a clip may have several", NUM_LABELS)
-        return "multi_label_classification"
+        return MULTI_LABEL
     return config.problem_type
 
 

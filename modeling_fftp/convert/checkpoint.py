@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from pickle import UnpicklingError
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import torch
 from transformers.utils import logging
@@ -22,8 +22,20 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
         FileNotFoundError: There is no such file.
         ValueError: It holds something else, or values that are not finite.
     """
+    weights = map_checkpoint(path)
+    refuse_damaged(weights, str(path))
+    return weights
+
+
+def map_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
+    """The same without a look at the values, which stay on the disk where its format allows that.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It holds something else.
+    """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except (UnpicklingError, BadZipFile, KeyError, EOFError, RuntimeError, AttributeError) as error:
         raise ValueError(f"{path} is not a checkpoint with weights by name") from error
     for name in NESTED:
@@ -32,9 +44,7 @@ def read_checkpoint(path: str | Path) -> dict[str, torch.Tensor]:
     is_by_name = isinstance(checkpoint, dict) and all(isinstance(name, str) for name in checkpoint)
     if not is_by_name or not all(isinstance(value, torch.Tensor) for value in checkpoint.values()):
         raise ValueError(f"{path} is not a checkpoint with weights by name")
-    weights = {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
-    refuse_damaged(weights, str(path))
-    return weights
+    return {name.removeprefix("module."): tensor for name, tensor in checkpoint.items()}
 
 
 def count_layers(weights: dict[str, torch.Tensor], prefix: str) -> int:

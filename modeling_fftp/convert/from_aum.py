@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.configuration_fftp import MULTI_LABEL
 
 from .audioset import MEAN, NUM_MEL_BINS, STD, build_feature_extractor, describe_head
 from .checkpoint import count_layers, find_strides, read_checkpoint
@@ -117,7 +118,7 @@ def load_aum(
     checkpoint: str | Path,
     strides: tuple[int, int] | None = None,
     labels: Path | None = None,
-    problem_type: str = "multi_label_classification",
+    problem_type: str = MULTI_LABEL,
     mean: float = MEAN,
     std: float = STD,
 ) -> Converted:

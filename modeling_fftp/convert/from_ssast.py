@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPModel
+from modeling_fftp.configuration_fftp import MULTI_LABEL
 
 from .audioset import MEAN, NUM_MEL_BINS, STD, build_feature_extractor, describe_head
 from .checkpoint import count_layers, find_strides, read_checkpoint
@@ -111,7 +112,7 @@ def load_ssast(
     checkpoint: str | Path,
     strides: tuple[int, int] | None = None,
     labels: Path | None = None,
-    problem_type: str = "multi_label_classification",
+    problem_type: str = MULTI_LABEL,
     pooling: str | None = None,
     mean: float = MEAN,
     std: float = STD,

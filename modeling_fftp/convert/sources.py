@@ -14,7 +14,7 @@ from modeling_fftp import FFTPConfig, FFTPModel
 from modeling_fftp.heads_fftp import find_saved_task
 from modeling_fftp.modeling_fftp import CLASSIFIERS
 
-from .checkpoint import read_checkpoint
+from .checkpoint import map_checkpoint
 from .converted import Converted
 from .from_ast import load_ast
 from .from_aum import load_aum
@@ -51,7 +51,7 @@ def find_kind(source: str | Path) -> str:
     """
     path = Path(source)
     if path.is_file() or str(source).endswith(CHECKPOINT_SUFFIXES):
-        weights = read_checkpoint(source)
+        weights = map_checkpoint(source)
         kinds = [kind for kind, mark in MARKS.items() if mark in weights]
         if kinds:
             return kinds[0]

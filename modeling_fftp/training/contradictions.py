@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
 
+from modeling_fftp.configuration_fftp import lies_in
 from modeling_fftp.hub.metrics import NAMES, ONE_CLASS
 
 from .arguments import (
@@ -44,13 +45,6 @@ def refuse_beyond_limits(command: str, *groups: Any, **others: str) -> None:
                 raise SystemExit(f"{command}: --{name} {value} must lie in {interval}")
 
 
-def lies_in(value: float, interval: str) -> bool:
-    """Whether a number is in an interval such as "[0, 1)"."""
-    low, high = map(float, interval[1:-1].split(", "))
-    is_above = value >= low if interval[0] == "[" else value > low
-    return is_above and (value <= high if interval[-1] == "]" else value < high)
-
-
 def refuse_contradictions(
     model: ModelArguments,
     data: DataArguments,
@@ -65,9 +59,11 @@ def refuse_contradictions(
     refuse_contradictions_of_data("train", data)
     if data.cache_features and data.features_on_device:
         raise SystemExit("train: --cache_features leaves nothing to compute on the device; drop one of the two")
-    if data.streaming and (data.cache_features or training.class_balanced):
+    takes_an_order = training.class_balanced or training.train_sampling_strategy != "random"
+    if data.streaming and (data.cache_features or takes_an_order):
         raise SystemExit(
-            "train: --streaming reads clips in their order and keeps none; drop --cache_features and --class_balanced"
+            "train: --streaming reads clips in its own order and keeps none; drop --cache_features, --class_balanced "
+            "and --train_sampling_strategy"
         )
     if data.cache_features and (augmentation.mixup_probability or augmentation.speed or augmentation.colored_noise):
         raise SystemExit("train: --cache_features goes with --mixup_probability 0, --speed 0 and --colored_noise 0")

@@ -142,6 +142,11 @@ class FFTPTrainer(Trainer):
             check_extractor(extractor, config)
         if self.class_balanced and not has_length(self.train_dataset):
             raise ValueError("class_balanced draws clips by their number; an iterable data set has none")
+        strategy = self.args.train_sampling_strategy
+        if self.class_balanced and strategy != "random":
+            raise ValueError(
+                f"class_balanced draws clips by their classes; drop it or train_sampling_strategy={strategy!r}"
+            )
         if self.teacher is not None and not getattr(self.data_collator, "defer_features", False):
             raise ValueError("a teacher needs the sound that SpecMaskDataCollator(defer_features=True) leaves")
 
@@ -240,13 +245,11 @@ class FFTPTrainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         if isinstance(dataset, StreamedClips):
-            if self.class_balanced or self.args.train_sampling_strategy in GROUPING:
-                raise ValueError("streamed clips have an order of their own, neither class_balanced nor by length")
+            if self.class_balanced or self.args.train_sampling_strategy != "random":
+                raise ValueError("streamed clips are drawn in an order of their own; no other can be chosen")
             streams = self.args.world_size * max(1, self.args.dataloader_num_workers)
             sampler = dataset.sampler(self.args.train_batch_size, streams, seed)
         elif self.class_balanced:
-            if self.args.train_sampling_strategy in GROUPING:
-                raise ValueError("class_balanced draws clips by their classes; drop it or train_sampling_strategy")
             labels = labels_of(dataset.clips if isinstance(dataset, FeatureClips) else dataset)
             sampler = ClassBalancedSampler(torch.as_tensor(np.asarray(labels)), seed)
         else:

@@ -300,7 +300,8 @@ def test_settings_of_any_type_are_saved_as_json_has_them(tmp_path, assign):
     assert {name: saved[name] for name in settings} == settings
     assert [type(saved[name]) for name in settings] == [int, int, int, float, bool, int]
     wrong = [("sampling_rate", 16000.5), ("max_length", 0), ("max_length", float("inf")), ("max_length", "500")]
-    for name, value in (*wrong, ("num_mel_bins", True), ("mean", None), ("do_normalize", "no")):
+    of_none = [("sampling_rate", 50), ("mean", torch.zeros(2)), ("do_normalize", np.array([True, False]))]
+    for name, value in (*wrong, *of_none, ("num_mel_bins", True), ("mean", None), ("do_normalize", "no")):
         with pytest.raises(ValueError, match=f"{name}="):
             setattr(extractor, name, value)
     cut = extractor(np.random.default_rng(0).normal(size=8000), sampling_rate=8000, max_length=20.0, truncation=True)

@@ -4,6 +4,9 @@ import csv
 import logging
 from pathlib import Path
 
+from feature_extraction.randomness import process_index
+from modeling_fftp.atomic_write import atomic_write
+
 logger = logging.getLogger(__name__)
 
 # The file that names them.
@@ -18,7 +21,7 @@ def left_out_clip(row: int, source: str | None, problem: str) -> dict:
 def report_left_out(
     left_out: dict[str, list[dict]], shares: dict[str, float], largest_share: float, folder: str | Path
 ) -> None:
-    """Name the clips that are left out in a CSV file, and count them in the log.
+    """Name the clips that are left out in a CSV file, and count them in the log; the first process does.
 
     Args:
         left_out: `left_out_clip` of each clip, by split.
@@ -30,18 +33,23 @@ def report_left_out(
         ValueError: More than that share is left out of a split.
     """
     path = Path(folder, LEFT_OUT)
-    path.unlink(missing_ok=True)
-    if not any(left_out.values()):
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=["split", "row", "source", "problem"])
-        writer.writeheader()
-        writer.writerows({"split": split, **clip} for split, clips in left_out.items() for clip in clips)
+    if is_first := process_index() == 0:
+        write_left_out(left_out, path)
     for split, clips in left_out.items():
         message = f"{split}: {len(clips)} clips ({shares[split]:.1%}) cannot be used; {path} names them and says why"
         if shares[split] > largest_share:
             first = clips[0]["problem"]
             raise ValueError(f"{message}, the first: {first}. At most {largest_share:.1%} may be left out")
-        if clips:
+        if clips and is_first:
             logger.warning("%s. They are left out", message)
+
+
+def write_left_out(left_out: dict[str, list[dict]], path: Path) -> None:
+    """Write the file of the clips that are left out, or remove that of a run before where there are none."""
+    if not any(left_out.values()):
+        path.unlink(missing_ok=True)
+        return
+    with atomic_write(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=["split", "row", "source", "problem"])
+        writer.writeheader()
+        writer.writerows({"split": split, **clip} for split, clips in left_out.items() for clip in clips)

@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 
 from feature_extraction.events import has_times, read_events
 from feature_extraction.feature_extraction_fftp import LARGEST_FLOAT
+from modeling_fftp.atomic_write import atomic_write
 
 from .clip_decoder import FACTS, SOURCE
 from .strong_labels import EVENTS
@@ -104,9 +105,8 @@ def write_report(facts: dict[str, SplitFacts], source: str, training: TrainingAr
     """Say in the log and in a file what the clips are like; the first process does."""
     if training.process_index == 0:
         logger.info("\n%s", render_report(facts, Path(source).name, sampling_rate, LOGGED_CLASSES))
-        path = Path(training.output_dir, REPORT)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render_report(facts, Path(source).name, sampling_rate), encoding="utf-8")
+        with atomic_write(Path(training.output_dir, REPORT)) as part:
+            part.write_text(render_report(facts, Path(source).name, sampling_rate), encoding="utf-8")
 
 
 def refuse_unusable(facts: dict[str, SplitFacts], is_multi_label: bool) -> None:

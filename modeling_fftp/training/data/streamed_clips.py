@@ -76,11 +76,30 @@ class StreamedClips(TorchDataset):
         """Clips of a batch, as torch's loader asks for them, without those that cannot be decoded.
 
         Raises:
-            ValueError: More clips than may be are unusable.
+            ValueError: More clips than may be are unusable, or all.
         """
         self.batches += 1
         if self.batches % TRIMMED_BATCHES == 0:
             give_back_freed_memory()
+        if clips := self._decode(places):
+            return clips
+        if not self.may_repeat:
+            raise ValueError(
+                f"none of the {len(places)} clips of a batch to measure on can be decoded; larger batches "
+                "(--per_device_eval_batch_size) hold some that can"
+            )
+        # An empty batch would fail: the next clip takes its place.
+        for step in range(1, len(self) + 1):
+            if clips := self._decode([(places[-1] + step) % len(self)]):
+                return clips
+        raise ValueError(f"none of the {len(self)} clips can be decoded")
+
+    def _decode(self, places: Sequence[int]) -> list[dict[str, Any]]:
+        """Clips that can be decoded.
+
+        Raises:
+            ValueError: More clips than may be are unusable.
+        """
         clips = []
         for place in places:
             self.seen += 1
@@ -96,13 +115,7 @@ class StreamedClips(TorchDataset):
                         f"{self.unusable} of {self.seen} clips cannot be used, the last since {error}. At most "
                         f"{self.largest_share:.1%} may be left out"
                     ) from error
-        # An empty batch would fail: the next clip takes its place.
-        if not clips and not self.may_repeat:
-            raise ValueError(
-                f"none of the {len(places)} clips of a batch to measure on can be decoded; larger batches "
-                "(--per_device_eval_batch_size) hold some that can"
-            )
-        return clips or self.__getitems__([(places[-1] + 1) % len(self)])
+        return clips
 
     @property
     def features(self) -> Features:

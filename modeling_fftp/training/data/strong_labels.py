@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Value
 
-from feature_extraction.events import Event, crop_events, has_times, read_events
+from feature_extraction.events import TOLERANCE_SECONDS, Event, crop_events, has_times, read_events
 from modeling_fftp.audio_stream_fftp import sliding_windows
 
 logger = logging.getLogger(__name__)
@@ -15,8 +15,6 @@ logger = logging.getLogger(__name__)
 # The column of events, and what one has; times are in seconds.
 EVENTS = "events"
 EVENT = {"onset": Value("float64"), "offset": Value("float64"), "label": Value("string")}
-# What people round by when they mark where a sound ends.
-TOLERANCE_SECONDS = 0.1
 
 
 def count_events(events: Any, seconds: float) -> dict[str, int]:

@@ -303,11 +303,15 @@ def read_sound(source: str | Path, sampling_rate: int = SAMPLING_RATE) -> Iterat
     """
     parts = [*find_recordings(SoundArguments(str(source)))]
     share = min(1.0, SAMPLED_RECORDINGS / sum(len(recordings) for _, recordings in parts))
+    is_any = False
     for _, recordings in parts:
         column = find_column(recordings, "audio")
         count = max(1, round(share * len(recordings)))
         for row in spread(len(recordings), count):
             try:
                 yield read_audio(locate(recordings[row][column], base_folder(str(source))), sampling_rate)
+                is_any = True
             except ValueError as error:
                 logger.warning("A recording is passed over: %s", error)
+    if not is_any:
+        raise ValueError(f"{source}: no recording can be read")

@@ -183,12 +183,3 @@ def test_an_evaluation_never_scores_a_new_head(checkpoint, published, clip_folde
         build_model(ModelArguments(str(checkpoint)), clips, 1.0, do_train=False)
     model, _ = build_model(ModelArguments(str(checkpoint)), clips, 1.0)
     assert model.classifier.dense.weight.std() > 0
-
-
-def test_clips_are_grouped_by_length(clip_folder, tmp_path):
-    """Trainer looks for lengths in a column that decoded clips do not have."""
-    run_training(
-        tmp_path, "--dataset_name", clip_folder, "--train_sampling_strategy", "group_by_length",
-        "--per_device_train_batch_size", 4,
-    )  # fmt: skip
-    assert accuracy_of_training(tmp_path) >= 0

@@ -30,7 +30,8 @@ from modeling_fftp.training.data.held_out import hold_out_fraction
 from modeling_fftp.training.data.loading import Clips
 from modeling_fftp.training.data.sources import load_splits
 from modeling_fftp.training.data.splits import ROLES, find_splits
-from modeling_fftp.training.model import build_model, refuse_impossible
+from modeling_fftp.training.model import build_model
+from modeling_fftp.training.model_arguments import refuse_impossible
 from modeling_fftp.training.probing.probe import probe
 from modeling_fftp.training.resuming import Resumed
 from modeling_fftp.training.run import choose_metric, run
@@ -645,6 +646,10 @@ def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, na
         (["--dataset_name", "x", "--ema_decay", "0.9", "--average_last_epochs", "2"], "are two averages"),
         (["--dataset_name", "x", "--average_last_epochs", "2", "--save_strategy", "steps"], "would miss its end"),
         (["--dataset_name", "x", "--class_balanced", "true", "--none_labels", "y"], "of --none_labels have none"),
+        (
+            ["--dataset_name", "x", "--streaming", "true", "--train_sampling_strategy", "sequential"],
+            "in its own order and keeps none",
+        ),
         (["--dataset_name", "x", "--metric_for_best_model", "acuracy"], "expected one of loss, map, .* accuracy"),
     ],
 )

@@ -247,13 +247,17 @@ def test_sound_becomes_features_in_the_trainer(make_config, extractor, tmp_path)
         assert torch.equal(weights[name], value), name
 
 
-@pytest.mark.parametrize("name", ["audio", "input_values"])
+@pytest.mark.parametrize("form", ["audio", "input_values", "decoded"])
 @pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
-def test_clips_of_every_form_are_grouped_by_length(make_config, extractor, tmp_path, name, strategy):
+def test_clips_of_every_form_are_grouped_by_length(make_config, extractor, tmp_path, form, strategy):
     rng = np.random.default_rng(0)
     lengths = rng.permutation(np.arange(20, 84))
+    name = "input_values" if form == "input_values" else "audio"
     shapes = [(int(160 * n),) if name == "audio" else (int(n), 128) for n in lengths]
     clips = [{name: rng.normal(size=shape).astype(np.float32), "labels": 0} for shape in shapes]
+    if form == "decoded":
+        features = Features({"audio": List(Value("float32")), "labels": Value("int64")})
+        clips = Dataset.from_list(clips, features=features).with_format("numpy")
     arguments = TrainingArguments(
         tmp_path, per_device_train_batch_size=4, train_sampling_strategy=strategy, use_cpu=True, report_to="none"
     )
@@ -281,6 +285,8 @@ def test_what_cannot_be_drawn_or_smoothed_is_refused(make_config, extractor, exa
     assert isinstance(build(examples)._get_train_sampler(), ClassBalancedSampler)
     with pytest.raises(ValueError, match="class_balanced draws clips by their number"):
         build(Dataset.from_list(examples).to_iterable_dataset())
+    with pytest.raises(ValueError, match="drop it or train_sampling_strategy='sequential'"):
+        build(examples, train_sampling_strategy="sequential")
     with pytest.raises(ValueError, match="label_smoothing_factor cannot smooth mixed labels"):
         build(examples, mixup=Mixup(), label_smoothing_factor=0.1)
 

@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 import modeling_fftp
 from modeling_fftp.training.data.decoding import clips_to_hold
+from modeling_fftp.training.data.left_out import LEFT_OUT, left_out_clip, report_left_out
 from modeling_fftp.training.inspect import inspect
 from tests.support import run_training
 
@@ -366,3 +367,17 @@ def test_of_long_clips_fewer_are_held_in_memory(monkeypatch, seconds, most):
     monkeypatch.setattr("modeling_fftp.training.data.decoding.sound_seconds", lambda source, rate: source)
     rows = [{"audio": length} for length in seconds]
     assert clips_to_hold(rows, SimpleNamespace(audio_column="audio", folder=Path(), sampling_rate=RATE)) == most
+
+
+def test_the_first_process_alone_names_what_is_left_out(tmp_path, monkeypatch):
+    left_out = {"train": [left_out_clip(3, "owl.wav", "broken")]}
+    report_left_out(left_out, {"train": 0.1}, 0.5, tmp_path)
+    written = (tmp_path / LEFT_OUT).read_text()
+    monkeypatch.setenv("RANK", "1")
+    report_left_out({"train": []}, {"train": 0.0}, 0.5, tmp_path)
+    assert (tmp_path / LEFT_OUT).read_text() == written
+    with pytest.raises(ValueError, match=r"train: 1 clips \(10.0%\) cannot be used; .* the first: broken"):
+        report_left_out(left_out, {"train": 0.1}, 0.05, tmp_path)
+    monkeypatch.setenv("RANK", "0")
+    report_left_out({"train": []}, {"train": 0.0}, 0.5, tmp_path)
+    assert not [*tmp_path.iterdir()]

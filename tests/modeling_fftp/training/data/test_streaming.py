@@ -89,6 +89,9 @@ def test_what_is_measured_is_measured_once(shards, tmp_path):
     with pytest.raises(ValueError, match="none of the 1 clips of a batch to measure on can be decoded"):
         clips["validation"].__getitems__([0])
     assert clips["validation"].__getitems__([0, 1]) == [{"audio": 1, "labels": 0}]
+    clips["train"].examine = lambda place: {PROBLEM: "broken"}
+    with pytest.raises(ValueError, match=f"none of the {len(clips['train'])} clips can be decoded"):
+        clips["train"].__getitems__([0])
 
 
 def test_large_row_groups_are_named(shards, monkeypatch, caplog):

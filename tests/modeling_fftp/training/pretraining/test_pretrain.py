@@ -348,3 +348,9 @@ def test_sound_of_a_folder_is_read_as_a_sample(recordings, caplog):
     assert len(sounds) == 38
     assert max(map(len, sounds)) == 80000
     assert "broken.wav" in caplog.text
+
+
+def test_a_folder_without_a_recording_that_can_be_read_is_no_sample(tmp_path):
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    with pytest.raises(ValueError, match="no recording can be read"):
+        [*read_sound(tmp_path)]
