@@ -193,7 +193,8 @@ def tag(
     from transformers.utils import logging
 
     from modeling_fftp.serving import tag as tagging
-    from modeling_fftp.serving.recordings import Part, find_recordings
+    from modeling_fftp.serving.parts import Part
+    from modeling_fftp.serving.recordings import find_recordings
 
     logging.disable_progress_bar()
     with errors_in_one_line():
@@ -235,7 +236,8 @@ def embed(
     from transformers.utils import logging
 
     from modeling_fftp.serving import embed as embedding
-    from modeling_fftp.serving.recordings import Part, find_recordings
+    from modeling_fftp.serving.parts import Part
+    from modeling_fftp.serving.recordings import find_recordings
 
     logging.disable_progress_bar()
     with errors_in_one_line():

@@ -55,9 +55,13 @@ def draw_patch_mask(
     places = torch.arange(noise.shape[1], device="cpu")
     places = torch.where(from_end, places.flip(0), places)
     order = places.gather(1, noise.gather(1, places).argsort(dim=1, stable=True))
-    counts = rows * real_steps
-    hidden = (config.mask_ratio * counts).round().clamp(max=counts - 1)
+    hidden = count_hidden(config, rows * real_steps)
     return torch.zeros_like(is_real).scatter(1, order, torch.arange(order.shape[1], device="cpu") < hidden)
+
+
+def count_hidden(config: FFTPConfig, num_patches: torch.Tensor) -> torch.Tensor:
+    """Patches that are hidden of so many: one is always seen."""
+    return (config.mask_ratio * num_patches).round().clamp(max=num_patches - 1)
 
 
 def visible_first(bool_masked_pos: torch.Tensor, is_real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

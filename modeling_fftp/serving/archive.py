@@ -22,7 +22,8 @@ from modeling_fftp.window_pipeline_fftp import FFTPWindowPipeline
 
 from .journal import Journal, journals_of, read_in_order, refuse_other_settings
 from .load import hash_model
-from .recordings import WHOLE, Part, group_rows
+from .parts import WHOLE, Part
+from .row_groups import group_rows
 from .tables import failures_path
 
 # Recordings at a time, between two writes to the disk, and how much sound they have together at most.

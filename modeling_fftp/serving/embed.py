@@ -16,7 +16,7 @@ from modeling_fftp.modeling_fftp import FFTPModel
 
 from .archive import CHUNK, answer_archive
 from .load import load_pipeline, warn_of_gaps
-from .recordings import Part
+from .parts import Part
 from .tables import Answers, keep_readable
 
 # Rows of parquet that are written at once.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .recordings import Part
+from .parts import Part
 from .tables import as_text
 
 # Last line of a journal.

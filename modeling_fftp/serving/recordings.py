@@ -1,11 +1,10 @@
-"""The recordings that a command line names, and how several processes share them."""
+"""The recordings that a command line names."""
 
 import glob
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from modeling_fftp.sound_folders import is_sound, is_visible, walk
@@ -91,75 +90,3 @@ def _read_list(source: str) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{source}: the list is not UTF-8") from error
     return [line for line in (line.strip(BLANK) for line in lines) if line]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A share of an archive.
-
-    Args:
-        index: Which, counted from 0.
-        count: Number of shares.
-    """
-
-    index: int = 0
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> "Part":
-        """Read "3/16", counted from 1.
-
-        Raises:
-            ValueError: The text is no shard.
-        """
-        index, _, count = text.partition("/")
-        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-            raise ValueError(f"--shard {text}: expected a number and how many there are, such as 3/16")
-        return cls(int(index) - 1, int(count))
-
-    def split(self, other: "Part") -> "Part":
-        """A share of this share."""
-        return Part(self.index * other.count + other.index, self.count * other.count)
-
-    def of_process(self) -> "Part":
-        """The share of this process, of those that torchrun or accelerate began.
-
-        Raises:
-            ValueError: The environment says half of which process this is, or what cannot be.
-        """
-        rank, size = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
-        if not rank and not size:
-            return self
-        if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
-            raise ValueError(
-                f"RANK={rank!r} and WORLD_SIZE={size!r} in the environment name no process of several; unset them, or "
-                "start by `accelerate launch`"
-            )
-        return self.split(Part(int(rank), int(size)))
-
-    def of(self, recordings: Sequence[str]) -> list[str]:
-        """Every `count`-th recording."""
-        return [*recordings[self.index :: self.count]]
-
-
-# All of an archive.
-WHOLE = Part()
-
-
-def group_rows(lengths: Iterable[float], most: float, most_rows: int | None = None) -> Iterator[list[int]]:
-    """Rows in their order, so many at a time that their lengths together are at most that, or one that is longer.
-
-    Args:
-        lengths: Of each row; each is asked for when its turn comes.
-        most: Length of a group.
-        most_rows: Rows of a group; default: any number.
-    """
-    rows, total = [], 0.0
-    for row, length in enumerate(lengths):
-        if rows and (len(rows) == most_rows or total + length > most):
-            yield rows
-            rows, total = [], 0.0
-        rows.append(row)
-        total += length
-    if rows:
-        yield rows

@@ -14,7 +14,7 @@ from modeling_fftp.scores_fftp import label_names
 from .archive import CHUNK, answer_archive, answer_recordings
 from .budget import choose_time_stride, real_time_factors
 from .load import load_pipeline, warn_of_gaps
-from .recordings import Part
+from .parts import Part
 from .tables import (
     FOLDERS,
     ROWS,

@@ -18,7 +18,7 @@ from modeling_fftp.scores_fftp import label_names
 from .arguments import FFTPTrainingArguments, ModelArguments
 from .checkpoints import last_whole_checkpoint
 from .command_line import without_place
-from .model import ADJUSTABLE
+from .model_arguments import ADJUSTABLE
 from .results import write_results
 
 logger = logging.getLogger(__name__)

@@ -32,7 +32,8 @@ from .data.sampling import spread_sounds
 from .data.streaming import stream_clips
 from .evaluation import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers
 from .events.evaluation import choose_postprocessing, evaluate_events, score_steps, set_collars
-from .model import build_model, find_sampling_rate, read_config, refuse_impossible, refuse_truncation
+from .model import build_model, read_config, refuse_truncation
+from .model_arguments import find_sampling_rate, refuse_impossible
 from .publishing import check_repository, publish
 from .results import forget_results, write_results
 from .resuming import Resumed, measured_of_all, write_arguments

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from feature_extraction.events import read_events
 from modeling_fftp import FFTPConfig
 from modeling_fftp.events_fftp import Event, events_to_labels
-from modeling_fftp.modeling_fftp import IGNORED
+from modeling_fftp.loss_fftp import IGNORED
 
 
 @dataclass

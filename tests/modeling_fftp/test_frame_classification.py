@@ -18,18 +18,14 @@ from modeling_fftp.events_fftp import SOMEWHERE, events_to_labels
 from modeling_fftp.loss_fftp import pool_somewhere
 from modeling_fftp.times_fftp import frame_seconds, token_spans
 from modeling_fftp.training.step_labels import EventLabels, StepLabels
-from tests.support import BACKBONES, GEOMETRIES, POOLED
+from tests.support import BACKBONES, GEOMETRIES, POOLED, perturb
 
 RATE = 16000
 
 
 def build(config):
     torch.manual_seed(0)
-    model = FFTPForAudioFrameClassification(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return model
+    return perturb(FFTPForAudioFrameClassification(config).eval())
 
 
 @pytest.mark.parametrize("pooled", POOLED)

@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensorMode
 
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.conv_fftp import FFTPCausalConv1d
-from tests.support import BACKBONES, POOLED
+from tests.support import BACKBONES, POOLED, perturb
 
 ALL_POOLED = pytest.mark.parametrize("pooled", POOLED)
 ALL_BACKBONES = pytest.mark.parametrize("backbone", BACKBONES)
@@ -19,11 +19,7 @@ ALL_BACKBONES = pytest.mark.parametrize("backbone", BACKBONES)
 
 def build(config, model_class=FFTPForAudioClassification):
     torch.manual_seed(0)
-    model = model_class(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    return model
+    return perturb(model_class(config).eval())
 
 
 def empty_like(tensor, device):

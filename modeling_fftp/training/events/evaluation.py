@@ -19,9 +19,9 @@ from modeling_fftp import FFTPConfig
 from modeling_fftp.audio_tagging_fftp import FFTPAudioTaggingPipeline
 from modeling_fftp.events_fftp import SOMEWHERE, filter_lengths, median_filter
 from modeling_fftp.hub.run_files import RECIPE, events_of, read_results
-from modeling_fftp.modeling_fftp import IGNORED
+from modeling_fftp.loss_fftp import IGNORED
 from modeling_fftp.scores_fftp import label_names
-from modeling_fftp.serving.recordings import group_rows
+from modeling_fftp.serving.row_groups import group_rows
 
 from ..arguments import FFTPTrainingArguments
 from ..data.decoding import clip_lengths

@@ -2,18 +2,21 @@
 
 import logging
 
+import torch
 from datasets import Dataset
 
 from feature_extraction import FFTPFeatureExtractor
-from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp import FFTPConfig, FFTPForPreTraining
 from modeling_fftp.convert.convert import mask_padding
 from modeling_fftp.convert.pretrained import load_pretrained
 from modeling_fftp.convert.sources import find_kind
+from modeling_fftp.patch_grid_fftp import count_hidden
+from modeling_fftp.times_fftp import count_frames
 
 from ..data.decoding import clip_lengths
 from ..data.unlabelled import Pieces
-from ..model import ADJUSTABLE, describe_new, fit_positions, fit_to_crops, load_start, refuse_truncation
+from ..model import describe_new, fit_positions, fit_to_crops, load_start, refuse_truncation
+from ..model_arguments import ADJUSTABLE
 from .arguments import DECODER, PretrainingModelArguments
 
 logger = logging.getLogger(__name__)
@@ -67,17 +70,12 @@ def refuse_too_short(config: FFTPConfig, pieces: Pieces, max_seconds: float) -> 
     Raises:
         ValueError: None is; a few that are not are counted in the log.
     """
-    lengths = clip_lengths(pieces.splits["train"])
-    crop = round(max_seconds * pieces.sampling_rate)
-    short = sum(not count_hidden(config, min(length, crop)) for length in lengths)
+    lengths = torch.tensor(clip_lengths(pieces.splits["train"]))
+    crops = lengths.clamp(max=round(max_seconds * pieces.sampling_rate))
+    patches = config.time_patches(count_frames(crops, config.sampling_rate)) * config.frequency_patches
+    short = int((count_hidden(config, patches) == 0).sum())
     message = f"{short} of {len(lengths)} pieces are too short for a patch to be hidden in them"
     if short == len(lengths):
         raise ValueError(f"{message}: one patch is {config.patch_size[1]} frames of 10 ms")
     if short:
         logger.warning("%s; nothing is learned from them", message)
-
-
-def count_hidden(config: FFTPConfig, num_samples: int) -> int:
-    """Patches that are hidden of a piece."""
-    patches = config.time_patches(num_frames(num_samples, config.sampling_rate)) * config.frequency_patches
-    return min(round(config.mask_ratio * patches), patches - 1)

@@ -15,7 +15,7 @@ from ..command_line import find_recipe
 from ..data.sampling import spread
 from ..data.sources import is_local, public_name
 from ..data.unlabelled import Pieces, SoundArguments, load_pieces
-from ..model import find_sampling_rate, refuse_impossible
+from ..model_arguments import find_sampling_rate, refuse_impossible
 from ..results import write_results
 from ..resuming import measured_of_all, write_arguments
 from ..session import begin, build_averaging, find_begun, measure_no_epoch, report_setting, train_or_go_on

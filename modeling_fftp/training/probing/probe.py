@@ -31,7 +31,8 @@ from ..data.loading import Clips, load_clips
 from ..data.plan import plan_data
 from ..data.sources import public_name
 from ..evaluation import Scorer, build_scorer, only_numbers
-from ..model import build_model, find_sampling_rate
+from ..model import build_model
+from ..model_arguments import find_sampling_rate
 from ..results import write_per_class, write_results
 from ..session import begin
 from .classifiers import LinearProbe, fit_linear, neighbour_scores

@@ -15,6 +15,7 @@ from datasets.fingerprint import Hasher
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, BatchFeature
 
+from modeling_fftp.configuration_fftp import MULTI_LABEL
 from modeling_fftp.convert.audioset import find_problem_type
 from modeling_fftp.convert.pretrained import load_pretrained
 from modeling_fftp.convert.sources import refuse_missing
@@ -106,7 +107,7 @@ class Teacher:
     @property
     def is_multi_label(self) -> bool:
         """Whether it finds several classes in one clip; where its config does not say, it does not."""
-        return self.problem_type == "multi_label_classification"
+        return self.problem_type == MULTI_LABEL
 
     def refuse_other_kind(self, is_multi_label: bool) -> None:
         """Stop where its answers mean something else than the student's.

@@ -24,7 +24,8 @@ from modeling_fftp.serving import archive as archiving
 from modeling_fftp.serving import tables
 from modeling_fftp.serving.archive import alone, answer_recordings
 from modeling_fftp.serving.journal import COMPLETE, Journal, read_in_order
-from modeling_fftp.serving.recordings import Part, find_recordings
+from modeling_fftp.serving.parts import Part
+from modeling_fftp.serving.recordings import find_recordings
 from modeling_fftp.serving.tables import ROWS, schema_of, write_audacity, write_raven
 from modeling_fftp.serving.tag import load_tagger, render_table, write_answers
 from tests.support import ROOT

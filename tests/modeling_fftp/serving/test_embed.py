@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from modeling_fftp.cli import app
 from modeling_fftp.serving.journal import Journal
-from modeling_fftp.serving.recordings import Part
+from modeling_fftp.serving.parts import Part
 
 
 @pytest.fixture

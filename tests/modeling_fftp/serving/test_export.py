@@ -15,17 +15,14 @@ from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFr
 from modeling_fftp.serving.export import default_file_name, export
 from modeling_fftp.serving.onnx_model import FFTPOnnxForAudioClassification, FFTPOnnxForAudioFrameClassification
 from modeling_fftp.stream_fftp import FFTPStream
-from tests.support import BACKBONES, GEOMETRIES, needs_compiler
+from tests.support import BACKBONES, GEOMETRIES, needs_compiler, perturb
 
 SHAPES = [(1, 100), (3, 250), (2, 37), (1, 8), (2, 3)]
 
 
 def save(model_class, config, extractor, folder):
     torch.manual_seed(0)
-    model = model_class(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model = perturb(model_class(config).eval())
     model.save_pretrained(folder)
     extractor.save_pretrained(folder)
     return model

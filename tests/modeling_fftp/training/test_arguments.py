@@ -5,9 +5,9 @@ from dataclasses import fields
 import pytest
 
 from modeling_fftp import FFTPConfig
-from modeling_fftp.configuration_fftp import CHOICES, FIELDS_OF_LABELS, POSITIVE_FIELDS
+from modeling_fftp.configuration_fftp import CHOICES, FIELDS_OF_LABELS, INTERVALS, POSITIVE_FIELDS
 from modeling_fftp.hub.push import INCIDENTAL
-from modeling_fftp.training import command_line, contradictions, model, resuming
+from modeling_fftp.training import command_line, contradictions, model_arguments, resuming
 from modeling_fftp.training.arguments import ARGUMENTS
 from modeling_fftp.training.pretraining import arguments as pretraining
 from modeling_fftp.training.probing import probe
@@ -25,7 +25,7 @@ OF_TRANSFORMERS = {
     "table",
     [
         contradictions.LIMITS, command_line.NOT_IN_RECIPE, command_line.PATHS, resuming.MAY_CHANGE,
-        resuming.MUST_STAY, resuming.DERIVED, model.READ_BY, pretraining.UNUSED, probe.UNUSED,
+        resuming.MUST_STAY, resuming.DERIVED, model_arguments.READ_BY, pretraining.UNUSED, probe.UNUSED,
     ],
     ids=["limits", "not in recipe", "paths", "may change", "must stay", "derived", "read by", "unused", "of probes"],
 )  # fmt: skip
@@ -40,7 +40,17 @@ def test_prefixes_of_arguments(prefix):
 
 @pytest.mark.parametrize(
     "table",
-    [model.ADJUSTABLE, model.READ_BY, pretraining.DECODER, POSITIVE_FIELDS, CHOICES, FIELDS_OF_LABELS, INCIDENTAL],
+    [
+        model_arguments.ADJUSTABLE,
+        model_arguments.READ_BY,
+        pretraining.DECODER,
+        POSITIVE_FIELDS,
+        INTERVALS,
+        CHOICES,
+        FIELDS_OF_LABELS,
+        INCIDENTAL,
+    ],
+    ids=["adjustable", "read by", "decoder", "positive", "intervals", "choices", "of labels", "incidental"],
 )
 def test_names_of_fields(table):
     assert {*table} - OF_TRANSFORMERS <= CONFIG

@@ -16,7 +16,6 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.events_fftp import SOMEWHERE
 from modeling_fftp.hub.push import files_to_push
-from modeling_fftp.serving.recordings import group_rows
 from modeling_fftp.training.arguments import FFTPTrainingArguments
 from modeling_fftp.training.data.clip_decoder import ClipDecoder
 from modeling_fftp.training.data.labels import read_labels
@@ -148,14 +147,6 @@ def test_a_checkpoint_that_hears_padding_learns_steps_with_a_mask(recordings, ma
     run_training(tmp_path / "out", *words, "--model_name_or_path", tmp_path / "start")
     settings = read(tmp_path / "out", "preprocessor_config")
     assert (settings["padding"], settings["return_attention_mask"]) == ("longest", True)
-
-
-@pytest.mark.parametrize(
-    ("lengths", "groups"),
-    [([], []), ([9, 1, 1, 1], [[0], [1, 2, 3]]), ([1, 2, 1, 3], [[0, 1], [2], [3]]), ([9, 9], [[0], [1]])],
-)
-def test_long_recordings_are_heard_alone_and_short_ones_together(lengths, groups):
-    assert [*group_rows(lengths, 3.0)] == groups
 
 
 def test_steps_are_not_scored_by_events_without_times():

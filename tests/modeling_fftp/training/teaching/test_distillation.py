@@ -31,7 +31,7 @@ from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.training.run import run
 from modeling_fftp.training.teaching.distillation import Distillation, Teacher, add_answers
 from modeling_fftp.training.teaching.teacher_labels import label
-from tests.support import TINY, run_training
+from tests.support import TINY, perturb, run_training
 
 KINDS = ("high", "low", "noise")
 NAMES = {"id2label": dict(enumerate(KINDS)), "label2id": {name: index for index, name in enumerate(KINDS)}}
@@ -63,10 +63,7 @@ def teacher(tmp_path):
     def make(build=make_ast):
         torch.manual_seed(0)
         model, extractor = build()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(torch.randn_like(parameter) * 0.05)
-        model.save_pretrained(tmp_path / "teacher")
+        perturb(model).save_pretrained(tmp_path / "teacher")
         extractor.save_pretrained(tmp_path / "teacher")
         return str(tmp_path / "teacher")
 
