@@ -1,6 +1,6 @@
 """The collator: pads examples to a batch, and for training mixes, augments and masks them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -165,8 +165,17 @@ class SpecMaskDataCollator(TrainerCallback):
         features = self.feature_extractor.extract_batch(waveforms, _needs_mask(seed))
         return self._change_features(features, seed, rest.get("time_stride"))[0] | rest
 
-    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        """Augment the batches of the training loader, which only `train()` uses."""
+    def on_train_begin(self, args, state, control, model=None, train_dataloader=None, **kwargs):
+        """Augment the batches of the training loader, which only `train()` uses.
+
+        Raises:
+            ValueError: The extractor's features are not those that the model expects.
+        """
+        config = getattr(model, "config", None)
+        for name in ("sampling_rate", "num_mel_bins"):
+            given, expected = getattr(self.feature_extractor, name), getattr(config, name, None)
+            if expected not in (None, given):
+                raise ValueError(f"the feature extractor has {name}={given}; the model's config {expected}")
         replace_collator(train_dataloader, self, self.augment)
 
     def _collate(
@@ -179,14 +188,11 @@ class SpecMaskDataCollator(TrainerCallback):
         """A batch, augmented where there are seeds."""
         if not examples:
             raise ValueError("no examples: expected at least one")
-        if not _all_have(examples, "labels") and _all_have(examples, "label"):
-            # The name in most data sets; transformers' collators take both.
-            examples = [{**example, "labels": example["label"]} for example in examples]
+        examples = _name_labels(examples)
         is_training = feature_seed is not None
         labels, events = self._read_targets(examples, is_training)
         if _all_have(examples, "audio"):
-            sounds = [example["audio"] for example in examples]
-            waveforms = [self.feature_extractor.to_waveform(sound, index) for index, sound in enumerate(sounds)]
+            waveforms = [self._read_sound(example, index) for index, example in enumerate(examples)]
             self._refuse_late(events, [len(wave) for wave in waveforms])
             if is_training:
                 waveforms, labels, events = self._change_sound(waveforms, labels, events, seeded(sound_seed))
@@ -209,6 +215,16 @@ class SpecMaskDataCollator(TrainerCallback):
             steps = [example["labels"] for example in examples] if events is None else events
             labels = self._label_steps(steps, batch, time_stride)
         return batch if labels is None else {**batch, "labels": labels}
+
+    def _read_sound(self, example: dict[str, Any], index: int) -> torch.Tensor:
+        """Samples of an example, (samples,), whose rate may stand beside them."""
+        rate = example.get("sampling_rate", self.feature_extractor.sampling_rate)
+        if rate != self.feature_extractor.sampling_rate and not isinstance(example["audio"], dict):
+            raise ValueError(
+                f"example {index} has sampling_rate={rate}; the feature extractor expects "
+                f"{self.feature_extractor.sampling_rate} Hz: resample it first (for example with soxr.resample)"
+            )
+        return self.feature_extractor.to_waveform(example["audio"], index)
 
     def _read_targets(
         self, examples: list[dict[str, Any]], is_training: bool
@@ -378,22 +394,38 @@ def _needs_mask(seed: int | None) -> bool | None:
     return None if seed is None else True
 
 
+def _name_labels(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Examples whose labels have the name "labels", whatever name of those that transformers' collators take.
+
+    Raises:
+        ValueError: Examples that are no dicts.
+    """
+    if not isinstance(examples[0], Mapping):
+        kind = type(examples[0]).__name__
+        raise ValueError(f"the examples are of type {kind}; expected dicts, such as {{'audio': ..., 'labels': ...}}")
+    for name in ("label", "label_ids"):
+        if not _all_have(examples, "labels") and _all_have(examples, name):
+            return [{**example, "labels": example[name]} for example in examples]
+    return examples
+
+
 def _real_frames(example: dict[str, Any], index: int) -> np.ndarray:
     """Features (frames, mel bins) without the padding that their mask names."""
-    features, mask = (_as_array(example.get(name)) for name in ("input_values", "attention_mask"))
+    features, mask = _as_array(example["input_values"]), example.get("attention_mask")
     if features.ndim != 2:
         raise ValueError(
             f"the features of example {index} have shape {features.shape}; expected (frames, mel bins). An extractor "
             'returns batches: take ["input_values"][0], or map with batched=True'
         )
     features = features.astype(np.float32, copy=False)
-    return features if mask is None else features[: np.count_nonzero(mask)]
+    return features if mask is None else features[: np.count_nonzero(_as_array(mask))]
 
 
-def _as_array(values: Any) -> np.ndarray | None:
-    if values is None:
-        return None
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+def _as_array(values: Any) -> np.ndarray:
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    # NumPy has no bfloat16.
+    return (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
 
 
 def _all_have(examples: list[dict[str, Any]], name: str) -> bool:
@@ -410,7 +442,7 @@ def _all_have(examples: list[dict[str, Any]], name: str) -> bool:
 
 def _stack_labels(examples: list[dict[str, Any]]) -> torch.Tensor:
     """Indices as (batch,) int64, vectors over the labels as (batch, labels) float32."""
-    labels = [np.asarray(example["labels"]) for example in examples]
+    labels = [_as_array(example["labels"]) for example in examples]
     for index, label in enumerate(labels):
         if label.dtype.kind not in "biuf":
             raise ValueError(f"the labels of example {index} are {examples[index]['labels']!r}; expected numbers")

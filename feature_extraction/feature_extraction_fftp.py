@@ -311,15 +311,20 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             ValueError: Another rate than the extractor's, more than one channel, no samples, or an unknown type.
         """
         _leave_lost_threads()
-        if isinstance(clip, (str, bytes, PathLike)):
+        if isinstance(clip, (str, bytes, bytearray, PathLike)):
             raise ValueError(f"clip {index} is {type(clip).__name__}; expected samples, such as read_audio gives")
         clip = self._read_samples(clip, index)
         if not isinstance(clip, torch.Tensor):
             # torch shares memory with arrays; it warns where that is read-only, as in data sets, and refuses what is
             # reversed or has another machine's byte order.
             clip = np.asarray(clip)
+            if clip.dtype.kind not in "biuf":
+                raise ValueError(f"clip {index} holds {clip.dtype} values; expected samples, such as read_audio gives")
             clip = np.require(clip, clip.dtype.newbyteorder("="), requirements="CW")
         samples = clip.detach() if isinstance(clip, torch.Tensor) else torch.as_tensor(clip, device="cpu")
+        if samples.ndim == 2 and 1 in samples.shape:
+            # One channel, as torchaudio and soundfile give it.
+            samples = samples.flatten()
         if samples.ndim != 1:
             raise ValueError(
                 f"clip {index} has shape {tuple(samples.shape)}; expected one channel, (samples,): mix it down first"
@@ -451,7 +456,7 @@ def _has_own_rate(clip: Waveform) -> bool:
 
 def _as_clips(raw_speech: Waveform | list[Waveform]) -> list[Waveform]:
     """One recording or several, as a list."""
-    if isinstance(raw_speech, (dict, str, bytes, PathLike)) or _has_own_rate(raw_speech):
+    if isinstance(raw_speech, (dict, str, bytes, bytearray, PathLike)) or _has_own_rate(raw_speech):
         return [raw_speech]
     if isinstance(raw_speech, (np.ndarray, torch.Tensor)):
         if raw_speech.ndim == 2 and raw_speech.shape[1] <= MAX_CHANNELS < raw_speech.shape[0]:
@@ -462,8 +467,10 @@ def _as_clips(raw_speech: Waveform | list[Waveform]) -> list[Waveform]:
         # A column of clips of unequal length is an array of arrays.
         is_ragged = isinstance(raw_speech, np.ndarray) and raw_speech.dtype == object
         return list(raw_speech) if raw_speech.ndim > 1 or is_ragged else [raw_speech]
-    is_batch = len(raw_speech) > 0 and not isinstance(raw_speech[0], (int, float, np.number))
-    return list(raw_speech) if is_batch else [raw_speech]
+    # A column of pandas has an index of its own, and a generator none.
+    clips = list(raw_speech)
+    is_one = bool(clips) and isinstance(clips[0], (int, float, np.number))
+    return [clips] if is_one else clips
 
 
 def _refuse_samples(waveform: torch.Tensor, index: int) -> None:

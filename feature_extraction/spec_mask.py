@@ -1,10 +1,10 @@
 """Masks on spectrograms: SpecMask, which follows the patch grid under a fixed budget, and SpecAugment as baseline."""
 
-import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from .limits import check_count
 from .randomness import integers, uniform
 
 # Highest localized band as a share of the mel bins: above half of them a mask would no longer be local.
@@ -87,6 +87,7 @@ class SpectrogramMask:
         return self
 
 
+@dataclass(frozen=True)
 class SpecMask(SpectrogramMask):
     """Draws and applies SpecMask (arXiv 2508.21243, section 3.2).
 
@@ -94,14 +95,15 @@ class SpecMask(SpectrogramMask):
     one patch wide and a random band of bins high. Starts lie on the patch grid. Each clip draws its own masks. No cell
     is counted twice: the masked cells never exceed the budget and fall short of it by less than `num_mel_bins` cells.
     Where a share leaves less than a whole mask the last one shrinks, to one frame at least. For a clip of fewer than
-    `max_length` frames the budget shrinks in proportion.
+    `max_length` frames the budget shrinks in proportion. Its fields are fixed: `dataclasses.replace(mask, budget=0.1)`
+    makes another.
 
     Args:
         num_mel_bins: Height of the spectrogram.
         max_length: Frames that the budget refers to.
         patch_frames: Width of a patch in frames, which is that of a mask.
         time_stride: Frames between two places where a mask may start.
-        budget: Masked cells in `max_length` frames; below 1, their fraction.
+        budget: Masked cells in `max_length` frames; below 1, their fraction, which becomes their number.
         full_share: Share of the budget for full-frequency masks.
         stretches: Whether patches, and so masks, are as wide as the stride where that is wider.
 
@@ -110,37 +112,29 @@ class SpecMask(SpectrogramMask):
             outside [0, 1]; or sizes below 1.
     """
 
-    def __init__(
-        self,
-        num_mel_bins: int,
-        max_length: int,
-        patch_frames: int,
-        time_stride: int,
-        budget: float = 25600,
-        full_share: float = 0.7,
-        stretches: bool = False,
-    ):
-        sizes = {"max_length": max_length, "patch_frames": patch_frames, "time_stride": time_stride}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        table = num_mel_bins * max_length
+    num_mel_bins: int
+    max_length: int
+    patch_frames: int
+    time_stride: int
+    budget: float = 25600
+    full_share: float = 0.7
+    stretches: bool = False
+
+    def __post_init__(self):
+        for name in ("num_mel_bins", "max_length", "patch_frames", "time_stride"):
+            object.__setattr__(self, name, check_count(name, getattr(self, name), 1))
+        budget, table = self.budget, self.num_mel_bins * self.max_length
         if budget >= 1 and (budget != int(budget) or (isinstance(budget, float) and budget == 1)):
             raise ValueError(f"budget={budget} must be a whole number of cells, or their share, below 1")
-        cells = round(budget * table) if budget < 1 else budget
+        cells = round(budget * table) if 0 <= budget < 1 else budget
         if not 0 <= cells <= table:
             raise ValueError(
-                f"budget={budget} must lie between 0 and {table} cells, the {num_mel_bins} mel bins x {max_length} "
-                "frames of the spectrogram"
+                f"budget={budget} must lie between 0 and {table} cells, the {self.num_mel_bins} mel bins x "
+                f"{self.max_length} frames of the spectrogram"
             )
-        if not 0 <= full_share <= 1:
-            raise ValueError(f"full_share={full_share} must lie in [0, 1]")
-        self.num_mel_bins = num_mel_bins
-        self.max_length = max_length
-        self.patch_frames, self.stretches = patch_frames, stretches
-        self.time_stride = time_stride
-        self.budget = int(cells)
-        self.full_share = full_share
+        if not 0 <= self.full_share <= 1:
+            raise ValueError(f"full_share={self.full_share} must lie in [0, 1]")
+        object.__setattr__(self, "budget", int(cells))
 
     @classmethod
     def from_config(
@@ -164,19 +158,10 @@ class SpecMask(SpectrogramMask):
 
     def at_stride(self, time_stride: int) -> "SpecMask":
         """Masks on the grid of another stride, of which patches see as much as of these."""
-        other = copy.copy(self)
-        other.time_stride = time_stride
+        other = replace(self, time_stride=time_stride)
         # Masks lie where patches do, which may skip frames.
         seen = [min(mask.mask_frames / mask.time_stride, 1) for mask in (self, other)]
-        other.budget = min(int(self.budget * seen[1] / seen[0]), self.num_mel_bins * self.max_length)
-        return other
-
-    def __repr__(self) -> str:
-        return (
-            f"SpecMask(num_mel_bins={self.num_mel_bins}, max_length={self.max_length}, "
-            f"patch_frames={self.patch_frames}, time_stride={self.time_stride}, budget={self.budget}, "
-            f"full_share={self.full_share}, stretches={self.stretches})"
-        )
+        return replace(other, budget=min(int(self.budget * seen[1] / seen[0]), self.num_mel_bins * self.max_length))
 
     def draw(
         self,
@@ -282,7 +267,7 @@ class SpecMask(SpectrogramMask):
         return low, height
 
 
-@dataclass
+@dataclass(frozen=True)
 class SpecAugment(SpectrogramMask):
     """One mask of random height over all time and one of random width over all bins (Park et al. 2019).
 
@@ -299,8 +284,7 @@ class SpecAugment(SpectrogramMask):
 
     def __post_init__(self):
         for name in ("max_bins", "max_frames"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+            object.__setattr__(self, name, check_count(name, getattr(self, name), 0))
 
     def draw(
         self,

@@ -7,19 +7,9 @@ from typing import Any
 import torch
 
 from .events import Event, roll_events
+from .limits import check_count, check_limits
 from .randomness import integers, uniform
 from .spec_mask import valid_frames
-
-
-def check_limits(**limits: float) -> None:
-    """Refuse limits of what is drawn that are negative.
-
-    Raises:
-        ValueError: A limit is negative.
-    """
-    for name, value in limits.items():
-        if not value >= 0:
-            raise ValueError(f"{name}={value} must be at least 0")
 
 
 class SpectrogramTransform:
@@ -82,7 +72,7 @@ class TimeRoll(SpectrogramTransform):
     moves_events = True
 
     def __post_init__(self):
-        check_limits(max_frames=self.max_frames)
+        self.max_frames = check_count("max_frames", self.max_frames, 0)
 
     def draw(
         self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None
@@ -163,8 +153,7 @@ class FilterAugment(SpectrogramTransform):
 
     def __post_init__(self):
         check_limits(max_offset=self.max_offset)
-        if self.num_bands < 1:
-            raise ValueError(f"num_bands={self.num_bands} must be at least 1")
+        self.num_bands = check_count("num_bands", self.num_bands, 1)
 
     def draw(
         self, input_values: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator | None = None

@@ -12,6 +12,7 @@ import soxr
 import torch
 
 from .events import Event, crop_events
+from .limits import check_count
 from .randomness import integers, uniform
 
 
@@ -48,8 +49,7 @@ class RandomCrop(WaveformTransform):
     num_samples: int
 
     def __post_init__(self):
-        if self.num_samples < 1:
-            raise ValueError(f"num_samples={self.num_samples} must be at least 1")
+        self.num_samples = check_count("num_samples", self.num_samples, 1)
 
     def draw(self, lengths: list[int], generator: torch.Generator | None = None) -> list[int]:
         """First sample to keep of clips of these lengths."""

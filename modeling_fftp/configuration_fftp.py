@@ -50,7 +50,13 @@ def lies_in(value: float, interval: str) -> bool:
 
 
 def _index_names(names: dict[int | str, str] | None, *default: str) -> dict[int, str]:
-    """`id2label` with numbers for keys, which JSON and the tutorials of transformers write as strings."""
+    """`id2label` with numbers for keys, which JSON and the tutorials of transformers write as strings.
+
+    Raises:
+        ValueError: It is no dict.
+    """
+    if names is not None and not isinstance(names, dict):
+        raise ValueError(f"id2label is a {type(names).__name__}; expected a dict, such as dict(enumerate(names))")
     return dict(enumerate(default)) if names is None else {int(index): name for index, name in names.items()}
 
 

@@ -33,7 +33,7 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
     problem_type = config.problem_type
     if problem_type not in PROBLEM_TYPES:
         raise ValueError(f"problem_type={problem_type!r} is unknown; expected one of {', '.join(PROBLEM_TYPES)}")
-    logits, labels = logits.float(), labels.to(logits.device)
+    logits, labels = as_float(logits), labels.to(logits.device)
     if problem_type == REGRESSION and labels.ndim < logits.ndim and logits.shape[-1] == 1:
         labels = labels.unsqueeze(-1)
     has_indices = problem_type == SINGLE_LABEL and labels.ndim < logits.ndim
@@ -51,11 +51,11 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
         return total / (labels != IGNORED).sum().clamp(min=1)
     if problem_type == SINGLE_LABEL:
         _refuse_other_than_distributions(labels)
-        return nn.functional.cross_entropy(logits, labels.float())
+        return nn.functional.cross_entropy(logits, labels.to(logits))
     if problem_type == MULTI_LABEL:
         _refuse_other_than_shares(labels)
-        return nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
-    return nn.functional.mse_loss(logits, labels.float())
+        return nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits))
+    return nn.functional.mse_loss(logits, labels.to(logits))
 
 
 def pool_somewhere(
@@ -77,12 +77,18 @@ def pool_somewhere(
     if labels.shape != logits.shape:
         # What `classification_loss` refuses.
         return labels, logits
+    logits = as_float(logits)
     # In logarithms, so that a label of which no step is sure can still be learned.
-    log_scores = nn.functional.logsigmoid(logits.float().masked_fill(~is_real[..., None], float("-inf")))
+    log_scores = nn.functional.logsigmoid(logits.masked_fill(~is_real[..., None], float("-inf")))
     log_pooled = (2 * log_scores).logsumexp(dim=1, keepdim=True) - log_scores.logsumexp(dim=1, keepdim=True)
     pooled_logits = log_pooled - (-log_pooled.expm1()).clamp(min=TINY).log()
     is_somewhere = labels == SOMEWHERE
-    return labels.float().masked_fill(is_somewhere, 1.0), torch.where(is_somewhere, pooled_logits, logits.float())
+    return labels.to(logits).masked_fill(is_somewhere, 1.0), torch.where(is_somewhere, pooled_logits, logits)
+
+
+def as_float(values: torch.Tensor) -> torch.Tensor:
+    """Values in float32, or float64 where they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _has_values(labels: torch.Tensor) -> bool:

@@ -160,7 +160,17 @@ class FFTPPreTrainedModel(PreTrainedModel):
 
         Our code is saved for models of every class, also those that are defined in a notebook or another file. What
         was chosen for labels that have been renamed since is dropped: no model would open with it.
+
+        Raises:
+            ValueError: A head whose outputs are not the labels of the config: nothing would open the folder.
         """
+        dense = getattr(getattr(self, "classifier", None), "dense", None)
+        num_outputs, num_labels = getattr(dense, "out_features", None), self.config.num_labels
+        if num_outputs not in (None, num_labels):
+            raise ValueError(
+                f"the head has {num_outputs} outputs, and the config {num_labels} labels; set config.id2label and "
+                "config.label2id to those of the head"
+            )
         for field, names in find_unknown_labels(self.config).items():
             logger.warning(f"{field} names {names[0]!r}, which is no longer a label: dropped")
             setattr(self.config, field, None)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
 
 from feature_extraction import (
     FFTPFeatureExtractor,
@@ -205,6 +206,33 @@ def test_misuse_is_refused(extractor, examples):
     ):
         with pytest.raises(ValueError, match=message):
             smooth.augment(batch)
+
+
+def test_the_rate_beside_sound_is_that_of_the_extractor(extractor, speech):
+    collator = SpecMaskDataCollator(extractor)
+    batch = collator([{"audio": speech, "sampling_rate": 16000, "label_ids": 1}])
+    assert batch["labels"].tolist() == [1]
+    with pytest.raises(ValueError, match="example 0 has sampling_rate=8000; the feature extractor expects 16000 Hz"):
+        collator([{"audio": speech, "sampling_rate": 8000}])
+    with pytest.raises(ValueError, match="the examples are of type tuple; expected dicts"):
+        collator([(speech, 1)])
+
+
+def test_features_and_labels_may_be_in_bfloat16(extractor, speech):
+    features = extractor(speech, sampling_rate=16000, return_tensors="pt")["input_values"][0].bfloat16()
+    batch = SpecMaskDataCollator(extractor)([{"input_values": features, "labels": torch.eye(2).bfloat16()[1]}])
+    assert batch["input_values"].dtype == batch["labels"].dtype == torch.float32
+    assert batch["labels"].tolist() == [[0.0, 1.0]]
+
+
+def test_a_model_for_other_sound_is_not_trained(make_config, examples, tmp_path):
+    collator = SpecMaskDataCollator(FFTPFeatureExtractor(sampling_rate=8000))
+    arguments = TrainingArguments(tmp_path, use_cpu=True, report_to="none", remove_unused_columns=False, max_steps=1)
+    trainer = Trainer(
+        FFTPForAudioClassification(make_config()), arguments, collator, train_dataset=examples, callbacks=[collator]
+    )
+    with pytest.raises(ValueError, match="the feature extractor has sampling_rate=8000; the model's config 16000"):
+        trainer.train()
 
 
 def test_what_a_teacher_said_is_in_float32(extractor, examples):

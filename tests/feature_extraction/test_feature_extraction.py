@@ -7,6 +7,7 @@ import sys
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoFeatureExtractor
@@ -230,6 +231,23 @@ def test_read_only_arrays_are_no_reason_to_warn(extractor, speech):
         warnings.simplefilter("error")
         extractor(locked, sampling_rate=16000)
         SpecMaskDataCollator(extractor)([{"audio": locked}])
+
+
+def test_clips_in_any_container(extractor, speech):
+    expected = extractor([speech, speech[:8000]], sampling_rate=16000)["input_values"]
+    for clips in (
+        pd.Series([speech, speech[:8000]], index=[5, 6]), (clip for clip in (speech, speech[:8000])),
+        [speech[None], torch.from_numpy(speech[:8000, None])],
+    ):  # fmt: skip
+        np.testing.assert_array_equal(extractor(clips, sampling_rate=16000)["input_values"], expected)
+    one = extractor(pd.Series(speech, index=range(1, len(speech) + 1)), sampling_rate=16000)["input_values"]
+    np.testing.assert_allclose(one, expected[:1], atol=1e-6)
+    with pytest.raises(ValueError, match="no clips: expected at least one waveform"):
+        extractor([], sampling_rate=16000)
+    with pytest.raises(ValueError, match="clip 1 holds object values; expected samples"):
+        extractor([speech, None], sampling_rate=16000)
+    with pytest.raises(ValueError, match="clip 0 is bytearray; expected samples"):
+        extractor(bytearray(b"1234"), sampling_rate=16000)
 
 
 def test_settings_are_checked():

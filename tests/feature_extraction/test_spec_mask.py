@@ -1,5 +1,8 @@
 """SpecMask: the budget, the grid, the share, the fill."""
 
+import pickle
+from dataclasses import FrozenInstanceError, replace
+
 import pytest
 import torch
 
@@ -130,6 +133,8 @@ def test_masked_cells_take_the_mean_of_the_clips_own_frames(generator):
         ({"budget": 1.5}, "budget=1.5 must be a whole number"),
         ({"full_share": 1.1}, r"full_share=1.1"),
         ({"time_stride": 0}, r"time_stride=0 must be at least 1"),
+        ({"time_stride": 2.5}, r"time_stride=2.5 must be at least 1, a whole number"),
+        ({"budget": float("nan")}, r"budget=nan must lie between 0 and 128000 cells"),
     ],
 )
 def test_errors(settings, message):
@@ -164,12 +169,25 @@ def test_a_mask_is_what_its_text_says(time_stride, generator):
     assert (mask.patch_frames, mask.mask_frames, mask.at_stride(5).mask_frames) == (10, 20, 10)
 
 
+def test_another_budget_makes_another_mask(generator):
+    mask = SpecMask(128, 100, 10.0, 5.0, budget=0.2)
+    with pytest.raises(FrozenInstanceError):
+        mask.budget = 0.4
+    other = pickle.loads(pickle.dumps(replace(mask, budget=0.4)))
+    assert (mask.budget, other.budget) == (2560, 5120)
+    assert other.draw(torch.zeros(1, 100, 128), generator=generator).sum() == pytest.approx(5120, abs=127)
+    with pytest.raises(ValueError, match="full_share=2"):
+        replace(mask, full_share=2)
+
+
 def test_masks_of_other_lengths_are_refused():
     for mask in (SpecMask(128, 1000, 10, 5), SpecAugment()):
         with pytest.raises(ValueError, match=r"attention_mask has shape \(2, 39\); expected \(2, 40\)"):
             mask.draw(torch.zeros(2, 40, 128), torch.ones(2, 39))
-    with pytest.raises(ValueError, match="max_bins=-5 must not be negative"):
+    with pytest.raises(ValueError, match="max_bins=-5 must be at least 0"):
         SpecAugment(max_bins=-5)
+    with pytest.raises(ValueError, match="max_bins=nan must be at least 0, a whole number"):
+        SpecAugment(max_bins=float("nan"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

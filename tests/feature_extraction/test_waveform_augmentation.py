@@ -66,10 +66,16 @@ def test_noise_has_the_ratio_and_colour_asked_for(generator):
     assert not silent.any()
 
 
+def test_a_crop_of_seconds_times_a_rate_is_one_of_samples(generator):
+    (cut,) = RandomCrop(0.25 * 16000)([torch.ones(8000)], generator)
+    assert len(cut) == 4000
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: RandomCrop(-5), "num_samples=-5 must be at least 1"),
+        (lambda: RandomCrop(0.5 * 22050 / 4), "num_samples=2756.25 must be at least 1, a whole number"),
         (lambda: SpeedPerturb(2.5), r"max_change=2.5 must lie in \[0, 1\)"),
         (lambda: Mixup(probability=5), r"probability=5 must lie in \[0, 1\]"),
         (lambda: Mixup(alpha=0), "alpha=0 must be positive"),

@@ -196,6 +196,11 @@ def test_a_square_patch_that_is_set_later():
     assert config.patch_size == (16, 16)
 
 
+def test_names_in_a_list_are_refused():
+    with pytest.raises(ValueError, match="id2label is a list; expected a dict, such as"):
+        FFTPConfig(id2label=["a", "b"])
+
+
 def test_names_and_indices_of_labels_follow_from_each_other(tmp_path):
     FFTPConfig(id2label={0: "dog", 1: "bell"}).save_pretrained(tmp_path)
     for config in (

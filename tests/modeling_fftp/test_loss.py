@@ -8,6 +8,7 @@ from modeling_fftp import (
     FFTPForAudioClassification,
     FFTPForAudioFrameClassification,
 )
+from modeling_fftp.loss_fftp import classification_loss
 from tests.support import build_classifier
 
 
@@ -89,3 +90,12 @@ def test_clips_without_a_label_count_for_nothing(make_config):
     torch.testing.assert_close(model(features, labels=torch.tensor([-100, 2, -100])).loss, labelled)
     # The mean over no clip at all would be NaN, and end the training.
     assert model(features, labels=torch.tensor([-100] * 3)).loss == 0
+
+
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", "regression"])
+def test_the_loss_of_a_double_model_is_double(make_config, problem_type):
+    config = make_config(problem_type=problem_type)
+    logits = torch.randn(3, config.num_labels, dtype=torch.float64, requires_grad=True)
+    labels = torch.randn(3, config.num_labels).softmax(dim=-1)
+    assert torch.autograd.gradcheck(lambda values: classification_loss(labels, values, config), logits)
+    assert classification_loss(labels, logits.bfloat16(), config).dtype == torch.float32

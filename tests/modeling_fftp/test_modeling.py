@@ -389,6 +389,17 @@ def test_a_subclass_of_another_file_is_saved_with_ours(make_config, tmp_path):
     }
 
 
+def test_a_head_with_other_outputs_than_labels_is_not_saved(make_config, tmp_path):
+    model = FFTPForAudioClassification(make_config())
+    model.classifier.dense = torch.nn.Linear(model.config.hidden_size, 7)
+    with pytest.raises(ValueError, match="the head has 7 outputs, and the config 4 labels"):
+        model.save_pretrained(tmp_path)
+    assert not [*tmp_path.iterdir()]
+    model.config.num_labels = 7
+    model.save_pretrained(tmp_path)
+    assert FFTPForAudioClassification.from_pretrained(tmp_path).config.num_labels == 7
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_save_and_load(make_config, tmp_path, backbone):
     model = build_classifier(make_config(patch_size=(128, 8), time_stride=4, **BACKBONES[backbone]))
