@@ -23,7 +23,7 @@ from benchmarks.report import describe_machine, name_machine, render_table, run_
 from benchmarks.timing import time_call
 from demo.sounds import KINDS, write_sounds
 from modeling_fftp.serving.journal import Journal
-from modeling_fftp.serving.recordings import Part
+from modeling_fftp.serving.parts import Part
 
 ROUNDS = 3
 
