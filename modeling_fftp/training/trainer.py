@@ -245,8 +245,6 @@ class FFTPTrainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         if isinstance(dataset, StreamedClips):
-            if self.class_balanced or self.args.train_sampling_strategy != "random":
-                raise ValueError("streamed clips are drawn in an order of their own; no other can be chosen")
             streams = self.args.world_size * max(1, self.args.dataloader_num_workers)
             sampler = dataset.sampler(self.args.train_batch_size, streams, seed)
         elif self.class_balanced:
