@@ -270,14 +270,14 @@ class FFTPTrainingArguments(TrainingArguments):
     hub_license: str | None = field(default=None, metadata={"help": "Licence of the weights, for the card."})
 
     def __post_init__(self):
-        """Let bf16 mean bf16 autocast on a machine without an accelerator too; an average has no best epoch."""
+        """Let bf16 mean bf16 autocast on a machine without an accelerator too; a mean of epochs has no best one."""
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         words = {"true": True, "false": None}
         self.resume_from_checkpoint = words.get(str(self.resume_from_checkpoint).lower(), self.resume_from_checkpoint)
         if not self.do_train:
             self.eval_strategy = self.save_strategy = "no"
             self.load_best_model_at_end = False
-        elif self.ema_decay or self.average_last_epochs:
+        elif self.average_last_epochs:
             self.load_best_model_at_end = False
         elif self.load_best_model_at_end:
             self.metric_for_best_model = self.metric_for_best_model or TASK_METRIC

@@ -61,7 +61,8 @@ class FFTPTrainer(Trainer):
     Args:
         *args: As for `Trainer`.
         class_balanced: Whether a `ClassBalancedSampler` draws the training clips, by their "labels".
-        averaging: Averages weights; the result of training is the average. Not with `load_best_model_at_end`.
+        averaging: Averages weights; the result of training is the average. That of the last epochs does not go with
+            `load_best_model_at_end`.
         teacher: Answers for training clips that have no `teacher_logits` yet; the collator must defer features.
         distillation: How the student learns from these answers, in place of its labels or beside them.
         stride_distillation: How batches with a `time_stride` learn from the model's own answer at the densest of its
@@ -176,9 +177,9 @@ class FFTPTrainer(Trainer):
         """
         if self.averaging is None:
             return
-        if self.args.load_best_model_at_end:
-            raise ValueError("load_best_model_at_end would put one epoch's weights in place of the average")
         if self.averaging.last_epochs is not None:
+            if self.args.load_best_model_at_end:
+                raise ValueError("load_best_model_at_end would put one epoch's weights in place of the average")
             if self.train_dataset is not None and not has_length(self.train_dataset):
                 raise ValueError("the last epochs of an iterable data set are not known; average by ema_decay")
             if self.args.save_strategy == SaveStrategy.STEPS:
@@ -290,6 +291,13 @@ class FFTPTrainer(Trainer):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.averaging is not None and self.args.should_save:
             self.averaging.save(output_dir)
+
+    def _load_best_model(self) -> None:
+        # What was measured is the average, and not the weights in training beside it.
+        if self.averaging is None:
+            super()._load_best_model()
+        else:
+            self.averaging.load(self.state.best_model_checkpoint)
 
     def evaluation_loop(self, *args, **kwargs):
         """Evaluate, with the averaged weights where there are any."""

@@ -23,7 +23,8 @@ class WeightAveraging(TrainerCallback):
 
     Args:
         ema_decay: Decay per step of an exponential moving average; in the first n steps at most (1 + n) / (10 + n), so
-            that the random start does not stay in it.
+            that the random start does not stay in it. With `load_best_model_at_end` the result is the average that
+            was best when it was measured.
         last_epochs: Epochs at the end of training whose final weights are averaged evenly (AST's recipe). Before
             them, evaluations use the weights in training.
     """
@@ -68,9 +69,7 @@ class WeightAveraging(TrainerCallback):
         """Start an average, or take up that of the checkpoint."""
         self._averaged = AveragedModel(model, multi_avg_fn=self._update_ema if self.ema_decay else None)
         if self.checkpoint is not None:
-            weights = load_file(Path(self.checkpoint, AVERAGED_WEIGHTS))
-            self._averaged.n_averaged.copy_(weights.pop("n_averaged"))
-            self._averaged.module.load_state_dict(weights)
+            self.load(self.checkpoint)
             if self.last_epochs is not None:
                 self._forget_earlier_epochs(state)
 
@@ -106,6 +105,12 @@ class WeightAveraging(TrainerCallback):
         weights = {"n_averaged": self._averaged.n_averaged, **self._averaged.module.state_dict()}
         with atomic_write(Path(folder, AVERAGED_WEIGHTS)) as part:
             save_file(weights, part)
+
+    def load(self, folder: str) -> None:
+        """Take the average of a checkpoint in place of the one so far."""
+        weights = load_file(Path(folder, AVERAGED_WEIGHTS))
+        self._averaged.n_averaged.copy_(weights.pop("n_averaged"))
+        self._averaged.module.load_state_dict(weights)
 
     def on_train_end(self, args, state, control, model, **kwargs):
         """Leave the average in the model."""

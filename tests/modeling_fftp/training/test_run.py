@@ -356,8 +356,10 @@ def test_features_from_other_places_train_the_same_model(clip_folder, tmp_path):
 def test_averaged_weights_and_the_other_options(clip_folder, tmp_path, result):
     options = ["--class_balanced", "true", "--label_smoothing_factor", 0.1, "--spec_augment_bins", 24]
     run_training(tmp_path, "--dataset_name", clip_folder, *result, *options, "--num_train_epochs", 2)
-    averaged = load_file(tmp_path / "checkpoint-10" / "averaged_weights.safetensors")
-    last = load_file(tmp_path / "checkpoint-10" / "model.safetensors")
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    folder = Path(state["best_model_checkpoint"] or tmp_path / "checkpoint-10")
+    averaged = load_file(folder / "averaged_weights.safetensors")
+    last = load_file(folder / "model.safetensors")
     kept = load_file(tmp_path / "model.safetensors")
     # Calibration has changed the classifier since.
     encoder = [name for name in kept if not name.startswith("classifier.dense")]

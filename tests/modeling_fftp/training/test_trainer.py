@@ -1,5 +1,7 @@
 """FFTPTrainer: weighted sampling and averaged weights, also across a checkpoint."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -135,6 +137,18 @@ def test_moving_average_is_the_result(build):
     for name, value in trainer.model.named_parameters():
         torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=1e-5)
         assert not torch.equal(value, recorder.steps[-1][name])
+
+
+def test_the_best_moving_average_is_the_result(build):
+    settings = {"metric_for_best_model": "loss", "greater_is_better": True, "save_total_limit": 1}
+    trainer, _ = build(WeightAveraging(ema_decay=0.9), load_best_model_at_end=True, eval_strategy="epoch", **settings)
+    trainer.train()
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    # As the highest loss counts as the best here, it is not that of the last epoch.
+    assert trainer.state.best_metric == max(losses) > losses[-1]
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(max(losses))
+    best = load_file(Path(trainer.state.best_model_checkpoint, "averaged_weights.safetensors"))
+    assert all(value.equal(best[name]) for name, value in trainer.model.named_parameters())
 
 
 def test_mean_of_the_last_epochs_is_the_result(build):
@@ -379,6 +393,6 @@ def test_misuse_is_refused(build):
     with pytest.raises(ValueError, match=r"ema_decay=1\.5"):
         WeightAveraging(ema_decay=1.5)
     with pytest.raises(ValueError, match="load_best_model_at_end"):
-        build(WeightAveraging(ema_decay=0.9), load_best_model_at_end=True, eval_strategy="epoch")
+        build(WeightAveraging(last_epochs=2), load_best_model_at_end=True, eval_strategy="epoch")
     with pytest.raises(ValueError, match="save_strategy must not be 'steps'"):
         build(WeightAveraging(last_epochs=2), save_strategy="steps")
