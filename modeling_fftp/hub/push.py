@@ -39,7 +39,7 @@ INCIDENTAL = (
 
 
 def files_to_push(folder: Path) -> list[Path]:
-    """Files of a trained folder that belong into a repository.
+    """Files of a trained folder that belong into a repository; of pictures those that its card shows.
 
     Raises:
         FileNotFoundError: The folder lacks weights, a config or a card.
@@ -49,6 +49,8 @@ def files_to_push(folder: Path) -> list[Path]:
         raise FileNotFoundError(f"{folder} is not a folder; expected one that a training left")
     found = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
     names = list(filter_repo_objects(found, allow_patterns=list(PATTERNS)))
+    shown = (folder / "README.md").read_text(encoding="utf-8") if "README.md" in names else ""
+    names = [name for name in names if not name.endswith(".png") or name in shown]
     index = folder / "model.safetensors.index.json"
     weights = ["model.safetensors"]
     if index.exists() and "model.safetensors" in names:

@@ -17,10 +17,8 @@ from modeling_fftp.modeling_fftp import FFTPModel
 from .archive import CHUNK, answer_archive
 from .load import load_pipeline, warn_of_gaps
 from .parts import Part
-from .tables import Answers, keep_readable
+from .tables import ROW_GROUP, Answers, keep_readable
 
-# Rows of parquet that are written at once.
-ROW_GROUP = 10_000
 # Recordings at a time, where every step has a vector.
 STEP_CHUNK = 1
 

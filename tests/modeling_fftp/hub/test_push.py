@@ -15,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError
 import modeling_fftp.hub.push
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.hub.card import write_card
+from modeling_fftp.hub.push import files_to_push
 from modeling_fftp.training import publishing
 from modeling_fftp.training.arguments import FFTPTrainingArguments
 from tests.modeling_fftp.hub.hub_server import Hub
@@ -127,6 +128,16 @@ def test_training_pushes_the_finished_folder(hub, push, monkeypatch, clip_folder
     with pytest.raises(SystemExit, match="tester/words holds another model: position_stride=5 where this one has 10"):
         run_training(tmp_path / "other", "--dataset_name", clip_folder, *to_hub, "--time_stride", 10)
     assert not (tmp_path / "other" / "model.safetensors").exists()
+
+
+def test_pictures_that_no_card_shows_stay_at_home(model_folder):
+    for name in ("habitat.png", "nest.png"):
+        (model_folder / name).write_bytes(b"ours")
+    card = model_folder / "README.md"
+    card.write_text(card.read_text(encoding="utf-8") + "![where we recorded](habitat.png)\n", encoding="utf-8")
+    pictures = {path.name for path in files_to_push(model_folder) if path.suffix == ".png"}
+    assert "habitat.png" in pictures
+    assert "nest.png" not in pictures
 
 
 def test_a_second_push_changes_only_what_changed(model_folder, push, hub):
