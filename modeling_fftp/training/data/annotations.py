@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path, PureWindowsPath
 
@@ -71,13 +71,11 @@ def read_annotations(folder: Path, label_column: str | None = None) -> Dataset |
     texts = {path: text for path in files if (text := _read_annotation(path)) is not None}
     recordings, clips, stray, sources = Recordings(files), {}, [], defaultdict(list)
     problems = [
-        (
-            f"{path.relative_to(folder.absolute())}, line {number}",
-            f"{line!r}: expected onset, offset, label, with tabs",
-        )
+        (f"{path.relative_to(folder.absolute())}, {place}", problem)
         for path in files
-        if path not in texts and (odd := _find_odd_lines(path)) and recordings.find_own(path)
-        for number, line in odd
+        if path not in texts
+        for place, problem in _find_odd_lines(path)
+        if recordings.find_own(path)
     ]
     if not problems and not any(map(_has_events, texts.values())):
         return None
@@ -99,19 +97,25 @@ def read_annotations(folder: Path, label_column: str | None = None) -> Dataset |
     if not clips:
         return None
     logger.info("%s: %d selection tables and label tracks say when what sounds", folder, len(texts) - len(stray))
-    several = [" and ".join(paths) for paths in sources.values() if len(paths) > 1]
-    if several:
-        logger.warning(
-            "%s: of %d recordings the events of several annotations are joined: %s",
-            folder,
-            len(several),
-            _name_some(several),
-        )
-    others = [path.name for path in files if is_sound(path) and str(path) not in clips]
-    for what, names in (("annotations of no recording", stray), ("recordings without annotations", others)):
+    said = (
+        ("recordings have events of several annotations, which are joined", _join_sources(sources)),
+        ("annotations of no recording are passed over", stray),
+        ("recordings without annotations are passed over", [path.name for path in files if _is_bare(path, clips)]),
+    )
+    for what, names in said:
         if names:
-            logger.warning("%s: %d %s are passed over: %s", folder, len(names), what, _name_some(names))
+            logger.warning("%s: %d %s: %s", folder, len(names), what, _name_some(names))
     return list_clips(clips, {"audio": [*clips]}, label_column)
+
+
+def _join_sources(sources: Mapping[str, Sequence[str]]) -> list[str]:
+    """The annotations of each recording that has several."""
+    return [" and ".join(paths) for paths in sources.values() if len(paths) > 1]
+
+
+def _is_bare(path: Path, clips: Container[str]) -> bool:
+    """Whether a file is a recording that nothing annotates."""
+    return is_sound(path) and str(path) not in clips
 
 
 def _read_event(onset: float | str | None, offset: float | str | None, label: str | None) -> list[Event]:
@@ -184,14 +188,18 @@ def _has_events(text: str) -> bool:
     return any(label and not MEASURED.fullmatch(label) for label in labels)
 
 
-def _find_odd_lines(path: Path) -> list[tuple[int, str]]:
-    """Lines, with their numbers, of what is a label track but for these."""
+def _find_odd_lines(path: Path) -> list[tuple[str, str]]:
+    """Where and why what is a label track but for some lines cannot be read."""
     try:
         text = read_text(path) if path.suffix.lower() == SUFFIX and path.is_file() else ""
     except ValueError:
         return []
     lines = {number: line for number, line in enumerate(text.splitlines(), start=1) if _label_lines(line)}
-    odd = [(number, line) for number, line in lines.items() if not LABEL_LINE.fullmatch(line)]
+    odd = [
+        (f"line {number}", f"{line!r}: expected onset, offset, label, with tabs")
+        for number, line in lines.items()
+        if not LABEL_LINE.fullmatch(line)
+    ]
     others = [line for line in lines.values() if LABEL_LINE.fullmatch(line)]
     return odd if len(odd) < len(others) and _has_events("\n".join(others)) else []
 

@@ -111,7 +111,9 @@ def test_tables_of_one_recording_are_named(folder, write, caplog):
     write("a/rec.wav", "a/alone.wav")
     write(a__rec=["1\t2\towl"], a__alone=["1\t2\towl"], tags__rec=["3\t4\tcat"])
     assert events(folder)["a/rec.wav"] == [(1.0, 2.0, "owl"), (3.0, 4.0, "cat")]
-    assert "of 1 recordings the events of several annotations are joined: a/rec.txt and tags/rec.txt" in caplog.text
+    assert (
+        "1 recordings have events of several annotations, which are joined: a/rec.txt and tags/rec.txt" in caplog.text
+    )
 
 
 def test_a_named_column_of_labels(folder, write):
