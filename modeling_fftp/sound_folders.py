@@ -25,6 +25,8 @@ def is_sound(path: Path) -> bool:
 def walk(folder: Path) -> Iterator[Path]:
     """Visible files below a folder in the order of their paths; links are followed, but not in circles.
 
+    What is no file, such as a pipe, which might never end, is passed over.
+
     Raises:
         OSError: A folder that cannot be read.
     """
@@ -40,7 +42,9 @@ def walk(folder: Path) -> Iterator[Path]:
             continue
         seen.add(place)
         folders[:] = sorted(filter(is_visible, folders))
-        yield from (Path(root, name) for name in sorted(filter(is_visible, files)))
+        paths = (Path(root, name) for name in sorted(filter(is_visible, files)))
+        # Links that lead nowhere are named by whoever cannot read them.
+        yield from (path for path in paths if path.is_file() or (path.is_symlink() and not path.exists()))
 
 
 def is_visible(name: str) -> bool:

@@ -7,7 +7,7 @@ from zipfile import BadZipFile, is_zipfile
 import torch
 from transformers.utils import logging
 
-from .converted import refuse_damaged
+from modeling_fftp.pretrained import refuse_damaged
 
 logger = logging.get_logger(__name__)
 

@@ -26,17 +26,6 @@ class Converted:
     has_new_patches: bool = False
 
 
-def refuse_damaged(weights: dict[str, torch.Tensor], source: str) -> None:
-    """Stop on weights that are not finite.
-
-    Raises:
-        ValueError: Names the first of them.
-    """
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ValueError(f"{source} is damaged: {name} holds values that are NaN or infinite")
-
-
 def fill(model: nn.Module, weights: dict[str, torch.Tensor], kind: str) -> None:
     """Load weights, all of which must have their place in a model.
 

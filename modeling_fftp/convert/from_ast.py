@@ -7,10 +7,10 @@ from transformers import ASTFeatureExtractor, ASTForAudioClassification
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.pretrained import load_pretrained
 
 from .audioset import build_feature_extractor, find_problem_type
 from .converted import Converted
-from .pretrained import load_pretrained
 
 SHARED_FIELDS = (
     "num_mel_bins", "max_length", "patch_size", "frequency_stride", "time_stride", "hidden_size", "num_hidden_layers",

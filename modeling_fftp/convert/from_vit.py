@@ -14,10 +14,10 @@ from transformers import DeiTConfig, DeiTModel, Dinov2Config, Dinov2Model, PreTr
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPModel
+from modeling_fftp.pretrained import load_pretrained
 
 from .audioset import NUM_MEL_BINS
 from .converted import Converted, fill
-from .pretrained import load_pretrained
 
 # Model type: class, class tokens, and the arguments that leave out its pooler.
 KINDS = {

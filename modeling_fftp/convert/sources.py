@@ -13,6 +13,7 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPModel
 from modeling_fftp.heads_fftp import find_saved_task
 from modeling_fftp.modeling_fftp import CLASSIFIERS
+from modeling_fftp.pretrained import load_pretrained
 
 from .checkpoint import map_checkpoint
 from .converted import Converted
@@ -20,7 +21,6 @@ from .from_ast import load_ast
 from .from_aum import load_aum
 from .from_ssast import load_ssast
 from .from_vit import KINDS, load_vit
-from .pretrained import load_pretrained
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 # A parameter that only checkpoints of this kind have.

@@ -26,6 +26,7 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp.configuration_fftp import FFTPConfig
 from modeling_fftp.heads_fftp import FRAMES, find_saved_task, find_task
 from modeling_fftp.modeling_fftp import CLASSIFIERS, FFTPPreTrainedModel
+from modeling_fftp.pretrained import load_pretrained
 from modeling_fftp.scores_fftp import label_names
 
 from .onnx_model import hash_weights
@@ -114,13 +115,15 @@ def export(
         output: `logits`, (batch, labels), or (batch, steps, labels) of a frame classifier.
 
     Raises:
-        ValueError: A model without a head.
+        ValueError: A model without a head or with weights that are missing or damaged, or an output of another kind.
         FileNotFoundError: There is no such folder, or none to write to.
     """
     folder = Path(folder)
     if output is None:
         output = folder / default_file_name(int8, bool(token_merge_layers), time_stride)
     output = Path(output)
+    if output.suffix != ".onnx" or output.is_dir():
+        raise ValueError(f"{output}: expected a file to write, whose name ends in .onnx")
     for needed in (folder, output.parent):
         if not needed.is_dir():
             raise FileNotFoundError(f"{needed} is not a folder")
@@ -131,7 +134,8 @@ def export(
     if task is None:
         held = (config.architectures or ["no model"])[0]
         raise ValueError(f"{folder} holds {held}; expected a model with a head, that tells clips or frames apart")
-    model = CLASSIFIERS[task].from_pretrained(folder, config=config, attn_implementation="eager", dtype=torch.float32)
+    settings = {"config": config, "attn_implementation": "eager", "dtype": torch.float32}
+    model, _ = load_pretrained(CLASSIFIERS[task], folder, **settings)
     program = trace(model)
     program.model.metadata_props.update(describe(config, folder))
     save(program, output, int8)

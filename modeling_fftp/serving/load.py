@@ -13,6 +13,7 @@ from torch import nn
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig
 from modeling_fftp.modeling_fftp import FFTPModel, FFTPPreTrainedModel
+from modeling_fftp.pretrained import load_pretrained
 from modeling_fftp.window_pipeline_fftp import FFTPWindowPipeline
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ def load_pipeline(
 
     Raises:
         OSError: There is no such model.
-        ValueError: It is none of this package, or not one of those.
+        ValueError: It is none of this package, or not one of those, or lacks weights or holds some that are not
+            finite.
     """
     try:
         config, _ = FFTPConfig.get_config_dict(model)
@@ -42,8 +44,9 @@ def load_pipeline(
     if config.get("model_type") != FFTPConfig.model_type or model_class is None:
         expected = f"a model of type {FFTPConfig.model_type!r}" if FFTPModel in model_classes else " or ".join(known)
         raise ValueError(f"{model} holds {architecture} of type {config.get('model_type')!r}; expected {expected}")
+    loaded, _ = load_pretrained(model_class, model)
     return pipeline_class(
-        model=model_class.from_pretrained(model),
+        model=loaded,
         feature_extractor=FFTPFeatureExtractor.from_pretrained(model),
         # Of several processes on one machine each has a GPU of its own.
         device=int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else None,

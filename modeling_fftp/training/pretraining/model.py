@@ -8,9 +8,9 @@ from datasets import Dataset
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForPreTraining
 from modeling_fftp.convert.convert import mask_padding
-from modeling_fftp.convert.pretrained import load_pretrained
 from modeling_fftp.convert.sources import find_kind
 from modeling_fftp.patch_grid_fftp import count_hidden
+from modeling_fftp.pretrained import load_pretrained
 from modeling_fftp.times_fftp import count_frames
 
 from ..data.decoding import clip_lengths

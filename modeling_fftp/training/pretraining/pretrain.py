@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from modeling_fftp import FFTPForPreTraining
-from modeling_fftp.convert.converted import refuse_damaged
 from modeling_fftp.hub.encoder_card import write_encoder_card
 from modeling_fftp.hub.run_files import DATA, RECIPE, RECONSTRUCTION
+from modeling_fftp.pretrained import refuse_damaged
 
 from ..command_line import find_recipe
 from ..data.sampling import spread

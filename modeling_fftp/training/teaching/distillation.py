@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClas
 
 from modeling_fftp.configuration_fftp import MULTI_LABEL
 from modeling_fftp.convert.audioset import find_problem_type
-from modeling_fftp.convert.pretrained import load_pretrained
 from modeling_fftp.convert.sources import refuse_missing
+from modeling_fftp.pretrained import load_pretrained
 from modeling_fftp.scores_fftp import label_names
 from modeling_fftp.serving.load import hash_model
 

@@ -70,3 +70,12 @@ def test_a_folder_that_cannot_be_read_is_an_error(archive, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(PermissionError, match="low"):
         find_recordings([str(archive)])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_in_a_folder_keeps_nobody_waiting(archive):
+    os.mkfifo(archive / "pipe.wav")
+    (archive / "gone.wav").symlink_to(archive / "nowhere.wav")
+    found = {Path(path).name for path in find_recordings([str(archive)])}
+    assert "pipe.wav" not in found
+    assert "gone.wav" in found

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
-
-from .converted import refuse_damaged
 
 
 def load_pretrained(
@@ -46,3 +45,14 @@ def load_pretrained(
         )
     refuse_damaged(model.state_dict(), str(source))
     return model.eval(), lacking
+
+
+def refuse_damaged(weights: dict[str, torch.Tensor], source: str) -> None:
+    """Stop on weights that are not finite.
+
+    Raises:
+        ValueError: Names the first of them.
+    """
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{source} is damaged: {name} holds values that are NaN or infinite")
