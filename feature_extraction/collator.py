@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from .events import TOLERANCE_SECONDS, Event, has_times, read_events
-from .feature_extraction_fftp import FFTPFeatureExtractor
+from .feature_extraction_fftp import FFTPFeatureExtractor, has_own_rate
 from .log_mel_fftp import hop_length
 from .randomness import batch_seeds, integers, process_index, seeded
 from .spec_mask import SpectrogramMask
@@ -218,8 +218,10 @@ class SpecMaskDataCollator(TrainerCallback):
 
     def _read_sound(self, example: dict[str, Any], index: int) -> torch.Tensor:
         """Samples of an example, (samples,), whose rate may stand beside them."""
-        rate = example.get("sampling_rate", self.feature_extractor.sampling_rate)
-        if rate != self.feature_extractor.sampling_rate and not isinstance(example["audio"], dict):
+        rate = example.get("sampling_rate")
+        # A column beside sound that knows its own rate may say what it was before.
+        is_told = rate is not None and not has_own_rate(example["audio"])
+        if is_told and rate != self.feature_extractor.sampling_rate:
             raise ValueError(
                 f"example {index} has sampling_rate={rate}; the feature extractor expects "
                 f"{self.feature_extractor.sampling_rate} Hz: resample it first (for example with soxr.resample)"

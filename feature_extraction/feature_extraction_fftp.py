@@ -208,7 +208,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         if return_tensors is not None:
             return_tensors = TensorType(return_tensors)
         clips = _as_clips(raw_speech)
-        if not all(_has_own_rate(clip) for clip in clips):
+        if not all(has_own_rate(clip) for clip in clips):
             self._check_sampling_rate(sampling_rate)
         padding = _check_padding("padding", self.padding if padding is None else padding)
         max_length = self.max_length if max_length is None else _check_size("max_length", max_length)
@@ -416,7 +416,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
 
     def _read_samples(self, clip: Waveform, index: int) -> np.ndarray | torch.Tensor | list[float]:
         """The samples of a clip that knows its own rate, or the clip itself."""
-        if not _has_own_rate(clip):
+        if not has_own_rate(clip):
             if isinstance(clip, dict):
                 raise ValueError(f"clip {index} is a dict of {[*clip]}; expected 'array' and 'sampling_rate'")
             return clip
@@ -447,7 +447,7 @@ def _leave_lost_threads() -> None:
         torch.set_num_threads(1)
 
 
-def _has_own_rate(clip: Waveform) -> bool:
+def has_own_rate(clip: Waveform) -> bool:
     """Whether a clip is an AudioDecoder of torchcodec, or a dict of samples and their rate."""
     if isinstance(clip, dict):
         return "sampling_rate" in clip and not clip.keys().isdisjoint(("array", "raw"))
@@ -456,7 +456,7 @@ def _has_own_rate(clip: Waveform) -> bool:
 
 def _as_clips(raw_speech: Waveform | list[Waveform]) -> list[Waveform]:
     """One recording or several, as a list."""
-    if isinstance(raw_speech, (dict, str, bytes, bytearray, PathLike)) or _has_own_rate(raw_speech):
+    if isinstance(raw_speech, (dict, str, bytes, bytearray, PathLike)) or has_own_rate(raw_speech):
         return [raw_speech]
     if isinstance(raw_speech, (np.ndarray, torch.Tensor)):
         if raw_speech.ndim == 2 and raw_speech.shape[1] <= MAX_CHANNELS < raw_speech.shape[0]:

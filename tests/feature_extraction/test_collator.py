@@ -214,6 +214,8 @@ def test_the_rate_beside_sound_is_that_of_the_extractor(extractor, speech):
     assert batch["labels"].tolist() == [1]
     with pytest.raises(ValueError, match="example 0 has sampling_rate=8000; the feature extractor expects 16000 Hz"):
         collator([{"audio": speech, "sampling_rate": 8000}])
+    decoded = {"audio": {"array": speech, "sampling_rate": 16000}, "sampling_rate": 44100}
+    assert torch.equal(collator([decoded])["input_values"], batch["input_values"])
     with pytest.raises(ValueError, match="the examples are of type tuple; expected dicts"):
         collator([(speech, 1)])
 
@@ -465,6 +467,8 @@ def test_decoders_of_datasets(extractor, examples, decoder_class):
     arrays = [{**example, "audio": {"array": example["audio"], "sampling_rate": 16000}} for example in examples]
     collator = SpecMaskDataCollator(extractor)
     for clips in (decoded, arrays):
+        # The rate of the file may stand in a column of its own.
+        clips = [{**clip, "sampling_rate": 44100} for clip in clips]
         assert torch.equal(collator(clips)["input_values"], collator(examples)["input_values"])
     stereo = decoder_class(np.stack((examples[0]["audio"], 0 * examples[0]["audio"])), 16000)
     halved = collator([{"audio": examples[0]["audio"] / 2}])["input_values"]
