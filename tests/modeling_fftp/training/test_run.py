@@ -791,9 +791,9 @@ def test_every_recipe_is_valid_and_what_its_name_says():
         config = FFTPConfig(max_length=998, **model.given)
         name = recipe.parent.name
         assert config.backbone in name
-        for geometry, (patch_size, time_stride) in (GEOMETRY | {"square": SQUARE[config.backbone]}).items():
-            if geometry in name.split("-"):
-                assert ([*config.patch_size], config.time_stride) == (patch_size, time_stride)
+        for geometry in {*name.split("-")} & {*GEOMETRY, "square"}:
+            expected = SQUARE[config.backbone] if geometry == "square" else GEOMETRY[geometry]
+            assert ([*config.patch_size], config.time_stride) == expected
         if recipe in base:
             assert bool(augmentation.spec_mask_budget) == name.endswith("-specmask")
             assert bool(augmentation.spec_augment_bins) != name.endswith("-specmask")
