@@ -6,7 +6,8 @@ The first word is a recipe: a folder of hub_cards/, or a JSON file of arguments;
 a local folder (parquet with embedded audio, or sound files in a folder per class), or a table with a column of paths.
 Sound of any rate and channel count is decoded by soundfile and resampled by soxr.
 
-The whole run is one screen, `run` in modeling_fftp/training/run.py. Its steps, and the files beside it that hold them:
+The whole run is one screen, at the top of modeling_fftp/training/run.py. Its steps, and the files beside it that hold
+them:
 
     parse_arguments   command_line.py   the recipe and the options, which win
     load_data         run.py            decode, split and report, by `load_clips` or its kin; and who teaches

@@ -10,13 +10,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from tqdm import tqdm
 
+from modeling_fftp.atomic_write import alone
 from modeling_fftp.audio_stream_fftp import UnreadableSoundError, sound_seconds
 from modeling_fftp.window_pipeline_fftp import FFTPWindowPipeline
 
@@ -29,25 +30,6 @@ from .tables import failures_path
 # Recordings at a time, between two writes to the disk, and how much sound they have together at most.
 CHUNK = 32
 CHUNK_SECONDS = 3600.0
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Keep other runs from writing a file; what a killed run held is free.
-
-    Raises:
-        FileExistsError: Another run writes it.
-    """
-    lock = FileLock(f"{path}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise FileExistsError(f"{path} is being written by another run") from error
-    try:
-        yield
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def answer_recordings(

@@ -87,6 +87,12 @@ def schema_of(rows: str, labels: list[str]) -> pa.Schema:
     return pa.schema(list(columns[rows].items()))
 
 
+def is_answer(columns: Iterable[str]) -> bool:
+    """Whether a table with these columns is one of ours, of what a model heard and not of what somebody labelled."""
+    columns = {*columns}
+    return {"file", "labels", "timeline"} <= columns or columns in [{*schema_of(rows, []).names} for rows in ROWS]
+
+
 def list_rows(answer: dict[str, Any], rows: str) -> Iterator[list]:
     """Rows of one recording, in the columns of `schema_of`."""
     file = answer["file"]

@@ -20,6 +20,7 @@ from .tables import (
     ROWS,
     TABLES,
     as_text,
+    common_folder,
     find_writer,
     in_one_line,
     list_rows,
@@ -161,6 +162,11 @@ def write_answers(
     Raises:
         FileExistsError, ValueError: As `answer_archive` and `find_writer`.
     """
+    if form in FOLDERS and common_folder(recordings) in map(str, output.absolute().parents):
+        print(
+            f"fftp: {output} lies among the recordings; a training on these would take what is heard for labels",
+            file=sys.stderr,
+        )
     rate = tagger.feature_extractor.sampling_rate
     write = find_writer(form, rows, label_names(tagger.model.config), rate, recordings)
     return answer_archive(tagger, recordings, round_numbers, output, write, part, resume, **options)

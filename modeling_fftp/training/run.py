@@ -59,8 +59,13 @@ def run(words: Sequence[str]) -> None:
         ValueError: Data or a checkpoint that cannot be used.
     """
     arguments = parse_arguments([*words])
+    with begin(arguments.training):
+        train_and_publish(arguments)
+
+
+def train_and_publish(arguments: RunArguments) -> None:
+    """The steps of a run, into a folder that no other run writes to."""
     training = arguments.training
-    begin(training)
     report_setting(training)
     recipe = find_recipe(arguments)
     if training.do_train:

@@ -1,7 +1,9 @@
 """What every kind of training has: the process, its log, and how it goes on after it was stopped."""
 
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 from datasets import disable_progress_bars
@@ -9,6 +11,7 @@ from transformers import set_seed
 from transformers.trainer_utils import TrainOutput
 from transformers.utils.logging import disable_progress_bar
 
+from modeling_fftp.atomic_write import alone
 from modeling_fftp.memory import keep_freed_memory
 
 from .arguments import FFTPTrainingArguments
@@ -21,8 +24,13 @@ from .weight_averaging import WeightAveraging
 logger = logging.getLogger(__name__)
 
 
-def begin(training: FFTPTrainingArguments) -> None:
-    """Set up the process, and find the repository to push to."""
+@contextmanager
+def begin(training: FFTPTrainingArguments) -> Iterator[None]:
+    """Set up the process, find the repository to push to, and keep other runs from writing to the output folder.
+
+    Raises:
+        FileExistsError: Another run writes there.
+    """
     keep_freed_memory()
     if training.disable_tqdm:
         disable_progress_bar()
@@ -31,6 +39,9 @@ def begin(training: FFTPTrainingArguments) -> None:
     if training.push_when_done:
         set_repository(training)
     set_seed(training.seed)
+    # The other processes of this run write to the same folder.
+    with alone(Path(training.output_dir)) if training.process_index == 0 else nullcontext():
+        yield
 
 
 def report_setting(training: FFTPTrainingArguments) -> None:

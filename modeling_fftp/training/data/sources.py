@@ -19,6 +19,7 @@ from datasets import (
 )
 from huggingface_hub import DatasetCard
 
+from modeling_fftp.serving.tables import is_answer
 from modeling_fftp.sound_folders import is_sound, walk
 
 from .event_tables import CLIP_NAMES, SPLIT_COLUMN, group_events, has_event_rows
@@ -34,6 +35,8 @@ AUDIO_COLUMNS = ("audio", "path", "file", "file_name", "filename", "fname", "wav
 LABEL_COLUMNS = (*CLIP_NAMES, EVENTS)
 # What `save_to_disk` leaves: of several splits, and of one.
 SAVED = ("dataset_dict.json", "state.json")
+# Why a table of answers among recordings is no list of labels; whoever means it names the table itself.
+PREDICTED = "what `fftp tag` heard, no labels"
 
 
 class Columns(NamedTuple):
@@ -244,7 +247,9 @@ def _find_listing(folder: Path, tables: list[Path], columns: Columns, has_sound:
                 raise
             others[path.name] = str(error)
             continue
-        if lists_sound(table.column_names):
+        if is_answer(table.column_names):
+            others[path.name] = PREDICTED
+        elif lists_sound(table.column_names):
             listing[path] = table
         else:
             others[path.name] = table.column_names
@@ -302,11 +307,11 @@ def _with_labels(shards: list[Path], label_column: str | None) -> list[Path]:
     def has_labels(shard: Path) -> bool:
         features = features_of(shard)
         has_classes = any(isinstance(feature, ClassLabel) for feature in features.values())
-        return has_classes or _has_any(features, (*LABEL_COLUMNS, label_column))
+        return has_classes or (_has_any(features, (*LABEL_COLUMNS, label_column)) and not is_answer(features))
 
     labelled = [*filter(has_labels, shards)]
     if others := [shard.name for shard in shards if shard not in labelled]:
-        logger.warning("Parquet files without labels are passed over: %s", ", ".join(others))
+        logger.warning("Parquet files without labels or with predicted ones are passed over: %s", ", ".join(others))
     return labelled
 
 

@@ -20,7 +20,7 @@ from ..results import write_results
 from ..resuming import measured_of_all, write_arguments
 from ..session import begin, build_averaging, find_begun, measure_no_epoch, report_setting, train_or_go_on
 from ..trainer import FFTPTrainer
-from .arguments import parse
+from .arguments import PretrainingArguments, PretrainingModelArguments, parse
 from .masked_patches import MaskedPatchCollator
 from .model import build, refuse_too_short
 from .reconstruction import plot_reconstruction
@@ -38,8 +38,16 @@ def pretrain(arguments: Sequence[str]) -> None:
         SystemExit: Arguments that are wrong or do not go together.
         ValueError: Sound or a checkpoint that cannot be used.
     """
-    groups = model_arguments, sound, training = parse(arguments)
-    begin(training)
+    groups = parse(arguments)
+    with begin(groups[-1]):
+        pretrain_and_save(*groups)
+
+
+def pretrain_and_save(
+    model_arguments: PretrainingModelArguments, sound: SoundArguments, training: PretrainingArguments
+) -> None:
+    """The steps of a pretraining, into a folder that no other run writes to."""
+    groups = model_arguments, sound, training
     report_setting(training)
     recipe = find_recipe(groups)
     refuse_impossible(model_arguments)

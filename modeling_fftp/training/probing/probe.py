@@ -68,8 +68,15 @@ def probe(arguments: Sequence[str]) -> None:
         SystemExit: Arguments that are unknown or missing.
         ValueError: Data or a checkpoint that cannot be used.
     """
-    model_arguments, data, own, training = parse(arguments)
-    begin(training)
+    groups = parse(arguments)
+    with begin(groups[-1]):
+        fit_and_save(*groups)
+
+
+def fit_and_save(
+    model_arguments: ModelArguments, data: DataArguments, own: ProbeArguments, training: FFTPTrainingArguments
+) -> None:
+    """The steps of a probe, into a folder that no other run writes to."""
     source = model_arguments.model_name_or_path
     refuse_untrained_state(source)
     plan = plan_data(data, training, sampling_rate=find_sampling_rate(model_arguments))

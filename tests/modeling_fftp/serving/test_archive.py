@@ -20,9 +20,10 @@ from pyarrow import parquet
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.atomic_write import alone
 from modeling_fftp.serving import archive as archiving
 from modeling_fftp.serving import tables
-from modeling_fftp.serving.archive import alone, answer_recordings
+from modeling_fftp.serving.archive import answer_recordings
 from modeling_fftp.serving.journal import COMPLETE, Journal, read_in_order
 from modeling_fftp.serving.parts import Part
 from modeling_fftp.serving.recordings import find_recordings
@@ -109,6 +110,7 @@ def test_folders_for_audacity_and_raven_mirror_the_archive(trained, archive, tmp
         assert (tmp_path / form / "low" / f"1.wav{ending}").read_text(encoding="utf-8").count("\t") >= 2
         assert len(read_table(tmp_path / f"{form}.failed.csv")) == 1
         assert f"{form} is complete; 1 recordings could not be read: {form}.failed.csv" in done.stderr
+        assert "lies among the recordings" not in done.stderr
     start, end, label = (tmp_path / "audacity" / "low" / "1.wav.txt").read_text().splitlines()[0].split("\t")
     assert (float(start), label in ("low", "high", "noise")) == (0.0, True)
     with (tmp_path / "raven" / "low" / "1.wav.Table.1.selections.txt").open(newline="") as file:
@@ -116,16 +118,18 @@ def test_folders_for_audacity_and_raven_mirror_the_archive(trained, archive, tmp
     assert (row["Selection"], row["End Time (s)"], row["High Freq (Hz)"]) == ("1", end, "8000.0")
 
 
-def test_files_lie_where_they_would_if_all_could_be_read(trained, archive, tmp_path):
+def test_files_lie_where_they_would_if_all_could_be_read(trained, archive):
     (archive / "site").mkdir()
     (archive / "site" / "broken.wav").write_bytes(b"no sound")
     # What a run that was killed left.
-    (tmp_path / ".tables.part").mkdir()
-    (tmp_path / ".tables.part" / "old").touch()
-    words = (archive / "high", archive / "site", "--model", trained, "--output", tmp_path / "tables")
-    assert tag(*words, "--format", "audacity").returncode == 1
-    assert [path.name for path in (tmp_path / "tables").iterdir()] == ["high"]
-    assert not (tmp_path / ".tables.part").exists()
+    (archive / ".tables.part").mkdir()
+    (archive / ".tables.part" / "old").touch()
+    words = (archive / "high", archive / "site", "--model", trained, "--output", archive / "tables")
+    done = tag(*words, "--format", "audacity")
+    assert done.returncode == 1
+    assert "tables lies among the recordings; a training on these would take what is heard for labels" in done.stderr
+    assert [path.name for path in (archive / "tables").iterdir()] == ["high"]
+    assert not (archive / ".tables.part").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux")

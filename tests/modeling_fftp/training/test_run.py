@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 import tests.support
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.atomic_write import alone
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.configuration_fftp import BACKBONES
 from modeling_fftp.training.arguments import ModelArguments
@@ -32,6 +33,7 @@ from modeling_fftp.training.data.sources import load_splits
 from modeling_fftp.training.data.splits import ROLES, find_splits
 from modeling_fftp.training.model import build_model
 from modeling_fftp.training.model_arguments import refuse_impossible
+from modeling_fftp.training.pretraining.pretrain import pretrain
 from modeling_fftp.training.probing.probe import probe
 from modeling_fftp.training.resuming import Resumed
 from modeling_fftp.training.run import choose_metric, run
@@ -729,6 +731,15 @@ def test_a_trained_folder_is_not_overwritten(trained, clip_folder):
     with pytest.raises(SystemExit, match="holds a model already"):
         run_training(trained, "--dataset_name", clip_folder)
     assert (trained / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", [run, pretrain, probe])
+def test_two_trainings_do_not_write_to_one_folder(trained, clip_folder, tmp_path, command):
+    data = [str(clip_folder)] if command is not run else ["--dataset_name", str(clip_folder)]
+    words = [*data, *(["--model", str(trained)] if command is probe else []), "--output_dir", f"{tmp_path / 'new'}/"]
+    with alone(tmp_path / "new"), pytest.raises(FileExistsError, match="new is being written by another run"):
+        command(words)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_training_that_did_not_end_is_not_mixed_with_another(clip_folder, tmp_path):

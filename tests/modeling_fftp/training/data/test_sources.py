@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Value
 
+from modeling_fftp.serving.tables import find_writer
 from modeling_fftp.training.data.sources import find_column, is_local, load_splits, public_name
 from modeling_fftp.training.data.splits import find_splits
 from modeling_fftp.training.data.tables import read_table
@@ -299,7 +300,7 @@ def test_parquet_files_without_labels_do_not_stop_class_folders(make_folder, cap
     root = make_folder("dog/1.wav", "cat/1.wav")
     Dataset.from_dict({"file": ["dog/1.wav"], "embedding": [[0.0]]}).to_parquet(root / "vectors.parquet")
     assert labels(load_splits(str(root))) == {"train": ["cat", "dog"]}
-    assert "Parquet files without labels are passed over: vectors.parquet" in caplog.text
+    assert "Parquet files without labels or with predicted ones are passed over: vectors.parquet" in caplog.text
 
 
 def test_the_log_names_the_table_that_labels_come_from(make_folder, caplog):
@@ -379,6 +380,20 @@ def test_files_that_are_no_tables_do_not_stop_class_folders(make_folder, caplog)
     Dataset.from_dict({"f": [1.0]}).to_parquet(root / "features.parquet")
     assert labels(load_splits(str(root))) == {"train": ["cat", "dog"]}
     assert "tables that list no sound with labels are passed over" in caplog.text
+
+
+@pytest.mark.parametrize("rows", ["events", "files"])
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
+def test_what_was_heard_does_not_become_labels(make_folder, caplog, form, rows):
+    root = make_folder("dog/1.wav", "cat/1.wav")
+    heard = {"label": "cow", "score": 0.9}
+    answer = {"file": str(root / "dog/1.wav"), "duration": 0.1, "labels": [heard], "timeline": [], "windows": []}
+    answer["timeline"] = [heard | {"start": 0.0, "end": 0.1}]
+    find_writer(form, rows, ["cow"], 16000, [])([answer], root / f"tags.{form}")
+    assert labels(load_splits(str(root))) == {"train": ["cat", "dog"]}
+    assert f"passed over: tags.{form}" in caplog.text
+    # Whoever names the table means it.
+    assert load_splits(str(root / f"tags.{form}"))["train"]["file"][:] == [answer["file"]]
 
 
 @pytest.mark.parametrize("line", [b"b.wav,y,z", b'b.wav,"y', b"caf\xe9.wav,y"])
