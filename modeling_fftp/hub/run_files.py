@@ -44,6 +44,15 @@ OF_WEIGHTS = (
 
 
 def read_results(folder: str | Path, name: str) -> dict | None:
-    """Read `NAME.json` of a training; None where there is none."""
+    """Read `NAME.json` of a training; None where there is none.
+
+    Raises:
+        ValueError: The file is no JSON, as a full disk leaves it.
+    """
     path = Path(folder, f"{name}.json")
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def print_answers(
         for answer in map(as_text, answers):
             if "error" in answer:
                 failed += 1
-                print(f"fftp: {answer['error']}", file=sys.stderr)
+                print(f"fftp: {printable(answer['error'])}", file=sys.stderr)
             elif form == "csv":
                 table.writerows(list_rows(answer, rows))
             else:
@@ -184,10 +185,11 @@ def round_numbers(value: Any) -> Any:
 def render_table(answer: dict[str, Any]) -> str:
     """Render the answer about a file as two tables in plain text."""
     best, timeline = (
-        [entry | {"label": in_one_line(entry["label"])} for entry in answer[part]] for part in ("labels", "timeline")
+        [entry | {"label": printable(in_one_line(entry["label"]))} for entry in answer[part]]
+        for part in ("labels", "timeline")
     )
     width = max(map(len, ("label", *(entry["label"] for entry in (*best, *timeline)))))
-    lines = [f"{answer['file']}: {answer['duration']:.2f} s", f"  {'label':<{width}}  score"]
+    lines = [f"{printable(answer['file'])}: {answer['duration']:.2f} s", f"  {'label':<{width}}  score"]
     lines += [f"  {entry['label']:<{width}}  {entry['score']:.3f}" for entry in best]
     if timeline:
         lines.append(f"  {'start':>9}  {'end':>9}  {'label':<{width}}  score")
@@ -196,6 +198,11 @@ def render_table(answer: dict[str, Any]) -> str:
             for entry in timeline
         ]
     return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    """A text without control characters, which a terminal would obey; names of files may hold them."""
+    return "".join(ascii(sign)[1:-1] if unicodedata.category(sign) == "Cc" else sign for sign in text)
 
 
 def render_json(answer: dict[str, Any]) -> str:

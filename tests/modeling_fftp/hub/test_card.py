@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 
 from modeling_fftp import FFTPForAudioClassification, FFTPModel
 from modeling_fftp.hub.card import write_card
+from modeling_fftp.hub.run_files import read_results
 from modeling_fftp.training.run import run
 
 
@@ -261,3 +262,9 @@ def test_the_recipe_of_a_trained_folder_trains_the_same_again(trained, clip_fold
     assert not recipe.keys() & {"output_dir", "dataset_name", "disable_tqdm"}
     run([*map(str, (trained / "recipe.json", "--dataset_name", clip_folder, "--output_dir", tmp_path))])
     assert (tmp_path / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+def test_results_that_are_no_json_are_named(tmp_path):
+    (tmp_path / "recipe.json").touch()
+    with pytest.raises(ValueError, match=r"recipe\.json is no JSON: Expecting value"):
+        read_results(tmp_path, "recipe")

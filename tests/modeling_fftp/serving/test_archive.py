@@ -101,6 +101,13 @@ def test_a_label_stays_in_its_place_of_a_label_track(tmp_path):
     assert len(shown) == 5
 
 
+def test_a_name_does_not_command_the_terminal():
+    entry = {"start": 0.0, "end": 1.0, "label": "k\u00e9z\x1b[2J", "score": 0.5}
+    shown = render_table({"file": "a\r\x1b[31m.wav", "duration": 1.0, "labels": [entry], "timeline": [entry]})
+    assert "a\\r\\x1b[31m.wav: 1.00 s" in shown
+    assert shown.count("k\u00e9z\\x1b[2J") == 2
+
+
 def test_folders_for_audacity_and_raven_mirror_the_archive(trained, archive, tmp_path):
     for form, ending in (("audacity", ".txt"), ("raven", ".Table.1.selections.txt")):
         done = tag(archive, "--model", trained, "--format", form, "--output", tmp_path / form, "--threshold", 0.1)
