@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .configuration_fftp import LOWEST_RATE
 from .sound_file_fftp import decode_file, is_pipe, open_file
 
 try:
@@ -234,9 +235,17 @@ def _cut(samples: np.ndarray, rate: int) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def resampled(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> Iterator[np.ndarray]:
-    """Blocks (samples,) at the rate that each comes with, as one sound at the wanted rate in Hz."""
+    """Blocks (samples,) at the rate that each comes with, as one sound at the wanted rate in Hz.
+
+    Raises:
+        ValueError: A rate that no sound has.
+        ImportError: Another rate than the wanted, where soxr is not installed.
+    """
     resampler = None
     for block, rate in blocks:
+        if rate < LOWEST_RATE:
+            # A damaged header, by which a short file would become weeks of sound.
+            raise ValueError(f"a rate of {rate} Hz; expected at least {LOWEST_RATE} Hz")
         if rate != sampling_rate and resampler is None:
             if soxr is None:
                 raise ImportError(f"the sound is at {rate} Hz, not {sampling_rate} Hz: pip install soxr")

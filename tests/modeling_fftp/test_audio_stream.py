@@ -86,6 +86,12 @@ def test_errors_name_the_file(tmp_path):
         read_audio(tmp_path / "loud.wav", 16000)
 
 
+def test_a_rate_that_no_sound_has_is_refused(tmp_path):
+    soundfile.write(tmp_path / "slow.wav", np.zeros(4000), 1)
+    with pytest.raises(ValueError, match=r"slow\.wav: a rate of 1 Hz; expected at least 100 Hz"):
+        read_audio(tmp_path / "slow.wav", 16000)
+
+
 def make_mp3(seconds, frequency=440.0, rate=16000, channels=1, **options):
     """A tone that rings once, in the middle."""
     time = np.arange(int(seconds * rate)) / rate
