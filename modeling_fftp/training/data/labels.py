@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 SEVERAL = "event_labels"
 # A column of floats without a fraction is one of indices that some clip lacks, as pandas writes it.
 KINDS = ("string", "large_string", "int", "uint", "float", "bool")
+# Format characters that change what one sees, of Persian and Indian scripts.
+JOINERS = "\u200c\u200d"
 
 
 @dataclass
@@ -209,12 +211,18 @@ def _hint_at_lists(classes: Sequence[str], column: str) -> None:
 
 
 def refuse_lookalikes(classes: Iterable[str]) -> None:
-    """Stop on classes that spaces around them or Unicode's forms tell apart; log those that capital letters do."""
+    """Stop on classes that blanks, invisible characters or Unicode's forms tell apart; log those that capitals do."""
     classes = [*classes]
-    if alike := _alike(classes, lambda name: unicodedata.normalize("NFC", name).strip()):
+    if alike := _alike(classes, _as_seen):
         raise ValueError(f"the classes {', '.join(map(ascii, alike[0]))} look alike; expected one way to write each")
     if alike := _alike(classes, str.casefold):
         logger.warning("Classes that differ in capital letters alone: %s", "; ".join(map(", ".join, alike)))
+
+
+def _as_seen(name: str) -> str:
+    """A name without what nobody sees in it: kinds of blanks, format characters, forms of one letter."""
+    visible = (sign for sign in name if sign in JOINERS or unicodedata.category(sign) != "Cf")
+    return " ".join(unicodedata.normalize("NFC", "".join(visible)).split())
 
 
 def _alike(classes: Sequence[str], key: Callable[[str], str]) -> list[list[str]]:

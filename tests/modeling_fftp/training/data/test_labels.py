@@ -86,6 +86,8 @@ def test_lists_of_indices_are_no_vectors():
         ([[0.2, 0.8], [1.0, 0.0]], r"numbers like 0\.0; expected names or indices"),
         (["dog", " dog"], "the classes 'dog', ' dog' look alike|the classes ' dog', 'dog' look alike"),
         (["caf\u00e9", "cafe\u0301"], r"the classes 'cafe\\u0301', 'caf\\xe9' look alike"),
+        (["dog", "do\u200bg"], r"the classes 'dog', 'do\\u200bg' look alike"),
+        (["barn owl", "barn\u00a0owl"], r"the classes 'barn owl', 'barn\\xa0owl' look alike"),
     ],
 )
 def test_other_labels_are_refused(values, message):
