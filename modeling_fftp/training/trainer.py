@@ -286,11 +286,11 @@ class FFTPTrainer(Trainer):
             self.averaging.checkpoint = resume_from_checkpoint or None
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        # Before the last file of a checkpoint, so that a whole checkpoint holds the average.
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.averaging is not None and self.args.should_save:
-            self.averaging.save(output_dir)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model, and into a checkpoint the average beside it."""
+        super().save_model(output_dir, _internal_call)
+        if self.averaging is not None and self.is_in_train and self.args.should_save:
+            self.averaging.save(output_dir or self.args.output_dir)
 
     def _load_best_model(self) -> None:
         # What was measured is the average, and not the weights in training beside it.

@@ -139,8 +139,10 @@ def test_moving_average_is_the_result(build):
         assert not torch.equal(value, recorder.steps[-1][name])
 
 
-def test_the_best_moving_average_is_the_result(build):
+@pytest.mark.parametrize("save_only_model", [False, True])
+def test_the_best_moving_average_is_the_result(build, save_only_model):
     settings = {"metric_for_best_model": "loss", "greater_is_better": True, "save_total_limit": 1}
+    settings["save_only_model"] = save_only_model
     trainer, _ = build(WeightAveraging(ema_decay=0.9), load_best_model_at_end=True, eval_strategy="epoch", **settings)
     trainer.train()
     losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
