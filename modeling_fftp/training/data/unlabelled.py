@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 # Recordings that another step is given as a sample.
 SAMPLED_RECORDINGS = 512
 # Of the recording that a piece comes from.
-ROW = "row"
+ROW = "__row__"
 
 
 @dataclass
@@ -90,10 +90,10 @@ class RecordingCutter:
         {"audio": List(Value("float32")), ROW: Value("int64"), SOURCE: Value("string"), PROBLEM: Value("string")}
     )
 
-    def __call__(self, batch: dict[str, list], rows: list[int]) -> dict[str, list]:
+    def __call__(self, batch: dict[str, list]) -> dict[str, list]:
         """Pieces of a batch of recordings, or one empty piece and its problem where a recording cannot be read."""
         pieces = {name: [] for name in self.features}
-        for row, source in zip(rows, batch[self.audio_column], strict=True):
+        for row, source in zip(batch[ROW], batch[self.audio_column], strict=True):
             source = locate(source, self.folder)
             name = source.get("path") if isinstance(source, dict) else source
             for sound, problem in self._cut(source):
@@ -143,12 +143,11 @@ def load_pieces(
     parts: dict[str, list[Dataset]] = {}
     num_recordings = 0
     folder = base_folder(arguments.dataset_name, arguments.dataset_data_dir)
-    for role, recordings in assign_roles(find_recordings(arguments), arguments, seed):
+    for role, recordings in assign_roles(number(find_recordings(arguments)), arguments, seed):
         column = audio_column(recordings, arguments.audio_column_name)
         cutter = RecordingCutter(column, piece_seconds, sampling_rate, folder)
         pieces = recordings.map(
             cutter,
-            with_indices=True,
             batched=True,
             batch_size=1,
             remove_columns=recordings.column_names,
@@ -215,6 +214,15 @@ def find_recordings(arguments: SoundArguments) -> list[tuple[str | None, Dataset
     if not any(len(recordings) for _, recordings in kept):
         raise ValueError(f"no sound in {path} but in splits for testing, which are not used")
     return kept
+
+
+def number(parts: list[tuple[str | None, Dataset]]) -> list[tuple[str | None, Dataset]]:
+    """The recordings of all parts with their rows in the data set, which name those that have no path."""
+    numbered, start = [], 0
+    for role, table in parts:
+        numbered.append((role, table.add_column(ROW, np.arange(start, start + len(table)))))
+        start += len(table)
+    return numbered
 
 
 def audio_column(table: Dataset, wanted: str | None) -> str:

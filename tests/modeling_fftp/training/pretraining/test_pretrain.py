@@ -301,6 +301,20 @@ def test_recordings_are_counted_and_not_their_pieces(tmp_path):
     assert len(load_pieces(arguments, 1.0, 0, str(tmp_path / "out")).splits["train"]) == 20
 
 
+def test_a_recording_without_a_name_is_named_by_its_row_in_the_data(tmp_path):
+    rng, sounds = np.random.default_rng(0), []
+    for _ in range(20):
+        soundfile.write(tmp_path / "one.wav", 0.1 * rng.normal(size=8000), 16000)
+        sounds.append({"bytes": (tmp_path / "one.wav").read_bytes(), "path": None})
+    sounds[15]["bytes"] = b"junk"
+    (tmp_path / "data").mkdir()
+    Dataset.from_dict({"audio": sounds}).to_parquet(tmp_path / "data" / "sounds.parquet")
+    # Of the recordings before it some are measured on.
+    arguments = SoundArguments(str(tmp_path / "data"), validation_fraction=0.3, max_left_out=0.1)
+    load_pieces(arguments, 1.0, 0, str(tmp_path / "out"))
+    assert (tmp_path / "out" / "left_out_clips.csv").read_text().splitlines()[1].startswith("all,15,row 15,")
+
+
 def test_a_pretrained_folder_is_not_overwritten(clip_folder, tmp_path):
     train(clip_folder, tmp_path / "out")
     with pytest.raises(SystemExit, match="holds a model already"):
