@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from math import floor
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from modeling_fftp.convert.patch_geometry import GEOMETRY
 from modeling_fftp.convert.sources import find_kind, load
 from modeling_fftp.heads_fftp import CLIPS, FRAMES, find_saved_task
 from modeling_fftp.modeling_fftp import CLASSIFIERS, FFTPPreTrainedModel
-from modeling_fftp.times_fftp import frame_seconds
+from modeling_fftp.times_fftp import frame_seconds, window_seconds
 
 from .arguments import ModelArguments
 from .data.loading import Clips
@@ -120,6 +121,14 @@ def read_config(source: str, task: str) -> FFTPConfig:
             f"{source} holds {config.architectures[0]}, which has no head for {task}, and none is trained"
         )
     return config
+
+
+def read_crop_seconds(source: str) -> float:
+    """Length of the crops that a checkpoint learned from: the most hundredths of a second without one frame more."""
+    config, extractor = FFTPConfig.from_pretrained(source), FFTPFeatureExtractor.from_pretrained(source)
+    length, shift = frame_seconds(config.sampling_rate)
+    frames = round(window_seconds(config, extractor) / shift)
+    return floor(100 * (frames * shift + length)) / 100
 
 
 def load_checkpoint(

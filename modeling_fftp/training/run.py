@@ -17,7 +17,7 @@ from modeling_fftp.hub.run_files import CALIBRATION, DATA, EFFICIENCY, EVALUATED
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
 from modeling_fftp.serving.explain import draw, explain_recording
 
-from .arguments import TASK_METRIC, DataArguments, FFTPTrainingArguments, RunArguments
+from .arguments import TASK_METRIC, FFTPTrainingArguments, RunArguments
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
 from .collator import build_collator, changes_sound
 from .command_line import find_recipe, parse_arguments
@@ -32,7 +32,7 @@ from .data.sampling import spread_sounds
 from .data.streaming import stream_clips
 from .evaluation import Scorer, build_scorer, evaluate_split, evaluate_strides, only_numbers
 from .events.evaluation import choose_postprocessing, evaluate_events, score_steps, set_collars
-from .model import build_model, read_config, refuse_truncation
+from .model import build_model, read_config, read_crop_seconds, refuse_truncation
 from .model_arguments import find_sampling_rate, refuse_impossible
 from .publishing import check_repository, publish
 from .results import forget_results, write_results
@@ -79,7 +79,7 @@ def train_and_publish(arguments: RunArguments) -> None:
     described = describe_data(arguments.data, clips)
     if arguments.distillation.teacher_only:
         described["labelled_by"] = recipe["teacher"]
-    max_seconds = find_crop_seconds(arguments.data, clips)
+    max_seconds = find_crop_seconds(arguments, clips)
     if clips.is_framewise:
         clips = cut_recordings(clips, max_seconds)
     elif training.do_train:
@@ -121,15 +121,18 @@ def train_and_publish(arguments: RunArguments) -> None:
         finish(trainer, clips, validating)
 
 
-def find_crop_seconds(data: DataArguments, clips: Clips) -> float:
+def find_crop_seconds(arguments: RunArguments, clips: Clips) -> float:
     """Length of the crops to learn from: what is asked for, unless all clips are shorter.
 
-    A new model's windows have this length too; it would not know the end of longer ones.
+    A new model's windows have this length too; it would not know the end of longer ones. So a frame classifier that is
+    only measured hears pieces as long as the crops that it learned from, where nothing else is asked for.
     """
+    model, data, *_, training = arguments
     if data.streaming and data.max_seconds:
         # Not all lengths are known.
         return data.max_seconds
-    return min(data.max_seconds or MAX_SECONDS, clips.longest_seconds)
+    learned = read_crop_seconds(model.model_name_or_path) if clips.is_framewise and not training.do_train else None
+    return min(data.max_seconds or learned or MAX_SECONDS, clips.longest_seconds)
 
 
 def prepare_sound(
@@ -232,7 +235,7 @@ def load_data(arguments: RunArguments, resumed: Resumed | None) -> tuple[Clips, 
         clips = (stream_clips if data.streaming else load_clips)(plan, data, training)
     if teacher is None:
         return clips, None
-    longest = round(find_crop_seconds(data, clips) * rate)
+    longest = round(find_crop_seconds(arguments, clips) * rate)
     teacher.report([sound[:longest] for sound in spread_sounds(clips.sample("train"), BATCH)])
     return clips, teacher
 
