@@ -162,8 +162,8 @@ class Teacher:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of what its answers depend on."""
-        return Hasher.hash((self.classes, self.dtype, self.extractor.to_dict(), hash_model(self.model)))
+        """Digest of its model, type and extractor."""
+        return Hasher.hash((self.dtype, self.extractor.to_dict(), hash_model(self.model)))
 
     def answer(self, clips: Dataset) -> Dataset:
         """`teacher_logits`, (labels,), of each clip, in the cache of `datasets`."""
@@ -174,7 +174,7 @@ class Teacher:
             batch_size=BATCH,
             remove_columns="audio",
             features=Features({"teacher_logits": List(Value("float32"))}),
-            new_fingerprint=Hasher.hash((sounds._fingerprint, self.digest)),
+            new_fingerprint=Hasher.hash((sounds._fingerprint, self.classes, self.digest)),
             desc="The teacher answers",
         ).with_format("numpy")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soxr
 import torch
-from datasets import Dataset
+from datasets import Dataset, load_from_disk
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
@@ -275,6 +275,15 @@ def test_cached_answers_are_those_of_the_clips(trained, speech):
     teacher = Teacher(str(trained), 16000)
     answered = add_answers(clips, teacher)
     torch.testing.assert_close(torch.from_numpy(answered[1]["teacher_logits"]), teacher([speech[:12000]])[0])
+
+
+def test_cached_answers_are_for_the_classes_that_are_chosen(trained, speech, tmp_path):
+    Dataset.from_dict({"audio": [speech[:9000]]}).save_to_disk(tmp_path)
+    clips = load_from_disk(tmp_path).with_format("numpy")
+    teacher = Teacher(str(trained), 16000)
+    before = teacher.answer(clips)[0]["teacher_logits"]
+    teacher.choose(teacher.known[::-1])
+    np.testing.assert_array_equal(teacher.answer(clips)[0]["teacher_logits"], before[::-1])
 
 
 def test_answers_do_not_go_with_sound_that_changes(extractor, speech):
