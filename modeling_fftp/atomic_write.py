@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -38,5 +38,8 @@ def alone(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # While it is held: whoever has opened the file by then sees that it is gone, and does not go on with it. On
+        # Windows nobody can remove what is open, and filelock does so afterwards.
+        with suppress(PermissionError):
+            Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)

@@ -1,8 +1,9 @@
-"""A file is there when it is complete, and what was there before stays until then."""
+"""A file is there when it is complete, and what was there before stays until then; one run at a time writes it."""
 
 import pytest
+from filelock import FileLock
 
-from modeling_fftp.atomic_write import atomic_write
+from modeling_fftp.atomic_write import alone, atomic_write
 
 
 def test_a_file_takes_its_name_when_it_is_complete(tmp_path):
@@ -28,3 +29,28 @@ def test_what_fails_changes_nothing(tmp_path):
         write_half()
     assert path.read_text() == "before"
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_one_run_at_a_time_writes(tmp_path):
+    path = tmp_path / "output"
+    with alone(path), pytest.raises(FileExistsError, match="output is being written by another run"), alone(path):
+        pass
+    with alone(path):
+        pass
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_run_that_begins_as_another_ends_is_alone(tmp_path, monkeypatch):
+    path, release, second = tmp_path / "output", FileLock.release, alone(tmp_path / "output")
+
+    def release_and_begin(lock, *args, **kwargs):
+        release(lock, *args, **kwargs)
+        monkeypatch.undo()
+        second.__enter__()
+
+    monkeypatch.setattr(FileLock, "release", release_and_begin)
+    with alone(path):
+        pass
+    with pytest.raises(FileExistsError), alone(path):
+        pass
+    second.__exit__(None, None, None)
