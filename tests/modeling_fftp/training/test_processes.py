@@ -32,6 +32,10 @@ def test_two_processes_see_every_clip_once_an_epoch(tmp_path, workers):
     # One seed decides them all.
     for process in (first, second):
         assert process[0] == process[1]
+    # Both train one model, also where a batch is heard twice, at two strides.
+    for mine, theirs in zip(first, second, strict=True):
+        assert mine["weights"] == theirs["weights"]
+    assert first[0]["weights"] != first[2]["weights"]
     assert [clip["seen"] for clip in first] != [clip["seen"] for clip in second]
 
 

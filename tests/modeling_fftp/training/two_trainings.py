@@ -1,8 +1,8 @@
-"""What a process of several does for `test_processes.py`: two trainings after one another.
+"""What a process of several does for `test_processes.py`: three trainings after one another, the last for two strides.
 
 torchrun --nproc_per_node 2 tests/modeling_fftp/training/two_trainings.py FOLDER WORKERS
 
-Each process leaves in FOLDER the clips that it trained on, by training and epoch, and the masks that it drew.
+Each process leaves in FOLDER the clips that it trained on, by training and epoch, the masks that it drew, and weights.
 """
 
 import json
@@ -11,12 +11,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from torch.nn.utils import parameters_to_vector
 from transformers import TrainingArguments, set_seed
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from feature_extraction import FFTPFeatureExtractor, SpecAugment, SpecMaskDataCollator
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification
+from modeling_fftp.training.teaching.distillation import Distillation
 from modeling_fftp.training.trainer import FFTPTrainer
 from tests.support import leave_group
 
@@ -30,7 +32,7 @@ def log_clips(model, args, inputs):
 
 
 def main(folder: Path, workers: int) -> None:
-    """Train twice, and write the log of this process."""
+    """Train, and write the log of this process."""
     rank, clips = int(os.environ["RANK"]), []
     for number in range(NUM_CLIPS):
         features = np.full((NUM_FRAMES + number, 128), 7.0, np.float32)
@@ -46,8 +48,9 @@ def main(folder: Path, workers: int) -> None:
         num_labels=4,
     )
     log = []
-    for _ in range(2):
+    for strides in ((), (), (5, 10)):
         set_seed(0)
+        config.time_strides = strides
         model = FFTPForAudioClassification(config)
         model.seen, model.masked = [], []
         model.register_forward_pre_hook(log_clips, with_kwargs=True)
@@ -55,9 +58,16 @@ def main(folder: Path, workers: int) -> None:
             folder / "out", num_train_epochs=EPOCHS, per_device_train_batch_size=2, use_cpu=True, report_to="none",
             disable_tqdm=True, save_strategy="no", dataloader_num_workers=workers,
         )  # fmt: skip
-        collator = SpecMaskDataCollator(FFTPFeatureExtractor(), SpecAugment(max_bins=60, max_frames=0))
-        FFTPTrainer(model, arguments, data_collator=collator, train_dataset=clips).train()
-        log.append({"seen": model.seen, "masked": model.masked})
+        mask = SpecAugment(max_bins=60, max_frames=0)
+        FFTPTrainer(
+            model,
+            arguments,
+            data_collator=SpecMaskDataCollator(FFTPFeatureExtractor(), mask, time_strides=strides),
+            train_dataset=clips,
+            stride_distillation=Distillation(0.5) if strides else None,
+        ).train()
+        weights = parameters_to_vector(model.parameters()).tolist()
+        log.append({"seen": model.seen, "masked": model.masked, "weights": weights})
     (folder / f"{rank}.json").write_text(json.dumps(log))
     leave_group()
 
