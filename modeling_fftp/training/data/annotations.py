@@ -1,10 +1,10 @@
 """Annotations that lie beside recordings, a file for each: Raven's selection tables and Audacity's label tracks."""
 
+import itertools
 import logging
 import re
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path, PureWindowsPath
 
 from datasets import Dataset
@@ -140,26 +140,48 @@ class Recordings:
             for name in {path.name.lower(), path.stem.lower()}:
                 self.found[name].append(path)
 
-    def find(self, name: str, annotation: Path) -> Path | None:
-        """The recording of a name, with suffix or without: that beside an annotation, or else the only one.
+    def find_own(self, annotation: Path) -> Path | None:
+        """The recording that an annotation is called after: `a.b.wav` of `a.b.Table.1.selections.txt`.
 
         Raises:
-            ValueError: Several recordings have the name.
+            ValueError: Several recordings have the name, and their folders do not tell which is meant.
         """
-        found = self.found.get(name.lower(), [])
-        found = [path for path in found if path.parent == annotation.parent] or found
-        if len(found) > 1:
-            raise ValueError(f"{annotation} could be of {_name_some(map(str, found))}; rename all but one of them")
-        return found[0] if found else None
+        found = self._find(ENDING.sub("", annotation.name), annotation.parent.parts, annotation)
+        return None if found is None else found[0]
 
-    def find_own(self, annotation: Path) -> Path | None:
-        """The recording that an annotation is called after: `a.b.wav` of `a.b.Table.1.selections.txt`."""
-        return self.find(ENDING.sub("", annotation.name), annotation)
+    def find_named(self, names: Iterable[str], annotation: Path) -> dict[str, Path]:
+        """The recordings that a table names, by these names; where there is none, it would lie beside the table.
 
-    def find_named(self, name: str, annotation: Path) -> Path:
-        """The recording that a table names; where there is none, it would lie beside the table."""
-        name = PureWindowsPath(name).name
-        return self.find(name, annotation) or self.find(Path(name).stem, annotation) or annotation.with_name(name)
+        The folders of a name count as far as they are there: recorders call their files alike at every site. A
+        recording that two names could mean is that of the one with more of its folders.
+        """
+        found, shared = {}, {}
+        for name in names:
+            path = PureWindowsPath(name)
+            folders = path.parent.parts or annotation.parent.parts
+            place = self._find(path.name, folders, annotation) or self._find(path.stem, folders, annotation)
+            recording, count = place or (annotation.with_name(path.name), 0)
+            found[name] = recording, count
+            shared[recording] = max(count, shared.get(recording, 0))
+        return {
+            name: recording if count == shared[recording] else annotation.parent / PureWindowsPath(name).as_posix()
+            for name, (recording, count) in found.items()
+        }
+
+    def _find(self, name: str, folders: Sequence[str], annotation: Path) -> tuple[Path, int] | None:
+        """The recording of a name, with suffix or without, and how many of its folders are those that are meant."""
+        shared = {path: _count_shared(path.parent.parts, folders) for path in self.found.get(name.lower(), [])}
+        best = [path for path, count in shared.items() if count == max(shared.values())]
+        best = [path for path in best if path.parent == annotation.parent] or best
+        if len(best) > 1:
+            raise ValueError(f"{annotation} could be of {_name_some(map(str, best))}; rename all but one of them")
+        return (best[0], shared[best[0]]) if best else None
+
+
+def _count_shared(folders: Sequence[str], others: Sequence[str]) -> int:
+    """How many folders at the end of two paths are called alike."""
+    pairs = zip(reversed(folders), reversed(others), strict=False)
+    return len([*itertools.takewhile(lambda pair: pair[0].lower() == pair[1].lower(), pairs)])
 
 
 def _name_some(names: Iterable[str]) -> str:
@@ -244,7 +266,7 @@ def _read_selections(path: Path, text: str, recordings: Recordings, label_column
     """
     own, header = recordings.find_own(path), _header(text)
     selections = {}
-    for number, cells in enumerate(islice(_rows_of(text), 1, None), start=1):
+    for number, cells in enumerate(itertools.islice(_rows_of(text), 1, None), start=1):
         selection = dict(zip(header, cells, strict=False))
         # Tables that were put together number from 1 again.
         same = tuple(map(selection.get, (SELECTION, *RECORDING, BEGIN, END))) if SELECTION in selection else number
@@ -262,8 +284,9 @@ def _read_selections(path: Path, text: str, recordings: Recordings, label_column
             f"{path} names several recordings, and no column {OFFSET.capitalize()!r} says when a selection begins in "
             "its own; let Raven measure that too"
         )
+    places = recordings.find_named(dict.fromkeys(filter(None, named.values())), path)
     for key, selection in selections.items():
-        recording = own if named[key] is None else recordings.find_named(named[key], path)
+        recording = places.get(named[key], own)
         try:
             times = _read_times(selection)
         except ValueError as error:

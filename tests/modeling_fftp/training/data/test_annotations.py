@@ -1,5 +1,7 @@
 """Selection tables of Raven and label tracks of Audacity beside recordings are events, or are refused by name."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -147,6 +149,26 @@ def test_recordings_of_one_name_are_named(folder, write):
     write("a/rec.wav", "b/rec.wav", tables__rec=["0\t1\tdog"])
     with pytest.raises(ValueError, match=r"tables/rec\.txt could be of .*a/rec\.wav, .*b/rec\.wav"):
         load_splits(str(folder))
+
+
+def test_recordings_of_one_name_are_told_apart_by_their_folders(folder, write):
+    """Recorders call their files alike at every site; corrected tags lie in folders like those of the recordings."""
+    write("Site A/rec.wav", "Site B/rec.wav")
+    write(**{"tables__Site A__rec": ["0\t1\towl"], "tables__Site B__rec": ["2\t3\tcat"]})
+    assert events(folder) == {"Site A/rec.wav": [(0.0, 1.0, "owl")], "Site B/rec.wav": [(2.0, 3.0, "cat")]}
+
+
+@pytest.mark.parametrize("place", ["", "Site A__"])
+def test_paths_in_a_table_count_with_their_folders(folder, write, place):
+    sites = enumerate(("Site A", "Site B"), start=1)
+    rows = [f"{number}\t{number}\t{number + 1}\tD:\\Birds\\{site}\\rec.WAV\t{number}\towl" for number, site in sites]
+    write("Site A/rec.wav", "Site B/rec.wav", **{f"{place}all": [FILES, *rows]})
+    assert events(folder) == {"Site A/rec.wav": [(1.0, 2.0, "owl")], "Site B/rec.wav": [(2.0, 3.0, "owl")]}
+    # What is of a site that is not there is not that of another.
+    (folder / "Site A" / "rec.wav").unlink()
+    found = load_splits(str(folder))["train"]
+    assert [Path(path).is_file() for path in found["audio"]] == [False, True]
+    assert [[event["onset"] for event in clip] for clip in found["events"]] == [[1.0], [2.0]]
 
 
 def test_other_texts_do_not_stop_class_folders(folder, write):
