@@ -20,7 +20,8 @@ from modeling_fftp.convert.patch_geometry import GEOMETRY
 from modeling_fftp.convert.sources import find_kind, load
 from modeling_fftp.heads_fftp import CLIPS, FRAMES, find_saved_task
 from modeling_fftp.modeling_fftp import CLASSIFIERS, FFTPPreTrainedModel
-from modeling_fftp.times_fftp import frame_seconds, window_seconds
+from modeling_fftp.scores_fftp import label_names
+from modeling_fftp.times_fftp import frame_seconds, table_seconds, window_seconds
 
 from .arguments import ModelArguments
 from .data.loading import Clips
@@ -139,7 +140,7 @@ def load_checkpoint(
     do_train: bool = True,
     freeze_backbone: bool = False,
 ) -> tuple[FFTPPreTrainedModel, FFTPFeatureExtractor]:
-    """A checkpoint for these labels, with its extractor; its head starts anew where they are others."""
+    """A checkpoint for these labels, with its extractor; its head starts anew for those that it does not know."""
     source = arguments.model_name_or_path
     start = load_start(arguments, clips.sample("train"), max_seconds)
     settings = {name: arguments.given[name] for name in ADJUSTABLE if name in arguments.given}
@@ -159,7 +160,7 @@ def load_checkpoint(
     if has_same_head(start.model, model):
         model.classifier.load_state_dict(start.model.classifier.state_dict())
     elif do_train:
-        logger.info("%s has no head for these classes: it starts anew", source)
+        take_known_classes(model, start.model, source)
     else:
         raise ValueError(f"{source} has no head for {[*labels['id2label'].values()]}, and none would be trained")
     if freeze_backbone:
@@ -192,6 +193,7 @@ def fit_to_crops(
     """Give extractor and positions the length of the crops to learn from, unless the extractor cuts to its own."""
     frames = table_frames(config, max_seconds)
     if not extractor.truncation and frames != config.max_length:
+        logger.info("Windows of %g s become as long as the crops, %g s", table_seconds(config), max_seconds)
         extractor.max_length = frames
         fit_positions(config, weights, frames)
 
@@ -265,3 +267,22 @@ def model_class(clips: Clips) -> type[FFTPPreTrainedModel]:
 def has_same_head(model: FFTPPreTrainedModel, other: FFTPPreTrainedModel) -> bool:
     """Whether two models tell the same classes apart, of clips or of steps."""
     return type(model) is type(other) and model.config.id2label == other.config.id2label
+
+
+def take_known_classes(model: FFTPPreTrainedModel, start: FFTPPreTrainedModel, source: str) -> None:
+    """Copy what the head of a checkpoint knows of the classes that both tell apart; the log names the others."""
+    known, wanted = label_names(start.config), label_names(model.config)
+    shared = [name for name in wanted if name in known] if type(start) is type(model) else []
+    if not shared:
+        logger.info("%s has no head for these classes: it starts anew", source)
+        return
+    own, other = model.classifier, start.classifier
+    if own.layernorm is not None:
+        own.layernorm.load_state_dict(other.layernorm.state_dict())
+    rows, places = ([names.index(name) for name in shared] for names in (wanted, known))
+    with torch.no_grad():
+        own.dense.weight[rows], own.dense.bias[rows] = other.dense.weight[places], other.dense.bias[places]
+    if forgotten := [name for name in known if name not in wanted]:
+        logger.warning("%s knows classes that the data lack, and that are forgotten: %s", source, ", ".join(forgotten))
+    if new := [name for name in wanted if name not in known]:
+        logger.info("%s does not know %s, for which the head starts anew", source, ", ".join(new))

@@ -160,6 +160,22 @@ def test_a_validation_fraction_is_a_fraction(clip_folder, tmp_path, fraction):
         run_training(tmp_path, "--dataset_name", clip_folder / "train", "--validation_fraction", fraction)
 
 
+def test_a_head_keeps_the_classes_that_it_knows(checkpoint, caplog):
+    caplog.set_level("INFO")
+    start = FFTPForAudioClassification.from_pretrained(checkpoint)
+    names = [*start.config.id2label.values()]
+    # In another order, with one that is new and without one.
+    clips = Clips({}, ["new", *names[:0:-1]], False, {}, {})
+    model, _ = build_model(ModelArguments(str(checkpoint)), clips, 1.0)
+    for parameter in ("weight", "bias"):
+        kept, known = (getattr(one.classifier.dense, parameter) for one in (model, start))
+        assert torch.equal(kept[1:], known.flip(0)[:-1])
+    assert f"knows classes that the data lack, and that are forgotten: {names[0]}" in caplog.text
+    assert "does not know new, for which the head starts anew" in caplog.text
+    build_model(ModelArguments(str(checkpoint)), Clips({}, ["a", "b"], False, {}, {}), 1.0)
+    assert "has no head for these classes: it starts anew" in caplog.text
+
+
 def test_an_evaluation_never_scores_a_new_head(checkpoint, published, clip_folder, tmp_path):
     evaluate = ["--dataset_name", clip_folder, "--do_train", "false", "--model_name_or_path"]
     # Clips of an excluded class go, the class stays.
