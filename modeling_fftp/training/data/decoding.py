@@ -60,6 +60,9 @@ def decode_dataset(
         for row, (source, problem) in enumerate(zip(sources, problems, strict=True))
         if problem not in (None, EXCLUDED)
     ]
+    if excluded := problems.count(EXCLUDED):
+        hint = "; their other events are lost, which --none_labels would keep" if decoder.keeps_events else ""
+        logger.warning("%d of %d clips hold a class of --exclude_labels%s", excluded, len(problems), hint)
     decoded = decoded.remove_columns(PROBLEM)
     whole = [row for row, problem in enumerate(problems) if problem is None]
     return decoded if len(whole) == len(decoded) else decoded.select(whole), left_out

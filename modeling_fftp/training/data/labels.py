@@ -54,7 +54,7 @@ class LabelColumn:
             ValueError: No label, or none that a column of this kind can have.
         """
         if label is None or label == "" or label != label:
-            raise ValueError("no label")
+            raise ValueError("no label; if none of the classes is in such clips, --none_labels '' says so")
         if self.is_vector:
             if len(label) != len(self.index_names) or not {*label} <= {0, 1}:
                 raise ValueError(f"label {label} is not a vector of 0 and 1 for the {len(self.index_names)} classes")

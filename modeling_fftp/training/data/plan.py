@@ -19,13 +19,18 @@ from .event_tables import TIMES, has_event_rows
 from .held_out import VALIDATION_FRACTION
 from .labels import LabelColumn, is_missing, read_class_names, read_labels
 from .parquet_splits import open_splits
-from .sources import Columns, base_folder, find_column, load_splits
+from .sources import Columns, base_folder, find_column, load_splits, read_names
 from .splits import ROLES, find_splits
 
 logger = logging.getLogger(__name__)
 
+# Types of columns of paths.
+PATHS = (Value("string"), Value("large_string"))
 # Columns of which people may think that they cut clips out of recordings.
-TIME_COLUMNS = ("onset", "offset", "start", "end", "start_time", "end_time", "begin time (s)", "end time (s)")
+TIME_COLUMNS = (
+    "onset", "offset", "start", "end", "start_time", "end_time", "start_s", "end_s", "start (s)", "end (s)",
+    "begin time (s)", "end time (s)",
+)  # fmt: skip
 
 
 @dataclass
@@ -162,7 +167,8 @@ def refuse_misread(
     """Stop on rows that are not what the arguments take them for, and name columns that people may think are read.
 
     Raises:
-        ValueError: A row for each event where that is a clip, or labels without times where these are learned.
+        ValueError: A row for each event where that is a clip, labels without times where these are learned, or a path
+            with several labels.
     """
     has_event_per_row = has_event_rows(split.column_names, arguments.label_column_name)
     if has_event_per_row and isinstance(split.features[audio_column], Value):
@@ -179,6 +185,23 @@ def refuse_misread(
             f"the labels in {label_column!r} have no times; --task frames learns from events, a list of onset, offset "
             "and label for each clip, or a table with a row for each, whose times are called 'onset' and 'offset'"
         )
+    if split.features[audio_column] in PATHS:
+        refuse_contradicting_rows(split[audio_column][:], read_names(split, label_column))
+
+
+def refuse_contradicting_rows(paths: Sequence[str | None], labels: Sequence[Any]) -> None:
+    """Stop on a path that has several rows with different labels, of which one clip could have one alone.
+
+    Raises:
+        ValueError: There is one.
+    """
+    said: dict[str, Any] = {}
+    for path, label in zip(paths, labels, strict=True):
+        if path is not None and not is_missing(label) and said.setdefault(path, label) != label:
+            raise ValueError(
+                f"{path} has rows with the labels {said[path]!r} and {label!r}, and a row is a whole clip; expected "
+                "one row, its labels joined by what --label_separator names, or events with 'onset' and 'offset'"
+            )
 
 
 def choose_classes(

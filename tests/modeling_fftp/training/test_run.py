@@ -328,7 +328,7 @@ def test_mislabelled_clips_are_left_out(clip_folder, tmp_path):
     run_training(tmp_path / "out", "--dataset_name", tmp_path / "data")
     rows = list(csv.DictReader((tmp_path / "out" / "left_out_clips.csv").open()))
     assert [(row["split"], row["row"], row["problem"]) for row in rows] == [
-        ("train", "5", "no label"),
+        ("train", "5", "no label; if none of the classes is in such clips, --none_labels '' says so"),
         ("validation", "5", "label 'unheard' is not among the 3 classes"),
     ]
 

@@ -216,6 +216,21 @@ def test_clips_without_a_label_can_be_excluded(folder):
     assert "| left out | 0 |" in inspect([str(folder), "--exclude_labels", ""])
 
 
+def test_rows_of_one_clip_that_contradict_each_other_are_refused(folder):
+    write_sound(folder, "a.wav", "b.wav")
+    (folder / "clips.csv").write_text("path,label\na.wav,x\nb.wav,y\na.wav,y\n")
+    with pytest.raises(ValueError, match=r"a\.wav has rows with the labels 'x' and 'y', .* --label_separator"):
+        inspect([str(folder)])
+
+
+def test_recordings_that_an_excluded_class_takes_along_are_counted(folder, caplog):
+    write_sound(folder, "a.wav", "b.wav")
+    rows = ("a.wav,0,0.1,x", "a.wav,0.1,0.2,y", "b.wav,0,0.1,y", "b.wav,0.2,0.3,z")
+    (folder / "events.csv").write_text("\n".join(("path,onset,offset,label", *rows)))
+    inspect([str(folder), "--task", "frames", "--exclude_labels", "x"])
+    assert "1 of 2 clips hold a class of --exclude_labels; their other events are lost" in caplog.text
+
+
 def test_events_in_one_split_and_names_in_another(folder):
     folder.mkdir()
     events = [{"onset": 0.0, "offset": 0.1, "label": "x"}]
