@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path, PureWindowsPath
 
 from datasets import Dataset, DatasetDict
@@ -135,15 +135,16 @@ def _visible_folders(folder: Path) -> list[Path]:
 
 def _read_classes(root: Path) -> Dataset:
     """One row per sound file; the folder directly below the root is its class."""
-    rows, others, stray = {"audio": [], "label": [], PROBLEM: []}, Counter(), 0
+    rows, others, stray, recordings = {"audio": [], "label": [], PROBLEM: []}, [], 0, set()
     no_classes = [BACKGROUND] if _has_lists(root) else []
     for path in sorted(walk(root)):
         *folders, _ = path.relative_to(root).parts
         if not is_sound(path):
-            others[path.suffix] += bool(folders)
+            others += [path] * bool(folders)
         elif not folders:
             stray += 1
         elif folders[0] not in no_classes:
+            recordings.add(path.with_suffix(""))
             name, problem = as_text(path.absolute())
             label, _ = as_text(Path(folders[0]))
             for column, value in zip(rows, (name, label, problem), strict=True):
@@ -155,14 +156,27 @@ def _read_classes(root: Path) -> Dataset:
             f"{found}, and {stray} sound files without a class folder. Archives are not unpacked"
         )
     _refuse_splits_as_classes(root, {*rows["label"]})
-    if others := +others:
-        logger.warning("%s: files in no format that libsndfile reads are passed over: %s", root, dict(others))
+    if others:
+        kinds = dict(Counter(path.suffix for path in others))
+        logger.warning("%s: files in no format that libsndfile reads are passed over: %s", root, kinds)
+    if named := [path.name for path in others if _is_called_after(path, recordings)]:
+        logger.warning(
+            "%s: %d files called after recordings, such as %s, are no annotations that are read, as Raven's and "
+            "Audacity's are: the folders are taken for classes, %s",
+            root, len(named), named[0], ", ".join(sorted({*rows["label"]})),
+        )  # fmt: skip
     if stray:
         logger.warning("%s: %d sound files that lie in no class folder are passed over", root, stray)
     others = [child.name for child in _visible_folders(root) if child.name not in {*rows["label"]}]
     if others:
         logger.warning("%s: folders without clips are no classes: %s", root, ", ".join(others))
     return Dataset.from_dict(rows)
+
+
+def _is_called_after(path: Path, recordings: Container[Path]) -> bool:
+    """Whether a name is that of a recording, given without suffix, with something behind it: `rec.results.csv`."""
+    parts = path.name.split(".")
+    return any(path.with_name(".".join(parts[:count])) in recordings for count in range(1, len(parts)) if parts[0])
 
 
 def _refuse_splits_as_classes(root: Path, labels: set[str]) -> None:

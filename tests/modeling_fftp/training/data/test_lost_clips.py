@@ -223,9 +223,16 @@ def test_rows_of_one_clip_that_contradict_each_other_are_refused(folder):
         inspect([str(folder)])
 
 
+def test_a_split_without_a_clip_is_no_report(folder):
+    folder.mkdir()
+    (folder / "clips.csv").write_text("path,label\ngone/a.wav,x\ngone/b.wav,y\n")
+    with pytest.raises(ValueError, match=r"train: none of 2 clips can be used, the first: .*gone/a\.wav: "):
+        inspect([str(folder)])
+
+
 def test_recordings_that_an_excluded_class_takes_along_are_counted(folder, caplog):
     write_sound(folder, "a.wav", "b.wav")
-    rows = ("a.wav,0,0.1,x", "a.wav,0.1,0.2,y", "b.wav,0,0.1,y", "b.wav,0.2,0.3,z")
+    rows = ("a.wav,0,0.1,x", "a.wav,0.1,0.2,y", "b.wav,0,0.1,y", "b.wav,0.1,0.2,z")
     (folder / "events.csv").write_text("\n".join(("path,onset,offset,label", *rows)))
     inspect([str(folder), "--task", "frames", "--exclude_labels", "x"])
     assert "1 of 2 clips hold a class of --exclude_labels; their other events are lost" in caplog.text

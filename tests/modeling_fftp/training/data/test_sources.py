@@ -382,6 +382,16 @@ def test_files_that_are_no_tables_do_not_stop_class_folders(make_folder, caplog)
     assert "tables that list no sound with labels are passed over" in caplog.text
 
 
+def test_annotations_that_are_not_read_are_named_where_folders_become_classes(make_folder, caplog):
+    root = make_folder("Site A/rec.1.wav", "Site B/rec.2.wav", "Site B/other.wav")
+    (root / "Site A" / "rec.1.BirdNET.results.csv").write_text("Start (s),End (s),Common name\n0,3,Dog\n")
+    (root / "Site B" / "rec.2.TextGrid").touch()
+    (root / "Site B" / "notes.txt").touch()
+    assert labels(load_splits(str(root))) == {"train": ["Site A", "Site B", "Site B"]}
+    assert "2 files called after recordings, such as rec.1.BirdNET.results.csv, are no annotations" in caplog.text
+    assert "the folders are taken for classes, Site A, Site B" in caplog.text
+
+
 @pytest.mark.parametrize("rows", ["events", "files"])
 @pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
 def test_what_was_heard_does_not_become_labels(make_folder, caplog, form, rows):
