@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 POSITIONS = "embeddings.position_embeddings.weight"
 # Clips that a patch embedding is fitted to.
 FITTED_CLIPS = 1024
+# Classes that the log names at most.
+NAMED = 20
 
 
 def build_model(
@@ -283,6 +285,10 @@ def take_known_classes(model: FFTPPreTrainedModel, start: FFTPPreTrainedModel, s
     with torch.no_grad():
         own.dense.weight[rows], own.dense.bias[rows] = other.dense.weight[places], other.dense.bias[places]
     if forgotten := [name for name in known if name not in wanted]:
-        logger.warning("%s knows classes that the data lack, and that are forgotten: %s", source, ", ".join(forgotten))
+        logger.warning("%s: classes that the data lack are forgotten: %s", source, _name_some(forgotten))
     if new := [name for name in wanted if name not in known]:
-        logger.info("%s does not know %s, for which the head starts anew", source, ", ".join(new))
+        logger.info("%s: classes that are new to the head: %s", source, _name_some(new))
+
+
+def _name_some(names: list[str]) -> str:
+    return ", ".join(names[:NAMED] + [f"and {len(names) - NAMED} more"] * (len(names) > NAMED))

@@ -161,8 +161,8 @@ def _read_classes(root: Path) -> Dataset:
         logger.warning("%s: files in no format that libsndfile reads are passed over: %s", root, kinds)
     if named := [path.name for path in others if _is_called_after(path, recordings)]:
         logger.warning(
-            "%s: %d files called after recordings, such as %s, are no annotations that are read, as Raven's and "
-            "Audacity's are: the folders are taken for classes, %s",
+            "%s: %d files called after recordings, such as %s, are not read; annotations of Raven and Audacity are. "
+            "The folders are taken for classes: %s",
             root, len(named), named[0], ", ".join(sorted({*rows["label"]})),
         )  # fmt: skip
     if stray:

@@ -388,8 +388,8 @@ def test_annotations_that_are_not_read_are_named_where_folders_become_classes(ma
     (root / "Site B" / "rec.2.TextGrid").touch()
     (root / "Site B" / "notes.txt").touch()
     assert labels(load_splits(str(root))) == {"train": ["Site A", "Site B", "Site B"]}
-    assert "2 files called after recordings, such as rec.1.BirdNET.results.csv, are no annotations" in caplog.text
-    assert "the folders are taken for classes, Site A, Site B" in caplog.text
+    assert "2 files called after recordings, such as rec.1.BirdNET.results.csv, are not read" in caplog.text
+    assert "The folders are taken for classes: Site A, Site B" in caplog.text
 
 
 @pytest.mark.parametrize("rows", ["events", "files"])
