@@ -41,8 +41,5 @@ def inspect(arguments: Sequence[str]) -> str:
             facts[role] = find_sampled_facts(clips, classes, unlabelled + unusable)
         else:
             clips, left_out = decode_dataset(splits[role], own_decoder, num_proc=data.num_proc)
-            if left_out and not len(clips):
-                problem = left_out[0]["problem"]
-                raise ValueError(f"{role}: none of {len(left_out)} clips can be used, the first: {problem}")
             facts[role] = find_split_facts(clips, classes, left_out)
     return render_report(facts, data.dataset_name, decoder.sampling_rate)

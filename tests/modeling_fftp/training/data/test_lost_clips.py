@@ -223,13 +223,6 @@ def test_rows_of_one_clip_that_contradict_each_other_are_refused(folder):
         inspect([str(folder)])
 
 
-def test_a_split_without_a_clip_is_no_report(folder):
-    folder.mkdir()
-    (folder / "clips.csv").write_text("path,label\ngone/a.wav,x\ngone/b.wav,y\n")
-    with pytest.raises(ValueError, match=r"train: none of 2 clips can be used, the first: .*gone/a\.wav: "):
-        inspect([str(folder)])
-
-
 def test_recordings_that_an_excluded_class_takes_along_are_counted(folder, caplog):
     write_sound(folder, "a.wav", "b.wav")
     rows = ("a.wav,0,0.1,x", "a.wav,0.1,0.2,y", "b.wav,0,0.1,y", "b.wav,0.1,0.2,z")

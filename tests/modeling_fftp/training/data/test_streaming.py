@@ -219,7 +219,7 @@ def test_shares_are_those_of_what_was_read_and_looked_at(clip_folder, tmp_path, 
     stream(DataArguments(dataset_name=str(tmp_path), max_train_samples=10, max_left_out=0.01), training)
     # All sound is missing, though few clips are looked at.
     monkeypatch.setattr("modeling_fftp.training.data.streamed_clips.SAMPLED_CLIPS", 16)
-    rows["audio"] = [path if index % 2 else "nowhere.wav" for index, path in enumerate(rows["audio"])]
+    rows["audio"] = [path if index % 2 else f"nowhere/{index}.wav" for index, path in enumerate(rows["audio"])]
     Dataset.from_dict(rows).to_parquet(tmp_path / "train.parquet")
     with pytest.raises(ValueError, match=r"train: \d+ clips \([3-6]\d\.\d%\) cannot be used"):
         stream(DataArguments(dataset_name=str(tmp_path), max_left_out=0.2), training)
