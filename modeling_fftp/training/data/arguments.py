@@ -30,7 +30,8 @@ class SourceArguments:
         metadata={"help": "Share of the training clips to validate on where there is no such split; default: 0.1."},
     )
     validation_column: str | None = field(
-        default=None, metadata={"help": "Column that groups clips (fold, speaker): one group validates instead."}
+        default=None,
+        metadata={"help": "Column that groups clips (fold, speaker), or folder: one group validates instead."},
     )
     validation_value: str | None = field(default=None, metadata={"help": "The group that validates."})
     max_seconds: float | None = field(

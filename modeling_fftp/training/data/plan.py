@@ -19,13 +19,11 @@ from .event_tables import TIMES, has_event_rows
 from .held_out import VALIDATION_FRACTION
 from .labels import LabelColumn, is_missing, read_class_names, read_labels
 from .parquet_splits import open_splits
-from .sources import Columns, base_folder, find_column, load_splits, read_names
+from .sources import FOLDER, PATHS, Columns, add_folders, base_folder, find_column, load_splits, read_names
 from .splits import ROLES, find_splits
 
 logger = logging.getLogger(__name__)
 
-# Types of columns of paths.
-PATHS = (Value("string"), Value("large_string"))
 # Columns of which people may think that they cut clips out of recordings.
 TIME_COLUMNS = (
     "onset", "offset", "start", "end", "start_time", "end_time", "start_s", "end_s", "start (s)", "end (s)",
@@ -104,6 +102,10 @@ def find_roles(
         raise ValueError(f"no split {expected} in {arguments.dataset_name}; it has {[*splits]}")
     if group and "train" not in names:
         raise ValueError(f"--validation_column {group} divides the clips to train on; the data has {[*splits]}")
+    if group == FOLDER:
+        train = splits[names["train"]]
+        column = find_column(train, "audio", arguments.audio_column_name)
+        splits[names["train"]] = add_folders(train, column, arguments.validation_value)
     if group and group not in splits[names["train"]].column_names:
         raise ValueError(f"no column {group!r} to validate by; the data has {splits[names['train']].column_names}")
     trains = needed[0] == "train"

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 AUDIO_COLUMNS = ("audio", "path", "file", "file_name", "filename", "fname", "wav")
 LABEL_COLUMNS = (*CLIP_NAMES, EVENTS)
+# Types of columns of paths, and the column of folders that follows from them.
+PATHS, FOLDER = (Value("string"), Value("large_string")), "folder"
 # What `save_to_disk` leaves: of several splits, and of one.
 SAVED = ("dataset_dict.json", "state.json")
 # Why a table of answers among recordings is no list of labels; whoever means it names the table itself.
@@ -180,6 +182,18 @@ def read_names(table: Any, column: str) -> list:
         return values
     names = dict(enumerate(feature.names))
     return [names.get(value) for value in values]
+
+
+def add_folders(split: Dataset, audio_column: str, wanted: str) -> Dataset:
+    """A split with the column `FOLDER`, unless it has one or holds no paths, so that a folder can be a group.
+
+    It holds the wanted name where a file lies below a folder of that name, and else the name of the file's own folder.
+    """
+    has_paths = isinstance(split, Dataset) and split.features[audio_column] in PATHS
+    if FOLDER in split.column_names or not has_paths:
+        return split
+    folders = [Path(path or "").parts[:-1] for path in split[audio_column]]
+    return split.add_column(FOLDER, [wanted if wanted in parts else "".join(parts[-1:]) for parts in folders])
 
 
 def _path_column(present: Iterable[str], columns: Columns) -> str | None:

@@ -21,7 +21,18 @@ from .decoding import WRITER_BATCH, cache_of_files, clip_lengths
 from .file_names import as_text
 from .left_out import left_out_clip, report_left_out
 from .sampling import spread
-from .sources import SAVED, Columns, base_folder, find_column, find_folder, find_shards, load_splits, read_names
+from .sources import (
+    FOLDER,
+    SAVED,
+    Columns,
+    add_folders,
+    base_folder,
+    find_column,
+    find_folder,
+    find_shards,
+    load_splits,
+    read_names,
+)
 from .splits import role_in
 
 logger = logging.getLogger(__name__)
@@ -270,6 +281,11 @@ def assign_roles(
         ValueError: The wanted group is nowhere.
     """
     column = arguments.validation_column
+    if column == FOLDER:
+        name = arguments.audio_column_name
+        parts = [
+            (role, add_folders(part, audio_column(part, name), arguments.validation_value)) for role, part in parts
+        ]
     if column is not None:
         divided = [part for role, table in parts for part in _divide(role, table, column, arguments.validation_value)]
         if not any(role == "validation" for role, _ in divided):

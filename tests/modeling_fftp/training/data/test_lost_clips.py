@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -221,6 +222,24 @@ def test_rows_of_one_clip_that_contradict_each_other_are_refused(folder):
     (folder / "clips.csv").write_text("path,label\na.wav,x\nb.wav,y\na.wav,y\n")
     with pytest.raises(ValueError, match=r"a\.wav has rows with the labels 'x' and 'y', .* --label_separator"):
         inspect([str(folder)])
+
+
+def test_a_folder_can_be_the_group_that_validates(folder):
+    paths = [
+        f"{label}/{site}/{number}.wav" for label in ("owl", "wren") for site in ("Site A", "Site B") for number in "12"
+    ]
+    write_sound(folder, *paths)
+    arguments = DataArguments(str(folder), validation_column="folder", validation_value="Site B")
+    splits, _ = find_roles(arguments, ["train"], load_splits)
+    train, validation = hold_out_group(splits["train"], "folder", "Site B")
+    assert {Path(path).parent.name for path in validation["audio"]} == {"Site B"}
+    assert {Path(path).parent.name for path in train["audio"]} == {"Site A"}
+    # Also where there are no labels.
+    roles = assign_roles(find_recordings(arguments), arguments, 0)
+    assert [(role, len(part)) for role, part in roles] == [("train", 4), ("validation", 4)]
+    (folder / "owl.csv").write_text("path,label,folder\nowl/Site A/1.wav,owl,x\nowl/Site A/2.wav,wren,y\n")
+    splits, _ = find_roles(replace(arguments, dataset_name=str(folder / "owl.csv")), ["train"], load_splits)
+    assert splits["train"]["folder"][:] == ["x", "y"]
 
 
 def test_recordings_that_an_excluded_class_takes_along_are_counted(folder, caplog):
