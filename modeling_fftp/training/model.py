@@ -25,6 +25,7 @@ from modeling_fftp.times_fftp import frame_seconds, table_seconds, window_second
 
 from .arguments import ModelArguments
 from .data.loading import Clips
+from .data.messages import name_some
 from .data.sampling import spread_sounds
 from .model_arguments import (
     ADJUSTABLE,
@@ -159,12 +160,9 @@ def load_checkpoint(
         fit_to_crops(start.extractor, config, weights, max_seconds)
     model = model_class(clips)(config)
     model.base_model.load_state_dict(weights)
-    if has_same_head(start.model, model):
-        model.classifier.load_state_dict(start.model.classifier.state_dict())
-    elif do_train:
-        take_known_classes(model, start.model, source)
-    else:
+    if not (do_train or has_same_head(start.model, model)):
         raise ValueError(f"{source} has no head for {[*labels['id2label'].values()]}, and none would be trained")
+    take_known_classes(model, start.model, source)
     if freeze_backbone:
         model.base_model.requires_grad_(False)
         if start.has_new_patches:
@@ -285,10 +283,6 @@ def take_known_classes(model: FFTPPreTrainedModel, start: FFTPPreTrainedModel, s
     with torch.no_grad():
         own.dense.weight[rows], own.dense.bias[rows] = other.dense.weight[places], other.dense.bias[places]
     if forgotten := [name for name in known if name not in wanted]:
-        logger.warning("%s: classes that the data lack are forgotten: %s", source, _name_some(forgotten))
+        logger.warning("%s: classes that the data lack are forgotten: %s", source, name_some(forgotten, NAMED))
     if new := [name for name in wanted if name not in known]:
-        logger.info("%s: classes that are new to the head: %s", source, _name_some(new))
-
-
-def _name_some(names: list[str]) -> str:
-    return ", ".join(names[:NAMED] + [f"and {len(names) - NAMED} more"] * (len(names) > NAMED))
+        logger.info("%s: classes that are new to the head: %s", source, name_some(new, NAMED))

@@ -14,6 +14,7 @@ from modeling_fftp.sound_folders import is_sound, walk
 
 from .event_tables import list_clips, read_time, refuse_problems
 from .file_names import as_text
+from .messages import name_some
 from .tables import read_text
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,6 @@ FREQUENCIES = "\\"
 # What stands where labels do in a file of measurements.
 MEASURED = re.compile(NUMBER)
 QUOTED = re.compile(r'^"(.*)"$')
-# Files that the log or an error names at most.
-NAMED = 5
 # Recording, onset, offset and label of an event; of what has none, the recording alone.
 Row = tuple[str, float | str | None, float | str | None, str | None]
 
@@ -104,7 +103,7 @@ def read_annotations(folder: Path, label_column: str | None = None) -> Dataset |
     )
     for what, names in said:
         if names:
-            logger.warning("%s: %d %s: %s", folder, len(names), what, _name_some(names))
+            logger.warning("%s: %d %s: %s", folder, len(names), what, name_some(names))
     return list_clips(clips, {"audio": [*clips]}, label_column)
 
 
@@ -174,7 +173,7 @@ class Recordings:
         best = [path for path, count in shared.items() if count == max(shared.values())]
         best = [path for path in best if path.parent == annotation.parent] or best
         if len(best) > 1:
-            raise ValueError(f"{annotation} could be of {_name_some(map(str, best))}; rename all but one of them")
+            raise ValueError(f"{annotation} could be of {name_some(map(str, best))}; rename all but one of them")
         return (best[0], shared[best[0]]) if best else None
 
 
@@ -182,11 +181,6 @@ def _count_shared(folders: Sequence[str], others: Sequence[str]) -> int:
     """How many folders at the end of two paths are called alike."""
     pairs = zip(reversed(folders), reversed(others), strict=False)
     return len([*itertools.takewhile(lambda pair: pair[0].lower() == pair[1].lower(), pairs)])
-
-
-def _name_some(names: Iterable[str]) -> str:
-    names = [*names]
-    return ", ".join(names[:NAMED] + ["..."] * (len(names) > NAMED))
 
 
 def _read_annotation(path: Path) -> str | None:

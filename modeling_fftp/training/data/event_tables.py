@@ -10,6 +10,7 @@ from datasets import Dataset, List, Value
 from feature_extraction.events import Event, has_times, read_events
 
 from .labels import SEVERAL, LabelColumn, read_labels
+from .messages import name_some
 from .strong_labels import EVENT, EVENTS
 
 logger = logging.getLogger(__name__)
@@ -22,8 +23,6 @@ CLIP_NAMES = ("label", "labels", "class", "category", "event_label", SEVERAL)
 ABSENT = ("", "na", "nan")
 # Paths that begin so are those without it.
 HERE = "./"
-# Rows that an error names beside the first.
-NAMED = 5
 # The column that divides a table into splits.
 SPLIT_COLUMN = "split"
 
@@ -86,7 +85,7 @@ def refuse_problems(problems: Sequence[tuple[str, str]]) -> None:
     """
     if problems:
         (first, problem), *rest = problems
-        named = ", ".join([where for where, _ in rest[:NAMED]] + ["..."] * (len(rest) > NAMED))
+        named = name_some(where for where, _ in rest)
         raise ValueError(f"{first}: {problem}" + (f"; {len(rest)} more rows cannot be read: {named}" if rest else ""))
 
 

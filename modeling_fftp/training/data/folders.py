@@ -139,10 +139,10 @@ def _read_classes(root: Path) -> Dataset:
     no_classes = [BACKGROUND] if _has_lists(root) else []
     for path in sorted(walk(root)):
         *folders, _ = path.relative_to(root).parts
-        if not is_sound(path):
-            others += [path] * bool(folders)
-        elif not folders:
-            stray += 1
+        if not folders:
+            stray += is_sound(path)
+        elif not is_sound(path):
+            others.append(path)
         elif folders[0] not in no_classes:
             recordings.add(path.with_suffix(""))
             name, problem = as_text(path.absolute())

@@ -204,8 +204,7 @@ def _path_column(present: Iterable[str], columns: Columns) -> str | None:
 def lists_events(features: Features, columns: Columns) -> bool:
     """Whether a table has an event in each row, and the path of its clip; rows with sound in them are clips."""
     paths = _path_column(features, columns)
-    is_path = paths is not None and getattr(features[paths], "dtype", None) in ("string", "large_string")
-    return is_path and has_event_rows([*features], columns.label)
+    return paths is not None and features[paths] in PATHS and has_event_rows([*features], columns.label)
 
 
 def _join(tables: Mapping[str, Dataset], columns: Columns) -> Dataset:
