@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from scipy import stats
 
-from benchmarks.report import render_table, show
+from benchmarks.report import render_table
 from benchmarks.study.strides import value_at
 
 # Seeds below which nothing is decided, and the chance that a difference is taken for one that is none.
@@ -108,15 +108,16 @@ def render_claims(grid: dict, results: list[dict]) -> str:
             difference += f" +- {100 * judged['half_width']:.2f}"
         row = [claim["claim"], claim["task"], difference, str(len(judged["differences"])), judged["verdict"]]
         if has_families(grid):
-            row = [
-                claim["family"],
-                *row[:-1],
-                show(judged["p"] if len(judged["differences"]) >= FEWEST_SEEDS else None, ".3f"),
-                row[-1],
-            ]
+            p = show_p(judged["p"]) if len(judged["differences"]) >= FEWEST_SEEDS else ""
+            row = [claim["family"], *row[:-1], p, row[-1]]
         rows.append(row)
     header = ["claim", "task", "difference", "seeds", "verdict"]
     return render_table(["family", *header[:-1], "p", "verdict"] if has_families(grid) else header, rows)
+
+
+def show_p(p: float) -> str:
+    """Three digits, and no p of zero."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def spread(values: list[float]) -> tuple[float, float]:

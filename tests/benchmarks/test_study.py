@@ -155,6 +155,7 @@ def test_claims_of_one_family_are_corrected_for_their_number(small_study):
     assert [found["p"] for found in together] == pytest.approx([3 * alone["p"]] * 3)
     assert alone["verdict"] == together[0]["verdict"] == "holds"
     assert "| strides | Stride 1 is better | sounds | +11.33 +- " in claims.render_claims(grid, runs)
+    assert [claims.show_p(p) for p in (0.0004, 0.001, 0.12)] == ["< 0.001", "0.001", "0.120"]
     assert claims.correct([0.02, 0.01, 0.04]) == pytest.approx([0.04, 0.03, 0.04])
     assert claims.correct([0.9, 0.5]) == [1.0, 1.0]
 
