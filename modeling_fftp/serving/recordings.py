@@ -1,5 +1,6 @@
 """The recordings that a command line names."""
 
+import fnmatch
 import glob
 import os
 import sys
@@ -15,6 +16,8 @@ LIST, BLANK = "@", " \t\r"
 MOST_KINDS = 5
 # Signs that only patterns have.
 WILDCARDS = frozenset("*?")
+# The part of a pattern that stands for any number of folders.
+RECURSIVE = "**"
 
 
 def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list[str]:
@@ -45,8 +48,7 @@ def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list
                 )
             found += files
         elif glob.has_magic(source) and not os.path.lexists(source):
-            # With `**` a folder and its files match.
-            files = _only_sound(source, dict.fromkeys(_match(source)))
+            files = _only_sound(source, _match(source))
             if not files and WILDCARDS & {*source}:
                 raise ValueError(f"{source}: the pattern matches no sound files")
             # Brackets may be part of the name of a file that is not there.
@@ -59,12 +61,30 @@ def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list
 
 
 def _match(pattern: str) -> Iterator[str]:
-    """Files that a pattern matches, and those in visible folders that it matches."""
-    for path in sorted(glob.glob(pattern, recursive=True)):
-        if not os.path.isdir(path):
-            yield path
-        elif is_visible(os.path.basename(os.path.normpath(path))):
-            yield from map(str, walk(Path(path)))
+    """Files that a pattern matches, and those in folders that it matches.
+
+    `glob` would follow links in circles below `**`, and look into what systems leave behind; `walk` does neither.
+    """
+    asked = Path(pattern).parts
+    place = asked.index(RECURSIVE) if RECURSIVE in asked else len(asked)
+    for found in map(Path, sorted(glob.glob(str(Path(*asked[:place]))))):
+        # What a pattern spells out is meant.
+        if not all(is_visible(part) or part == name for part, name in zip(found.parts, asked, strict=False)):
+            continue
+        if found.is_dir():
+            files = ((path, path.relative_to(found).parts) for path in walk(found))
+            yield from (str(path) for path, parts in files if _fits(parts, asked[place:]))
+        elif place == len(asked):
+            yield str(found)
+
+
+def _fits(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether the parts of a path fit those of a pattern, or one of its folders does."""
+    if not patterns:
+        return True
+    if patterns[0] == RECURSIVE:
+        return any(_fits(parts[start:], patterns[1:]) for start in range(len(parts)))
+    return bool(parts) and fnmatch.fnmatch(parts[0], patterns[0]) and _fits(parts[1:], patterns[1:])
 
 
 def _only_sound(source: str, paths: Iterable[str]) -> list[str]:

@@ -53,6 +53,24 @@ def test_a_pattern_may_match_folders(archive):
     assert find_recordings([f"{archive}/*"]) == everything[0]
 
 
+@pytest.mark.parametrize("pattern", ["**/*.wav", "**", "**/h*", "**/**/0.wav"])
+def test_a_pattern_visits_a_folder_once_though_links_go_in_circles(archive, pattern):
+    before = find_recordings([f"{archive}/{pattern}"])
+    assert before
+    for name in ("p", "q"):
+        (archive / "high" / name).symlink_to(archive)
+    assert {*map(os.path.realpath, find_recordings([f"{archive}/{pattern}"]))} == {*map(os.path.realpath, before)}
+    assert len(find_recordings([f"{archive}/{pattern}"])) == len(before)
+
+
+def test_a_pattern_looks_into_what_systems_leave_behind_where_it_is_spelled_out(archive):
+    shutil.copytree(archive / "high", archive / "$RECYCLE.BIN" / "S-1")
+    everything = find_recordings([str(archive)])
+    for pattern in ("**/*.wav", "*/**/*.wav", "*/*.wav", "*"):
+        assert find_recordings([f"{archive}/{pattern}"]) == everything
+    assert len(find_recordings([f"{archive}/$RECYCLE.BIN/*/*.wav"])) == len(find_recordings([f"{archive}/high"]))
+
+
 def test_a_pattern_keeps_links_to_nothing(archive):
     """As of data that was not fetched: they are named with what cannot be read."""
     (archive / "high" / "absent.wav").symlink_to(archive / "nowhere.wav")
