@@ -391,12 +391,16 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry_run", help="List what would go, and push nothing.")] = False,
 ) -> None:
     """Upload a trained model to the Hub, in one commit."""
-    from modeling_fftp.hub.push import files_to_push
+    from modeling_fftp.hub.push import files_to_push, refuse_foreign_snippet
     from modeling_fftp.hub.push import push as push_folder
 
     with errors_in_one_line():
         if dry_run:
-            for path in files_to_push(folder):
+            files = files_to_push(folder)
+            # Only the Hub knows the user's name.
+            if "/" in repo_id:
+                refuse_foreign_snippet(folder, repo_id, revision)
+            for path in files:
                 print(f"{path.stat().st_size:>12,} bytes  {path.name}")
         else:
             print(push_folder(folder, repo_id, private=private, revision=revision, overwrite=overwrite))

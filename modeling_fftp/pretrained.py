@@ -1,5 +1,6 @@
 """Models of transformers as sources, loaded whole or not at all."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,13 @@ def refuse_damaged(weights: dict[str, torch.Tensor], source: str) -> None:
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"{source} is damaged: {name} holds values that are NaN or infinite")
+
+
+def hash_weights(folder: str | Path) -> str | None:
+    """SHA-256 of the weights in a folder, or None where there are none, as in repositories."""
+    paths = sorted(Path(folder).glob("model*.safetensors"))
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest() if paths else None

@@ -55,12 +55,15 @@ def write_card(
 
     Raises:
         FileNotFoundError: There is no such folder; transformers would take its name for a Hub id.
-        ValueError: The model is one of regression, of which a card would say what is not so.
+        ValueError: The model is one of regression, of which a card would say what is not so; or an encoder's card
+            should load a branch.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; expected one that a training left")
     config = FFTPConfig.from_pretrained(folder)
+    if is_headless(config) and revision != "main":
+        raise ValueError(f"revision {revision!r}: the card of an encoder names `fftp train`, which reads main alone")
     if is_headless(config):
         return write_encoder_card(folder, repo_id, license)
     if is_regression(config):

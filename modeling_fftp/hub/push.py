@@ -2,15 +2,19 @@
 
 import glob
 import json
+import mmap
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 
 from modeling_fftp import FFTPConfig
+from modeling_fftp.pretrained import hash_weights
 
 from .run_files import PICTURES, PUBLISHED
 
@@ -23,6 +27,8 @@ REQUIRED = ("config.json", "preprocessor_config.json", "README.md")
 PATTERNS = (
     *REQUIRED, "model*.safetensors", "model.safetensors.index.json", "model*.onnx*", "*_fftp.py", *PUBLISHED, "*.png",
 )  # fmt: skip
+# An entry of an ONNX file's metadata: its key, and 64 signs of a value, each after its protobuf field and length.
+HASH = re.compile(rb"\n\x07weights\x12@([0-9a-f]{64})")
 # Of an earlier push, unless this one brings them: code, weights, pickles, and what was measured and drawn of these.
 REPLACED = (
     "*_fftp.py", "*.safetensors", "*.safetensors.index.json", "*.onnx*", "*.bin", "*.pt", "*.pth",
@@ -43,7 +49,7 @@ def files_to_push(folder: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: The folder lacks weights, a config or a card.
-        ValueError: An ONNX file is older than the weights.
+        ValueError: Weights are there twice, or an ONNX file is of others.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; expected one that a training left")
@@ -66,10 +72,32 @@ def files_to_push(folder: Path) -> list[Path]:
             f"{folder} lacks {', '.join(missing)}; a training leaves all of them, and "
             "`fftp card FOLDER` a new README.md"
         )
-    for path in folder.glob("model*.onnx*"):
-        if any(path.stat().st_mtime < (folder / name).stat().st_mtime for name in weights):
-            raise ValueError(f"{path} is older than the weights: delete it, or export again")
+    refuse_stale_onnx(folder, weights)
     return [folder / name for name in names]
+
+
+def refuse_stale_onnx(folder: Path, weights: Sequence[str]) -> None:
+    """Refuse ONNX files of other weights: by the hash that ours hold, and those of other programs by their age.
+
+    Raises:
+        ValueError: There is one.
+    """
+    changed = max((folder / name).stat().st_mtime for name in weights)
+    for path in folder.glob("model*.onnx"):
+        made_of = find_hash(path)
+        if made_of is None and path.stat().st_mtime < changed:
+            raise ValueError(f"{path} is older than the weights: delete it, or export again")
+        if made_of not in (None, hash_weights(folder)):
+            raise ValueError(f"{path} was made of other weights: delete it, or export again")
+
+
+def find_hash(path: Path) -> str | None:
+    """The hash of the weights that an ONNX file of `fftp export` was made of."""
+    if path.stat().st_size == 0:
+        return None
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = HASH.search(content)
+        return found and found[1].decode()
 
 
 def refuse_public(api: HfApi, repo_id: str) -> None:
@@ -113,8 +141,18 @@ def find_difference(api: HfApi, repo_id: str, revision: str, config: dict) -> st
     )
     for name in sorted(there.keys() | config.keys()):
         if name not in INCIDENTAL and there.get(name) != config.get(name):
-            return f"{name}={there.get(name)!r} where this one has {config.get(name)!r}"
+            return describe_difference(name, there.get(name), config.get(name))
     return None
+
+
+def describe_difference(name: str, there: Any, here: Any) -> str:
+    """What a field is there and here; of mappings, such as hundreds of labels, one entry or their numbers."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        if len(there) != len(here):
+            return f"{name} of {len(there)} entries where this one has {len(here)}"
+        key = next(key for key in [*there, *here] if there.get(key) != here.get(key))
+        return describe_difference(f"{name}[{key!r}]", there.get(key), here.get(key))
+    return f"{name}={there!r} where this one has {here!r}"
 
 
 def refuse_foreign_snippet(folder: Path, repo_id: str, revision: str) -> None:

@@ -26,10 +26,8 @@ from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp.configuration_fftp import FFTPConfig
 from modeling_fftp.heads_fftp import FRAMES, find_saved_task, find_task
 from modeling_fftp.modeling_fftp import CLASSIFIERS, FFTPPreTrainedModel
-from modeling_fftp.pretrained import load_pretrained
+from modeling_fftp.pretrained import hash_weights, load_pretrained
 from modeling_fftp.scores_fftp import label_names
-
-from .onnx_model import hash_weights
 
 # Numbers in a tensor that may be computed when exporting. The default leaves the patch embedding to be reshaped
 # in every call, and the quantizer, which looks for constants, would not see them.

@@ -10,7 +10,6 @@ Needs onnxruntime.
 """
 
 import copy
-import hashlib
 import json
 from pathlib import Path
 from typing import Self
@@ -23,17 +22,8 @@ from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput,
 from transformers.utils import cached_file
 
 from modeling_fftp.configuration_fftp import FFTPConfig
+from modeling_fftp.pretrained import hash_weights
 from modeling_fftp.scores_fftp import label_names
-
-
-def hash_weights(folder: str | Path) -> str | None:
-    """SHA-256 of the weights in a folder, or None where there are none, as in repositories."""
-    paths = sorted(Path(folder).glob("model*.safetensors"))
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest() if paths else None
 
 
 class FFTPOnnxModel(nn.Module):

@@ -228,6 +228,12 @@ def test_the_snippet_loads_the_branch_of_the_card(bare_folder):
     assert 'model="me/animals", revision="v2", trust_remote_code=True)' in text
 
 
+def test_an_encoders_card_loads_no_branch(make_config, tmp_path):
+    FFTPModel(make_config()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="revision 'v2': the card of an encoder names `fftp train`"):
+        write_card(tmp_path, "me/encoder", revision="v2")
+
+
 def test_a_trained_folder_has_a_card_whose_snippet_runs(trained, clip_folder, tmp_path):
     card = (trained / "README.md").read_text(encoding="utf-8")
     sections = [

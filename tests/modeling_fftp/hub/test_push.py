@@ -11,11 +11,14 @@ import pytest
 import torch
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
+from typer.testing import CliRunner
 
 import modeling_fftp.hub.push
 from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.cli import app
 from modeling_fftp.hub.card import write_card
-from modeling_fftp.hub.push import files_to_push
+from modeling_fftp.hub.push import describe_difference, files_to_push
+from modeling_fftp.serving.export import export
 from modeling_fftp.training import publishing
 from modeling_fftp.training.arguments import FFTPTrainingArguments
 from tests.modeling_fftp.hub.hub_server import Hub
@@ -173,7 +176,7 @@ def test_another_model_is_replaced_only_when_told(model_folder, push, hub, make_
     push(model_folder, "words")
     before = dict(hub.files("tester/words"))
     FFTPForAudioClassification(make_config(num_labels=7)).save_pretrained(model_folder)
-    with pytest.raises(ValueError, match="holds another model: id2label="):
+    with pytest.raises(ValueError, match="holds another model: id2label of 4 entries where this one has 7;"):
         push(model_folder, "words")
     assert hub.files("tester/words") == before
     push(model_folder, "words", overwrite=True)
@@ -186,6 +189,20 @@ def test_another_model_is_replaced_only_when_told(model_folder, push, hub, make_
     hub.commit("tester/words", "main", {"config.json": json.dumps(foreign).encode()})
     with pytest.raises(ValueError, match=r"holds another model: one of type 'wav2vec2'; --overwrite replaces it"):
         push(model_folder, "words")
+
+
+def test_another_model_is_told_by_one_label_of_hundreds():
+    there = {str(number): f"sound {number}" for number in range(527)}
+    found = describe_difference("id2label", there, there | {"500": "noise"})
+    assert found == "id2label['500']='sound 500' where this one has 'noise'"
+
+
+def test_a_dry_run_refuses_what_a_push_would(model_folder):
+    write_card(model_folder, "tester/words")
+    runner = CliRunner()
+    assert runner.invoke(app, ["push", str(model_folder), "tester/words", "--dry_run"]).exit_code == 0
+    refused = runner.invoke(app, ["push", str(model_folder), "tester/others", "--dry_run"])
+    assert "the card's snippet loads 'tester/words', not 'tester/others'" in str(refused.exception)
 
 
 def test_what_an_old_push_left_goes_and_branches_are_kept_apart(model_folder, push, hub):
@@ -235,6 +252,17 @@ def test_onnx_files_are_pushed_unless_older_than_the_weights(model_folder, push,
     os.utime(path, (0, 0))
     with pytest.raises(ValueError, match=r"model_int8\.onnx is older than the weights"):
         push(model_folder, "words")
+
+
+def test_onnx_files_of_ours_are_judged_by_the_weights_that_they_were_made_of(model_folder, make_config):
+    """Copies and downloads set the times of files in any order."""
+    path = export(model_folder)
+    os.utime(path, (0, 0))
+    assert path in files_to_push(model_folder)
+    FFTPForAudioClassification(make_config(num_labels=5)).save_pretrained(model_folder)
+    path.touch()
+    with pytest.raises(ValueError, match=r"model\.onnx was made of other weights: delete it, or export again"):
+        files_to_push(model_folder)
 
 
 def test_weights_beside_an_onnx_graph_are_pushed(model_folder, push, hub):
