@@ -443,9 +443,12 @@ def convert(
     sound: Annotated[
         Path | None, typer.Option("--sound", help="Folder of sound that least_squares fits the patch embedding to.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Draws a random patch embedding.")] = 0,
+    seed: Annotated[int | None, typer.Option("--seed", help="Draws a random patch embedding; default: 0.")] = None,
     max_length: Annotated[
         int | None, typer.Option("--max_length", help="Vision models: frames that positions cover; default: 1000.")
+    ] = None,
+    sampling_rate: Annotated[
+        int | None, typer.Option("--sampling_rate", help="Vision models: rate of sound, in Hz; default: 16000.")
     ] = None,
     strides: Annotated[
         tuple[int, int] | None,
@@ -470,8 +473,8 @@ def convert(
 ) -> None:
     """Turn weights from elsewhere into an FFTP model that computes the same, or into one with other patches."""
     options = {
-        "max_length": max_length, "strides": strides, "labels": labels, "problem_type": problem_type,
-        "pooling": pooling, "mean": mean, "std": std,
+        "max_length": max_length, "sampling_rate": sampling_rate, "strides": strides, "labels": labels,
+        "problem_type": problem_type, "pooling": pooling, "mean": mean, "std": std,
     }  # fmt: skip
     geometry = {
         "patch_size": patch_size, "frequency_stride": frequency_stride, "time_stride": time_stride,

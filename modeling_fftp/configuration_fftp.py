@@ -1,5 +1,6 @@
 """Configuration of the FFTP models."""
 
+import copy
 from math import ceil, isfinite
 from typing import Any
 
@@ -485,3 +486,18 @@ class FFTPConfig(PreTrainedConfig):
 
 
 __all__ = ["FFTPConfig"]
+
+
+def drop_fields_of_labels(config: FFTPConfig, reason: str) -> FFTPConfig:
+    """A config without what training chose for each label; the log says which and why.
+
+    A copy, since the model that it was chosen for may still be in use.
+    """
+    stale = [name for name in FIELDS_OF_LABELS if getattr(config, name)]
+    if not stale:
+        return config
+    logger.warning(f"{' and '.join(stale)} {reason}: dropped")
+    config = copy.deepcopy(config)
+    for name in stale:
+        setattr(config, name, None)
+    return config

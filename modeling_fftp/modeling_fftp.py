@@ -1,6 +1,5 @@
 """FFTP models: the base model and its heads, over clips and over frames."""
 
-import copy
 import os
 import shutil
 import sys
@@ -27,7 +26,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .audio_embedding_fftp import FFTPAudioEmbeddingPipeline
 from .audio_tagging_fftp import FFTPAudioTaggingPipeline
 from .cache_fftp import FFTPCache
-from .configuration_fftp import FIELDS_OF_LABELS, SINGLE_LABEL, FFTPConfig
+from .configuration_fftp import FIELDS_OF_LABELS, SINGLE_LABEL, FFTPConfig, drop_fields_of_labels
 from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings, check_padding
 from .events_fftp import Event, events_to_labels
 from .explain_fftp import explain
@@ -382,18 +381,10 @@ class FFTPClassificationHead(nn.Module):
 
 
 def forget_another_head(config: FFTPConfig, task: str) -> FFTPConfig:
-    """A config without what was chosen for the scores of another head: of clips, of steps, or one that was not saved.
-
-    A copy, since the other head may still be in use.
-    """
-    stale = [name for name in FIELDS_OF_LABELS if getattr(config, name)]
-    if not stale or (find_saved_task(config) in (task, None) and not is_headless(config)):
+    """A config without what was chosen for the scores of another head: of clips, steps, or one that was not saved."""
+    if find_saved_task(config) in (task, None) and not is_headless(config):
         return config
-    logger.warning(f"{' and '.join(stale)} were chosen for the scores of another head: dropped")
-    config = copy.deepcopy(config)
-    for name in stale:
-        setattr(config, name, None)
-    return config
+    return drop_fields_of_labels(config, "were chosen for the scores of another head")
 
 
 class FFTPForAudioClassification(FFTPPreTrainedModel):

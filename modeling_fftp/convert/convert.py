@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from feature_extraction import FFTPFeatureExtractor
+from modeling_fftp.configuration_fftp import drop_fields_of_labels
 from modeling_fftp.heads_fftp import HEADLESS, HEADS
 
 from .converted import Converted
@@ -27,8 +28,8 @@ def adapt(
 ) -> Converted:
     """A converted model with other patches, if others are asked for.
 
-    Its extractor then masks padding and pads to the longest clip, as models of this package do: the answers of the
-    source are lost anyway.
+    Its extractor then masks padding and pads to the longest clip, as models of this package do, and thresholds that
+    were chosen for the source go: its answers are lost anyway.
 
     Args:
         converted: The model as it is.
@@ -49,6 +50,7 @@ def adapt(
         raise ValueError(f"patch_init={patch_init!r} is for other patches; the source has these already")
     if config.to_dict() == model.config.to_dict():
         return converted
+    config = drop_fields_of_labels(config, "were chosen for the source's patches")
     model = change_patches(model, config, patch_init, spectrograms, generator)
     mask_padding(extractor)
     return Converted(model, extractor, converted.knows_sound, has_new_patches)
@@ -66,7 +68,7 @@ def convert(
     kind: str | None = None,
     geometry: dict[str, Any] | None = None,
     sound: Callable[[int], Iterable[np.ndarray]] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     **options: Any,
 ) -> None:
     """Convert a source into a folder, which appears only when it is complete.
@@ -77,7 +79,7 @@ def convert(
         kind: See `load`.
         geometry: Arguments of `adapt`.
         sound: Gives waveforms (samples,) at a rate in Hz, for "least_squares".
-        seed: Draws a "random" patch embedding.
+        seed: Draws a "random" patch embedding; default: 0.
         **options: Those of the kind's loader.
 
     Raises:
@@ -87,11 +89,13 @@ def convert(
     geometry = geometry or {}
     if sound is not None and geometry.get("patch_init") != "least_squares":
         raise ValueError("--sound is for --patch_init least_squares; nothing else looks at it")
+    if seed is not None and geometry.get("patch_init") != "random":
+        raise ValueError("--seed is for --patch_init random; nothing else is drawn")
     with save_folder(output_folder) as folder:
         converted = load(source, kind, **options)
         refuse_lost_head(source, converted)
         spectrograms = None if sound is None else spectrograms_of(converted, sound(converted.extractor.sampling_rate))
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed or 0)
         converted = adapt(converted, **geometry, spectrograms=spectrograms, generator=generator)
         converted.model.save_pretrained(folder)
         converted.extractor.save_pretrained(folder)

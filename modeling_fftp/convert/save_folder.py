@@ -1,4 +1,4 @@
-"""Folders that appear only when they are complete."""
+"""Folders that hold something only when it is complete."""
 
 import os
 import tempfile
@@ -9,20 +9,26 @@ from pathlib import Path
 
 @contextmanager
 def save_folder(output_folder: str | os.PathLike) -> Iterator[Path]:
-    """A scratch folder that takes the name `output_folder` when the block ends, and goes away when it fails.
+    """A scratch folder whose files become those of `output_folder` when the block ends; it goes away when that fails.
+
+    An empty folder that is there stays the one it is: it may be a mount, a link, or where the user is.
 
     Raises:
         FileExistsError: `output_folder` exists and is not an empty folder.
     """
     output = Path(output_folder).absolute()
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    exists = output.exists()
+    if exists and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output_folder} exists and is not an empty folder")
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as scratch:
+    # Beside it or in it: always on its disk.
+    with tempfile.TemporaryDirectory(dir=output if exists else output.parent, prefix=f".{output.name}-") as scratch:
         complete = Path(scratch, "complete")
         complete.mkdir()
         yield complete
-        if output.exists():
-            # Not every system replaces an empty folder.
-            output.rmdir()
-        os.replace(complete, output)
+        if not exists:
+            os.replace(complete, output)
+            return
+        # Without the config nothing is a model.
+        for path in sorted(complete.iterdir(), key=lambda path: path.name == "config.json"):
+            os.replace(path, output / path.name)

@@ -75,6 +75,37 @@ def test_an_own_model_gets_other_patches_and_keeps_its_head(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_an_empty_folder_is_filled_and_not_replaced(vit, tmp_path):
+    """It may be a mount, which nobody can rename, or a link."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    inode = (tmp_path / "there").stat().st_ino
+    convert(vit, tmp_path / "link")
+    assert (tmp_path / "there").stat().st_ino == inode
+    assert {"config.json", "model.safetensors"} <= {path.name for path in (tmp_path / "there").iterdir()}
+    assert not [path for path in (tmp_path / "there").iterdir() if path.is_dir()]
+    assert AutoModel.from_pretrained(tmp_path / "link").config.model_type == "fftp"
+    with pytest.raises(FileExistsError, match="exists and is not an empty folder"):
+        convert(vit, tmp_path / "there")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="--seed is for --patch_init random"):
+        convert(vit, tmp_path / "empty", seed=5)
+    with pytest.raises(ValueError, match="--labels is not for"):
+        convert(vit, tmp_path / "empty", labels=tmp_path)
+    assert not any((tmp_path / "empty").iterdir())
+
+
+def test_thresholds_go_with_the_patches_that_they_were_chosen_for(tmp_path, caplog):
+    config = FFTPConfig(**SMALL, max_length=200, num_labels=3, thresholds={"LABEL_0": 0.3})
+    FFTPForAudioClassification(config).save_pretrained(tmp_path / "model")
+    FFTPFeatureExtractor().save_pretrained(tmp_path / "model")
+    convert(tmp_path / "model", tmp_path / "same")
+    assert FFTPConfig.from_pretrained(tmp_path / "same").thresholds == {"LABEL_0": 0.3}
+    convert(tmp_path / "model", tmp_path / "other", geometry={"patch_size": (128, 5)})
+    assert FFTPConfig.from_pretrained(tmp_path / "other").thresholds is None
+    assert "thresholds were chosen for the source's patches: dropped" in caplog.text
+
+
 def test_a_frame_classifier_keeps_its_head(tmp_path):
     torch.manual_seed(0)
     model = FFTPForAudioFrameClassification(FFTPConfig(**SMALL, max_length=200, num_labels=3))
