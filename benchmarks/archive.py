@@ -45,13 +45,18 @@ def kill_half_way(model: str, archive: Path, table: Path, files: int) -> int:
     """Kill the command once half of the files are done; return how many were."""
     journal = Journal.of(table, Part()).path
     process = subprocess.Popen(tag_command(model, archive, table), stderr=subprocess.DEVNULL)
-    while not journal.exists() or journal.read_bytes().count(b"\n") < files // 2:
+    while not journal.exists() or count_finished(journal) < files // 2:
         if process.poll() is not None:
             raise RuntimeError("the command ended before it could be killed")
         time.sleep(0.01)
     process.kill()
     process.wait()
-    return journal.read_bytes().count(b"\n")
+    return count_finished(journal)
+
+
+def count_finished(journal: Path) -> int:
+    """Recordings in a journal, whose first line holds the settings."""
+    return journal.read_bytes().count(b"\n") - 1
 
 
 def measure(model: str, count: int, minutes: float, seed: int) -> dict:

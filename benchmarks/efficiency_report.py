@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib import pyplot
 
-from benchmarks.report import COLORS, RESULTS, render_table, save_figure, show, write_text
+from benchmarks.report import RESULTS, look_of, render_table, save_figure, show, write_text
 
 README = Path(__file__).parent.parent / "README.md"
 BASELINE, PEAK = "transformers AST", "matrix product"
@@ -205,12 +205,12 @@ def plot_lengths(results: Results, size: str, path: Path) -> None:
     for row, (what, batch) in zip(axes, (("pipeline", 1), ("forward", 16)), strict=True):
         # Only pipelines run files with int8 weights.
         for axis, precision in zip(row, (*PRECISIONS, INT8) if what == "pipeline" else PRECISIONS, strict=False):
-            for model, color in zip(results.models, COLORS, strict=False):
+            for index, model in enumerate(results.models):
                 group = {"what": what, "size": size, "batch": batch, "model": model, "precision": precision}
                 times = [results.median(seconds=seconds, **group) for seconds in results.lengths]
                 if all(times):
                     per_clip = [time / batch for time in times]
-                    axis.loglog(results.lengths, per_clip, "o-", color=color, label=model)
+                    axis.loglog(results.lengths, per_clip, label=model, **look_of(index))
             axis.set(xlabel="clip (s)", title=f"{what}, {size}, {precision}")
             axis.grid(alpha=0.3)
         row[0].set(ylabel=f"{what}, ms per clip, batch {batch}")

@@ -8,6 +8,8 @@ random order, 1 to 3 s apart, over recordings of a fold that it never heard.
 """
 
 import argparse
+import json
+import shutil
 import statistics
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from benchmarks.live import BLOCK, HOP_SECONDS, SAMPLING_RATE
 from benchmarks.mixtures import as_flac, write_clips
 from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
 from modeling_fftp.audio_stream_fftp import read_audio
+from modeling_fftp.convert.save_folder import save_folder
 from modeling_fftp.events_fftp import EventChange, EventTracker
 from modeling_fftp.hub.run_files import read_results, results_of
 from modeling_fftp.scores_fftp import label_names
@@ -132,12 +135,15 @@ def make_pieces(words: Path, noise: Path, folder: Path, seed: int = 0) -> None:
 
 
 def train_model(name: str, words: Path, noise: Path) -> Path:
-    """A model that is trained for this; one that is there is not trained again."""
+    """A model that is trained for this; one that is there, and was trained so, is not trained again."""
     model = FOLDER / slug(name)
-    if not (model / "config.json").exists():
-        if not (FOLDER / "data").exists():
-            make_pieces(words, noise, FOLDER / "data")
-        call("train", FOLDER / "data", model, SHARED | MODELS[name] | PLAIN)
+    wanted, recipe = SHARED | MODELS[name] | PLAIN, model.with_suffix(".json")
+    if not (FOLDER / "data").exists():
+        with save_folder(FOLDER / "data") as data:
+            make_pieces(words, noise, data)
+    if not (model / "config.json").exists() or json.loads(recipe.read_text(encoding="utf-8")) != wanted:
+        shutil.rmtree(model, ignore_errors=True)
+        call("train", FOLDER / "data", model, wanted)
     return model
 
 

@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#000000", "#EE8866")
+# One for every nine things.
+MARKERS = "os^v"
 
 
 def run_benchmark(
@@ -74,6 +76,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a text in place of the one before, whole or not at all."""
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def look_of(index: int) -> dict[str, str]:
+    """Colour and marker of one of several things in a plot."""
+    return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index // len(COLORS)]}
 
 
 def save_figure(figure: Figure, path: Path) -> None:

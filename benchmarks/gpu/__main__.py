@@ -37,14 +37,16 @@ def main() -> None:
     records = Records(given.output / "gpu.jsonl")
     setting = Setting(torch.device(given.device), given.tiny, given.data)
     if given.part:
-        run_part(given.part, setting, records, given.retry)
+        run_part(given.part, setting, records)
         return
     if not given.report:
         if setting.device.type == "cuda" and not torch.cuda.is_available():
             parser.error("torch finds no GPU here; --report reports what was measured elsewhere")
         words = ["--device", given.device, "--output", str(given.output)]
         words += ["--data", str(given.data)] if given.data else []
-        words += [f"--{name}" for name in ("tiny", "retry") if getattr(given, name)]
+        words += ["--tiny"] if given.tiny else []
+        if given.retry:
+            records.forget_failed(given.only, setting.name)
         for part in given.only:
             run_limited(part, words, LIMITS[part], records)
     text = render(records.read())

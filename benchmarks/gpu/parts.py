@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -37,18 +37,20 @@ class Records:
         others = [kept for kept in self.read() if identify(kept) != identify(record)]
         write_lines(self.path, [*others, record])
 
-    def forget_unfinished(self, part: str) -> None:
-        """Drop what stands for a case whose time was up, so that a later run begins it anew."""
-        kept = [record for record in self.read() if (record["part"], record.get("failed")) != (part, UNFINISHED)]
-        write_lines(self.path, kept)
+    def forget_unfinished(self) -> None:
+        """Drop what stands for a case whose time was up, so that a later run begins it anew: it is the last record."""
+        if (kept := self.read()) and kept[-1].get("failed") == UNFINISHED:
+            write_lines(self.path, kept[:-1])
 
-    def missing(self, part: str, device: str, cases: dict, retries: bool) -> list[str]:
-        """Cases that have no result, or that failed and are tried again."""
-        done = {
-            record["case"]
-            for record in self.read()
-            if (record["part"], record["device"]) == (part, device) and not (retries and "failed" in record)
-        }
+    def forget_failed(self, parts: Sequence[str], device: str) -> None:
+        """Drop the failures of a device in some parts, so that a run tries these cases again."""
+        kept = self.read()
+        failed = [item for item in kept if "failed" in item and item["part"] in parts and item["device"] == device]
+        write_lines(self.path, [item for item in kept if item not in failed])
+
+    def missing(self, part: str, device: str, cases: dict) -> list[str]:
+        """Cases that have no result."""
+        done = {item["case"] for item in self.read() if (item["part"], item["device"]) == (part, device)}
         return [case for case in cases if case not in done]
 
 
@@ -57,10 +59,10 @@ def identify(record: dict) -> tuple[str, str, str]:
     return record["part"], record["case"], record["device"]
 
 
-def run_part(part: str, setting: Setting, records: Records, retries: bool) -> None:
+def run_part(part: str, setting: Setting, records: Records) -> None:
     """Run the cases of a part that have no result."""
     cases = PARTS[part].list_cases(setting)
-    for case in records.missing(part, setting.name, cases, retries):
+    for case in records.missing(part, setting.name, cases):
         record = {"part": part, "case": case, "device": setting.name, "torch": torch.__version__}
         # What stays if this process does not survive it.
         records.keep(record | {"failed": UNFINISHED})
@@ -107,11 +109,9 @@ def run_limited(part: str, words: list[str], limit: float, records: Records) -> 
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            records.forget_unfinished(part)
+            records.forget_unfinished()
             print(f"{part}: its {limit:.0f} seconds are over", flush=True)
             return
-        # It ended, or it will not get any further.
+        # It ended, or it will not get any further. The case that broke it is on record; another process does the rest.
         if code == 0 or len(records.read()) == before:
             return
-        # The case that broke it is on record; another process does the rest, and repeats no failure.
-        words = [word for word in words if word != "--retry"]

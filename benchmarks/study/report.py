@@ -8,16 +8,13 @@ from pathlib import Path
 
 from matplotlib import pyplot, ticker
 
-from benchmarks.report import COLORS, RESULTS, render_table, save_figure, show, write_text
+from benchmarks.report import COLORS, RESULTS, look_of, render_table, save_figure, show, write_text
 from benchmarks.study.claims import explain_claims, render_claims, runs_by_seed, seed_value, spread
 from benchmarks.study.knee import describe_knee
 from benchmarks.study.search import choose_rate
 from benchmarks.study.step_times import build_config
 from benchmarks.study.strides import plot_strides, render_strides
 from modeling_fftp.hub.efficiency import multiply_adds
-
-# One for every nine arms.
-MARKERS = "os^v"
 
 # Results by learning rate, by task and arm.
 Searches = Mapping[tuple[str, str], Mapping[float, float]]
@@ -194,8 +191,7 @@ def plot_costs(rows: list[dict], metric: str) -> pyplot.Figure:
     for axis, (label, values) in zip(axes[0], costs.items(), strict=True):
         for index, (row, cost) in enumerate(zip(rows, values, strict=True)):
             mean, deviation = 100 * row["mean"], 100 * row["deviation"]
-            look = {"color": COLORS[index % len(COLORS)], "fmt": MARKERS[index // len(COLORS)]}
-            axis.errorbar(cost, mean, deviation, capsize=3, label=row["arm"], **look)
+            axis.errorbar(cost, mean, deviation, capsize=3, label=row["arm"], linestyle="none", **look_of(index))
         axis.set(xlabel=label, xscale="log")
         axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(ticker.ScalarFormatter())

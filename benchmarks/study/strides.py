@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib import pyplot
 
-from benchmarks.report import COLORS, render_table, save_figure, show
+from benchmarks.report import look_of, render_table, save_figure, show
 from benchmarks.study.grid import arm_arguments
 from benchmarks.study.step_times import build_config, stride_name
 from modeling_fftp.hub.efficiency import multiply_adds
@@ -55,10 +55,10 @@ def plot_strides(grid: dict, study: dict, results: list[dict], path: Path) -> No
     """Results of each arm over the strides that it was evaluated at."""
     figure, axis = pyplot.subplots(figsize=(7, 4), layout="constrained")
     strides = grid["defaults"]["eval_time_strides"]
-    for arm, color in zip(study["arms"], COLORS, strict=False):
+    for index, arm in enumerate(study["arms"]):
         found = {stride: values_by_arm(study, results, stride)[arm] for stride in strides}
         measured = {stride: 100 * statistics.mean(values) for stride, values in found.items() if values}
-        axis.plot([*measured], [*measured.values()], "o-", color=color, label=arm)
+        axis.plot([*measured], [*measured.values()], label=arm, **look_of(index))
     axis.set(xlabel="time stride (frames)", ylabel=f"{grid['tasks'][study['task']]['metric']} (%)", xticks=strides)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7)

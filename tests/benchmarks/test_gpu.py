@@ -53,15 +53,30 @@ def test_what_fails_is_on_record_and_the_rest_goes_on(records, monkeypatch):
     monkeypatch.setitem(
         parts.PARTS, "right", SimpleNamespace(list_cases=lambda setting: {"fails": fail, "works": work})
     )
-    parts.run_part("right", CPU, records, retries=False)
+    parts.run_part("right", CPU, records)
     assert calls == ["fails", "works"]
-    parts.run_part("right", CPU, records, retries=False)
+    parts.run_part("right", CPU, records)
     assert calls == ["fails", "works"]
-    parts.run_part("right", CPU, records, retries=True)
+    records.forget_failed(["fast"], CPU.name)
+    records.forget_failed(["right"], "another device")
+    assert len(records.read()) == 2
+    records.forget_failed(["right"], CPU.name)
+    parts.run_part("right", CPU, records)
     assert calls == ["fails", "works", "fails"]
     text = report.render(records.read())
     assert "| right | fails | ValueError: no such thing |" in text
     assert "| works | 5.0e-01 (logits) | 1e-01 | **no** |" in text
+
+
+def test_when_time_is_up_the_case_that_ran_is_begun_anew_and_no_other(records):
+    ended = [{"part": "right", "case": case, "device": case, "failed": parts.UNFINISHED} for case in ("a", "b")]
+    for record in (*ended, ended[0] | {"case": "c"}):
+        records.keep(record)
+    records.forget_unfinished()
+    assert records.read() == ended
+    records.keep({"part": "right", "case": "d", "device": "a", "seconds": 1.0})
+    records.forget_unfinished()
+    assert len(records.read()) == 3
 
 
 def test_an_error_that_is_not_finite_does_not_pass():
