@@ -12,15 +12,38 @@ from filelock import FileLock, Timeout
 def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to, whose file takes the place of `path` when the block ends and goes away when it fails.
 
-    It has the suffix of `path`, by which some writers choose a format.
+    It has the suffix of `path`, by which some writers choose a format. The file is on the disk when this returns.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         yield part
+        # A disk may do the second first.
+        flush(part)
         os.replace(part, path)
+        flush(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def flush(*paths: Path) -> None:
+    """Wait until files, and the names in folders, are on the disk.
+
+    Raises:
+        OSError: A file does not get there.
+    """
+    for path in paths:
+        if not path.is_dir():
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+        elif os.name == "posix":
+            place = os.open(path, os.O_RDONLY)
+            try:
+                # Some network drives know no such thing.
+                with suppress(OSError):
+                    os.fsync(place)
+            finally:
+                os.close(place)
 
 
 @contextmanager

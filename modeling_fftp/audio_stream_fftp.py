@@ -34,9 +34,9 @@ def read_blocks(source: Any, sampling_rate: int) -> Iterator[np.ndarray]:
     """Sound as one channel at the wanted rate, about ten seconds at a time.
 
     Args:
-        source: A path; the bytes of a sound file, or a binary file object; a waveform (samples,), (samples, channels)
-            or (channels, samples) at `sampling_rate`, of floats or integer PCM; an `AudioDecoder` of torchcodec; or a
-            dict with "raw" or "array" and "sampling_rate", or with "bytes" or "path".
+        source: A path; the bytes of a sound file in any buffer, or a binary file object; a waveform (samples,),
+            (samples, channels) or (channels, samples) at `sampling_rate`, of floats or integer PCM; an `AudioDecoder`
+            of torchcodec; or a dict with "raw" or "array" and "sampling_rate", or with "bytes" or "path".
         sampling_rate: Wanted rate in Hz.
 
     Yields:
@@ -128,7 +128,7 @@ def source_name(source: Any) -> str:
     path = source.get("path") if isinstance(source, dict) else source
     if isinstance(path, (str, os.PathLike)):
         return os.fspath(path)
-    return "audio bytes" if isinstance(data, bytes) else "the sound"
+    return "audio bytes" if isinstance(data, (bytes, bytearray, memoryview)) else "the sound"
 
 
 def sliding_windows(
@@ -190,6 +190,9 @@ def _parse(source: Any, sampling_rate: int) -> tuple[np.ndarray | str | bytes | 
         source = source["path"] if source.get("bytes") is None else source["bytes"]
     if isinstance(source, (np.ndarray, torch.Tensor)):
         return _as_mono(source), sampling_rate
+    if isinstance(source, (bytearray, memoryview)):
+        # As of sockets, whose content may change.
+        source = bytes(source)
     if isinstance(source, (str, bytes, os.PathLike)):
         return source, None
     raise ValueError(f"a {type(source).__name__}; expected a path, bytes, a file object, an array or a dict")

@@ -1,8 +1,10 @@
 """The command `fftp`. A sub-command imports what it calls, so that `fftp --help` waits for nothing."""
 
 import io
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -190,13 +192,13 @@ def tag(
     ] = None,
 ) -> None:
     """List the sounds in recordings and when they occur. What cannot be read is named, and the status is 1."""
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
     from modeling_fftp.serving import tag as tagging
     from modeling_fftp.serving.parts import Part
     from modeling_fftp.serving.recordings import find_recordings
 
-    logging.disable_progress_bar()
+    disable_progress_bar()
     with errors_in_one_line():
         form = tagging.choose_format(form, as_json, output, rows)
         if resume and output is None:
@@ -233,13 +235,13 @@ def embed(
     time_stride: TimeStride = None,
 ) -> None:
     """Turn recordings into vectors: a table of file, start, end and embedding."""
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
     from modeling_fftp.serving import embed as embedding
     from modeling_fftp.serving.parts import Part
     from modeling_fftp.serving.recordings import find_recordings
 
-    logging.disable_progress_bar()
+    disable_progress_bar()
     with errors_in_one_line():
         part = Part.parse(shard).of_process()
         recordings = find_recordings(sources)
@@ -269,13 +271,13 @@ def explain(
     output: Annotated[Path | None, typer.Option("--output", help="Picture to write: PNG, SVG or PDF.")] = None,
 ) -> None:
     """Say which moments of a recording spoke for a label."""
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
     from modeling_fftp.hub.figures import save_figure
     from modeling_fftp.serving import explain as explaining
     from modeling_fftp.serving.tag import load_tagger
 
-    logging.disable_progress_bar()
+    disable_progress_bar()
     with errors_in_one_line():
         if output is not None:
             explaining.refuse_other_forms(output)
@@ -326,11 +328,11 @@ def listen(
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per change.")] = False,
 ) -> None:
     """Name sounds as they begin and end, live: arecord -t raw -f S16_LE -r 16000 | fftp listen - --model M."""
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
     from modeling_fftp.serving import listen as live
 
-    logging.disable_progress_bar()
+    disable_progress_bar()
     with errors_in_one_line():
         stream = live.load_stream(model, hop_seconds, memory_seconds, time_stride, threshold)
         render = live.render_change_json if as_json else live.render_change
@@ -357,8 +359,14 @@ def export(
 ) -> None:
     """Write a model as ONNX: spectrograms of any number and length in, logits out."""
     with errors_in_one_line():
+        from transformers.utils.logging import disable_progress_bar
+
         from modeling_fftp.serving.export import export as write_onnx
 
+        disable_progress_bar()
+        # Of packages that play no part here, and of what torch will change in itself.
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        warnings.simplefilter("ignore", FutureWarning)
         print(write_onnx(folder, output, int8, token_merge_layers or None, time_stride))
 
 

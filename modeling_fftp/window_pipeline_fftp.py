@@ -1,6 +1,6 @@
 """What pipelines over recordings of any length share: windows that slide over the sound as it is read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from operator import itemgetter
 from typing import Any, ClassVar
@@ -21,6 +21,8 @@ logger = logging.get_logger(__name__)
 
 # Floats that reach as far are no sound in [-1, 1]; the extractor has the same limit.
 LARGEST_FLOAT = 8.0
+# Arguments whose values are texts.
+TEXTS = ("aggregation", "per")
 # What `pipeline()` passes on although it is for loading.
 LOADER_ARGUMENTS = {"local_files_only", "framework"}
 
@@ -36,6 +38,17 @@ def check_extractor(feature_extractor: SequenceFeatureExtractor, config: FFTPCon
         given, expected = getattr(feature_extractor, name, None), getattr(config, name, None)
         if None not in (given, expected) and given != expected:
             raise ValueError(f"the feature extractor has {name}={given} {unit}; the model's config {expected} {unit}")
+
+
+def refuse_texts(arguments: Mapping[str, Any]) -> None:
+    """Refuse texts for numbers, as web services find them in their queries.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for name, value in arguments.items():
+        if isinstance(value, str) and name not in TEXTS:
+            raise ValueError(f"{name}={value!r} is a text; expected a number, or True or False")
 
 
 class FFTPWindowPipeline(ChunkPipeline):
@@ -79,12 +92,17 @@ class FFTPWindowPipeline(ChunkPipeline):
         names = [*dict.fromkeys(name for step in self.arguments for name in step)]
         if unknown := sorted(given.keys() - names - LOADER_ARGUMENTS):
             raise TypeError(f"{self.task_name} has no argument {unknown[0]!r}; it has {names}")
+        refuse_texts({name: given[name] for name in names if name in given})
         return tuple({name: given[name] for name in step if name in given} for step in self.arguments)
 
     def __call__(self, inputs: Any, *args, **kwargs) -> dict[str, Any] | list[dict[str, Any]]:
         """As in the class. Recordings of a list share batches with those of about their length: little is padded."""
         batch_size = kwargs.get("batch_size") or self._batch_size or 1
+        refuse_texts(kwargs)
         self.check_windows(**kwargs)
+        if isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes, bytearray, memoryview)):
+            # Tuples, and columns of `datasets`.
+            inputs = list(inputs)
         if isinstance(inputs, list) and not inputs:
             return []
         if not isinstance(inputs, list) or batch_size == 1:

@@ -32,6 +32,7 @@ from modeling_fftp.scores_fftp import label_names
 # Numbers in a tensor that may be computed when exporting. The default leaves the patch embedding to be reshaped
 # in every call, and the quantizer, which looks for constants, would not see them.
 FOLDED_SIZE = 2**26
+INPUTS = ("input_values", "attention_mask")
 
 
 class Exportable(torch.nn.Module):
@@ -148,10 +149,12 @@ def trace(model: FFTPPreTrainedModel) -> torch.onnx.ONNXProgram:
     exported = torch.export.export(
         Exportable(model).eval(),
         (clips, torch.ones(clips.shape[:2], dtype=torch.long)),
-        dynamic_shapes={"input_values": dimensions, "attention_mask": dimensions},
+        dynamic_shapes=dict.fromkeys(INPUTS, dimensions),
     )
+    # Servers and viewers show the names of dimensions; those of the mask are the same ones.
+    names = dict(zip(INPUTS, ({0: "batch", 1: "frames"}, dimensions), strict=True))
     program = torch.onnx.export(
-        exported, input_names=["input_values", "attention_mask"], output_names=["logits"], dynamo=True, verbose=False
+        exported, input_names=INPUTS, output_names=["logits"], dynamic_shapes=names, dynamo=True, verbose=False
     )
     onnxscript.optimizer.optimize(program.model, input_size_limit=FOLDED_SIZE, output_size_limit=FOLDED_SIZE)
     return program

@@ -38,7 +38,9 @@ def load_pipeline(
         config, _ = FFTPConfig.get_config_dict(model)
     except OSError as error:
         raise OSError(f"{model} is not a folder with a model, and the Hub did not give one: {error}") from error
-    architecture = (config.get("architectures") or [None])[0]
+    if not config:
+        raise OSError(f"{model} has no config.json, so it holds no model")
+    architecture = (config.get("architectures") or ["a model"])[0]
     known = {one.__name__: one for one in model_classes}
     model_class = known.get(architecture, FFTPModel if FFTPModel in model_classes else None)
     if config.get("model_type") != FFTPConfig.model_type or model_class is None:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from modeling_fftp.atomic_write import atomic_write
+from modeling_fftp.atomic_write import atomic_write, flush
 
 # What a row of a table is: an event of the timeline, a label of a whole recording, or a window with all scores.
 ROWS = ("events", "files", "windows")
@@ -144,7 +144,9 @@ def write_folder(
             target = part / os.path.relpath(os.path.abspath(answer["file"]), common)
             target.parent.mkdir(parents=True, exist_ok=True)
             write_one(answer, target)
+        flush(part, *part.rglob("*"))
         os.replace(part, folder)
+        flush(folder.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

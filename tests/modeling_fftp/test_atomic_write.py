@@ -1,5 +1,7 @@
 """A file is there when it is complete, and what was there before stays until then; one run at a time writes it."""
 
+import os
+
 import pytest
 from filelock import FileLock
 
@@ -29,6 +31,18 @@ def test_what_fails_changes_nothing(tmp_path):
         write_half()
     assert path.read_text() == "before"
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_the_place_of_what_made_it(tmp_path, monkeypatch):
+    """Whoever removes a journal afterwards would lose both to a power cut."""
+    steps, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (steps.append(os.fstat(file).st_ino), sync(file)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (steps.append("replace"), replace(*paths)))
+    with atomic_write(tmp_path / "table.csv") as part:
+        part.write_text("whole")
+    assert steps[:2] == [(tmp_path / "table.csv").stat().st_ino, "replace"]
+    if os.name == "posix":
+        assert steps[2:] == [tmp_path.stat().st_ino]
 
 
 def test_one_run_at_a_time_writes(tmp_path):

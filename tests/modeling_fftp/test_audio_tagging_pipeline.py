@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from datasets import Dataset
 from transformers import pipeline
 
 from feature_extraction import FFTPFeatureExtractor
@@ -208,6 +209,22 @@ def test_no_window_is_longer_than_what_the_extractor_lets_through(make_config, s
 def test_bad_sound_is_named(make_tagger, speech, source, message):
     with pytest.raises(ValueError, match=message):
         make_tagger()([speech, source])
+
+
+def test_tuples_columns_and_buffers_are_what_they_hold(make_tagger, speech, tmp_path):
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, speech, RATE)
+    tag, column = make_tagger(), Dataset.from_dict({"file": [str(path)] * 2})["file"]
+    data = path.read_bytes()
+    for sources in ((str(path),) * 2, column, [bytearray(data), memoryview(data)]):
+        for batch_size in (1, 2):
+            assert tag(sources, batch_size=batch_size) == tag([str(path)] * 2, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("name", ["top_k", "threshold", "max_gap_seconds", "window_seconds", "return_windows"])
+def test_an_argument_that_came_as_text_is_named(make_tagger, speech, name):
+    with pytest.raises(ValueError, match=f"{name}='1' is a text; expected a number"):
+        make_tagger()(speech, **{name: "1"})
 
 
 @pytest.mark.parametrize(("module", "missing"), [(sound_file_fftp, "soundfile"), (audio_stream_fftp, "soxr")])

@@ -55,6 +55,11 @@ def test_logits_equal_torch_at_other_lengths_and_batch_sizes(make_config, extrac
     config = make_config(**GEOMETRIES[geometry], **BACKBONES[backbone])
     model = save(FFTPForAudioClassification, config, extractor, tmp_path)
     session = compare(model, export(tmp_path))
+    shapes = {each.name: each.shape for each in (*session.get_inputs(), *session.get_outputs())}
+    mel_bins = model.config.num_mel_bins
+    assert shapes == {
+        "input_values": ["batch", "frames", mel_bins], "attention_mask": ["batch", "frames"], "logits": ["batch", 4],
+    }  # fmt: skip
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["labels"]) == [f"LABEL_{index}" for index in range(4)]
     assert metadata["problem_type"] == "single_label_classification"

@@ -194,6 +194,7 @@ def test_listen_says_what_is_missing(trained, tmp_path):
     for words, message in (
         (("missing.wav", "--model", trained), "missing.wav: "),
         (("-", "--model", tmp_path / "none"), "is not a folder with a model"),
+        (("-", "--model", tmp_path), "has no config.json, so it holds no model"),
         (("-", "--model", trained, "--hop_seconds", -1), "hop_seconds=-1.0 must be positive"),
         (("-", "--model", trained, "--hop_seconds", 0), "hop_seconds=0.0 must be positive"),
         (("-", "--model", trained, "--memory_seconds", -1), "memory_seconds=-1.0 must be positive"),
