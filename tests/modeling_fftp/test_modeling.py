@@ -471,3 +471,8 @@ def test_positions_do_not_depend_on_the_default_type(make_config):
         assert torch.equal(positions(198, count), expected)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_an_unknown_activation_is_named_with_those_that_are_known(make_config):
+    with pytest.raises(KeyError, match=r"gelux not found in .*'gelu'"):
+        FFTPForAudioClassification(make_config(hidden_act="gelux"))
