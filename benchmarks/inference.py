@@ -207,7 +207,7 @@ def render(results: dict) -> str:
 `python -m benchmarks.inference FOLDER --dataset_name DATA --merging FOLDER` on {name_machine(results["machine"])};
 medians, in turn.
 
-Time: the pipeline on one clip, base size, 199 tokens on 10 s. Accuracy: `{results["model"]}` on {results["clips"]}
+Time: the pipeline on one clip, base size, 198 tokens on 10 s. Accuracy: `{results["model"]}` on {results["clips"]}
 validation clips of {results["dataset"]}, in batches of {BATCH}. Compiled models get clips padded to a multiple of
 {BUCKET / 100:g} s and have frozen weights (`TORCHINDUCTOR_FREEZING=1`). In brackets: how many times as fast as the
 first row, which pads every clip to 10.24 s. Merged: `token_merge_layers` {[*MERGED_LAYERS]}, set after training.

@@ -225,7 +225,7 @@ pieces of other speakers their mAP is {validated}.
 The stream has {results["words"]} words of other speakers in {results["minutes"]:.0f} minutes, 1 to 3 s apart, over
 recordings at {BACKGROUND:g} dB that the models never heard; it comes in hops of {1000 * HOP_SECONDS:g} ms. A word is
 found where an event of its label begins between the clip's beginning and {LATE_SECONDS:g} s after its end; all other
-events are false alarms. The clips are among those that validated, which chose nothing here.
+events are false alarms. The clips are of the validation split, which chose nothing here.
 
 {render_table(header, rows)}"""
 

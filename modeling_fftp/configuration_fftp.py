@@ -157,7 +157,7 @@ def _refuse_one_label(problem_type: str, num_labels: int | None) -> None:
 class FFTPConfig(PreTrainedConfig):
     """Shape of an FFTP model: input, patches, backbone and head.
 
-    The defaults are FFTP-AST-base at 199 tokens on 10 s of sound. Square patches, the baseline of every comparison,
+    The defaults are FFTP-AST-base at 198 tokens on 10 s of sound. Square patches, the baseline of every comparison,
     are the same class with other numbers: `patch_size=16, frequency_stride=10, time_stride=10, max_length=1024`.
 
     Source: Makineni, Geng, Tian 2025 (arXiv 2508.21243) for the patches; Gong et al. 2021 (AST), Erol et al. 2024
