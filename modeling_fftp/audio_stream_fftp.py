@@ -22,6 +22,8 @@ BLOCK_SECONDS = 10
 MAX_CHANNELS = 8
 # Types of integer samples, which are divided by their full range.
 PCM = ("uint8", "int8", "int16", "int32")
+# What may hold the bytes of a sound file.
+BUFFERS = (bytes, bytearray, memoryview)
 # Floats beyond this are no sound; the extractor has the same limit.
 LARGEST_SAMPLE = 2.0**32
 
@@ -128,7 +130,7 @@ def source_name(source: Any) -> str:
     path = source.get("path") if isinstance(source, dict) else source
     if isinstance(path, (str, os.PathLike)):
         return os.fspath(path)
-    return "audio bytes" if isinstance(data, (bytes, bytearray, memoryview)) else "the sound"
+    return "audio bytes" if isinstance(data, BUFFERS) else "the sound"
 
 
 def sliding_windows(
@@ -190,7 +192,7 @@ def _parse(source: Any, sampling_rate: int) -> tuple[np.ndarray | str | bytes | 
         source = source["path"] if source.get("bytes") is None else source["bytes"]
     if isinstance(source, (np.ndarray, torch.Tensor)):
         return _as_mono(source), sampling_rate
-    if isinstance(source, (bytearray, memoryview)):
+    if isinstance(source, BUFFERS):
         # As of sockets, whose content may change.
         source = bytes(source)
     if isinstance(source, (str, bytes, os.PathLike)):

@@ -12,7 +12,7 @@ from transformers import SequenceFeatureExtractor
 from transformers.pipelines.base import ChunkPipeline
 from transformers.utils import logging
 
-from .audio_stream_fftp import path_in_errors, read_blocks, sliding_windows, sound_seconds, source_name
+from .audio_stream_fftp import BUFFERS, path_in_errors, read_blocks, sliding_windows, sound_seconds, source_name
 from .configuration_fftp import FFTPConfig
 from .heads_fftp import bare_model
 from .times_fftp import count_frames, frame_seconds, longest_frames, refuse_wide_stride, window_seconds
@@ -100,7 +100,7 @@ class FFTPWindowPipeline(ChunkPipeline):
         batch_size = kwargs.get("batch_size") or self._batch_size or 1
         refuse_texts(kwargs)
         self.check_windows(**kwargs)
-        if isinstance(inputs, Sequence) and not isinstance(inputs, (str, bytes, bytearray, memoryview)):
+        if isinstance(inputs, Sequence) and not isinstance(inputs, (str, *BUFFERS)):
             # Tuples, and columns of `datasets`.
             inputs = list(inputs)
         if isinstance(inputs, list) and not inputs:

@@ -83,11 +83,13 @@ def refuse_stale_onnx(folder: Path, weights: Sequence[str]) -> None:
         ValueError: There is one.
     """
     changed = max((folder / name).stat().st_mtime for name in weights)
-    for path in folder.glob("model*.onnx"):
-        made_of = find_hash(path)
-        if made_of is None and path.stat().st_mtime < changed:
+    made_of = {path: find_hash(path) for path in folder.glob("model*.onnx")}
+    # Weights may be gigabytes: they are read once, and only for files that say what they are of.
+    wanted = hash_weights(folder) if any(made_of.values()) else None
+    for path, found in made_of.items():
+        if found is None and path.stat().st_mtime < changed:
             raise ValueError(f"{path} is older than the weights: delete it, or export again")
-        if made_of not in (None, hash_weights(folder)):
+        if found not in (None, wanted):
             raise ValueError(f"{path} was made of other weights: delete it, or export again")
 
 
