@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 
 from datasets import Dataset, DatasetDict
@@ -13,6 +13,7 @@ from modeling_fftp.sound_folders import is_sound, is_visible, walk
 
 from .annotations import has_annotations, read_annotations
 from .file_names import as_text
+from .messages import name_some
 from .splits import role_in, role_of
 from .tables import is_table, read_table, read_text
 
@@ -167,10 +168,25 @@ def _read_classes(root: Path) -> Dataset:
         )  # fmt: skip
     if stray:
         logger.warning("%s: %d sound files that lie in no class folder are passed over", root, stray)
+    if inner := _find_recurring_folders(recordings, root):
+        logger.warning(
+            "%s: the classes are the folders directly in it: %s. Several of these hold %s; if those are the classes, "
+            "pass a table of paths and labels",
+            root, name_some(sorted({*rows["label"]})), name_some(inner),
+        )  # fmt: skip
     others = [child.name for child in _visible_folders(root) if child.name not in {*rows["label"]}]
     if others:
         logger.warning("%s: folders without clips are no classes: %s", root, ", ".join(others))
     return Dataset.from_dict(rows)
+
+
+def _find_recurring_folders(recordings: Iterable[Path], root: Path) -> list[str]:
+    """Names that folders in several class folders have, such as classes have at every site; those of splits aside."""
+    classes: dict[str, set[str]] = {}
+    for label, *inner, _ in (path.relative_to(root).parts for path in recordings):
+        if inner and role_of(inner[0]) is None:
+            classes.setdefault(inner[0], set()).add(label)
+    return sorted(name for name, labels in classes.items() if len(labels) > 1)
 
 
 def _is_called_after(path: Path, recordings: Container[Path]) -> bool:

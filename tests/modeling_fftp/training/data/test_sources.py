@@ -392,6 +392,12 @@ def test_annotations_that_are_not_read_are_named_where_folders_become_classes(ma
     assert "The folders are taken for classes: Site A, Site B" in caplog.text
 
 
+def test_folders_that_recur_in_those_taken_for_classes_are_named(make_folder, caplog):
+    root = make_folder("Site A/hen/1.wav", "Site A/owl/2.wav", "Site B/hen/3.wav", "Site B/tit/4.wav")
+    assert labels(load_splits(str(root))) == {"train": ["Site A", "Site A", "Site B", "Site B"]}
+    assert "directly in it: Site A, Site B. Several of these hold hen;" in caplog.text
+
+
 @pytest.mark.parametrize("rows", ["events", "files"])
 @pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
 def test_what_was_heard_does_not_become_labels(make_folder, caplog, form, rows):
