@@ -169,8 +169,7 @@ def refuse_misread(
     """Stop on rows that are not what the arguments take them for, and name columns that people may think are read.
 
     Raises:
-        ValueError: A row for each event where that is a clip, labels without times where these are learned, or a path
-            with several labels.
+        ValueError: A row for each event where that is a clip, or labels without times where these are learned.
     """
     has_event_per_row = has_event_rows(split.column_names, arguments.label_column_name)
     if has_event_per_row and isinstance(split.features[audio_column], Value):
@@ -187,8 +186,6 @@ def refuse_misread(
             f"the labels in {label_column!r} have no times; --task frames learns from events, a list of onset, offset "
             "and label for each clip, or a table with a row for each, whose times are called 'onset' and 'offset'"
         )
-    if split.features[audio_column] in PATHS:
-        refuse_contradicting_rows(split[audio_column][:], read_names(split, label_column))
 
 
 def refuse_contradicting_rows(paths: Sequence[str | None], labels: Sequence[Any]) -> None:
@@ -268,7 +265,8 @@ def decoders_of(splits: Mapping[str, Any], decoder: ClipDecoder) -> dict[str, Cl
         decoder: Decoder of the first of them.
 
     Raises:
-        ValueError: A split lacks a column, or has several labels per clip where the first has one.
+        ValueError: A split lacks a column, has several labels per clip where the first has one, or rows of one clip
+            that contradict each other.
     """
     decoders, first = {}, next(iter(splits))
     for role, split in splits.items():
@@ -289,5 +287,7 @@ def decoders_of(splits: Mapping[str, Any], decoder: ClipDecoder) -> dict[str, Cl
             raise ValueError(f"the {several} split has lists of labels, {one} split has one per clip")
         if decoder.keeps_events and not kind.has_events:
             raise ValueError(f"the labels of the {role} split have no times; --task frames needs them in all splits")
+        if split.features[decoder.audio_column] in PATHS:
+            refuse_contradicting_rows(split[decoder.audio_column][:], read_names(split, decoder.label_column))
         decoders[role] = replace(decoder, label_kind=kind)
     return decoders

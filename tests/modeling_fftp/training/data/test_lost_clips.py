@@ -217,9 +217,12 @@ def test_clips_without_a_label_can_be_excluded(folder):
     assert "| left out | 0 |" in inspect([str(folder), "--exclude_labels", ""])
 
 
-def test_rows_of_one_clip_that_contradict_each_other_are_refused(folder):
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_rows_of_one_clip_that_contradict_each_other_are_refused(folder, split):
     write_sound(folder, "a.wav", "b.wav")
-    (folder / "clips.csv").write_text("path,label\na.wav,x\nb.wav,y\na.wav,y\n")
+    for name in ("train", "validation", "test"):
+        more = "a.wav,y\n" if name == split else ""
+        (folder / f"{name}.csv").write_text(f"path,label\na.wav,x\nb.wav,y\n{more}")
     with pytest.raises(ValueError, match=r"a\.wav has rows with the labels 'x' and 'y', .* --label_separator"):
         inspect([str(folder)])
 
