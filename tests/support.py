@@ -1,8 +1,11 @@
 """What tests of several folders share beside fixtures."""
 
+import contextlib
 import os
 import shlex
 import shutil
+import subprocess
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,6 +14,7 @@ import torch
 from torch import distributed
 
 from modeling_fftp import FFTPForAudioClassification
+from modeling_fftp.training.checkpoints import last_whole_checkpoint
 from modeling_fftp.training.run import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +77,15 @@ def build_classifier(config, attention="sdpa"):
 def run_training(output, *arguments):
     """Train a tiny model."""
     run([*TINY, "--output_dir", str(output), *map(str, arguments)])
+
+
+def wait_for_checkpoint(folder: Path, process: subprocess.Popen) -> None:
+    """Wait until a training has written a checkpoint to its end, or has ended itself."""
+    while process.poll() is None:
+        with contextlib.suppress(FileNotFoundError):
+            last_whole_checkpoint(str(folder))
+            return
+        time.sleep(0.01)
 
 
 def leave_group() -> NoReturn:

@@ -1,6 +1,5 @@
 """Checks that a resumed training continues the one that it resumes."""
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -16,7 +15,7 @@ from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
 from modeling_fftp.scores_fftp import label_names
 
 from .arguments import FFTPTrainingArguments, ModelArguments
-from .checkpoints import last_whole_checkpoint
+from .checkpoints import last_whole_checkpoint, read_state
 from .command_line import without_place
 from .model_arguments import ADJUSTABLE
 from .results import write_results
@@ -153,9 +152,9 @@ def find_resumed(training: FFTPTrainingArguments) -> Resumed | None:
             f"{checkpoint} has no {SCHEDULER_NAME}, as --save_only_model leaves it: there is nothing to go on from; "
             "start anew from its weights with --model_name_or_path"
         )
-    if not Path(checkpoint, TRAINER_STATE_NAME).is_file():
-        raise ValueError(f"{checkpoint} has no {TRAINER_STATE_NAME}: it was not written to its end")
-    state = json.loads(Path(checkpoint, TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    state = read_state(Path(checkpoint))
+    if state is None:
+        raise ValueError(f"{checkpoint} has no whole {TRAINER_STATE_NAME}: it was not written to its end")
     logger.info("Going on from %s, after %.4g epochs", checkpoint, state["epoch"])
     return Resumed(Path(checkpoint).absolute().parent, FFTPConfig.from_pretrained(checkpoint), state["epoch"])
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +36,7 @@ from modeling_fftp.training.pretraining.pretrain import pretrain
 from modeling_fftp.training.probing.probe import probe
 from modeling_fftp.training.resuming import Resumed
 from modeling_fftp.training.run import choose_metric, run
-from tests.support import ROOT, TINY, needs_compiler, run_training
+from tests.support import ROOT, TINY, needs_compiler, run_training, wait_for_checkpoint
 
 PARQUET_CARD = """---
 dataset_info:
@@ -375,8 +374,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(clip_folder, tmp_path)
     run([*arguments, "--output_dir", str(tmp_path / "whole")])
     broken = [*arguments, "--output_dir", str(tmp_path / "broken")]
     process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *broken], stderr=subprocess.DEVNULL)
-    while not list((tmp_path / "broken").glob("checkpoint-[123]*/trainer_state.json")) and process.poll() is None:
-        time.sleep(0.02)
+    wait_for_checkpoint(tmp_path / "broken", process)
     process.kill()
     assert process.wait() == -9
     assert not (tmp_path / "broken" / "model.safetensors").exists()
@@ -389,8 +387,7 @@ def test_an_interrupted_run_says_how_it_goes_on(clip_folder, tmp_path):
     words = [*TINY[: TINY.index("--disable_tqdm")], "--num_train_epochs", "50", "--dataset_name", clip_folder]
     output, command = tmp_path / "run", [sys.executable, ROOT / "train.py", *words, "--output_dir", tmp_path / "run"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while not list(output.glob("checkpoint-*/trainer_state.json")) and process.poll() is None:
-        time.sleep(0.02)
+    wait_for_checkpoint(output, process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode
@@ -423,7 +420,13 @@ def test_a_run_goes_on_with_what_it_began_with_alone(clip_folder, tmp_path):
     with pytest.raises(ValueError, match="the number of processes or GPUs is 1, and the resumed run has 2"):
         run_training(output, "--dataset_name", clip_folder, *again)
     (output / "arguments.json").write_text(json.dumps(arguments))
-    next(output.glob("checkpoint-*/scheduler.pt")).unlink()
+    checkpoint = next(output.glob("checkpoint-*"))
+    state = (checkpoint / "trainer_state.json").read_text()
+    (checkpoint / "trainer_state.json").write_text(state[:50])
+    with pytest.raises(ValueError, match=r"checkpoint-\d+ has no whole trainer_state\.json: it was not written"):
+        run_training(output, "--dataset_name", clip_folder, "--resume_from_checkpoint", checkpoint)
+    (checkpoint / "trainer_state.json").write_text(state)
+    (checkpoint / "scheduler.pt").unlink()
     with pytest.raises(ValueError, match=r"checkpoint-\d+ has no scheduler\.pt, as --save_only_model leaves it"):
         run_training(output, "--dataset_name", clip_folder, *again)
     with pytest.raises(ValueError, match="nowhere is not the folder of a checkpoint"):

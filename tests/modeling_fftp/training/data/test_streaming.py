@@ -283,8 +283,8 @@ def test_a_killed_run_goes_on_where_it_was(shards, tmp_path):
     run([*arguments, "--output_dir", str(tmp_path / "whole")])
     broken = [*arguments, "--output_dir", str(tmp_path / "broken")]
     process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *broken], stderr=subprocess.DEVNULL)
-    # In the middle of an epoch of five batches.
-    while not list((tmp_path / "broken").glob("checkpoint-8/trainer_state.json")) and process.poll() is None:
+    # In the middle of an epoch of five batches; what is there once the next one begins is whole.
+    while not (tmp_path / "broken" / "checkpoint-9").exists() and process.poll() is None:
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -9
