@@ -17,13 +17,14 @@ import argparse
 from pathlib import Path
 
 from benchmarks.study.report import write_report
-from benchmarks.study.study import Study
+from benchmarks.study.study import GRIDS, Study
 
 
 def main() -> None:
     """Run what is missing, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--grid", default="study", help="name of a grid in `grids`")
+    grids = sorted(path.stem for path in GRIDS.glob("*.json"))
+    parser.add_argument("--grid", default="study", choices=grids, help="name of a grid in `grids`")
     parser.add_argument("--data", type=Path, help="folder of the data sets")
     parser.add_argument("--weights", type=Path, help="folder of weights from elsewhere that a grid starts from")
     parser.add_argument("--only", help="run one task only")
@@ -33,6 +34,8 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     study = Study.load(arguments.grid)
+    if arguments.only not in (None, *study.grid["tasks"]):
+        parser.error(f"--only {arguments.only}: the grid has the tasks {[*study.grid['tasks']]}")
     if arguments.steps:
         study.measure_steps(arguments.seconds_per_group)
     elif not arguments.report:

@@ -87,7 +87,7 @@ class Study:
         run = {
             "task": task, "arm": arm, "seed": search["seed"], "fold": search["fold_of_task"].get(task), "rate": rate,
         }  # fmt: skip
-        epochs = search.get("epochs_of_task", {}).get(task)
+        epochs = {**search.get("epochs_of_task", {}), **search.get("epochs_of_arm", {}).get(arm, {})}.get(task)
         return run | {"epochs": epochs} if epochs else run
 
     def search(self, task: str, arm: str) -> dict[float, float]:

@@ -140,6 +140,10 @@ def test_a_search_may_train_for_fewer_epochs_than_what_is_reported(small_study):
     assert small_study.arguments(tried)["num_train_epochs"] == 2
     small_study.keep(tried | {"value": 0.5, "arguments": small_study.arguments(tried)})
     assert small_study.arguments(run)["num_train_epochs"] == 5
+    small_study.grid["search"]["epochs_of_arm"] = {"stride 5": {"sounds": 4}}
+    (tried,) = small_study.searches_for(run)
+    assert small_study.arguments(tried)["num_train_epochs"] == 4
+    assert small_study.arguments(run) is None
 
 
 def test_claims_of_one_family_are_corrected_for_their_number(small_study):
