@@ -53,4 +53,9 @@ def labels_of(clips: Dataset | Sequence[dict[str, Any]]) -> Sequence:
     # A transform, which may make the labels, would make features of all clips at once.
     if isinstance(clips, Dataset) and clips.format["type"] != "custom":
         return clips["labels" if "labels" in clips.column_names else "label"][:]
-    return [clip["labels"] if "labels" in clip else clip["label"] for clip in clips]
+    return [clip["labels"] if "labels" in clip else clip["label"] for clip in each_of(clips)]
+
+
+def each_of(clips: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """All clips in order, as many as `len` says: Python goes on beyond that where a data set has no `__iter__`."""
+    return iter(clips) if hasattr(clips, "__iter__") else map(clips.__getitem__, range(len(clips)))

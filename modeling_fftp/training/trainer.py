@@ -17,7 +17,7 @@ from modeling_fftp.scores_fftp import is_multi_label
 from modeling_fftp.window_pipeline_fftp import check_extractor
 
 from .checkpoints import last_whole_checkpoint
-from .class_balanced_sampler import ClassBalancedSampler, labels_of
+from .class_balanced_sampler import ClassBalancedSampler, each_of, labels_of
 from .data.decoding import clip_lengths
 from .data.features import FeatureClips
 from .data.row_group_sampler import RowGroupSampler
@@ -92,10 +92,11 @@ class FFTPTrainer(Trainer):
         self.stride_distillation = stride_distillation
         self._refuse_data()
         self._refuse_smoothing()
+        if teacher is not None or stride_distillation is not None:
+            self._refuse_losses_beside_answers()
         self._refuse_strides()
         self._refuse_averaging()
-        if layer_decay is not None and self.optimizer is not None:
-            raise ValueError("layer_decay is for the optimizer that Trainer makes; split_by_depth is for another")
+        self._refuse_layer_decay()
         self.epochs = EpochsOfSampler()
         self.add_callback(self.epochs)
         if averaging is not None:
@@ -123,6 +124,7 @@ class FFTPTrainer(Trainer):
             teacher_logits, distillation = self._answer_densely(model, inputs), self.stride_distillation
         if teacher_logits is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        self._refuse_losses_beside_answers()
         share = distillation.share
         labels = inputs.pop("labels", None)
         outputs = model(**inputs, **({"labels": labels} if share < 1 else {}))
@@ -152,22 +154,45 @@ class FFTPTrainer(Trainer):
             raise ValueError("a teacher needs the sound that SpecMaskDataCollator(defer_features=True) leaves")
 
     def _refuse_smoothing(self) -> None:
-        """Refuse transformers' own label smoothing where it would not reach the loss.
+        """Refuse transformers' own label smoothing of labels that are mixed.
 
         Raises:
-            ValueError: Labels are mixed, or a teacher's answers stand in for them.
+            ValueError: There is some.
         """
-        if not self.args.label_smoothing_factor:
-            return
-        if getattr(self.data_collator, "mixup", None) is not None:
+        if self.args.label_smoothing_factor and getattr(self.data_collator, "mixup", None) is not None:
             raise ValueError(
                 "label_smoothing_factor cannot smooth mixed labels; SpecMaskDataCollator(label_smoothing=) can"
             )
-        if self.teacher is not None or self.stride_distillation is not None:
+
+    def _refuse_losses_beside_answers(self) -> None:
+        """Refuse losses that would not reach batches which learn from answers.
+
+        Raises:
+            ValueError: There is one.
+        """
+        if self.args.label_smoothing_factor:
             raise ValueError(
                 "label_smoothing_factor does not reach batches that learn from answers; "
                 "SpecMaskDataCollator(label_smoothing=) does"
             )
+        if self.compute_loss_func is not None:
+            raise ValueError(
+                "compute_loss_func does not reach batches that learn from answers; a `loss_function` of the model does"
+            )
+
+    def _refuse_layer_decay(self) -> None:
+        """Refuse a decay that has no optimizer or no blocks to be for.
+
+        Raises:
+            ValueError: It cannot be applied.
+        """
+        if self.layer_decay is None:
+            return
+        if self.optimizer is not None:
+            raise ValueError("layer_decay is for the optimizer that Trainer makes; split_by_depth is for another")
+        model = bare_model(self.model)
+        if not hasattr(getattr(model, "config", None), "num_hidden_layers"):
+            raise ValueError(f"layer_decay counts blocks; {type(model).__name__} has no config.num_hidden_layers")
 
     def _refuse_averaging(self) -> None:
         """Refuse an average that would be replaced, or that nobody could take.
@@ -269,7 +294,7 @@ class FFTPTrainer(Trainer):
                 return dataset
             if isinstance(dataset.features.get("audio"), List):
                 return Dataset.from_dict({column: clip_lengths(dataset)})
-        return Dataset.from_dict({column: [self._length(example) for example in dataset]})
+        return Dataset.from_dict({column: [*map(self._length, each_of(dataset))]})
 
     def _length(self, example: dict[str, Any]) -> int:
         """Frames of features, or samples of sound in any form that the collator takes."""

@@ -194,6 +194,10 @@ def test_what_cannot_be_distilled_is_refused(make_config, tmp_path):
     model = FFTPForAudioClassification(make_config(time_strides=STRIDES, time_stride=2))
     with pytest.raises(ValueError, match="label_smoothing_factor does not reach batches that learn from answers"):
         FFTPTrainer(model, smoothing, stride_distillation=Distillation())
+    with pytest.raises(ValueError, match="compute_loss_func does not reach batches that learn from answers"):
+        FFTPTrainer(
+            model, arguments, stride_distillation=Distillation(), compute_loss_func=lambda *given: given[0].loss
+        )
 
 
 def test_masks_of_an_elastic_checkpoint_have_no_stride_of_their_own(make_config, extractor):

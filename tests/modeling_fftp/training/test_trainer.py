@@ -307,6 +307,33 @@ def test_what_cannot_be_drawn_or_smoothed_is_refused(make_config, extractor, exa
         build(examples, mixup=Mixup(), label_smoothing_factor=0.1)
 
 
+class Shortened(torch.utils.data.Dataset):
+    """The first of some examples; like most data sets of users it has no `__iter__`."""
+
+    def __init__(self, examples, length):
+        self.examples, self.length = examples, length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        return self.examples[index]
+
+
+@pytest.mark.parametrize("strategy", ["class_balanced", "group_by_length"])
+def test_a_data_set_ends_where_its_length_says(make_config, extractor, examples, tmp_path, strategy):
+    is_balanced = strategy == "class_balanced"
+    grouping = {} if is_balanced else {"train_sampling_strategy": strategy}
+    arguments = TrainingArguments(tmp_path, use_cpu=True, report_to="none", **grouping)
+    trainer = FFTPTrainer(
+        FFTPForAudioClassification(make_config()), arguments, train_dataset=Shortened(examples, 4),
+        data_collator=SpecMaskDataCollator(extractor), class_balanced=is_balanced,
+    )  # fmt: skip
+    drawn = [*trainer._get_train_sampler()]
+    assert len(drawn) == 4
+    assert {*drawn} <= {0, 1, 2, 3}
+
+
 def test_settings_that_would_do_nothing_are_refused(make_config, extractor, examples, tmp_path):
     model = FFTPForAudioClassification(make_config())
 
@@ -316,10 +343,29 @@ def test_settings_that_would_do_nothing_are_refused(make_config, extractor, exam
 
     with pytest.raises(ValueError, match="layer_decay is for the optimizer that Trainer makes"):
         build(optimizers=(torch.optim.SGD(model.parameters()), None), layer_decay=0.5)
+    model, trained = torch.nn.Linear(2, 2), model
+    with pytest.raises(ValueError, match=r"layer_decay counts blocks; Linear has no config\.num_hidden_layers"):
+        build(layer_decay=0.5)
+    model = trained
     endless = Dataset.from_list(examples).to_iterable_dataset()
     with pytest.raises(ValueError, match="the last epochs of an iterable data set are not known"):
         build(dataset=endless, averaging=WeightAveraging(last_epochs=1))
     build(dataset=endless, averaging=WeightAveraging(ema_decay=0.9))
+
+
+def test_losses_that_would_not_reach_a_teachers_clips_are_refused(make_config, extractor, speech, tmp_path):
+    def build(loss=None, **settings):
+        arguments = TrainingArguments(tmp_path, max_steps=1, use_cpu=True, report_to="none", **settings)
+        return FFTPTrainer(
+            FFTPForAudioClassification(make_config()), arguments, SpecMaskDataCollator(extractor), clips,
+            compute_loss_func=loss,
+        )  # fmt: skip
+
+    clips = [{"audio": speech, "labels": 0, "teacher_logits": [9.0, 0.0, 0.0, 0.0]}] * 4
+    with pytest.raises(ValueError, match="label_smoothing_factor does not reach batches that learn from answers"):
+        build(label_smoothing_factor=0.1).train()
+    with pytest.raises(ValueError, match="compute_loss_func does not reach batches that learn from answers"):
+        build(lambda *given, **more: given[0].logits.sum()).train()
 
 
 def test_answers_of_a_teacher_reach_the_loss(make_config, extractor, tmp_path):
