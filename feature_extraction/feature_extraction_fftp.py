@@ -1,6 +1,6 @@
 """Feature extractor: from waveforms to normalised log-mel spectrograms with a mask over real frames."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from math import isfinite, prod, sqrt
 from os import PathLike, getpid
 from typing import Any
@@ -205,15 +205,18 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             ValueError: Wrong rate, no clips, an empty clip, NaN or infinite samples, more than one channel, or an
                 argument that makes no sense.
         """
-        if return_tensors is not None:
-            return_tensors = TensorType(return_tensors)
+        if return_tensors not in (None, "pt", "np"):
+            raise ValueError(f"return_tensors={return_tensors!r}; expected 'pt', 'np' or None")
         clips = _as_clips(raw_speech)
         if not all(has_own_rate(clip) for clip in clips):
             self._check_sampling_rate(sampling_rate)
         padding = _check_padding("padding", self.padding if padding is None else padding)
+        truncates = _check_flag("truncation", self.truncation if truncation is None else truncation)
+        returns_mask = self.return_attention_mask if return_attention_mask is None else return_attention_mask
+        returns_mask = _check_flag("return_attention_mask", returns_mask)
         max_length = self.max_length if max_length is None else _check_size("max_length", max_length)
         waveforms = self._to_waveforms(clips, torch.device(device))
-        if self.truncation if truncation is None else _check_flag("truncation", truncation):
+        if truncates:
             limit = num_samples(max_length, self.sampling_rate)
             waveforms = [waveform[:limit] for waveform in waveforms]
         features, starts = log_mel_of_clips(waveforms, self.num_mel_bins, self.sampling_rate)
@@ -228,9 +231,9 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             features = [features[start : start + count] for start, count in zip(starts, counts, strict=True)]
             masks = [features[0].new_ones(count, dtype=torch.long) for count in counts]
         encoded = {"input_values": features}
-        if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
+        if returns_mask:
             encoded["attention_mask"] = masks
-        if return_tensors is not TensorType.PYTORCH:
+        if return_tensors != "pt":
             encoded = {
                 name: [item.cpu().numpy() for item in value] if isinstance(value, list) else value.cpu().numpy()
                 for name, value in encoded.items()
@@ -387,7 +390,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
                 f"No sampling_rate was passed to {type(self).__name__}; the sound is taken to be at "
                 f"{self.sampling_rate} Hz. Pass sampling_rate to have it checked."
             )
-        elif sampling_rate != self.sampling_rate:
+        elif _as_number("sampling_rate", sampling_rate) != self.sampling_rate:
             raise ValueError(
                 f"The sound is at {sampling_rate} Hz, this feature extractor expects {self.sampling_rate} Hz; "
                 "resample it first (for example with soxr.resample)"
@@ -455,22 +458,42 @@ def has_own_rate(clip: Waveform) -> bool:
 
 
 def _as_clips(raw_speech: Waveform | list[Waveform]) -> list[Waveform]:
-    """One recording or several, as a list."""
+    """One recording or several, as a list.
+
+    Raises:
+        ValueError: What holds no samples, or holds them in channels.
+    """
     if isinstance(raw_speech, (dict, str, bytes, bytearray, PathLike)) or has_own_rate(raw_speech):
         return [raw_speech]
-    if isinstance(raw_speech, (np.ndarray, torch.Tensor)):
-        if raw_speech.ndim == 2 and raw_speech.shape[1] <= MAX_CHANNELS < raw_speech.shape[0]:
-            raise ValueError(
-                f"an array of shape {tuple(raw_speech.shape)} looks like (samples, channels); expected mono "
-                "sound: (samples,), or (batch, samples)"
-            )
-        # A column of clips of unequal length is an array of arrays.
-        is_ragged = isinstance(raw_speech, np.ndarray) and raw_speech.dtype == object
-        return list(raw_speech) if raw_speech.ndim > 1 or is_ragged else [raw_speech]
-    # A column of pandas has an index of its own, and a generator none.
+    if hasattr(raw_speech, "__array__") and not isinstance(raw_speech, torch.Tensor):
+        # pandas, pyarrow and jax have arrays of their own.
+        raw_speech = np.asarray(raw_speech)
+    if isinstance(raw_speech, (np.ndarray, torch.Tensor)) and raw_speech.ndim < 2 and raw_speech.dtype != object:
+        return [raw_speech]
+    if not isinstance(raw_speech, Iterable):
+        raise ValueError(f"the sound is of type {type(raw_speech).__name__}; expected samples, or a list of clips")
+    # A column of clips of unequal length is an array of arrays; a generator can be read once.
     clips = list(raw_speech)
-    is_one = bool(clips) and isinstance(clips[0], (int, float, np.number))
-    return [clips] if is_one else clips
+    if clips and (isinstance(clips[0], (int, float, np.number)) or getattr(clips[0], "ndim", None) == 0):
+        return [clips]
+    _refuse_channels(clips)
+    return clips
+
+
+def _refuse_channels(clips: list[Waveform]) -> None:
+    """Refuse the samples of one recording, each with its channels, in place of clips.
+
+    Raises:
+        ValueError: Many clips of a few samples each.
+    """
+    if len(clips) <= MAX_CHANNELS or np.ndim(clips[0]) != 1:
+        return
+    width = len(clips[0])
+    if 1 <= width <= MAX_CHANNELS and all(isinstance(clip, Sized) and len(clip) == width for clip in clips):
+        raise ValueError(
+            f"sound of shape {(len(clips), width)} looks like (samples, channels); expected mono sound: (samples,) "
+            "or (batch, samples)"
+        )
 
 
 def _refuse_samples(waveform: torch.Tensor, index: int) -> None:

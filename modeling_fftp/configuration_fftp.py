@@ -1,5 +1,6 @@
 """Configuration of the FFTP models."""
 
+import contextlib
 import copy
 from math import ceil, isfinite
 from typing import Any
@@ -54,23 +55,43 @@ def _index_names(names: dict[int | str, str] | None, *default: str) -> dict[int,
     """`id2label` with numbers for keys, which JSON and the tutorials of transformers write as strings.
 
     Raises:
-        ValueError: It is no dict.
+        ValueError: It is no dict, or one index has two names.
     """
-    if names is not None and not isinstance(names, dict):
+    if names is None:
+        return dict(enumerate(default))
+    if not isinstance(names, dict):
         raise ValueError(f"id2label is a {type(names).__name__}; expected a dict, such as dict(enumerate(names))")
-    return dict(enumerate(default)) if names is None else {int(index): name for index, name in names.items()}
+    indexed: dict[int, str] = {}
+    for given, name in names.items():
+        index = _as_index("id2label", given)
+        if indexed.setdefault(index, name) != name:
+            raise ValueError(f"id2label gives the index {index} to {indexed[index]!r} and {name!r}; expected one each")
+    return indexed
+
+
+def _as_index(field: str, value: int | str) -> int:
+    """An index of a label, which may be written as a string.
+
+    Raises:
+        ValueError: It is no whole number.
+    """
+    with contextlib.suppress(TypeError, ValueError):
+        if isinstance(value, str) or int(value) == value:
+            return int(value)
+    raise ValueError(f"{field} has the index {value!r}; expected a whole number")
 
 
 def _names_of(indices: dict[str, int | str]) -> dict[int, str]:
     """`id2label` of a `label2id`, whose values the tutorials of transformers write as strings.
 
     Raises:
-        ValueError: Two names have one index.
+        ValueError: Two names have one index, or one has none.
     """
     names: dict[int, str] = {}
-    for name, index in indices.items():
-        if names.setdefault(int(index), name) != name:
-            raise ValueError(f"label2id gives {names[int(index)]!r} and {name!r} the index {index}; expected one each")
+    for name, given in indices.items():
+        index = _as_index("label2id", given)
+        if names.setdefault(index, name) != name:
+            raise ValueError(f"label2id gives {names[index]!r} and {name!r} the index {index}; expected one each")
     return names
 
 
@@ -81,7 +102,7 @@ def _refuse_other_indices(names: dict[int, str], indices: dict[str, int | str] |
         ValueError: The two give a name different indices.
     """
     for index, name in names.items():
-        if int((indices or {}).get(name, index)) != index:
+        if _as_index("label2id", (indices or {}).get(name, index)) != index:
             raise ValueError(f"label2id gives {name!r} the index {indices[name]}, id2label the index {index}")
 
 
@@ -120,8 +141,8 @@ def _refuse_other_names(id2label: dict[int | str, str], num_labels: int | None) 
     names = [*id2label.values()]
     if num_labels not in (None, len(names)):
         raise ValueError(f"num_labels={num_labels} contradicts the {len(names)} names {names[:5]}")
-    if (other := next((name for name in names if not isinstance(name, str)), None)) is not None:
-        raise ValueError(f"id2label names {other!r}; expected a string, such as {str(other)!r}")
+    if others := [name for name in names if not isinstance(name, str)]:
+        raise ValueError(f"id2label names {others[0]!r}; expected a string, such as {str(others[0])!r}")
 
 
 def _as_pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, ...]:
@@ -441,8 +462,8 @@ class FFTPConfig(PreTrainedConfig):
         """
         if time_stride is None:
             return self.time_stride
-        if time_stride % 1 or time_stride < 1:
-            raise ValueError(f"time_stride={time_stride} must be at least 1 frame, a whole number")
+        if isinstance(time_stride, (str, bool)) or time_stride % 1 or time_stride < 1:
+            raise ValueError(f"time_stride={time_stride!r} must be at least 1 frame, a whole number")
         return int(time_stride)
 
     def patch_frames(self, time_stride: int | None = None) -> int:

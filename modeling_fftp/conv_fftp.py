@@ -5,7 +5,8 @@ from torch import nn
 from torch.nn import functional
 
 from .conv_cpu_fftp import causal_conv_silu_cpu, load_conv_kernel
-from .kernel_cpu_fftp import find_device, require_kernel, takes_other_derivatives
+from .kernel_cpu_fftp import find_device, require_kernel
+from .tracing_fftp import takes_other_derivatives
 
 
 class FFTPCausalConv1d(nn.Module):

@@ -9,6 +9,7 @@ from transformers.utils import is_tracing
 
 from .configuration_fftp import FFTPConfig
 from .patch_grid_fftp import visible_first
+from .tracing_fftp import has_values
 
 
 class FFTPPatchConv2d(nn.Conv2d):
@@ -33,12 +34,12 @@ class FFTPPatchConv2d(nn.Conv2d):
 def check_padding(attention_mask: torch.Tensor) -> None:
     """Refuse a mask (batch, frames or samples), of booleans, with padding before something real, or padding alone.
 
-    The values of a graph that is being traced, or of tensors without data, are not known.
+    Where `has_values` says that nobody knows what it holds, anything passes.
 
     Raises:
         ValueError: Padding lies before something real, or nothing is real.
     """
-    if attention_mask.is_meta or is_tracing(attention_mask):
+    if not has_values(attention_mask):
         return
     begins_late = (attention_mask[:, 1:] & ~attention_mask[:, :-1]).any(dim=1)
     if begins_late.any():
@@ -88,6 +89,7 @@ class FFTPPatchEmbeddings(nn.Module):
     def __init__(self, config: FFTPConfig):
         super().__init__()
         self.config = config
+        self.patch_size = config.patch_size
         self.projection = FFTPPatchConv2d(
             1, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size
         )
@@ -95,6 +97,7 @@ class FFTPPatchEmbeddings(nn.Module):
     def forward(self, input_values: torch.Tensor, time_stride: int | None = None) -> torch.Tensor:
         """(batch, frames, mel bins) to (batch, hidden, frequency patches, time patches); at least one of each."""
         config, num_mel_bins = self.config, self.config.num_mel_bins
+        self.refuse_other_size()
         if input_values.ndim != 3 or input_values.shape[-1] != num_mel_bins:
             raise ValueError(
                 f"input_values has shape {tuple(input_values.shape)}; expected (batch, frames, {num_mel_bins} mel "
@@ -118,6 +121,18 @@ class FFTPPatchEmbeddings(nn.Module):
             images = contiguous(images.unfold(2, config.patch_size[0], config.frequency_stride)).flatten(2)
         # (batch, 1, frequency patches * mel bins, time patches * frames)
         return self.projection(images.transpose(1, 2).unsqueeze(1))
+
+    def refuse_other_size(self) -> None:
+        """Refuse a config that was changed to other patches than the weights are for.
+
+        Raises:
+            ValueError: It was.
+        """
+        if self.config.patch_size != self.patch_size:
+            raise ValueError(
+                f"config.patch_size is {self.config.patch_size}, and the model was made with {self.patch_size}; make "
+                "another of that config"
+            )
 
     def _shrink(self, images: torch.Tensor, frames: int) -> torch.Tensor:
         """Patches of so many frames, side by side, at the sampling in time that the convolution knows: PI-resize.
@@ -199,6 +214,23 @@ class FFTPEmbeddings(nn.Module):
         for name in ("cls_token", "distillation_token")[: self.num_class_tokens]:
             self.register_parameter(name, nn.Parameter(torch.zeros(1, 1, config.hidden_size)))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def refuse_other_shape(self) -> None:
+        """Refuse a config that was changed to other patches, positions or class tokens than there are.
+
+        Raises:
+            ValueError: It was.
+        """
+        self.patch_embeddings.refuse_other_size()
+        found = {"class tokens": (self.num_class_tokens, self.config.count_class_tokens())}
+        if (table := self.position_embeddings) is not None:
+            found["positions"] = (table.frequency_patches, table.time_patches), self.config.position_grid
+        for what, (own, expected) in found.items():
+            if own != expected:
+                raise ValueError(
+                    f"the model was made with {own} {what}, and its config has changed to {expected}; make another of "
+                    "that config"
+                )
 
     def forward(
         self,

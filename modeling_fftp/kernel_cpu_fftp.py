@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch.autograd import forward_ad
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -203,14 +202,6 @@ static void run(team *t, void (*worker)(void *), void *job) {
   else worker(job);
 }
 """
-
-
-def takes_other_derivatives() -> bool:
-    """Whether derivatives are taken that kernels do not have: in forward mode, or through `torch.func`.
-
-    Forward mode would go through a kernel in silence, and come out as zeros.
-    """
-    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def find_device(*tensors: torch.Tensor | None) -> torch.device:

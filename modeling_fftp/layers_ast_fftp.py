@@ -12,7 +12,7 @@ from transformers.utils import TransformersKwargs
 
 from .configuration_fftp import FFTPConfig
 from .drop_path_fftp import FFTPDropPath
-from .kernel_cpu_fftp import takes_other_derivatives
+from .tracing_fftp import takes_other_derivatives
 
 # Up to so many tokens the backward pass of "sdpa" is faster in float32 than in bfloat16 on a CPU.
 MAX_FLOAT32_TOKENS = 400

@@ -5,6 +5,7 @@ from torch import nn
 
 from .configuration_fftp import MULTI_LABEL, PROBLEM_TYPES, REGRESSION, SINGLE_LABEL, FFTPConfig
 from .events_fftp import SOMEWHERE
+from .tracing_fftp import has_values
 
 # Index of a clip or step without a label, as in `cross_entropy`.
 IGNORED = -100
@@ -33,6 +34,8 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
     problem_type = config.problem_type
     if problem_type not in PROBLEM_TYPES:
         raise ValueError(f"problem_type={problem_type!r} is unknown; expected one of {', '.join(PROBLEM_TYPES)}")
+    if not isinstance(labels, torch.Tensor):
+        raise ValueError(f"labels are of type {type(labels).__name__}; expected a tensor")
     logits, labels = as_float(logits), labels.to(logits.device)
     if problem_type == REGRESSION and labels.ndim < logits.ndim and logits.shape[-1] == 1:
         labels = labels.unsqueeze(-1)
@@ -91,14 +94,8 @@ def as_float(values: torch.Tensor) -> torch.Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _has_values(labels: torch.Tensor) -> bool:
-    """Whether there is something to look at: fake tensors and graphs that are being compiled hold no values."""
-    is_real = type(labels) is torch.Tensor and not labels.is_meta
-    return is_real and not torch.compiler.is_compiling() and labels.numel() > 0
-
-
 def _refuse_other_than_distributions(labels: torch.Tensor) -> None:
-    if not _has_values(labels):
+    if not (has_values(labels) and labels.numel()):
         return
     sums = labels.float().sum(dim=-1)
     if not ((labels >= 0).all() and ((sums - 1).abs() <= ROUNDING).all()):
@@ -110,7 +107,7 @@ def _refuse_other_than_distributions(labels: torch.Tensor) -> None:
 
 
 def _refuse_other_than_shares(labels: torch.Tensor) -> None:
-    if _has_values(labels) and not ((labels >= 0) & (labels <= 1)).all():
+    if has_values(labels) and labels.numel() and not ((labels >= 0) & (labels <= 1)).all():
         low, high = (limit.item() for limit in labels.float().aminmax())
         raise ValueError(
             f"labels lie in [{low:.4g}, {high:.4g}]; multi_label_classification expects targets in [0, 1]"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import Pipeline, PreTrainedModel, SequenceFeatureExtractor
@@ -19,7 +20,7 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, is_tracing, logging
+from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -39,6 +40,7 @@ from .scores_fftp import is_multi_label, is_regression, label_names
 from .stream_fftp import FFTPStream
 from .times_fftp import token_spans
 from .token_merging_fftp import merge_neighbours, restore_tokens
+from .tracing_fftp import has_values, takes_other_derivatives
 from .window_pipeline_fftp import check_extractor
 
 logger = logging.get_logger(__name__)
@@ -161,8 +163,10 @@ class FFTPPreTrainedModel(PreTrainedModel):
         was chosen for labels that have been renamed since is dropped: no model would open with it.
 
         Raises:
-            ValueError: A head whose outputs are not the labels of the config: nothing would open the folder.
+            ValueError: A head whose outputs are not the labels of the config, or weights for another grid of patches:
+                nothing would open the folder.
         """
+        self.base_model.embeddings.refuse_other_shape()
         dense = getattr(getattr(self, "classifier", None), "dense", None)
         num_outputs, num_labels = getattr(dense, "out_features", None), self.config.num_labels
         if num_outputs not in (None, num_labels):
@@ -320,8 +324,14 @@ class FFTPModel(FFTPPreTrainedModel):
         """The mask over tokens in the form that the layers of the backbone take."""
         if self.config.backbone != "ast":
             # As for attention: a mask without padding is none, where its values may decide.
-            has_values = token_mask is not None and not (token_mask.is_meta or is_tracing(token_mask))
-            return None if has_values and token_mask.all() else token_mask
+            has_none = token_mask is None or (has_values(token_mask) and bool(token_mask.all()))
+            return None if has_none else token_mask
+        if token_mask is not None and not torch.compiler.is_compiling() and takes_other_derivatives():
+            # What transformers makes, but without a look at the values.
+            least = torch.finfo(hidden_states.dtype).min
+            return torch.zeros_like(token_mask, dtype=hidden_states.dtype).masked_fill(~token_mask, least)[
+                :, None, None
+            ]
         return create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=token_mask)
 
     def _can_skip_patches(self, kwargs: TransformersKwargs) -> bool:
@@ -542,6 +552,9 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
         time_stride: int | None,
     ) -> torch.Tensor:
         """Mean loss over the real steps of all clips."""
+        if isinstance(labels, np.ndarray):
+            # Rows of three numbers could be events as well as targets.
+            raise ValueError("labels are a NumPy array; expected a tensor, or a list of events for each clip")
         if not isinstance(labels, torch.Tensor):
             if not is_multi_label(self.config):
                 raise ValueError(

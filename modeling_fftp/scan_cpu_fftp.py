@@ -396,6 +396,8 @@ def _backward(
 ) -> tuple[
     torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor
 ]:  # fmt: skip
+    if not saved.numel():
+        raise RuntimeError("the scan kept nothing for backward(): it ran, or was traced, without gradients")
     grads = _allocate_backward(u, delta, A, z)
     grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias = grads
     grad_last = None if grad_last is None else grad_last.contiguous()
@@ -483,6 +485,8 @@ def selective_scan_cpu(
         A, B, C = functional.pad(A, (0, missing)), *(functional.pad(x, (0, missing)) for x in (B, C))
     A, B, C, D, delta_bias = (None if x is None else x.float().contiguous() for x in (A, B, C, D, delta_bias))
     inputs = (u, delta, A, B, C, D, z, delta_bias)
-    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    needs_gradient = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    # A trace keeps the answer, whoever runs it.
+    save = needs_gradient or torch.jit.is_tracing()
     out, last, _ = _forward(*inputs, delta_softplus, reverse, save)
     return out.to(dtype), last[:, 0, :state].transpose(1, 2)

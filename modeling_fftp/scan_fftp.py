@@ -16,9 +16,10 @@ import torch
 from torch.nn import functional
 from transformers.utils import logging
 
-from .kernel_cpu_fftp import find_device, require_kernel, takes_other_derivatives
+from .kernel_cpu_fftp import find_device, require_kernel
 from .scan_cpu_fftp import load_scan_kernel, selective_scan_cpu
 from .scan_triton_fftp import selective_scan_triton
+from .tracing_fftp import takes_other_derivatives
 
 try:
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn

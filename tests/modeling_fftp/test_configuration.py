@@ -176,6 +176,24 @@ def test_names_that_are_numbers_are_refused():
         FFTPConfig(id2label={0: 1, 1: 0})
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"id2label": {0: "a", 1: None}}, "id2label names None; expected a string"),
+        ({"id2label": {"0": "a", 0: "b", 1: "c"}}, "id2label gives the index 0 to 'a' and 'b'; expected one each"),
+        ({"id2label": {0.9: "a", 1.2: "b"}}, r"id2label has the index 0\.9; expected a whole number"),
+        ({"id2label": {"first": "a"}}, "id2label has the index 'first'; expected a whole number"),
+        ({"label2id": {"a": 0.9, "b": 1}}, r"label2id has the index 0\.9; expected a whole number"),
+        ({"label2id": {"a": None, "b": 1}}, "label2id has the index None; expected a whole number"),
+    ],
+)
+def test_names_and_indices_of_other_kinds_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        FFTPConfig(**labels)
+    with pytest.raises(ValueError, match=message):
+        FFTPConfig.from_dict({"num_labels": 2}, **labels)
+
+
 def test_what_follows_from_a_field_follows_its_override(tmp_path):
     FFTPConfig(backbone="mamba").save_pretrained(tmp_path / "mamba")
     assert FFTPConfig.from_pretrained(tmp_path / "mamba", hidden_size=192).time_step_rank == 12

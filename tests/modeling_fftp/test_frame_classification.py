@@ -95,6 +95,11 @@ def test_wrong_labels_are_named(make_config):
     with pytest.raises(ValueError, match="events need 'multi_label_classification'"):
         build(make_config())(features, labels=[[(0.0, 0.1, 0)]])
     config = make_config(problem_type="multi_label_classification")
+    # Three labels of a step could be onset, offset and label.
+    targets = np.tile(np.float32([0, 1, 0, 0]), (1, 11, 1))
+    for frames in (targets[..., :3], targets):
+        with pytest.raises(ValueError, match="labels are a NumPy array; expected a tensor, or a list of events"):
+            build(config)(features, labels=frames)
     with pytest.raises(ValueError, match="events of 2 clips; expected those of 1"):
         build(config)(features, labels=[[], []])
     for events in ([(0.0, 1.0, np.int64(1))], np.array([[0.0, 1.0, 1.0]]), torch.tensor([[0.0, 1.0, 1.0]])):

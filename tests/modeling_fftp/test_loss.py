@@ -54,6 +54,7 @@ def test_the_loss_can_be_replaced(make_config, model_class):
         ("single_label_classification", torch.tensor([[1.5, -0.5, 0.0, 0.0]] * 3), "labels sum to 1 to 1"),
         ("multi_label_classification", torch.tensor([[0, 2, 0, 1]] * 3), r"labels lie in \[0, 2\]"),
         ("single_label_classification", torch.tensor([0.0, 1.7, 2.0]), "labels are torch.float32; an index .* whole"),
+        ("single_label_classification", [0, 1, 2], "labels are of type list; expected a tensor"),
     ],
 )
 def test_labels_of_another_problem_are_refused(make_config, problem_type, labels, message):

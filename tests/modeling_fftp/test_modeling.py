@@ -329,6 +329,25 @@ def test_padding_on_the_left_is_refused(make_config, extractor, backbone, sound)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
+def test_gradients_of_single_clips_with_a_mask_and_other_labels(make_config, backbone):
+    model = build_classifier(make_config(**BACKBONES[backbone], problem_type="multi_label_classification"))
+    features, labels = torch.randn(2, 60, 128), torch.tensor([[1.0, 0, 1, 0], [0, 0.5, 0, 0]])
+    mask = torch.ones(2, 60, dtype=torch.long)
+    mask[1, 40:] = 0
+    given = {name: weight.detach() for name, weight in model.named_parameters()}
+
+    def loss(weights, clip, mask, label):
+        inputs = {"attention_mask": mask[None], "labels": label[None]}
+        return torch.func.functional_call(model, weights, (clip[None],), inputs).loss
+
+    per_clip = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0))(given, features, mask, labels)
+    model(features, mask, labels=labels).loss.backward()
+    for name, weight in model.named_parameters():
+        if weight.grad is not None:
+            torch.testing.assert_close(per_clip[name].mean(dim=0), weight.grad, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_bfloat16_training_stays_finite(make_config, backbone):
     model = FFTPForAudioClassification(make_config(**BACKBONES[backbone])).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -471,6 +490,25 @@ def test_positions_do_not_depend_on_the_default_type(make_config):
         assert torch.equal(positions(198, count), expected)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("patch_size", (128, 20), r"config\.patch_size is \(128, 20\), and the model was made with \(128, 10\)"),
+        ("max_length", 400, r"made with \(1, 19\) positions, and its config has changed to \(1, 79\)"),
+        ("pooling", "mean", "made with 2 class tokens, and its config has changed to 0"),
+    ],
+)
+def test_a_config_that_was_changed_to_another_model_is_refused(make_config, tmp_path, field, value, message):
+    model = build_classifier(make_config())
+    setattr(model.config, field, value)
+    with pytest.raises(ValueError, match=message):
+        model.save_pretrained(tmp_path)
+    assert not [*tmp_path.iterdir()]
+    if field == "patch_size":
+        with pytest.raises(ValueError, match=message):
+            model(torch.randn(1, 50, 128))
 
 
 def test_an_unknown_activation_is_named_with_those_that_are_known(make_config):

@@ -230,6 +230,30 @@ def test_cpu_kernel_is_a_proper_operator():
     torch.library.opcheck(scan_cpu_fftp._forward, inputs, test_utils=("test_schema", "test_faketensor"))
 
 
+@needs_compiler
+@pytest.mark.filterwarnings("ignore")
+def test_a_trace_has_gradients_also_where_it_was_made_without():
+    inputs = make_inputs(2, 20, 40, 16)
+    names, given = [*inputs], tuple(tensor.detach() for tensor in inputs.values())
+
+    def scan(*tensors):
+        return selective_scan(**dict(zip(names, tensors, strict=True)), delta_softplus=True, implementation="cpu")
+
+    traced = torch.jit.trace(scan, given, check_trace=False)
+    expected = torch.autograd.grad(scan(*inputs.values()).sum(), [*inputs.values()])
+    for own, other in zip(
+        torch.autograd.grad(traced(*inputs.values()).sum(), [*inputs.values()]), expected, strict=True
+    ):
+        torch.testing.assert_close(own, other)
+
+
+@needs_compiler
+def test_backward_without_what_forward_keeps_is_refused():
+    inputs = [tensor.detach() for tensor in make_inputs(2, 20, 40, 16).values()]
+    with pytest.raises(RuntimeError, match=r"the scan kept nothing for backward\(\)"):
+        scan_cpu_fftp._backward(inputs[0], None, inputs[0].new_empty(0), *inputs, True, False)
+
+
 @needs_cpp_compiler
 def test_compiles_to_one_graph():
     inputs = make_inputs(2, 20, 40, 16)
