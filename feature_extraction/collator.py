@@ -32,7 +32,8 @@ class SpecMaskDataCollator(TrainerCallback):
     An example holds either sound, `{"audio": ..., "labels": ...}`, in any form that the extractor takes, or features,
     `{"input_values": (frames, mel bins), "labels": ...}`, as the extractor makes them, with their mask if they are
     padded. Labels, `labels` or `label`, are an index, or a vector over the labels, or what `step_labels` takes. Mixup,
-    crops, noise and changes of speed need sound.
+    crops, noise and changes of speed need sound. What else an example holds, such as a weight, is left out; a subclass
+    may add it to what `__call__` and `augment` return.
 
     Args:
         feature_extractor: Computes features from sound, and pads by its own settings.
@@ -46,20 +47,22 @@ class SpecMaskDataCollator(TrainerCallback):
         num_labels: Length of the label vectors that mixup and smoothing make from indices.
         problem_type: That of the model. With "single_label_classification" label vectors are distributions, which
             smoothing spreads over all classes; None takes vectors for those of clips that can have several.
-        transforms: Changes to the spectrogram, in this order, before the masks.
+        transforms: Changes to the spectrogram, in this order, before the masks: called with `input_values` (batch,
+            frames, mel bins), `attention_mask` (batch, frames) or None, and the generator, they return the first.
         step_labels: Makes a batch of the labels of a frame classifier, `StepLabels(config)` or `EventLabels(config)`
             of `modeling_fftp.training.step_labels`. Events move with the sound in crops, changes of speed, mixup and
             `TimeRoll`; labels per step cannot. Not with `Stretch` along time, nor with `defer_features`.
         time_strides: Strides of a model that learns several: every batch to train on draws one of them, which it holds
             as `time_stride`, and its masks lie on that grid.
         generator: Source of randomness; None is torch's default generator. No two batches draw alike, in whatever
-            epoch, loader worker or process: in workers the seed that the loader gives them counts as well.
+            epoch, loader worker or process: in workers the seed that the loader gives them counts as well. Trainer's
+            checkpoints hold torch's, but not one of your own, from whose beginning a resumed run would draw again.
         defer_features: Whether calls return sound, changed and padded, and leave features, their changes and masks to
             `featurize`, which `FFTPTrainer` calls on its device.
 
     Raises:
-        ValueError: Mixup or smoothing without `num_labels`, a share outside [0, 1), or `step_labels` with what they
-            exclude.
+        ValueError: Another extractor, mixup or smoothing without `num_labels`, a share outside [0, 1), or
+            `step_labels` with what they exclude.
     """
 
     def __init__(
@@ -80,6 +83,11 @@ class SpecMaskDataCollator(TrainerCallback):
         generator: torch.Generator | None = None,
         defer_features: bool = False,
     ):
+        if not hasattr(feature_extractor, "extract_batch"):
+            raise ValueError(
+                f"feature_extractor is a {type(feature_extractor).__name__}; expected an FFTPFeatureExtractor: with "
+                "padding='max_length', truncation=True and return_attention_mask=False serves other models too"
+            )
         if ((mixup is not None and step_labels is None) or label_smoothing) and num_labels is None:
             raise ValueError("mixup and label smoothing make distributions over the labels; pass num_labels")
         if min(time_strides, default=1) < 1:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
+from transformers import ASTFeatureExtractor, Trainer, TrainingArguments
 
 from feature_extraction import (
     FFTPFeatureExtractor,
@@ -480,6 +480,22 @@ def test_decoders_of_datasets(extractor, examples, decoder_class):
     ):
         with pytest.raises(ValueError, match=message):
             collator([{"audio": sound}])
+
+
+def test_masks_come_after_what_changes_the_spectrogram(extractor, examples, generator):
+    spec_mask = SpecMask(128, 100, 10, 5, budget=0.3, full_share=1.0)
+    collator = SpecMaskDataCollator(
+        extractor, spec_mask, transforms=[TimeRoll(), UniformNoise(1.0)], generator=generator
+    )
+    values = collator.augment(examples[:1])["input_values"][0]
+    assert (values == values[:, :1]).all(dim=1).sum() == spec_mask.budget * len(values) // 100 // 128
+
+
+def test_another_extractor_is_refused():
+    with pytest.raises(
+        ValueError, match="feature_extractor is a ASTFeatureExtractor; expected an FFTPFeatureExtractor"
+    ):
+        SpecMaskDataCollator(ASTFeatureExtractor())
 
 
 def test_examples_without_sound_name_what_dropped_it(extractor):

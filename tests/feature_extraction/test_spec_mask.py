@@ -67,6 +67,8 @@ def runs(frames):
 def test_masks_start_on_the_patch_grid_and_are_patches_wide(generator):
     config = FFTPConfig(patch_size=(128, 10), time_stride=5)
     masks = SpecMask.from_config(config).draw(torch.zeros(32, 1000, 128), None, generator)
+    # Either phase of the places comes first at times.
+    assert {start // 5 % 2 for mask in masks for start in runs(mask.all(dim=-1))[0]} == {0, 1}
     for mask in masks:
         starts, ends = runs(mask.all(dim=-1))
         assert all(start % 5 == 0 for start in starts)
@@ -78,6 +80,30 @@ def test_masks_start_on_the_patch_grid_and_are_patches_wide(generator):
         for frame in local.any(dim=-1).nonzero().flatten().tolist():
             bins = local[frame].nonzero().flatten()
             assert (bins.diff() == 1).all()
+
+
+def test_localized_bands_lie_anywhere_at_any_height(generator):
+    spec_mask = SpecMask.from_config(FFTPConfig(max_length=100), budget=0.1, full_share=0.0)
+    masks = spec_mask.draw(torch.zeros(500, 100, 128), None, generator)
+    rate, heights = masks.float().mean(dim=(0, 1)), masks.sum(dim=-1)[masks.any(dim=-1)]
+    assert rate[0] > 0.001
+    assert rate[-1] > 0.001
+    assert (heights.min(), heights.max()) == (1, 64)
+    assert heights.float().mean().item() == pytest.approx(32.5, abs=2)
+
+
+def test_a_localized_mask_is_one_band_over_one_patch(generator):
+    spec_mask = SpecMask.from_config(FFTPConfig(), budget=2560, full_share=0.0)
+    for mask in spec_mask.draw(torch.zeros(32, 1000, 128), None, generator):
+        changes = (mask[1:] != mask[:-1]).any(dim=1).nonzero().flatten() + 1
+        # The last one, which shrinks, may end off the grid.
+        assert (changes % 5 != 0).sum() <= 1
+
+
+def test_a_whole_share_leaves_nothing_for_localized_masks(generator):
+    spec_mask = SpecMask.from_config(FFTPConfig(), budget=25700, full_share=1.0)
+    masks = spec_mask.draw(torch.zeros(4, 1000, 128), None, generator)
+    assert torch.equal(masks.any(dim=-1), masks.all(dim=-1))
 
 
 def test_last_full_mask_shrinks_to_what_is_left(generator):
@@ -149,6 +175,11 @@ def test_what_no_patch_sees_is_not_masked(time_stride, generator):
     assert not masks[:, torch.arange(1000) % time_stride >= 10].any()
     cells = masks.sum(dim=(1, 2))
     assert ((cells > spec_mask.budget - 128) & (cells <= spec_mask.budget)).all()
+
+
+def test_bands_grow_before_what_no_patch_sees_is_masked(generator):
+    masks = SpecMask(128, 1000, 10, 60, budget=0.15).draw(torch.zeros(20, 1000, 128), None, generator)
+    assert not masks[:, torch.arange(1000) % 60 >= 10].any()
 
 
 def test_no_stride_asks_for_more_than_the_spectrogram():
@@ -227,6 +258,9 @@ def test_spec_augment_masks_one_band_of_each_axis(generator):
     full = lengths == 100
     assert masks[full].all(dim=2).sum(dim=1).float().mean() == pytest.approx(15, abs=4)
     assert masks[full].all(dim=1).sum(dim=1).float().mean() == pytest.approx(24, abs=6)
+    # They lie at the end of the clip, and at the highest bins, too.
+    assert masks[full].all(dim=2)[:, 75:].float().mean() > 0.05
+    assert masks[full].all(dim=1)[:, 96:].float().mean() > 0.05
 
 
 def test_spec_augment_fills_as_spec_mask_does(generator):
