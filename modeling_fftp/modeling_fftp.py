@@ -221,6 +221,11 @@ class FFTPPreTrainedModel(PreTrainedModel):
             others.pop(name, None)
         return {name: f"{module}.{model.__name__}" for name, model in classes.items()} | others
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        # Of code that is not its own, transformers passes over modules without parameters of their own, which a mixer
+        # is, lest loaded weights are overwritten. Ours are not: its `initialization` leaves them as they are.
+        super()._initialize_weights(module)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

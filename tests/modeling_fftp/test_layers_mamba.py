@@ -39,6 +39,10 @@ def test_mamba_starts_as_mamba_ssm_does_and_keeps_it_when_loaded(make_config, tm
     loaded = FFTPForAudioClassification.from_pretrained(tmp_path).fftp
     for mixer, again in zip(model.layers, loaded.layers, strict=True):
         mixer, again = mixer.mixer, again.mixer
+        # Smaller where there are more residual branches.
+        bound = (mixer.out_proj.in_features * config.num_hidden_layers) ** -0.5
+        assert 0.9 * bound < mixer.out_proj.weight.abs().max() <= bound
+        assert 0.9 * mixer.in_proj.in_features**-0.5 < mixer.in_proj.weight.abs().max()
         for space in filter(None, (mixer.state_space, mixer.state_space_reverse)):
             decays = [decay for decay in (space.A_log, space.A_log_reverse) if decay is not None]
             assert len(decays) == (2 if variant == "fo-bi" else 1)
