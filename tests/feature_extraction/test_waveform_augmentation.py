@@ -59,6 +59,11 @@ def test_noise_has_the_ratio_and_colour_asked_for(generator):
     (noisy,) = ColoredNoise(1.0, 20.0, 20.0)([tone], generator)
     ratio = tone.square().mean() / (noisy - tone).square().mean()
     assert 10 * ratio.log10() == pytest.approx(20, abs=0.1)
+    drawn = ColoredNoise(1.0, min_snr=10, max_snr=30).draw([400] * 300, generator)
+    ratios = torch.tensor([-10 * noise.square().mean().log10() for noise in drawn])
+    assert ratios.min() < 11
+    assert ratios.max() > 29
+    assert ratios.mean().item() == pytest.approx(20, abs=1)
     drawn = ColoredNoise(0.25).draw([8] * 1000, generator)
     assert sum(noise is not None for noise in drawn) == pytest.approx(250, abs=60)
     (empty, silent) = ColoredNoise(1.0)([torch.zeros(1), torch.zeros(100)], generator)

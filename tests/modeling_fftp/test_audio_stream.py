@@ -29,6 +29,12 @@ def encode(samples, rate, **options):
     return buffer.getvalue()
 
 
+def test_what_is_above_half_the_rate_is_gone():
+    tone = (0.5 * np.sin(2 * np.pi * 13000 * TIME)).astype(np.float32)
+    sound = read_audio(encode(tone, 44100, format="WAV", subtype="FLOAT"), 16000)
+    assert np.abs(sound[1000:-1000]).max() < 1e-3
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -9,6 +9,7 @@ from modeling_fftp import (
     FFTPConfig,
     FFTPForAudioClassification,
     FFTPForAudioFrameClassification,
+    FFTPForPreTraining,
     FFTPModel,
 )
 from modeling_fftp.hub.efficiency import count_flops, multiply_adds
@@ -365,15 +366,24 @@ def test_bfloat16_training_stays_finite(make_config, backbone):
 
 
 def test_weight_decay_leaves_out_what_must_not_shrink(make_config, tmp_path):
-    for backbone in ("ast", "bi-bi", "fo-bi"):
-        model = FFTPForAudioClassification(make_config(**BACKBONES[backbone]))
+    models = [FFTPForAudioClassification(make_config(**fields)) for fields in BACKBONES.values()]
+    for model in (*models, FFTPForPreTraining(make_config())):
         trainer = FFTPTrainer(model, TrainingArguments(tmp_path, report_to="none", use_cpu=True))
         decayed = set(trainer.get_decay_parameter_names(model))
         for name, parameter in model.named_parameters():
             is_weight = parameter.ndim > 1 and not any(
-                part in name for part in ("A_log", "position_embeddings", "cls_token", "distillation_token")
+                part in name
+                for part in ("A_log", "position_embeddings", "cls_token", "distillation_token", "mask_token")
             )
             assert (name in decayed) == is_weight, name
+
+
+def test_positions_and_class_tokens_start_as_noise(make_config):
+    config = make_config()
+    embeddings = FFTPForAudioClassification(config).fftp.embeddings
+    for name in ("cls_token", "distillation_token", "position_embeddings.weight"):
+        spread = embeddings.get_parameter(name).std().item()
+        assert spread == pytest.approx(config.initializer_range, rel=0.4), name
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

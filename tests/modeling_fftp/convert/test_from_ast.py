@@ -20,6 +20,7 @@ def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     config = ASTConfig(
         hidden_size=48, num_hidden_layers=3, num_attention_heads=3, intermediate_size=96, max_length=200,
+        hidden_act="relu", layer_norm_eps=1e-3,
         id2label={0: "bell", 1: "rain", 2: "siren"}, label2id={"bell": 0, "rain": 1, "siren": 2},
     )  # fmt: skip
     model = ASTForAudioClassification(config).eval()

@@ -209,8 +209,9 @@ def test_what_an_old_push_left_goes_and_branches_are_kept_apart(model_folder, pu
     push(model_folder, "words")
     on_main = dict(hub.files("tester/words"))
     old = (
-        "training_args.bin", "model-00001-of-00002.safetensors", "model_int8.onnx", "calibration_results.json",
-        "validation_per_class.json", "validation_events.json", "recipe.json", "reliability.png",
+        "training_args.bin", "old.pt", "old.pth", "model-00001-of-00002.safetensors", "model_int8.onnx",
+        "calibration_results.json", "validation_per_class.json", "validation_events.json", "recipe.json",
+        "reliability.png",
     )  # fmt: skip
     hub.commit("tester/words", "trial", on_main | {"photo.png": b"ours", **dict.fromkeys(old, b"old")})
     push(model_folder, "words", revision="trial")

@@ -64,6 +64,23 @@ def test_tables_hold_the_same_in_every_format(trained, archive, tmp_path, rows):
     assert left == {"tags.csv", "tags.parquet", "tags.csv.failed.csv", "tags.parquet.failed.csv"}
 
 
+def test_rows_of_several_groups_are_all_written_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "ROW_GROUP", 3)
+    answers = [
+        {"file": f"{index}.wav", "duration": 1.0, "labels": [{"label": "a", "score": 0.5}]} for index in range(8)
+    ]
+    tables.write_parquet(iter(answers), tmp_path / "tags.parquet", "files", schema_of("files", ["a"]))
+    assert parquet.read_table(tmp_path / "tags.parquet")["file"].to_pylist() == [answer["file"] for answer in answers]
+
+
+def test_a_recording_is_on_the_disk_before_it_counts_as_done(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.fstat(file).st_ino), sync(file)))
+    journal = Journal(tmp_path / "journal")
+    journal.append({"file": "a.wav"})
+    assert synced == [journal.path.stat().st_ino]
+
+
 def test_lines_of_json_are_those_that_are_printed(trained, archive, tmp_path):
     options = ("--model", trained, "--top_k", 2)
     printed = tag(archive / "high", *options, "--json")

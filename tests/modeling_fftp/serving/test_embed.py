@@ -9,6 +9,7 @@ from transformers import pipeline
 from typer.testing import CliRunner
 
 from modeling_fftp.cli import app
+from modeling_fftp.serving import embed as embedding
 from modeling_fftp.serving.journal import Journal
 from modeling_fftp.serving.parts import Part
 
@@ -63,3 +64,12 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(trained, arch
         done = embed(archive, "--model", trained, *words)
         assert message in str(done.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["archive"]
+
+
+def test_vectors_of_several_groups_are_all_written_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "ROW_GROUP", 3)
+    answer = {"duration": 1.0, "spans": np.array([[0.0, 1.0]]), "embeddings": np.ones((1, 4), np.float32)}
+    records = [embedding.as_record(answer) | {"file": f"{index}.wav"} for index in range(8)]
+    embedding.write_vectors(iter(records), tmp_path / "vectors.parquet", size=4)
+    table = parquet.read_table(tmp_path / "vectors.parquet")
+    assert table["file"].to_pylist() == [record["file"] for record in records]

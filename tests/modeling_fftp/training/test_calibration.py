@@ -15,7 +15,13 @@ from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.configuration_fftp import SILENT_THRESHOLD
 from modeling_fftp.events_fftp import find_segments
 from modeling_fftp.scores_fftp import label_names, label_thresholds
-from modeling_fftp.training.calibration import fit_calibration, fit_threshold, measure_scores
+from modeling_fftp.training.calibration import (
+    Calibration,
+    fit_calibration,
+    fit_threshold,
+    measure_calibration,
+    measure_scores,
+)
 from modeling_fftp.training.run import run
 from tests.support import run_training
 
@@ -170,6 +176,13 @@ def test_clips_of_no_class_learn_that_all_scores_are_low(none_of_these, clip_fol
     card = (none_of_these / "README.md").read_text(encoding="utf-8")
     assert "`config.thresholds`, chosen there too" in card
     assert (none_of_these / "reliability.png").exists()
+
+
+def test_what_a_temperature_changes_is_measured_on_the_scores_of_before_too():
+    logits, labels = make_logits(SINGLE, 3.0)
+    measured = measure_calibration(logits / 3.0, labels, FFTPConfig(num_labels=5), Calibration(3.0))
+    assert measured["before"]["ece"] > 3 * measured["after"]["ece"]
+    assert len(measured["after"]["bins"]) > 10
 
 
 def test_every_server_takes_a_label_s_own_threshold(none_of_these, speech):

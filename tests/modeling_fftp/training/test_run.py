@@ -213,6 +213,7 @@ def test_small_data_is_split_by_class(counts, held_out):
     assert len(hold) == held_out
     assert sorted([*keep["number"], *hold["number"]]) == [*range(len(labels))]
     assert not {label for label, count in enumerate(counts) if count == 1} & {*hold["labels"]}
+    assert min(counts) == 1 or {*hold["labels"]} == {*range(len(counts))}
     with pytest.raises(ValueError, match="expected two clips of one class to split"):
         hold_out_fraction(Dataset.from_dict({"labels": [0, 1]}), 0.1, seed=0)
 
