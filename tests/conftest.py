@@ -64,6 +64,12 @@ def shared_dataset():
     return find
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    """Tests that draw from torch's default generator draw alike in every run, in whatever order they run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)

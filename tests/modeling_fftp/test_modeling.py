@@ -24,7 +24,7 @@ def test_weights_of_any_type_take_what_an_extractor_gives(make_config, batch, ba
     expected = model(**batch).logits
     logits = model.bfloat16()(**batch).logits
     assert logits.dtype == torch.bfloat16
-    torch.testing.assert_close(logits.float(), expected, atol=0.2, rtol=0.1)
+    assert (logits - expected).square().mean().sqrt() < 0.03 * expected.std()
 
 
 @pytest.mark.parametrize("backbone", ["fo-fo", "fo-bi", "bi-bi", "convnext"])
