@@ -222,9 +222,9 @@ class FFTPPreTrainedModel(PreTrainedModel):
         return {name: f"{module}.{model.__name__}" for name, model in classes.items()} | others
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
-        # Of code that is not its own, transformers passes over modules without parameters of their own, which a mixer
-        # is, lest loaded weights are overwritten. Ours are not: its `initialization` leaves them as they are.
-        super()._initialize_weights(module)
+        # In code that is not its own, transformers passes over modules that have no parameters of their own, lest it
+        # overwrites loaded weights. A mixer is one, and leaves those as they are.
+        super()._initialize_weights(module, is_custom_code and not isinstance(module, FFTPMambaMixer))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
