@@ -84,9 +84,10 @@ class SpecMaskDataCollator(TrainerCallback):
         defer_features: bool = False,
     ):
         if not hasattr(feature_extractor, "extract_batch"):
+            kind = type(feature_extractor).__name__
             raise ValueError(
-                f"feature_extractor is a {type(feature_extractor).__name__}; expected an FFTPFeatureExtractor: with "
-                "padding='max_length', truncation=True and return_attention_mask=False serves other models too"
+                f"feature_extractor is of type {kind}; expected an FFTPFeatureExtractor: with padding='max_length', "
+                "truncation=True and return_attention_mask=False it serves other models too"
             )
         if ((mixup is not None and step_labels is None) or label_smoothing) and num_labels is None:
             raise ValueError("mixup and label smoothing make distributions over the labels; pass num_labels")

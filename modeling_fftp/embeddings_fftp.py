@@ -97,7 +97,11 @@ class FFTPPatchEmbeddings(nn.Module):
     def forward(self, input_values: torch.Tensor, time_stride: int | None = None) -> torch.Tensor:
         """(batch, frames, mel bins) to (batch, hidden, frequency patches, time patches); at least one of each."""
         config, num_mel_bins = self.config, self.config.num_mel_bins
-        self.refuse_other_size()
+        if config.patch_size != self.patch_size:
+            raise ValueError(
+                f"the model was made with patches of {self.patch_size}, and its config has changed to "
+                f"{config.patch_size}; make another of that config"
+            )
         if input_values.ndim != 3 or input_values.shape[-1] != num_mel_bins:
             raise ValueError(
                 f"input_values has shape {tuple(input_values.shape)}; expected (batch, frames, {num_mel_bins} mel "
@@ -121,18 +125,6 @@ class FFTPPatchEmbeddings(nn.Module):
             images = contiguous(images.unfold(2, config.patch_size[0], config.frequency_stride)).flatten(2)
         # (batch, 1, frequency patches * mel bins, time patches * frames)
         return self.projection(images.transpose(1, 2).unsqueeze(1))
-
-    def refuse_other_size(self) -> None:
-        """Refuse a config that was changed to other patches than the weights are for.
-
-        Raises:
-            ValueError: It was.
-        """
-        if self.config.patch_size != self.patch_size:
-            raise ValueError(
-                f"config.patch_size is {self.config.patch_size}, and the model was made with {self.patch_size}; make "
-                "another of that config"
-            )
 
     def _shrink(self, images: torch.Tensor, frames: int) -> torch.Tensor:
         """Patches of so many frames, side by side, at the sampling in time that the convolution knows: PI-resize.
@@ -221,14 +213,18 @@ class FFTPEmbeddings(nn.Module):
         Raises:
             ValueError: It was.
         """
-        self.patch_embeddings.refuse_other_size()
-        found = {"class tokens": (self.num_class_tokens, self.config.count_class_tokens())}
-        if (table := self.position_embeddings) is not None:
-            found["positions"] = (table.frequency_patches, table.time_patches), self.config.position_grid
-        for what, (own, expected) in found.items():
+        config, table = self.config, self.position_embeddings
+        # A user may have put another module in the place of our patches.
+        patch_size = getattr(self.patch_embeddings, "patch_size", config.patch_size)
+        grid = config.position_grid if table is None else (table.frequency_patches, table.time_patches)
+        for what, own, expected in (
+            ("patches of", patch_size, config.patch_size),
+            ("class tokens:", self.num_class_tokens, config.count_class_tokens()),
+            ("a grid of positions,", grid, config.position_grid),
+        ):
             if own != expected:
                 raise ValueError(
-                    f"the model was made with {own} {what}, and its config has changed to {expected}; make another of "
+                    f"the model was made with {what} {own}, and its config has changed to {expected}; make another of "
                     "that config"
                 )
 

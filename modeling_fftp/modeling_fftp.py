@@ -334,9 +334,8 @@ class FFTPModel(FFTPPreTrainedModel):
         if token_mask is not None and not torch.compiler.is_compiling() and takes_other_derivatives():
             # What transformers makes, but without a look at the values.
             least = torch.finfo(hidden_states.dtype).min
-            return torch.zeros_like(token_mask, dtype=hidden_states.dtype).masked_fill(~token_mask, least)[
-                :, None, None
-            ]
+            bias = torch.zeros_like(token_mask, dtype=hidden_states.dtype).masked_fill(~token_mask, least)
+            return bias[:, None, None]
         return create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=token_mask)
 
     def _can_skip_patches(self, kwargs: TransformersKwargs) -> bool:

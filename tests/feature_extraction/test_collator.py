@@ -493,7 +493,7 @@ def test_masks_come_after_what_changes_the_spectrogram(extractor, examples, gene
 
 def test_another_extractor_is_refused():
     with pytest.raises(
-        ValueError, match="feature_extractor is a ASTFeatureExtractor; expected an FFTPFeatureExtractor"
+        ValueError, match="feature_extractor is of type ASTFeatureExtractor; expected an FFTPFeatureExtractor"
     ):
         SpecMaskDataCollator(ASTFeatureExtractor())
 

@@ -505,9 +505,9 @@ def test_positions_do_not_depend_on_the_default_type(make_config):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("patch_size", (128, 20), r"config\.patch_size is \(128, 20\), and the model was made with \(128, 10\)"),
-        ("max_length", 400, r"made with \(1, 19\) positions, and its config has changed to \(1, 79\)"),
-        ("pooling", "mean", "made with 2 class tokens, and its config has changed to 0"),
+        ("patch_size", (128, 20), r"with patches of \(128, 10\), and its config has changed to \(128, 20\)"),
+        ("max_length", 400, r"a grid of positions, \(1, 19\), and its config has changed to \(1, 79\)"),
+        ("pooling", "mean", "made with class tokens: 2, and its config has changed to 0"),
     ],
 )
 def test_a_config_that_was_changed_to_another_model_is_refused(make_config, tmp_path, field, value, message):
