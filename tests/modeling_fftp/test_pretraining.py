@@ -142,7 +142,7 @@ def test_it_learns_to_continue_what_repeats(build, fields):
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
     losses = []
-    for _ in range(60):
+    for _ in range(150):
         # Every patch of a clip is the same noise, so that one tells of all.
         clips = torch.randn(8, 10, 128, generator=generator).repeat(1, 10, 1)
         mask = draw_patch_mask(model.config, [10] * 8, 10, generator)
