@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from collections.abc import Iterable
 from math import ceil, isfinite
 from typing import Any
 
@@ -61,12 +62,30 @@ def _index_names(names: dict[int | str, str] | None, *default: str) -> dict[int,
         return dict(enumerate(default))
     if not isinstance(names, dict):
         raise ValueError(f"id2label is a {type(names).__name__}; expected a dict, such as dict(enumerate(names))")
-    indexed: dict[int, str] = {}
-    for given, name in names.items():
-        index = _as_index("id2label", given)
-        if indexed.setdefault(index, name) != name:
-            raise ValueError(f"id2label gives the index {index} to {indexed[index]!r} and {name!r}; expected one each")
-    return indexed
+    return _join_pairs("id2label", names.items())
+
+
+def _names_of(indices: dict[str, int | str]) -> dict[int, str]:
+    """`id2label` of a `label2id`, whose values the tutorials of transformers write as strings.
+
+    Raises:
+        ValueError: Two names have one index, or one has none.
+    """
+    return _join_pairs("label2id", ((index, name) for name, index in indices.items()))
+
+
+def _join_pairs(field: str, pairs: Iterable[tuple[int | str, str]]) -> dict[int, str]:
+    """Names by their indices.
+
+    Raises:
+        ValueError: An index that is none, or one with two names.
+    """
+    names: dict[int, str] = {}
+    for given, name in pairs:
+        index = _as_index(field, given)
+        if names.setdefault(index, name) != name:
+            raise ValueError(f"{field} gives {names[index]!r} and {name!r} the index {index}; expected one each")
+    return names
 
 
 def _as_index(field: str, value: int | str) -> int:
@@ -79,20 +98,6 @@ def _as_index(field: str, value: int | str) -> int:
         if isinstance(value, str) or int(value) == value:
             return int(value)
     raise ValueError(f"{field} has the index {value!r}; expected a whole number")
-
-
-def _names_of(indices: dict[str, int | str]) -> dict[int, str]:
-    """`id2label` of a `label2id`, whose values the tutorials of transformers write as strings.
-
-    Raises:
-        ValueError: Two names have one index, or one has none.
-    """
-    names: dict[int, str] = {}
-    for name, given in indices.items():
-        index = _as_index("label2id", given)
-        if names.setdefault(index, name) != name:
-            raise ValueError(f"label2id gives {names[index]!r} and {name!r} the index {index}; expected one each")
-    return names
 
 
 def _refuse_other_indices(names: dict[int, str], indices: dict[str, int | str] | None) -> None:

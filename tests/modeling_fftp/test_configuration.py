@@ -180,7 +180,7 @@ def test_names_that_are_numbers_are_refused():
     ("labels", "message"),
     [
         ({"id2label": {0: "a", 1: None}}, "id2label names None; expected a string"),
-        ({"id2label": {"0": "a", 0: "b", 1: "c"}}, "id2label gives the index 0 to 'a' and 'b'; expected one each"),
+        ({"id2label": {"0": "a", 0: "b", 1: "c"}}, "id2label gives 'a' and 'b' the index 0; expected one each"),
         ({"id2label": {0.9: "a", 1.2: "b"}}, r"id2label has the index 0\.9; expected a whole number"),
         ({"id2label": {"first": "a"}}, "id2label has the index 'first'; expected a whole number"),
         ({"label2id": {"a": 0.9, "b": 1}}, r"label2id has the index 0\.9; expected a whole number"),
