@@ -15,8 +15,10 @@ def valid_frames(input_values: torch.Tensor, attention_mask: torch.Tensor | None
     """Real frames of each clip, (batch, frames), bool; all of them without a mask.
 
     Raises:
-        ValueError: A mask of another shape.
+        ValueError: No tensor, or a mask of another shape.
     """
+    if not isinstance(input_values, torch.Tensor):
+        raise ValueError(f"input_values is of type {type(input_values).__name__}; expected a tensor")
     if attention_mask is None:
         return input_values.new_ones(input_values.shape[:2], dtype=torch.bool)
     if attention_mask.shape != input_values.shape[:2]:

@@ -4,7 +4,17 @@ import ctypes
 
 import torch
 
-from .kernel_cpu_fftp import KernelTeam, KernelTensor, find_device, load_kernel, operator_name, pointer, team, view
+from .kernel_cpu_fftp import (
+    KernelTeam,
+    KernelTensor,
+    find_device,
+    load_kernel,
+    operator_name,
+    pointer,
+    refuse_second_derivative,
+    team,
+    view,
+)
 
 OPERATOR = operator_name("causal_conv_silu_cpu", __name__, __file__)
 
@@ -168,6 +178,7 @@ def _autograd(ctx, grad_out):
 
 
 _forward.register_autograd(_autograd, setup_context=_setup_context)
+_backward.register_autograd(refuse_second_derivative)
 
 
 def causal_conv_silu_cpu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, reverse: bool) -> torch.Tensor:

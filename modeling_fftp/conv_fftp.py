@@ -1,8 +1,11 @@
 """The short causal convolution of Mamba with its SiLU (Gu and Dao 2023, figure 3), in two implementations."""
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import initialization as init
 
 from .conv_cpu_fftp import causal_conv_silu_cpu, load_conv_kernel
 from .kernel_cpu_fftp import find_device, require_kernel
@@ -25,8 +28,15 @@ class FFTPCausalConv1d(nn.Module):
         super().__init__()
         self.reverse = reverse
         self.implementation = implementation
-        self.weight = nn.Parameter(torch.zeros(channels, 1, kernel_size))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size))
+        self.bias = nn.Parameter(torch.empty(channels))
+        self.initialise()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Initial values: those of torch's convolution, and no bias."""
+        init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        init.zeros_(self.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, channels, tokens) to the same shape."""

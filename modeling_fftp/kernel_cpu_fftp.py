@@ -218,6 +218,18 @@ def find_device(*tensors: torch.Tensor | None) -> torch.device:
     return devices.pop()
 
 
+def refuse_second_derivative(ctx, *gradients: torch.Tensor | None) -> None:
+    """The derivative that the backward pass of a kernel does not have.
+
+    Raises:
+        RuntimeError: Always.
+    """
+    raise RuntimeError(
+        "backward() of this kernel cannot be differentiated again; scan_implementation='reference' of the config, or "
+        "implementation='reference' of a scan and 'torch' of a convolution, has all derivatives"
+    )
+
+
 class KernelTensor(ctypes.Structure):
     """`tensor` of the C code."""
 

@@ -44,9 +44,10 @@ class FFTPConvNextLayer(GradientCheckpointingLayer):
         )
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = FFTPMLP(config)
-        self.layer_scale_parameter = nn.Parameter(torch.zeros(config.hidden_size))
+        self.layer_scale_parameter = nn.Parameter(torch.empty(config.hidden_size))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.drop_path = FFTPDropPath(config, layer_index)
+        self.initialise(config)
 
     def forward(
         self,

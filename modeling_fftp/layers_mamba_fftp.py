@@ -14,6 +14,7 @@ from .cache_fftp import FFTPMambaState
 from .configuration_fftp import FFTPConfig
 from .conv_fftp import FFTPCausalConv1d
 from .drop_path_fftp import FFTPDropPath
+from .dtypes_fftp import as_float
 from .scan_fftp import bidirectional_scan, selective_scan
 
 
@@ -30,7 +31,7 @@ class FFTPTimeStepProjection(nn.Linear):
 
     def forward(self, rank: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, rank) to time steps before softplus, (batch, tokens, inner), float32."""
-        return functional.linear(rank, self.weight) + self.bias.float()
+        return functional.linear(rank, self.weight) + as_float(self.bias)
 
 
 class FFTPStateSpace(nn.Module):
@@ -51,9 +52,10 @@ class FFTPStateSpace(nn.Module):
         self.conv1d = FFTPCausalConv1d(inner_size, config.conv_kernel, reverse, conv_implementation)
         self.x_proj = nn.Linear(inner_size, sum(self.sizes), bias=False)
         self.dt_proj = FFTPTimeStepProjection(config.time_step_rank, inner_size)
-        self.A_log = nn.Parameter(torch.zeros(inner_size, config.state_size))
-        self.A_log_reverse = nn.Parameter(torch.zeros_like(self.A_log)) if shared_reverse else None
-        self.D = nn.Parameter(torch.ones(inner_size))
+        self.A_log = nn.Parameter(torch.empty(inner_size, config.state_size))
+        self.A_log_reverse = nn.Parameter(torch.empty_like(self.A_log)) if shared_reverse else None
+        self.D = nn.Parameter(torch.empty(inner_size))
+        self.initialise(config)
 
     def forward(
         self,
@@ -82,7 +84,7 @@ class FFTPStateSpace(nn.Module):
             x = x * token_mask
         rank, B, C = self.x_proj(x).split(self.sizes, dim=-1)
         u, delta, B, C, z = (s.transpose(1, 2) for s in (x, self.dt_proj(rank), B, C, z))
-        A, rest = -torch.exp(self.A_log.float()), (B, C, self.D, z)
+        A, rest = -torch.exp(as_float(self.A_log)), (B, C, self.D, z)
         options = {"delta_softplus": True, "implementation": self.implementation}
         if state is not None:
             options |= {"initial_state": state.ssm_states, "return_last_state": True}
@@ -92,7 +94,7 @@ class FFTPStateSpace(nn.Module):
         elif self.A_log_reverse is None:
             y = selective_scan(u, delta, A, *rest, reverse=self.reverse, **options)
         else:
-            y = bidirectional_scan(u, delta, A, -torch.exp(self.A_log_reverse.float()), *rest, **options)
+            y = bidirectional_scan(u, delta, A, -torch.exp(as_float(self.A_log_reverse)), *rest, **options)
         return y.transpose(1, 2)
 
     @torch.no_grad()
@@ -100,11 +102,10 @@ class FFTPStateSpace(nn.Module):
         """Initial values of mamba-ssm's `Mamba`: S4D-real decay, unit skip, time steps log-uniform in a range."""
         for decay in (self.A_log, self.A_log_reverse):
             if decay is not None:
-                rates = torch.arange(1, config.state_size + 1, dtype=torch.float32, device=decay.device)
-                init.copy_(decay, rates.log().expand_as(decay))
+                # 1 to `state_size`, counted so that it also works where processes share the parameter.
+                init.copy_(decay, torch.ones_like(decay, dtype=torch.float32).cumsum(dim=1).log())
         init.ones_(self.D)
-        init.kaiming_uniform_(self.conv1d.weight, a=math.sqrt(5))
-        init.zeros_(self.conv1d.bias)
+        self.conv1d.initialise()
         init.kaiming_uniform_(self.x_proj.weight, a=math.sqrt(5))
         init.uniform_(self.dt_proj.weight, -(config.time_step_rank**-0.5), config.time_step_rank**-0.5)
         low, high = math.log(config.time_step_min), math.log(config.time_step_max)
@@ -128,6 +129,7 @@ class FFTPMambaMixer(nn.Module):
         self.state_space = FFTPStateSpace(config, shared_reverse=config.mamba_variant == "fo-bi")
         self.state_space_reverse = FFTPStateSpace(config, reverse=True) if config.mamba_variant == "bi-bi" else None
         self.out_proj = nn.Linear(inner_size, config.hidden_size, bias=False)
+        self.initialise(config)
 
     def forward(
         self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None, state: FFTPMambaState | None = None
@@ -168,4 +170,4 @@ class FFTPMambaLayer(GradientCheckpointingLayer):
     ) -> torch.Tensor:
         """(batch, tokens, hidden) to the same shape; `token_mask` (batch, tokens) has real tokens first."""
         mixed = self.mixer(self.norm(hidden_states), token_mask, state)
-        return hidden_states.float() + self.drop_path(mixed)
+        return as_float(hidden_states) + self.drop_path(mixed)

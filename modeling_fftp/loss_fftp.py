@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from .configuration_fftp import MULTI_LABEL, PROBLEM_TYPES, REGRESSION, SINGLE_LABEL, FFTPConfig
+from .dtypes_fftp import as_float
 from .events_fftp import SOMEWHERE
 from .tracing_fftp import has_values
 
@@ -87,11 +88,6 @@ def pool_somewhere(
     pooled_logits = log_pooled - (-log_pooled.expm1()).clamp(min=TINY).log()
     is_somewhere = labels == SOMEWHERE
     return labels.to(logits).masked_fill(is_somewhere, 1.0), torch.where(is_somewhere, pooled_logits, logits)
-
-
-def as_float(values: torch.Tensor) -> torch.Tensor:
-    """Values in float32, or float64 where they are."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _refuse_other_than_distributions(labels: torch.Tensor) -> None:

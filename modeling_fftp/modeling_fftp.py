@@ -51,6 +51,12 @@ LAYERS = {
     "mamba": (FFTPMambaLayer, FFTPRMSNorm),
     "convnext": (FFTPConvNextLayer, nn.LayerNorm),
 }
+# Ends of names, behind a dot, of parameters that weight decay would only pull away from where they belong: the scan's
+# decay rates and skip weights (mamba-ssm marks them so), a ConvNeXt's layer scale, positions, tokens of their own.
+NO_WEIGHT_DECAY = (
+    ".A_log", ".A_log_reverse", ".D", ".layer_scale_parameter",
+    ".position_embeddings.weight", ".cls_token", ".distillation_token", ".mask_token",
+)  # fmt: skip
 
 
 def as_custom_pipeline(pipeline: type[Pipeline], auto_class: str) -> dict[str, Any]:
@@ -118,16 +124,23 @@ class FFTPPreTrainedModel(PreTrainedModel):
         return self.base_model.embeddings.patch_embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the patch embedding."""
+        """Replace the patch embedding, by one whose `forward` takes `time_stride` as well; None is the config's."""
         self.base_model.embeddings.patch_embeddings = value
 
     def set_time_stride(self, time_stride: int) -> None:
         """Run from now on with another number of frames between patches; it is saved with the model.
 
+        It is a field of the config, so models that were made from one config object all change: give each its own
+        (`copy.deepcopy(config)`), or name the stride in the call.
+
         Raises:
             ValueError: The stride is below 1.
         """
         self.config.time_stride = self.config.resolve_time_stride(time_stride)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters beside biases and norms that weight decay should leave alone; timm asks for them."""
+        return {name for name, _ in self.named_parameters() if f".{name}".endswith(NO_WEIGHT_DECAY)}
 
     # The extractor looks at the length and the values of every clip, which cannot be part of a graph.
     @torch.compiler.disable
@@ -296,6 +309,11 @@ class FFTPModel(FFTPPreTrainedModel):
                 raise ValueError("cache_params would move on twice: gradient checkpointing computes every layer again")
         if bool_masked_pos is not None and (cache_params is not None or self.config.token_merge_layers):
             raise ValueError("bool_masked_pos goes neither with cache_params nor with config.token_merge_layers")
+        if not isinstance(input_values, torch.Tensor):
+            raise ValueError(
+                f"input_values is of type {type(input_values).__name__}; expected a tensor, as extractors give with "
+                "return_tensors='pt'"
+            )
         if input_values.ndim == 2:
             input_values, attention_mask = self._extract_features(input_values, attention_mask)
         hidden_states, token_mask, class_places = self.embeddings(

@@ -18,6 +18,7 @@ from .kernel_cpu_fftp import (
     load_kernel,
     operator_name,
     pointer,
+    refuse_second_derivative,
     team,
     view,
 )
@@ -459,6 +460,7 @@ def _autograd(ctx, grad_out, grad_last, grad_saved):
 
 
 _forward.register_autograd(_autograd, setup_context=_setup_context)
+_backward.register_autograd(refuse_second_derivative)
 
 
 def selective_scan_cpu(

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 from transformers.utils import logging
 
+from .dtypes_fftp import as_float
 from .kernel_cpu_fftp import find_device, require_kernel
 from .scan_cpu_fftp import load_scan_kernel, selective_scan_cpu
 from .scan_triton_fftp import selective_scan_triton
@@ -55,24 +56,25 @@ def selective_scan_ref(
 
     Shapes: u, delta, z (batch, dim, length); A (dim, state); B, C (batch, state, length); D, delta_bias (dim);
     initial_state (batch, dim, state).
-    Returns: (batch, dim, length), and with `return_last_state` also (batch, dim, state).
+    Returns: (batch, dim, length), and with `return_last_state` also (batch, dim, state); computed in float32, or in
+    float64 where the inputs are.
     """
     dtype = u.dtype
-    u, delta, A, B, C = (x.float() for x in (u, delta, A, B, C))
-    dt = delta if delta_bias is None else delta + delta_bias.float()[:, None]
+    u, delta, A, B, C = (as_float(x) for x in (u, delta, A, B, C))
+    dt = delta if delta_bias is None else delta + as_float(delta_bias)[:, None]
     if delta_softplus:
         dt = functional.softplus(dt)
     steps = range(u.shape[2])
-    state = u.new_zeros(u.shape[0], *A.shape) if initial_state is None else initial_state.float()
+    state = u.new_zeros(u.shape[0], *A.shape) if initial_state is None else as_float(initial_state)
     outputs = [None] * len(steps)
     for t in reversed(steps) if reverse else steps:
         state = torch.exp(dt[:, :, t, None] * A) * state + (dt * u)[:, :, t, None] * B[:, None, :, t]
         outputs[t] = (state * C[:, None, :, t]).sum(dim=-1)
     y = torch.stack(outputs, dim=2)
     if D is not None:
-        y = y + D.float()[:, None] * u
+        y = y + as_float(D)[:, None] * u
     if z is not None:
-        y = y * functional.silu(z.float())
+        y = y * functional.silu(as_float(z))
     return (y.to(dtype), state) if return_last_state else y.to(dtype)
 
 
@@ -176,10 +178,10 @@ def _exported_recurrence(u, dt, A, B, C, reverse):
 
 
 def _scan_plain(recurrence, u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse):
-    """The scan around its bare recurrence, in float32."""
+    """The scan around its bare recurrence, in float32, or float64 where the inputs are."""
     dtype = u.dtype
     tensors = (u, delta, A, B, C, D, z, delta_bias)
-    u, delta, A, B, C, D, z, delta_bias = (None if x is None else x.float() for x in tensors)
+    u, delta, A, B, C, D, z, delta_bias = (None if x is None else as_float(x) for x in tensors)
     dt = delta if delta_bias is None else delta + delta_bias[:, None]
     if delta_softplus:
         dt = functional.softplus(dt)
@@ -256,14 +258,14 @@ def _add_initial_state(y, last, initial_state, delta, A, C, z, delta_bias, delta
     The recurrence is linear in its first state, which decays as if there were no input. So every implementation takes
     one, and none has to know of it. It makes a tensor (batch, dim, length, state): this is for pieces of a stream.
     """
-    dt = delta.float() if delta_bias is None else delta.float() + delta_bias.float()[:, None]
+    dt = as_float(delta) if delta_bias is None else as_float(delta) + as_float(delta_bias)[:, None]
     if delta_softplus:
         dt = functional.softplus(dt)
     elapsed = dt.flip(2).cumsum(dim=2).flip(2) if reverse else dt.cumsum(dim=2)
-    left = torch.exp(elapsed[..., None] * A.float()[:, None]) * initial_state.float()[:, :, None]
-    carried = _einsum("bdkn,bnk->bdk", left, C.float())
+    left = torch.exp(elapsed[..., None] * as_float(A)[:, None]) * as_float(initial_state)[:, :, None]
+    carried = _einsum("bdkn,bnk->bdk", left, as_float(C))
     if z is not None:
-        carried = carried * functional.silu(z.float())
+        carried = carried * functional.silu(as_float(z))
     return (y + carried).to(y.dtype), last + left[:, :, 0 if reverse else -1]
 
 
@@ -296,7 +298,7 @@ def selective_scan(
     implementation: str = "auto",
     initial_state: torch.Tensor | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    """The selective scan, computed in float32 whatever the inputs' dtype.
+    """The selective scan, computed in float32; for float64 "torch", "export" and "reference" compute in that.
 
     Args:
         u: Input, (batch, dim, length).
@@ -318,7 +320,8 @@ def selective_scan(
             of the sequence before this one; None is zeros.
 
     Returns:
-        (batch, dim, length) in the dtype of `u`, and with `return_last_state` also (batch, dim, state) in float32.
+        (batch, dim, length) in the dtype of `u`, and with `return_last_state` also (batch, dim, state) in the dtype
+        that was computed in.
 
     Raises:
         ValueError: Shapes that do not belong together, tensors on several devices, or an implementation that does not

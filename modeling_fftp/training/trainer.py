@@ -13,6 +13,7 @@ from transformers.trainer_utils import SaveStrategy, has_length
 from feature_extraction import SpecMaskDataCollator
 from feature_extraction.collator import replace_collator
 from modeling_fftp.heads_fftp import CLIPS, bare_model, find_task
+from modeling_fftp.modeling_fftp import NO_WEIGHT_DECAY
 from modeling_fftp.scores_fftp import is_multi_label
 from modeling_fftp.window_pipeline_fftp import check_extractor
 
@@ -27,12 +28,6 @@ from .processes import let_exchanges_end
 from .teaching.distillation import Distillation, Teacher
 from .weight_averaging import WeightAveraging
 
-# Parameters beside biases and norms that weight decay would only pull away from where they belong: the scan's decay
-# rates and skip weights (mamba-ssm marks them so), a ConvNeXt's layer scale, positions and tokens of their own.
-UNDECAYED = (
-    "A_log", "A_log_reverse", "D", "layer_scale_parameter",
-    "position_embeddings.weight", "cls_token", "distillation_token", "mask_token",
-)  # fmt: skip
 # Values of `train_sampling_strategy` that need lengths.
 GROUPING = ("group_by_length", "batch_rebalance")
 
@@ -241,7 +236,7 @@ class FFTPTrainer(Trainer):
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Names of the parameters that weight decay applies to."""
         names = super().get_decay_parameter_names(model)
-        return [name for name in names if not f".{name}".endswith(tuple(f".{ending}" for ending in UNDECAYED))]
+        return [name for name in names if not f".{name}".endswith(NO_WEIGHT_DECAY)]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer; with `layer_decay` every block has a learning rate of its own."""

@@ -3,6 +3,7 @@
 import pickle
 from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -270,3 +271,8 @@ def test_spec_augment_fills_as_spec_mask_does(generator):
     mean = features.mean(dim=(1, 2), keepdim=True).expand_as(features)
     assert masks.any()
     torch.testing.assert_close(masked, torch.where(masks, mean, features))
+
+
+def test_spectrograms_that_are_no_tensor_are_refused(generator):
+    with pytest.raises(ValueError, match="input_values is of type ndarray; expected a tensor"):
+        SpecMask.from_config(FFTPConfig())(np.zeros((2, 100, 128), dtype=np.float32), generator=generator)

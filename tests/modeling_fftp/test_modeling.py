@@ -14,6 +14,7 @@ from modeling_fftp import (
 )
 from modeling_fftp.hub.efficiency import count_flops, multiply_adds
 from modeling_fftp.layers_ast_fftp import mixed_attention_forward
+from modeling_fftp.modeling_fftp import LAYERS
 from modeling_fftp.training.trainer import FFTPTrainer
 from tests.support import BACKBONES, GEOMETRIES, POOLED, build_classifier, needs_cpp_compiler
 
@@ -56,6 +57,29 @@ def test_derivatives_of_other_kinds(make_config, backbone):
     (gradient,) = torch.autograd.grad(model(features).logits.sum(), features, create_graph=True)
     (second,) = torch.autograd.grad(gradient.square().sum(), features)
     assert second.abs().max() > 0
+
+
+@needs_cpp_compiler
+@pytest.mark.parametrize("backbone", ["fo-fo", "fo-bi", "bi-bi"])
+def test_second_derivatives_are_refused_by_kernels(make_config, backbone):
+    model = build_classifier(make_config(**BACKBONES[backbone]))
+    features = torch.randn(2, 60, 128).requires_grad_()
+    (gradient,) = torch.autograd.grad(model(features).logits.sum(), features, create_graph=True)
+    with pytest.raises(RuntimeError, match="scan_implementation='reference' of the config"):
+        gradient.square().sum().backward()
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_float64_is_computed_in_float64(make_config, backbone):
+    config = make_config(**BACKBONES[backbone], scan_implementation="reference", attn_implementation="eager")
+    model = build_classifier(config).double()
+    features = torch.randn(2, 30, 128, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: model(x).logits, features, fast_mode=True)
+
+
+def test_features_that_are_no_tensor_are_refused(make_config, batch):
+    with pytest.raises(ValueError, match="input_values is of type ndarray; expected a tensor"):
+        build_classifier(make_config())(batch["input_values"].numpy())
 
 
 @pytest.mark.parametrize(
@@ -370,12 +394,31 @@ def test_weight_decay_leaves_out_what_must_not_shrink(make_config, tmp_path):
     for model in (*models, FFTPForPreTraining(make_config())):
         trainer = FFTPTrainer(model, TrainingArguments(tmp_path, report_to="none", use_cpu=True))
         decayed = set(trainer.get_decay_parameter_names(model))
+        # What timm's optimisers make of the model, who decay all that has two dimensions or more but for these.
+        assert model.no_weight_decay() | decayed >= {name for name, item in model.named_parameters() if item.ndim > 1}
+        assert not model.no_weight_decay() & decayed
         for name, parameter in model.named_parameters():
             is_weight = parameter.ndim > 1 and not any(
                 part in name
                 for part in ("A_log", "position_embeddings", "cls_token", "distillation_token", "mask_token")
             )
             assert (name in decayed) == is_weight, name
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_block_of_its_own_learns(make_config, backbone):
+    """Where it is a part of another network, nothing but its constructor gives it initial values."""
+    config = make_config(**BACKBONES[backbone])
+    layer = LAYERS[config.backbone][0](config, 0)
+    states = torch.randn(2, 12, config.hidden_size)
+    output = layer(states)
+    assert (output - states).abs().max() > 0
+    output.square().sum().backward()
+    assert all(parameter.grad.any() for parameter in layer.parameters())
+    if config.backbone == "mamba":
+        decays = {name: value for name, value in layer.named_parameters() if "A_log" in name}
+        for decay in decays.values():
+            torch.testing.assert_close(decay.exp()[3], torch.arange(1.0, config.state_size + 1))
 
 
 def test_positions_and_class_tokens_start_as_noise(make_config):

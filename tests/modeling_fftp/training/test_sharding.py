@@ -6,7 +6,7 @@ accelerate turns FSDP on for GPUs alone, so this calls what it calls, torch's `f
 import pytest
 import torch
 from accelerate import FullyShardedDataParallelPlugin
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import distributed, multiprocessing
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -37,6 +37,20 @@ def train_shard(rank, folder, model, input_values, labels):
     leave_group()
 
 
+def initialise_shard(rank, folder, config):
+    """Make a model without memory, shard it over two processes, and give it initial values there."""
+    distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    with torch.device("meta"):
+        model = FFTPForAudioClassification(config)
+    for module in (*model.fftp.layers, model):
+        fully_shard(module, mesh=init_device_mesh("cpu", (2,)))
+    model.to_empty(device="cpu").init_weights()
+    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if rank == 0:
+        save_file(weights, folder / "model.safetensors")
+    leave_group()
+
+
 @pytest.mark.parametrize("model_class", [FFTPModel, FFTPForAudioClassification, FFTPForPreTraining])
 @pytest.mark.parametrize("backbone", ["ast", "mamba", "convnext"])
 def test_accelerate_finds_every_class_that_it_is_to_wrap(make_config, backbone, model_class):
@@ -63,3 +77,14 @@ def test_sharded_blocks_train_as_whole_ones(make_config, tmp_path, backbone):
     code = FFTPConfig.from_pretrained(tmp_path / "saved").auto_map["AutoModelForAudioClassification"]
     assert code == "modeling_fftp.FFTPForAudioClassification"
     assert all(path.stem.endswith("_fftp") for path in (tmp_path / "saved").glob("*.py"))
+
+
+@pytest.mark.parametrize("backbone", ["ast", "mamba", "convnext"])
+def test_blocks_that_were_sharded_without_memory_start_as_whole_ones(make_config, tmp_path, backbone):
+    config = make_config(backbone=backbone)
+    multiprocessing.spawn(initialise_shard, (tmp_path, config), nprocs=2)
+    sharded = load_file(tmp_path / "model.safetensors")
+    for name, weight in FFTPForAudioClassification(config).state_dict().items():
+        assert sharded[name].std(correction=0) == pytest.approx(weight.std(correction=0).item(), rel=0.5, abs=1e-3), (
+            name
+        )
