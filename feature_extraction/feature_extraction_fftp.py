@@ -21,8 +21,17 @@ Waveform = np.ndarray | torch.Tensor | list[float] | dict[str, Any] | Any
 MAX_CHANNELS = 8
 # Floats beyond the first are those of integer samples, beyond the second no sound: their power is no float32.
 LARGEST_FLOAT, LARGEST_SAMPLE = 8.0, 2.0**32
+
+
+class _Processes(set):
+    """Ids of processes, of which none is pickled: `datasets` names its caches by all that a function refers to."""
+
+    def __reduce__(self):
+        return _Processes, ()
+
+
 # Processes that have the threads they need: the one that imported this, but not those forked from it.
-PROCESSES = {getpid()}
+PROCESSES = _Processes({getpid()})
 
 
 def _as_number(name: str, value: float) -> float:
@@ -215,6 +224,10 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         returns_mask = self.return_attention_mask if return_attention_mask is None else return_attention_mask
         returns_mask = _check_flag("return_attention_mask", returns_mask)
         max_length = self.max_length if max_length is None else _check_size("max_length", max_length)
+        if max_length >= self.sampling_rate:
+            logger.warning_once(
+                f"max_length={max_length} counts frames of 10 ms, not samples: {max_length / 100:g} s of sound"
+            )
         waveforms = self._to_waveforms(clips, torch.device(device))
         if truncates:
             limit = num_samples(max_length, self.sampling_rate)
@@ -294,13 +307,25 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         )
 
     def pad(self, processed_features, padding: bool | str = True, *args, **kwargs) -> BatchFeature:
-        """As `SequenceFeatureExtractor.pad`, by which collators of transformers batch features that they are given."""
+        """As `SequenceFeatureExtractor.pad`, by which collators of transformers batch features that they are given.
+
+        Where their masks were lost, as with scripts that keep `input_values` alone, they are found again.
+        """
         if self.padding == "max_length" and padding in (True, "longest"):
             logger.warning_once(
                 "pad() pads to the longest clip, and cuts nothing, unlike this extractor where it makes features; "
                 "SpecMaskDataCollator follows its settings"
             )
         return super().pad(processed_features, padding, *args, **kwargs)
+
+    def _pad(self, processed_features: dict[str, np.ndarray], *args, return_attention_mask=None, **kwargs) -> dict:
+        """Pad one clip, of which transformers would take all frames for real where it has no mask."""
+        if return_attention_mask and "attention_mask" not in processed_features:
+            # No sound has the value of padding in all bins of its last frames.
+            is_real = (processed_features["input_values"] != self.padding_value).any(axis=-1)
+            is_real = np.maximum.accumulate(is_real[::-1])[::-1]
+            processed_features["attention_mask"] = is_real.astype(np.int32)
+        return super()._pad(processed_features, *args, return_attention_mask=return_attention_mask, **kwargs)
 
     def to_waveform(self, clip: Waveform, index: int = 0, device: str | torch.device = "cpu") -> torch.Tensor:
         """A clip in any form that calls take as samples (samples,), float32, of at least one; no gradient reaches it.

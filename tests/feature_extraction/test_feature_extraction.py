@@ -19,6 +19,14 @@ from feature_extraction import FFTPFeatureExtractor, SpecMaskDataCollator, log_m
 from feature_extraction.log_mel_fftp import log_mel_spectrogram
 from tests.support import ROOT
 
+NAME_OF_CACHE = """
+from datasets.fingerprint import Hasher
+from transformers import AutoFeatureExtractor
+extractor = AutoFeatureExtractor.from_pretrained("model", trust_remote_code=True)
+assert type(extractor).__module__.startswith("transformers_modules.")
+print(Hasher.hash(extractor))
+"""
+
 IN_A_FORK = """
 import multiprocessing
 import numpy, torch
@@ -127,6 +135,27 @@ def test_padding_has_one_value_here_in_pad_and_in_the_collator(clips):
         batch = SpecMaskDataCollator(extractor)([{key: value} for value in values])
         torch.testing.assert_close(batch["input_values"], expected["input_values"], atol=1e-5, rtol=0)
         assert (batch["attention_mask"] == expected["attention_mask"]).all()
+
+
+def test_masks_that_were_lost_are_found_when_padding(extractor, clips):
+    """transformers' own example keeps the first input of a model alone."""
+    whole = extractor(clips, sampling_rate=16000, return_tensors="pt")
+    rows = [{"input_values": row} for row in extractor(clips, sampling_rate=16000)["input_values"]]
+    batch = extractor.pad(rows, return_tensors="pt")
+    for name, value in whole.items():
+        torch.testing.assert_close(batch[name].long() if name == "attention_mask" else batch[name], value)
+    assert "attention_mask" not in extractor.pad(rows, return_attention_mask=False)
+    # An extractor without masks takes padding for sound, as the models do that it belongs to.
+    assert "attention_mask" not in FFTPFeatureExtractor(return_attention_mask=False).pad(rows)
+
+
+def test_a_length_in_samples_is_named(extractor, speech, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    warning_once.cache_clear()
+    extractor(speech, sampling_rate=16000, max_length=15999, truncation=True)
+    assert "max_length" not in caplog.text
+    extractor(speech, sampling_rate=16000, max_length=16000, truncation=True)
+    assert "max_length=16000 counts frames of 10 ms, not samples: 160 s of sound" in caplog.text
 
 
 def test_mask_is_optional(extractor, speech):
@@ -395,6 +424,17 @@ def test_default_device_changes_nothing(extractor, clips):
     for name in ("input_values", "attention_mask"):
         for one, other in zip(found[1][name], expected[1][name], strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_data_sets_find_again_what_the_code_of_a_folder_computed(extractor, tmp_path):
+    """They name their caches by all that a function refers to, which for such code is its content."""
+    extractor.save_pretrained(tmp_path / "model")
+    (tmp_path / "name.py").write_text(NAME_OF_CACHE)
+    names = {
+        subprocess.run([sys.executable, "name.py"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    }
+    assert len(names) == 1
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system has no fork")
