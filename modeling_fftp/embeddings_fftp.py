@@ -21,6 +21,9 @@ class FFTPPatchConv2d(nn.Conv2d):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(batch, channels, height, width) to (batch, output channels, patches down, patches across)."""
+        if torch.jit.is_tracing():
+            # torch's older ONNX exporter knows nothing else.
+            return super().forward(images.to(self.weight.dtype))
         (height, width), (down, across) = self.kernel_size, self.stride
         weight = self.weight
         patches = images.to(weight.dtype).unfold(2, height, down).unfold(3, width, across).permute(0, 2, 3, 1, 4, 5)
@@ -169,9 +172,9 @@ class FFTPPositionEmbeddings(nn.Module):
         # Frames by which a stretched patch is wider: its middle is later by half of them.
         wider = config.patch_frames(time_stride) - config.patch_size[1]
         # Entries that a table as long as the clip would have.
-        needed = ((valid_patches - 1) * time_stride + wider) // config.position_stride + 1
         # In float32, whatever torch's default is: half of the precision cannot tell tokens apart.
-        scale = self.time_patches / needed.clamp(min=self.time_patches).float()
+        last = ((valid_patches - 1) * time_stride + wider).float() / config.position_stride
+        scale = self.time_patches / (last.floor() + 1).clamp(min=self.time_patches)
         middles = torch.arange(time_patches, dtype=torch.float32, device=self.weight.device) * time_stride + wider / 2
         steps = middles / config.position_stride
         source = ((steps + 0.5) * scale - 0.5).clamp(0, self.time_patches - 1)
@@ -289,7 +292,10 @@ class FFTPEmbeddings(nn.Module):
         """Real patches along time of each clip, (batch, 1), or (1, 1) where all `time_patches` of all clips are."""
         if attention_mask is None:
             return torch.full((1, 1), time_patches, device=device)
-        return self.config.time_patches((attention_mask != 0).sum(dim=1, keepdim=True), time_stride).to(device)
+        # Counted, not divided as in `config.time_patches`: OpenVINO rounds the quotients of integers.
+        frames = (attention_mask != 0).sum(dim=1, keepdim=True).to(device)
+        starts = torch.arange(time_patches, device=device) * self.config.resolve_time_stride(time_stride)
+        return (starts + self.config.patch_frames(time_stride) <= frames).sum(dim=1, keepdim=True).clamp(min=1)
 
     def patch_places(self, time_patches: int, valid_patches: torch.Tensor) -> torch.Tensor:
         """Place of each patch among the tokens that `forward` returns; a padded one may be anywhere.

@@ -68,8 +68,6 @@ def quantize(model: onnx.ModelProto, path: Path) -> None:
 
     Source: onnxruntime's documentation of dynamic quantization.
     """
-    # The quantizer transposes the head's weights and trips over their recorded shape.
-    del model.graph.value_info[:]
     # It advises to optimise the file first, which gains nothing here: onnxruntime optimises what it loads.
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -157,6 +155,9 @@ def trace(model: FFTPPreTrainedModel) -> torch.onnx.ONNXProgram:
         exported, input_names=INPUTS, output_names=["logits"], dynamic_shapes=names, dynamo=True, verbose=False
     )
     onnxscript.optimizer.optimize(program.model, input_size_limit=FOLDED_SIZE, output_size_limit=FOLDED_SIZE)
+    # onnxruntime's quantizer, ours or a user's, transposes weights and trips over what is recorded of their shapes.
+    for weight in program.model.graph.initializers.values():
+        weight.shape = None
     return program
 
 
