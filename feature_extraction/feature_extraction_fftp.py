@@ -318,7 +318,9 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             )
         return super().pad(processed_features, padding, *args, **kwargs)
 
-    def _pad(self, processed_features: dict[str, np.ndarray], *args, return_attention_mask=None, **kwargs) -> dict:
+    def _pad(
+        self, processed_features: dict[str, np.ndarray], *args, return_attention_mask: bool | None = None, **kwargs
+    ) -> dict[str, np.ndarray]:
         """Pad one clip, of which transformers would take all frames for real where it has no mask."""
         if return_attention_mask and "attention_mask" not in processed_features:
             # No sound has the value of padding in all bins of its last frames.
