@@ -326,7 +326,9 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             # No sound has the value of padding in all bins of its last frames.
             is_real = (processed_features["input_values"] != self.padding_value).any(axis=-1)
             is_real = np.maximum.accumulate(is_real[::-1])[::-1]
-            processed_features["attention_mask"] = is_real.astype(np.int32)
+            # Features of nothing but that value stand for a clip where somebody tries a model out.
+            if is_real.any():
+                processed_features["attention_mask"] = is_real.astype(np.int32)
         return super()._pad(processed_features, *args, return_attention_mask=return_attention_mask, **kwargs)
 
     def to_waveform(self, clip: Waveform, index: int = 0, device: str | torch.device = "cpu") -> torch.Tensor:

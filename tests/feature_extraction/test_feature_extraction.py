@@ -144,6 +144,8 @@ def test_masks_that_were_lost_are_found_when_padding(extractor, clips):
     batch = extractor.pad(rows, return_tensors="pt")
     for name, value in whole.items():
         torch.testing.assert_close(batch[name].long() if name == "attention_mask" else batch[name], value)
+    zeros = extractor.pad({"input_values": [np.zeros((20, 128)), np.zeros((30, 128))]})
+    assert zeros["attention_mask"].sum(axis=1).tolist() == [20, 30]
     assert "attention_mask" not in extractor.pad(rows, return_attention_mask=False)
     # An extractor without masks takes padding for sound, as the models do that it belongs to.
     assert "attention_mask" not in FFTPFeatureExtractor(return_attention_mask=False).pad(rows)
