@@ -322,9 +322,10 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         self, processed_features: dict[str, np.ndarray], *args, return_attention_mask: bool | None = None, **kwargs
     ) -> dict[str, np.ndarray]:
         """Pad one clip, of which transformers would take all frames for real where it has no mask."""
-        if return_attention_mask and "attention_mask" not in processed_features:
+        clip = processed_features["input_values"]
+        if return_attention_mask and "attention_mask" not in processed_features and clip.ndim == 2:
             # No sound has the value of padding in all bins of its last frames.
-            is_real = (processed_features["input_values"] != self.padding_value).any(axis=-1)
+            is_real = (clip != self.padding_value).any(axis=-1)
             is_real = np.maximum.accumulate(is_real[::-1])[::-1]
             # Features of nothing but that value stand for a clip where somebody tries a model out.
             if is_real.any():
