@@ -1,8 +1,9 @@
 """Feature extractor: from waveforms to normalised log-mel spectrograms with a mask over real frames."""
 
+import os
 from collections.abc import Iterable, Sized
 from math import isfinite, prod, sqrt
-from os import PathLike, getpid
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -19,19 +20,14 @@ Waveform = np.ndarray | torch.Tensor | list[float] | dict[str, Any] | Any
 
 # A 2-D array of more rows than this and at most this many columns is one recording laid out (samples, channels).
 MAX_CHANNELS = 8
-# Floats beyond the first are those of integer samples, beyond the second no sound: their power is no float32.
+# Beyond LARGEST_FLOAT samples are probably integers that nobody divided; beyond LARGEST_SAMPLE their power is no
+# float32.
 LARGEST_FLOAT, LARGEST_SAMPLE = 8.0, 2.0**32
 
-
-class _Processes(set):
-    """Ids of processes, of which none is pickled: `datasets` names its caches by all that a function refers to."""
-
-    def __reduce__(self):
-        return _Processes, ()
-
-
-# Processes that have the threads they need: the one that imported this, but not those forked from it.
-PROCESSES = _Processes({getpid()})
+# Holds something in a process that was forked after this was imported, until that has settled its threads.
+FORKED: list[bool] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: FORKED.append(True))
 
 
 def _as_number(name: str, value: float) -> float:
@@ -43,14 +39,14 @@ def _as_number(name: str, value: float) -> float:
     is_one = isinstance(value, (np.generic, np.ndarray, torch.Tensor)) and prod(value.shape) == 1
     value = value.item() if is_one else value
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not isfinite(value):
-        raise ValueError(f"{name}={value!r} must be finite, a number")
+        raise ValueError(f"{name}={value!r} must be a finite number")
     return value
 
 
 def _check_size(name: str, value: int) -> int:
     number = _as_number(name, value)
     if number < 1 or number != int(number):
-        raise ValueError(f"{name}={number} must be at least 1, a whole number")
+        raise ValueError(f"{name}={number} must be a whole number of at least 1")
     return int(number)
 
 
@@ -298,12 +294,13 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         length = self._batch_length(
             [len(clip) for clip in features], self.padding or "longest", self.max_length, self.pad_to_multiple_of
         )
+        is_masked = self.masks_batches if return_attention_mask is None else return_attention_mask
+        batch = {"input_values": features}
+        if is_masked:
+            # Known, not found: a clip may end in what equals padding, such as silence.
+            batch["attention_mask"] = [np.ones(len(clip), dtype=np.int32) for clip in features]
         return self.pad(
-            {"input_values": features},
-            padding="max_length",
-            max_length=length,
-            return_attention_mask=self.masks_batches if return_attention_mask is None else return_attention_mask,
-            return_tensors="pt",
+            batch, padding="max_length", max_length=length, return_attention_mask=is_masked, return_tensors="pt"
         )
 
     def pad(self, processed_features, padding: bool | str = True, *args, **kwargs) -> BatchFeature:
@@ -467,16 +464,17 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
 
 
 def _leave_lost_threads() -> None:
-    """Let a forked process begin with one thread, as torch does with loader workers; it may choose more later.
+    """Let a forked process begin with one thread, as torch does with loader workers.
 
     OpenMP's threads do not survive a fork: in a child of a process that has used them, as of `datasets.map(num_proc=)`
-    after `measure`, torch would wait for them without an end. A child that only then imports this is not known as one.
+    after `measure`, torch would wait for them without an end. Such a child may not choose more threads later either. A
+    child that only then imports this is not known as one.
     """
-    if getpid() in PROCESSES:
+    if not FORKED:
         return
-    PROCESSES.add(getpid())
+    FORKED.clear()
     if torch.get_num_threads() > 1:
-        logger.warning("A forked process: torch computes on one thread here")
+        logger.warning("A forked process, without the threads of the one it comes from: torch computes on one here")
         torch.set_num_threads(1)
 
 

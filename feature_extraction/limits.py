@@ -19,5 +19,5 @@ def check_count(name: str, value: float, least: int) -> int:
         ValueError: It is another.
     """
     if not value >= least or value % 1:
-        raise ValueError(f"{name}={value} must be at least {least}, a whole number")
+        raise ValueError(f"{name}={value} must be a whole number of at least {least}")
     return int(value)

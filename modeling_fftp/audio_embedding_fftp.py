@@ -49,7 +49,6 @@ class FFTPAudioEmbeddingPipeline(FFTPWindowPipeline):
     """
 
     task_name = "audio-embedding"
-    arguments = (("window_seconds", "hop_seconds"), ("per", "time_stride"), ("per", "time_stride"))
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

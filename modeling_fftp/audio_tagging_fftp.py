@@ -51,11 +51,6 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
     """
 
     task_name = "audio-tagging"
-    arguments = (
-        ("window_seconds", "hop_seconds"),
-        ("time_stride",),
-        ("top_k", "threshold", "max_gap_seconds", "aggregation", "return_windows", "time_stride"),
-    )
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -75,7 +70,7 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
         if aggregation is not None and aggregation not in AGGREGATIONS:
             raise ValueError(f"aggregation={aggregation!r} is unknown; expected one of {', '.join(AGGREGATIONS)}")
         if top_k is not None and (top_k < 1 or top_k % 1):
-            raise ValueError(f"top_k={top_k} must be at least 1, a whole number, or None for all labels")
+            raise ValueError(f"top_k={top_k} must be a whole number of at least 1, or None for all labels")
         if max_gap is not None and not max_gap >= 0:
             raise ValueError(f"max_gap_seconds={max_gap} must be a length, 0 or more")
         if threshold is not None:

@@ -468,7 +468,7 @@ class FFTPConfig(PreTrainedConfig):
         if time_stride is None:
             return self.time_stride
         if isinstance(time_stride, (str, bool)) or time_stride % 1 or time_stride < 1:
-            raise ValueError(f"time_stride={time_stride!r} must be at least 1 frame, a whole number")
+            raise ValueError(f"time_stride={time_stride!r} must be a whole number of frames, at least 1")
         return int(time_stride)
 
     def patch_frames(self, time_stride: int | None = None) -> int:

@@ -45,14 +45,16 @@ def check_padding(attention_mask: torch.Tensor) -> None:
     if not has_values(attention_mask):
         return
     begins_late = (attention_mask[:, 1:] & ~attention_mask[:, :-1]).any(dim=1)
+    is_empty = ~attention_mask.any(dim=1)
+    # One question for both: a GPU is waited for at each.
+    if not (begins_late | is_empty).any():
+        return
     if begins_late.any():
         raise ValueError(
             f"attention_mask of clip {int(begins_late.long().argmax())} has padding before what is real; expected "
             "padding on the right"
         )
-    is_empty = ~attention_mask.any(dim=1)
-    if is_empty.any():
-        raise ValueError(f"attention_mask of clip {int(is_empty.long().argmax())} has padding alone")
+    raise ValueError(f"attention_mask of clip {int(is_empty.long().argmax())} has padding alone")
 
 
 def resize_matrix(old: int, new: int) -> np.ndarray:

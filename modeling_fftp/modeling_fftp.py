@@ -142,6 +142,19 @@ class FFTPPreTrainedModel(PreTrainedModel):
         """Names of the parameters beside biases and norms that weight decay should leave alone; timm asks for them."""
         return {name for name, _ in self.named_parameters() if f".{name}".endswith(NO_WEIGHT_DECAY)}
 
+    def _as_features(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Features and mask of what a call was given, which may be sound."""
+        if not isinstance(input_values, torch.Tensor):
+            raise ValueError(
+                f"input_values is of type {type(input_values).__name__}; expected a tensor, as extractors give with "
+                "return_tensors='pt'"
+            )
+        if input_values.ndim == 2:
+            return self._extract_features(input_values, attention_mask)
+        return input_values, attention_mask
+
     # The extractor looks at the length and the values of every clip, which cannot be part of a graph.
     @torch.compiler.disable
     def _extract_features(
@@ -309,13 +322,7 @@ class FFTPModel(FFTPPreTrainedModel):
                 raise ValueError("cache_params would move on twice: gradient checkpointing computes every layer again")
         if bool_masked_pos is not None and (cache_params is not None or self.config.token_merge_layers):
             raise ValueError("bool_masked_pos goes neither with cache_params nor with config.token_merge_layers")
-        if not isinstance(input_values, torch.Tensor):
-            raise ValueError(
-                f"input_values is of type {type(input_values).__name__}; expected a tensor, as extractors give with "
-                "return_tensors='pt'"
-            )
-        if input_values.ndim == 2:
-            input_values, attention_mask = self._extract_features(input_values, attention_mask)
+        input_values, attention_mask = self._as_features(input_values, attention_mask)
         hidden_states, token_mask, class_places = self.embeddings(
             input_values, attention_mask, bool_masked_pos, time_stride
         )
@@ -551,8 +558,7 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
         """
         if unfit := sorted({"pooled_only", "bool_masked_pos"} & kwargs.keys()):
             raise TypeError(f"a frame classifier has no argument {unfit[0]!r}: it looks at every step")
-        if input_values.ndim == 2:
-            input_values, attention_mask = self._extract_features(input_values, attention_mask)
+        input_values, attention_mask = self._as_features(input_values, attention_mask)
         kwargs = {**kwargs, "return_dict": True}
         outputs = self.fftp(input_values, attention_mask=attention_mask, time_stride=time_stride, **kwargs)
         states, num_steps = self.fftp.embeddings.gather_steps(outputs.last_hidden_state, attention_mask, time_stride)

@@ -175,8 +175,7 @@ class FFTPForPreTraining(FFTPPreTrainedModel):
                 f"time_stride={self.config.time_stride} with stretch_patches: pretraining predicts patches of "
                 f"{self.config.patch_size[1]} frames as they are, so strides may not be wider"
             )
-        if input_values.ndim == 2:
-            input_values, attention_mask = self._extract_features(input_values, attention_mask)
+        input_values, attention_mask = self._as_features(input_values, attention_mask)
         if attention_mask is not None:
             # A clip shorter than one patch sees padding: zeros, as in the embedding.
             input_values = input_values.masked_fill(attention_mask[..., None] == 0, 0.0)

@@ -4,13 +4,16 @@ import torch
 from torch.autograd import forward_ad
 from transformers.utils import is_tracing
 
+# No public name of torch tells these states, and a checkpoint's code outlives private ones.
+_peek_transform = getattr(torch._C._functorch, "peek_interpreter_stack", lambda: None)
+
 
 def takes_other_derivatives() -> bool:
     """Whether derivatives are taken that kernels do not have: in forward mode, or through `torch.func`.
 
     Forward mode would go through a kernel in silence, and come out as zeros.
     """
-    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+    return getattr(forward_ad, "_current_level", -1) >= 0 or _peek_transform() is not None
 
 
 def has_values(tensor: torch.Tensor) -> bool:

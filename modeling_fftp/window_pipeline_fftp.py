@@ -1,6 +1,7 @@
 """What pipelines over recordings of any length share: windows that slide over the sound as it is read."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from math import inf
 from operator import itemgetter
 from typing import Any, ClassVar
@@ -59,9 +60,7 @@ class FFTPWindowPipeline(ChunkPipeline):
     window with "span", its first sample and that behind its last, and "is_last".
     """
 
-    # Name of the task, and the arguments of a call that each of the three steps takes.
     task_name: ClassVar[str]
-    arguments: ClassVar[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]
 
     _load_feature_extractor = True
     _load_tokenizer = False
@@ -88,12 +87,14 @@ class FFTPWindowPipeline(ChunkPipeline):
         return window_seconds(self.model.config, self.feature_extractor)
 
     def _sanitize_parameters(self, **given) -> tuple[dict, dict, dict]:
-        # Only what was given: transformers merges this with what was given to the constructor.
-        names = [*dict.fromkeys(name for step in self.arguments for name in step)]
+        # What each of the three steps takes beside its input. Only what was given is returned: transformers merges it
+        # with what was given to the constructor.
+        steps = [[*signature(step).parameters][1:] for step in (self.preprocess, self._forward, self.postprocess)]
+        names = [*dict.fromkeys(name for step in steps for name in step)]
         if unknown := sorted(given.keys() - names - LOADER_ARGUMENTS):
             raise TypeError(f"{self.task_name} has no argument {unknown[0]!r}; it has {names}")
         refuse_texts({name: given[name] for name in names if name in given})
-        return tuple({name: given[name] for name in step if name in given} for step in self.arguments)
+        return tuple({name: given[name] for name in step if name in given} for step in steps)
 
     def __call__(self, inputs: Any, *args, **kwargs) -> dict[str, Any] | list[dict[str, Any]]:
         """As in the class. Recordings of a list share batches with those of about their length: little is padded."""

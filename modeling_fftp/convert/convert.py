@@ -1,5 +1,6 @@
 """The command `fftp convert`: weights from elsewhere as a folder, in their own patch geometry or in another."""
 
+import copy
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def adapt(
     Raises:
         ValueError: The cases of these two.
     """
-    model, extractor = converted.model, converted.extractor
+    model, extractor = converted.model, copy.deepcopy(converted.extractor)
     config = change_geometry(model.config, patch_size, frequency_stride, time_stride)
     has_new_patches = config.patch_size != model.config.patch_size
     if patch_init is not None and not has_new_patches:

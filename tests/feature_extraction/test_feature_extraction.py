@@ -151,6 +151,16 @@ def test_masks_that_were_lost_are_found_when_padding(extractor, clips):
     assert "attention_mask" not in FFTPFeatureExtractor(return_attention_mask=False).pad(rows)
 
 
+def test_silence_at_the_end_is_real_where_padding_looks_like_it(speech):
+    silence = np.zeros(8000, dtype=np.float32)
+    value = FFTPFeatureExtractor()(silence, sampling_rate=16000)["input_values"][0][0, 0]
+    extractor = FFTPFeatureExtractor(padding_value=float(value))
+    clip = np.concatenate([speech, silence])
+    features = [extractor(sound, sampling_rate=16000, padding=False)["input_values"][0] for sound in (clip, speech)]
+    expected = extractor.extract_batch([clip, speech])["attention_mask"]
+    assert (extractor.pad_batch(features)["attention_mask"] == expected).all()
+
+
 def test_a_length_in_samples_is_named(extractor, speech, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     warning_once.cache_clear()
@@ -294,13 +304,13 @@ def test_settings_are_checked():
     with pytest.raises(ValueError, match="std=0"):
         FFTPFeatureExtractor(std=0)
     for name in ("num_mel_bins", "sampling_rate", "max_length"):
-        with pytest.raises(ValueError, match=f"{name}=0 must be at least 1"):
+        with pytest.raises(ValueError, match=f"{name}=0 must be a whole number of at least 1"):
             FFTPFeatureExtractor(**{name: 0})
     extractor = FFTPFeatureExtractor()
     for settings, message in (
         ({"padding": "longst"}, "padding='longst' is unknown"),
         ({"truncation": "do_not_truncate"}, "truncation='do_not_truncate'"),
-        ({"pad_to_multiple_of": -4}, "pad_to_multiple_of=-4 must be at least 1"),
+        ({"pad_to_multiple_of": -4}, "pad_to_multiple_of=-4 must be a whole number of at least 1"),
     ):
         for change in (lambda given: FFTPFeatureExtractor(**given), lambda given: extractor(np.zeros(500), **given)):
             with pytest.raises(ValueError, match=message):
@@ -310,7 +320,7 @@ def test_settings_are_checked():
     for options, message in (
         ({"return_tensors": "mlx"}, "return_tensors='mlx'; expected 'pt', 'np' or None"),
         ({"return_attention_mask": "False"}, "return_attention_mask='False'; expected True or False"),
-        ({"sampling_rate": "16000"}, "sampling_rate='16000' must be finite, a number"),
+        ({"sampling_rate": "16000"}, "sampling_rate='16000' must be a finite number"),
     ):
         with pytest.raises(ValueError, match=message):
             extractor(np.zeros(500), **options)

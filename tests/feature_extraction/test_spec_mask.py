@@ -159,8 +159,8 @@ def test_masked_cells_take_the_mean_of_the_clips_own_frames(generator):
         ({"budget": 1.0}, "budget=1.0 must be a whole number of cells, or their share, below 1"),
         ({"budget": 1.5}, "budget=1.5 must be a whole number"),
         ({"full_share": 1.1}, r"full_share=1.1"),
-        ({"time_stride": 0}, r"time_stride=0 must be at least 1"),
-        ({"time_stride": 2.5}, r"time_stride=2.5 must be at least 1, a whole number"),
+        ({"time_stride": 0}, r"time_stride=0 must be a whole number of at least 1"),
+        ({"time_stride": 2.5}, r"time_stride=2.5 must be a whole number of at least 1"),
         ({"budget": float("nan")}, r"budget=nan must lie between 0 and 128000 cells"),
     ],
 )
@@ -216,9 +216,9 @@ def test_masks_of_other_lengths_are_refused():
     for mask in (SpecMask(128, 1000, 10, 5), SpecAugment()):
         with pytest.raises(ValueError, match=r"attention_mask has shape \(2, 39\); expected \(2, 40\)"):
             mask.draw(torch.zeros(2, 40, 128), torch.ones(2, 39))
-    with pytest.raises(ValueError, match="max_bins=-5 must be at least 0"):
+    with pytest.raises(ValueError, match="max_bins=-5 must be a whole number of at least 0"):
         SpecAugment(max_bins=-5)
-    with pytest.raises(ValueError, match="max_bins=nan must be at least 0, a whole number"):
+    with pytest.raises(ValueError, match="max_bins=nan must be a whole number of at least 0"):
         SpecAugment(max_bins=float("nan"))
 
 

@@ -111,11 +111,11 @@ def test_filter_is_piecewise_linear_over_the_bins_and_constant_over_time():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TimeRoll(-1), "max_frames=-1 must be at least 0"),
-        (lambda: TimeRoll(2.5), "max_frames=2.5 must be at least 0, a whole number"),
+        (lambda: TimeRoll(-1), "max_frames=-1 must be a whole number of at least 0"),
+        (lambda: TimeRoll(2.5), "max_frames=2.5 must be a whole number of at least 0"),
         (lambda: UniformNoise(-0.1), r"max_amplitude=-0\.1 must be at least 0"),
         (lambda: RandomGain(float("nan")), "max_offset=nan must be at least 0"),
-        (lambda: FilterAugment(num_bands=0), "num_bands=0 must be at least 1"),
+        (lambda: FilterAugment(num_bands=0), "num_bands=0 must be a whole number of at least 1"),
         (lambda: Stretch(max_time=-1), "max_time=-1 must be at least 0"),
     ],
 )

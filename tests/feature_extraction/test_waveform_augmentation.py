@@ -79,8 +79,8 @@ def test_a_crop_of_seconds_times_a_rate_is_one_of_samples(generator):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: RandomCrop(-5), "num_samples=-5 must be at least 1"),
-        (lambda: RandomCrop(0.5 * 22050 / 4), "num_samples=2756.25 must be at least 1, a whole number"),
+        (lambda: RandomCrop(-5), "num_samples=-5 must be a whole number of at least 1"),
+        (lambda: RandomCrop(0.5 * 22050 / 4), "num_samples=2756.25 must be a whole number of at least 1"),
         (lambda: SpeedPerturb(2.5), r"max_change=2.5 must lie in \[0, 1\)"),
         (lambda: Mixup(probability=5), r"probability=5 must lie in \[0, 1\]"),
         (lambda: Mixup(alpha=0), "alpha=0 must be positive"),

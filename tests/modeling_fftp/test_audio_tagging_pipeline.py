@@ -450,9 +450,9 @@ def test_arguments_of_the_call(make_tagger, speech, tmp_path):
             tag(speech, window_seconds=seconds)
     for arguments, message in (
         ({"aggregation": "median"}, "'median' is unknown; expected one of mean, max"),
-        ({"top_k": -1}, "top_k=-1 must be at least 1, a whole number, or None for all labels"),
-        ({"top_k": 0}, "top_k=0 must be at least 1"),
-        ({"top_k": 2.5}, "top_k=2.5 must be at least 1, a whole number"),
+        ({"top_k": -1}, "top_k=-1 must be a whole number of at least 1, or None for all labels"),
+        ({"top_k": 0}, "top_k=0 must be a whole number of at least 1"),
+        ({"top_k": 2.5}, "top_k=2.5 must be a whole number of at least 1"),
         ({"max_gap_seconds": -0.1}, "max_gap_seconds=-0.1 must be a length"),
         ({"max_gap_seconds": float("nan")}, "max_gap_seconds=nan must be a length"),
         ({"threshold": 2.0}, r"threshold=2.0 must lie in \[0, 1\]"),

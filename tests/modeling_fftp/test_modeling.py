@@ -77,9 +77,14 @@ def test_float64_is_computed_in_float64(make_config, backbone):
     assert torch.autograd.gradcheck(lambda x: model(x).logits, features, fast_mode=True)
 
 
-def test_features_that_are_no_tensor_are_refused(make_config, batch):
+@pytest.mark.parametrize(
+    "kind", [FFTPModel, FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPForPreTraining]
+)
+def test_features_that_are_no_tensor_are_refused(make_config, batch, kind):
     with pytest.raises(ValueError, match="input_values is of type ndarray; expected a tensor"):
-        build_classifier(make_config())(batch["input_values"].numpy())
+        kind(make_config())(batch["input_values"].numpy())
+    with pytest.raises(ValueError, match="input_values is of type list; expected a tensor"):
+        kind(make_config())(batch["input_values"].tolist())
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import csv
 import logging
 from pathlib import Path
 
-from feature_extraction.randomness import process_index
+from transformers import TrainingArguments
+
 from modeling_fftp.atomic_write import atomic_write
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ def left_out_clip(row: int, source: str | None, problem: str) -> dict:
 
 
 def report_left_out(
-    left_out: dict[str, list[dict]], shares: dict[str, float], largest_share: float, folder: str | Path
+    left_out: dict[str, list[dict]], shares: dict[str, float], largest_share: float, training: TrainingArguments
 ) -> None:
     """Name the clips that are left out in a CSV file, and count them in the log; the first process does.
 
@@ -27,13 +28,13 @@ def report_left_out(
         left_out: `left_out_clip` of each clip, by split.
         shares: Share of each split that is left out.
         largest_share: Share of a split that may be left out.
-        folder: Where the file is; it is removed where nothing is left out.
+        training: Its `output_dir` holds the file, which is removed where nothing is left out.
 
     Raises:
         ValueError: More than that share is left out of a split.
     """
-    path = Path(folder, LEFT_OUT)
-    if is_first := process_index() == 0:
+    path = Path(training.output_dir, LEFT_OUT)
+    if is_first := training.process_index == 0:
         write_left_out(left_out, path)
     for split, clips in left_out.items():
         message = f"{split}: {len(clips)} clips ({shares[split]:.1%}) cannot be used; {path} names them and says why"

@@ -138,7 +138,7 @@ def decode_splits(
         )
         clips[role] = decoded.with_format("numpy")
     shares = {role: len(left_out[role]) / max(1, len(split) + len(left_out[role])) for role, split in clips.items()}
-    report_left_out(left_out, shares, arguments.max_left_out, training.output_dir)
+    report_left_out(left_out, shares, arguments.max_left_out, training)
     return clips, left_out
 
 

@@ -41,7 +41,8 @@ class RecordingPieces(torch.utils.data.Dataset):
         # A slice of a row in Arrow's format is read from disk alone.
         self._sound = recordings.select_columns("audio").with_format("arrow")
         self._places, self._events = [], []
-        piece, overlap = piece_seconds * sampling_rate, round(overlap_seconds * sampling_rate)
+        # Whole samples: in floats 1.001 s at 16 kHz is a little less than 16,016, and a clip of as many would be two.
+        piece, overlap = (round(seconds * sampling_rate) for seconds in (piece_seconds, overlap_seconds))
         events = recordings.select_columns("labels").with_format(None)["labels"]
         self.is_timed = True
         for row, (length, clip) in enumerate(zip(lengths, map(read_events, events), strict=True)):

@@ -42,7 +42,7 @@ def stream_clips(plan: DataPlan, arguments: DataArguments, training: TrainingArg
     shares = {role: 1 - labelled[role] * (1 - broken[role] / looked[role]) for role in left_out}
     facts = {role: find_sampled_facts(split, plan.classes, left_out.get(role, [])) for role, split in clips.items()}
     with training.main_process_first(desc="report"):
-        report_left_out(left_out, shares, arguments.max_left_out, training.output_dir)
+        report_left_out(left_out, shares, arguments.max_left_out, training)
         write_report(facts, arguments.dataset_name, training, plan.decoder.sampling_rate)
         refuse_unusable(facts, plan.decoder.is_multi_label)
     lengths = {

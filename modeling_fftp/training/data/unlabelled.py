@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Audio, Dataset, Features, List, Value, concatenate_datasets
+from transformers import TrainingArguments
 
 import modeling_fftp
 from feature_extraction.log_mel_fftp import window_length
@@ -125,15 +126,14 @@ class RecordingCutter:
             return [(np.zeros(0, dtype=np.float32), "silence: every sample is 0")]
         if len(waveform) < window_length(self.sampling_rate):
             return [(np.zeros(0, dtype=np.float32), f"{len(waveform)} samples: shorter than one frame of 25 ms")]
-        count = ceil(len(waveform) / (self.max_seconds * self.sampling_rate))
+        count = ceil(len(waveform) / round(self.max_seconds * self.sampling_rate))
         return [(piece, None) for piece in np.array_split(waveform, count)]
 
 
 def load_pieces(
     arguments: SoundArguments,
     piece_seconds: float,
-    seed: int,
-    output_dir: str,
+    training: TrainingArguments,
     sampling_rate: int = SAMPLING_RATE,
 ) -> Pieces:
     """Decode all recordings, and set some apart to measure on.
@@ -144,8 +144,7 @@ def load_pieces(
     Args:
         arguments: Which sound.
         piece_seconds: Longest piece.
-        seed: Draws the share.
-        output_dir: Folder in which unusable recordings are named.
+        training: Its seed draws the share; unusable recordings are named in its `output_dir`.
         sampling_rate: Rate in Hz that sound is resampled to.
 
     Raises:
@@ -154,7 +153,7 @@ def load_pieces(
     parts: dict[str, list[Dataset]] = {}
     num_recordings = 0
     folder = base_folder(arguments.dataset_name, arguments.dataset_data_dir)
-    for role, recordings in assign_roles(number(find_recordings(arguments)), arguments, seed):
+    for role, recordings in assign_roles(number(find_recordings(arguments)), arguments, training.seed):
         column = audio_column(recordings, arguments.audio_column_name)
         cutter = RecordingCutter(column, piece_seconds, sampling_rate, folder)
         pieces = recordings.map(
@@ -177,7 +176,7 @@ def load_pieces(
     # One limit for all: a few recordings to measure on are too few for a share of their own.
     everything = [clip for clips in left_out.values() for clip in clips]
     share = len(everything) / num_recordings
-    report_left_out({"all": everything}, {"all": share}, arguments.max_left_out, output_dir)
+    report_left_out({"all": everything}, {"all": share}, arguments.max_left_out, training)
     if not splits.get("train"):
         raise ValueError(f"no sound to learn in {arguments.dataset_name}; found {sizes}")
     seconds = {role: sum(clip_lengths(split)) / sampling_rate for role, split in splits.items()}

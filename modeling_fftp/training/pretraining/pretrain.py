@@ -55,7 +55,7 @@ def pretrain_and_save(
     rate = find_sampling_rate(model_arguments)
     with training.main_process_first(desc="decoding"):
         # Crops are drawn from pieces of twice their length.
-        pieces = load_pieces(sound, 2 * sound.max_seconds, training.seed, training.output_dir, rate)
+        pieces = load_pieces(sound, 2 * sound.max_seconds, training, rate)
     seconds = min(sound.max_seconds, pieces.longest_seconds)
     model, extractor = build(model_arguments, pieces.splits["train"], seconds)
     described = describe(sound, pieces)

@@ -144,6 +144,9 @@ class Teacher:
             features = self.extractor(clips, sampling_rate=self.extractor.sampling_rate, return_tensors="pt")
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
                 logits = self.model(**BatchFeature(features).to(self.device)).logits
+        except torch.OutOfMemoryError:
+            # Of the device, not of these clips; `auto_find_batch_size` knows it by its type.
+            raise
         except (ValueError, RuntimeError) as error:
             lengths = sorted(len(clip) for clip in clips)
             raise ValueError(

@@ -38,7 +38,7 @@ def load_unlabelled_clips(
     given |= {"max_seconds": seconds, "validation_fraction": arguments.validation_fraction or VALIDATION_FRACTION}
     sound = SoundArguments(**given)
     with training.main_process_first(desc="decoding"):
-        pieces = load_pieces(sound, seconds, training.seed, training.output_dir, sampling_rate)
+        pieces = load_pieces(sound, seconds, training, sampling_rate)
     splits = dict(pieces.splits)
     if "validation" in splits:
         with training.main_process_first(desc="answers"):

@@ -8,7 +8,7 @@ from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClass
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.cli import app
-from modeling_fftp.convert.convert import convert
+from modeling_fftp.convert.convert import adapt, convert
 from modeling_fftp.convert.sources import find_kind, load
 
 SMALL = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
@@ -49,6 +49,14 @@ def test_other_patches_come_with_a_masking_extractor(vit, tmp_path):
     features = extractor([torch.randn(16000), torch.randn(9000)], sampling_rate=16000, return_tensors="pt")
     assert features["attention_mask"].sum(dim=1).tolist() == [98, 54]
     assert model(**features).last_hidden_state.shape == (2, 1 + 18, 48)
+
+
+def test_what_is_adapted_stays_as_it_is(vit):
+    converted = load(vit)
+    # As that of transformers' AST.
+    converted.extractor.return_attention_mask = False
+    adapted = adapt(converted, patch_size=(128, 10), frequency_stride=128)
+    assert (adapted.extractor.return_attention_mask, converted.extractor.return_attention_mask) == (True, False)
 
 
 def test_an_own_model_gets_other_patches_and_keeps_its_head(tmp_path):

@@ -50,6 +50,11 @@ def pieces(recordings, lengths):
     return RecordingPieces(recordings, lengths, 6.0, 0.0, RATE)
 
 
+def test_a_recording_of_just_the_longest_length_is_one_piece():
+    # In floats 16016 / 16000 * 16000 is a little less than 16016.
+    assert len(RecordingPieces(make_clip([0.0] * 16016), [16016], 16016 / 16000, 0.0, 16000)) == 1
+
+
 def test_pieces_are_the_recordings_in_order(recordings, pieces):
     assert len(pieces) == 3 + 4 + 1 + 2
     sound = np.concatenate([pieces[index]["audio"] for index in range(len(pieces))])

@@ -11,13 +11,14 @@ import soundfile
 import torch
 from datasets import Audio, Dataset
 from safetensors.torch import load_file
-from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
+from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, TrainingArguments
 
 from feature_extraction.randomness import batch_seeds, seeded
 from feature_extraction.spectrogram_augmentation import RandomGain
 from modeling_fftp.cli import app
 from modeling_fftp.hub.push import files_to_push
 from modeling_fftp.training.data.unlabelled import (
+    Pieces,
     SoundArguments,
     assign_roles,
     find_recordings,
@@ -48,6 +49,10 @@ def recordings(clip_folder, tmp_path):
 
 def train(data, output, *options):
     pretrain([str(data), *SMALL, "--output_dir", str(output), *map(str, options)])
+
+
+def load(arguments: SoundArguments, piece_seconds, output) -> Pieces:
+    return load_pieces(arguments, piece_seconds, TrainingArguments(str(output), seed=0))
 
 
 def test_any_sound_becomes_a_start(recordings, clip_folder, tmp_path):
@@ -171,18 +176,18 @@ def test_the_best_epoch_and_averages_are_those_of_the_loss(clip_folder, tmp_path
 def test_validation_sound_is_measured_on_and_test_sound_is_left_alone(clip_folder, tmp_path, caplog):
     folder = shutil.copytree(clip_folder, tmp_path / "data")
     (folder / "validation").rename(folder / "Test")
-    pieces = load_pieces(SoundArguments(str(folder), validation_fraction=0.25), 20, 0, str(tmp_path))
+    pieces = load(SoundArguments(str(folder), validation_fraction=0.25), 20, tmp_path)
     assert {role: len(split) for role, split in pieces.splits.items()} == {"train": 27, "validation": 9}
     assert "12 recordings of test splits are not used" in caplog.text
     # As LibriSpeech writes it.
     (folder / "Test").rename(folder / "test-clean")
     assert sum(len(recordings) for _, recordings in find_recordings(SoundArguments(str(folder)))) == 36
-    pieces = load_pieces(SoundArguments(str(clip_folder)), 20, 0, str(tmp_path))
+    pieces = load(SoundArguments(str(clip_folder)), 20, tmp_path)
     assert {role: len(split) for role, split in pieces.splits.items()} == {"train": 36, "validation": 12}
     # Parts of a few recordings add up.
     held_out = assign_roles([(None, Dataset.from_dict({"audio": ["x"] * 9}))] * 50, SoundArguments("x"), 0)
     assert sum(len(table) for role, table in held_out if role == "validation") == 22
-    no_share = load_pieces(SoundArguments(str(folder), validation_fraction=0.0), 20, 0, str(tmp_path))
+    no_share = load(SoundArguments(str(folder), validation_fraction=0.0), 20, tmp_path)
     assert {*no_share.splits} == {"train"}
 
 
@@ -196,7 +201,7 @@ def test_data_sets_lie_side_by_side(clip_folder, tmp_path):
         data.to_parquet(tmp_path / "data" / name / "train-0.parquet")
     Dataset.from_dict({"text": ["no sound"]}).to_parquet(tmp_path / "data" / "words.parquet")
     arguments = SoundArguments(str(tmp_path / "data"), validation_column="fold", validation_value="2")
-    pieces = load_pieces(arguments, 20, 0, str(tmp_path))
+    pieces = load(arguments, 20, tmp_path)
     assert {role: len(split) for role, split in pieces.splits.items()} == {"train": 20, "validation": 10}
     table = Dataset.from_dict({"audio": ["x"] * 4, "fold": [1, 2, 1, 2]})
     held_out = assign_roles([("train", table), ("validation", table)], arguments, 0)
@@ -205,13 +210,13 @@ def test_data_sets_lie_side_by_side(clip_folder, tmp_path):
     ]  # fmt: skip
     arguments = SoundArguments(str(tmp_path / "data"), validation_column="fold", validation_value="7")
     with pytest.raises(ValueError, match="no recording has fold='7'"):
-        load_pieces(arguments, 20, 0, str(tmp_path))
+        load(arguments, 20, tmp_path)
 
 
 def test_changed_files_are_decoded_anew(tmp_path):
     for seconds in (1, 2):
         soundfile.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).normal(size=16000 * seconds), 16000)
-        pieces = load_pieces(SoundArguments(str(tmp_path)), 20, 0, str(tmp_path))
+        pieces = load(SoundArguments(str(tmp_path)), 20, tmp_path)
         assert pieces.seconds["train"] == seconds
 
 
@@ -288,17 +293,26 @@ def test_a_pretraining_goes_on_in_as_many_processes(clip_folder, tmp_path):
         train(clip_folder, tmp_path, "--num_train_epochs", 2, "--resume_from_checkpoint", "true")
 
 
-def test_recordings_are_counted_and_not_their_pieces(tmp_path):
+def test_a_recording_of_just_the_longest_length_is_one_piece(tmp_path):
+    # In floats 2.01 * 16000 is a little less than 32160.
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(size=32160) * 0.1, 16000)
+    pieces = load(SoundArguments(str(tmp_path), validation_fraction=0), 2.01, tmp_path)
+    assert [len(sound) for sound in pieces.splits["train"]["audio"]] == [32160]
+
+
+def test_recordings_are_counted_and_not_their_pieces(tmp_path, monkeypatch):
+    # As a launcher of before may leave it behind; this process is alone.
+    monkeypatch.setenv("RANK", "1")
     folder = tmp_path / "sound"
     folder.mkdir()
     (folder / "broken.wav").write_text("nothing")
     soundfile.write(folder / "long.wav", np.random.default_rng(0).normal(size=16000 * 20) * 0.1, 16000)
     arguments = SoundArguments(str(folder), validation_fraction=0, max_left_out=0.4)
     with pytest.raises(ValueError, match=r"1 clips \(50\.0%\) cannot be used"):
-        load_pieces(arguments, 1.0, 0, str(tmp_path / "out"))
+        load(arguments, 1.0, tmp_path / "out")
     assert (tmp_path / "out" / "left_out_clips.csv").read_text().splitlines()[1].startswith("all,0,")
     arguments.max_left_out = 0.5
-    assert len(load_pieces(arguments, 1.0, 0, str(tmp_path / "out")).splits["train"]) == 20
+    assert len(load(arguments, 1.0, tmp_path / "out").splits["train"]) == 20
 
 
 def test_a_recording_without_a_name_is_named_by_its_row_in_the_data(tmp_path):
@@ -311,7 +325,7 @@ def test_a_recording_without_a_name_is_named_by_its_row_in_the_data(tmp_path):
     Dataset.from_dict({"audio": sounds}).to_parquet(tmp_path / "data" / "sounds.parquet")
     # Of the recordings before it some are measured on.
     arguments = SoundArguments(str(tmp_path / "data"), validation_fraction=0.3, max_left_out=0.1)
-    load_pieces(arguments, 1.0, 0, str(tmp_path / "out"))
+    load(arguments, 1.0, tmp_path / "out")
     assert (tmp_path / "out" / "left_out_clips.csv").read_text().splitlines()[1].startswith("all,15,row 15,")
 
 

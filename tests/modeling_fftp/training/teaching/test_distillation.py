@@ -138,6 +138,17 @@ def test_clips_that_a_teacher_cannot_hear_are_named(teacher, speech):
         Teacher(teacher(make_wav2vec2), 16000)([speech[:10]])
 
 
+def test_memory_that_runs_out_is_not_blamed_on_clips(teacher, speech):
+    loaded = Teacher(teacher(), 16000)
+
+    def run_out(*_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    loaded.model.register_forward_pre_hook(run_out)
+    with pytest.raises(torch.OutOfMemoryError):
+        loaded([speech])
+
+
 def test_a_teacher_of_the_other_kind_is_refused(trained):
     teacher = Teacher(str(trained), 16000)
     teacher.refuse_other_kind(is_multi_label=False)
