@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 from datasets import Dataset
 
@@ -34,7 +35,9 @@ SELECTION = "selection"
 LABELS = ("label", "annotation", "species", "class", "call type", "common name", "species code")
 # A line of a label track. Frequencies are in a line of their own, after a backslash.
 NUMBER = r"-?[\d.,]+([eE][+-]?\d+)?"
-LABEL_LINE = re.compile(rf"(?P<onset>{NUMBER})\t(?P<offset>{NUMBER})(\t(?P<label>[^\t]*))?(\t(?P<score>[01]\.\d+))?")
+LABEL_LINE = re.compile(
+    rf"(?P<onset>{NUMBER})\t(?P<offset>{NUMBER})(\t(?P<label>[^\t]*))?(\t(?P<score>[01]\.\d+))?\t*"
+)
 FREQUENCIES = "\\"
 # What stands where labels do in a file of measurements.
 MEASURED = re.compile(NUMBER)
@@ -51,9 +54,9 @@ def has_annotations(folder: Path) -> bool:
 def read_annotations(folder: Path, label_column: str | None = None) -> Dataset | None:
     """Recordings with the events that the annotations beside them name.
 
-    Those of `rec.wav` are called `rec.txt`, `rec.wav.txt`, `rec.Table.1.selections.txt` or the like, and lie in its
-    folder, or in another where no second recording is called so. A table of Raven that names recordings itself, as
-    "Begin File" or "Begin Path", may be called anything.
+    Those of `rec.wav` are called `rec.txt`, `rec.wav.txt`, `rec.Table.1.selections.txt` or the like. They lie in its
+    folder, or in another without sound, where no second recording is called so. A table of Raven that names recordings
+    itself, as "Begin File" or "Begin Path", may be called anything.
 
     Args:
         folder: With recordings and annotations, in folders or not.
@@ -93,18 +96,26 @@ def read_annotations(folder: Path, label_column: str | None = None) -> Dataset |
     named = (as_text(Path(recording)) for recording in clips)
     problems += [(name, problem) for name, problem in named if problem is not None]
     refuse_problems(problems)
-    if not clips:
-        return None
-    logger.info("%s: %d selection tables and label tracks say when what sounds", folder, len(texts) - len(stray))
+    bare = [path.name for path in files if _is_bare(path, clips)] if clips else []
     said = (
         ("recordings have events of several annotations, which are joined", _join_sources(sources)),
-        ("annotations of no recording are passed over", stray),
-        ("recordings without annotations are passed over", [path.name for path in files if _is_bare(path, clips)]),
+        ("annotations of no recording are passed over; call each after its recording", stray),
+        ("files called after recordings are no annotations that can be read", _find_unread(files, texts, recordings)),
+        ("recordings without annotations are passed over", bare),
     )
     for what, names in said:
         if names:
             logger.warning("%s: %d %s: %s", folder, len(names), what, name_some(names))
+    if not clips:
+        return None
+    logger.info("%s: %d selection tables and label tracks say when what sounds", folder, len(texts) - len(stray))
     return list_clips(clips, {"audio": [*clips]}, label_column)
+
+
+def _find_unread(files: Iterable[Path], texts: Container[Path], recordings: "Recordings") -> list[str]:
+    """Names of text files beside recordings of their names that are neither selection tables nor label tracks."""
+    others = (path for path in files if path.suffix.lower() == SUFFIX and path not in texts)
+    return [path.name for path in others if recordings.lies_beside(path)]
 
 
 def _join_sources(sources: Mapping[str, Sequence[str]]) -> list[str]:
@@ -127,7 +138,7 @@ def _read_event(onset: float | str | None, offset: float | str | None, label: st
 
 
 class Recordings:
-    """Sound files by their names, in small letters.
+    """Sound files by their names, in small letters. Recorders call their files alike at every site.
 
     Args:
         files: Sound and others.
@@ -138,34 +149,42 @@ class Recordings:
         for path in filter(is_sound, files):
             for name in {path.name.lower(), path.stem.lower()}:
                 self.found[name].append(path)
+        self.folders = {path.parent for paths in self.found.values() for path in paths}
+
+    def lies_beside(self, annotation: Path) -> bool:
+        """Whether a recording of an annotation's name lies in its folder."""
+        named = self.found.get(ENDING.sub("", annotation.name).lower(), [])
+        return any(path.parent == annotation.parent for path in named)
 
     def find_own(self, annotation: Path) -> Path | None:
         """The recording that an annotation is called after: `a.b.wav` of `a.b.Table.1.selections.txt`.
+
+        Its folder is the annotation's as far as that of any recording is: an annotation of a folder with sound is of
+        none elsewhere, and one below `labels/Site A` of none below `sound/Site B` where there is a `sound/Site A`.
 
         Raises:
             ValueError: Several recordings have the name, and their folders do not tell which is meant.
         """
         found = self._find(ENDING.sub("", annotation.name), annotation.parent.parts, annotation)
-        return None if found is None else found[0]
+        if found is None:
+            return None
+        most = max(_count_shared(folder.parts, annotation.parent.parts) for folder in self.folders)
+        return found[0] if found[1] == most else None
 
     def find_named(self, names: Iterable[str], annotation: Path) -> dict[str, Path]:
         """The recordings that a table names, by these names; where there is none, it would lie beside the table.
 
-        The folders of a name count as far as they are there: recorders call their files alike at every site. A
-        recording that two names could mean is that of the one with more of its folders.
+        The folders of a name count as far as they are there.
         """
-        found, shared = {}, {}
+        found = {}
         for name in names:
             path = PureWindowsPath(name)
             folders = path.parent.parts or annotation.parent.parts
             place = self._find(path.name, folders, annotation) or self._find(path.stem, folders, annotation)
-            recording, count = place or (annotation.with_name(path.name), 0)
-            found[name] = recording, count
-            shared[recording] = max(count, shared.get(recording, 0))
-        return {
-            name: recording if count == shared[recording] else annotation.parent / PureWindowsPath(name).as_posix()
-            for name, (recording, count) in found.items()
-        }
+            if place is not None:
+                found[name] = place
+        places = {name: recording for name, (recording, _) in found.items() if name not in _misplaced(found)}
+        return {name: places.get(name, annotation.parent / PureWindowsPath(name).as_posix()) for name in names}
 
     def _find(self, name: str, folders: Sequence[str], annotation: Path) -> tuple[Path, int] | None:
         """The recording of a name, with suffix or without, and how many of its folders are those that are meant."""
@@ -175,6 +194,31 @@ class Recordings:
         if len(best) > 1:
             raise ValueError(f"{annotation} could be of {name_some(map(str, best))}; rename all but one of them")
         return (best[0], shared[best[0]]) if best else None
+
+
+def _misplaced(found: Mapping[str, tuple[Path, int]]) -> set[str]:
+    """Names whose recordings were found, but in folders that others cannot stand for.
+
+    Of `rec/A/1.wav` and `rec/B/2.wav`, found as `data/B/1.wav` and `data/B/2.wav`, the second says that `data` is
+    `rec`, so the first is another recording.
+    """
+    # Windows' paths also compare as names are found here, in small letters.
+    named = {PureWindowsPath(name): name for name in found if PureWindowsPath(name).parent.parts}
+    surest = max(named, key=lambda path: found[named[path]][1], default=None)
+    if surest is None or not (count := found[named[surest]][1]):
+        return set()
+    there, here = (_cut_end(path.parent, count) for path in (surest, PureWindowsPath(found[named[surest]][0])))
+    return {
+        name
+        for path, name in named.items()
+        if path.is_relative_to(there)
+        and PureWindowsPath(found[name][0]).parent != here / path.parent.relative_to(there)
+    }
+
+
+def _cut_end(folder: PureWindowsPath, count: int) -> PureWindowsPath:
+    """A folder without the last few of its parts."""
+    return PureWindowsPath(*folder.parts[: len(folder.parts) - count])
 
 
 def _count_shared(folders: Sequence[str], others: Sequence[str]) -> int:
@@ -259,26 +303,22 @@ def _read_selections(path: Path, text: str, recordings: Recordings, label_column
         ValueError: No column of labels, or several, or times that count from a recording of which nothing is known.
     """
     own, header = recordings.find_own(path), _header(text)
-    selections = {}
-    for number, cells in enumerate(itertools.islice(_rows_of(text), 1, None), start=1):
-        selection = dict(zip(header, cells, strict=False))
-        # Tables that were put together number from 1 again.
-        same = tuple(map(selection.get, (SELECTION, *RECORDING, BEGIN, END))) if SELECTION in selection else number
-        view = selections.setdefault(same, selection)
-        view.update({name: cell for name, cell in selection.items() if cell and not view.get(name)})
-    selections = dict(enumerate(selections.values(), start=1))
-    if not selections and own is not None:
+    rows = [dict(zip(header, cells, strict=False)) for cells in itertools.islice(_rows_of(text), 1, None)]
+    if not rows and own is not None:
         yield str(own), None, None, None
-    if not selections:
+    if not rows:
         return
     labels = _find_labels(path, header, label_column)
+    selections = dict(enumerate(_join_views(rows, labels), start=1))
     named = {key: next(filter(None, map(cells.get, RECORDING)), None) for key, cells in selections.items()}
-    if len({*named.values()}) > 1 and not all(selection.get(OFFSET) for selection in selections.values()):
-        raise ValueError(
-            f"{path} names several recordings, and no column {OFFSET.capitalize()!r} says when a selection begins in "
-            "its own; let Raven measure that too"
-        )
     places = recordings.find_named(dict.fromkeys(filter(None, named.values())), path)
+    # Times count from the first one that was open: that which the table is called after, if it is called so.
+    heard = {str(places.get(name, own)) for name in named.values()} | ({str(own)} if own is not None else set())
+    if len(heard) > 1 and not all(selection.get(OFFSET) for selection in selections.values()):
+        raise ValueError(
+            f"{path} is of several recordings, and no column {OFFSET.capitalize()!r} says when a selection begins in "
+            f"its own; let Raven measure that too. They are {name_some(sorted(heard))}"
+        )
     for key, selection in selections.items():
         recording = places.get(named[key], own)
         try:
@@ -287,6 +327,25 @@ def _read_selections(path: Path, text: str, recordings: Recordings, label_column
             raise ValueError(f"{path}, selection {key}: {error}") from error
         if recording is not None:
             yield str(recording), *times, selection.get(labels)
+
+
+def _join_views(rows: Iterable[dict[str, str]], labels: str) -> list[dict[str, str]]:
+    """Selections, of which rows are views: each cell is that of the first view that has one.
+
+    Rows of one number and time are views of one selection, unless they differ in their labels: tables that were put
+    together number from 1 again.
+    """
+    selections: dict[Any, list[dict[str, str]]] = {}
+    for number, row in enumerate(rows):
+        same = tuple(map(row.get, (SELECTION, *RECORDING, BEGIN, END))) if SELECTION in row else number
+        joined, label = selections.setdefault(same, []), row.get(labels)
+        for view in joined:
+            if not label or view.get(labels) in (None, "", label):
+                view.update({name: cell for name, cell in row.items() if cell and not view.get(name)})
+                break
+        else:
+            joined.append(row)
+    return [*itertools.chain.from_iterable(selections.values())]
 
 
 def _read_times(selection: Mapping[str, str]) -> tuple[float | None, float | None]:

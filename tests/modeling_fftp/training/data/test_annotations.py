@@ -66,7 +66,10 @@ def test_selection_tables(folder, write, caplog):
         "a/rec.1.wav": [(0.5, 1.25, "wren"), (3.0, 4.0, "great tit"), (2.0, 2.5, "wren")],
         "b/rec.1.flac": [(0.0, 1.0, "owl")],
     }
-    assert "1 annotations of no recording are passed over: lost.Table.1.selections.txt" in caplog.text
+    assert (
+        "1 annotations of no recording are passed over; call each after its recording: lost.Table.1.selections.txt"
+        in caplog.text
+    )
     assert "1 recordings without annotations are passed over: unheard.wav" in caplog.text
 
 
@@ -85,8 +88,57 @@ def test_a_table_of_several_recordings(folder, write):
         "tables/gone.wav": [(2.0, 3.0, "owl")],
     }
     write(tables__all=[FILES.replace("File Offset (s)", "Site"), *rows])
-    with pytest.raises(ValueError, match=r"all\.txt names several recordings, and no column 'File offset \(s\)'"):
+    with pytest.raises(ValueError, match=r"all\.txt is of several recordings, and no column 'File offset \(s\)'"):
         load_splits(str(folder))
+
+
+def test_a_table_that_is_called_after_another_recording_counts_from_that(folder, write):
+    write("one.wav", "two.wav")
+    table = [HEADER + "\tBegin File\tLabel", selection(1, 7, 8, "two.wav", "wren")]
+    write(two=table)
+    assert events(folder) == {"two.wav": [(7.0, 8.0, "wren")]}
+    (folder / "two.txt").rename(folder / "one.txt")
+    with pytest.raises(ValueError, match=r"one\.txt is of several recordings.*They are .*one\.wav.*two\.wav"):
+        load_splits(str(folder))
+
+
+def test_recordings_of_other_sites_that_are_called_alike(folder, write, caplog):
+    """One recording of site A is missing, and site B has one of its name."""
+    write("a/1.wav", "b/2.wav", "sound/c/3.wav", "sound/d/4.wav")
+    write(a__1=["1\t2\twren"], a__2=["1\t2\towl"], labels__c__3=["1\t2\twren"], labels__c__4=["1\t2\towl"])
+    assert events(folder) == {"a/1.wav": [(1.0, 2.0, "wren")], "sound/c/3.wav": [(1.0, 2.0, "wren")]}
+    assert "2 annotations of no recording are passed over; call each after its recording: 2.txt, 4.txt" in caplog.text
+
+
+def test_recordings_of_other_sites_that_a_table_names(folder, write):
+    write("top.wav", "b/1.wav", "b/2.wav", "c/bare.wav")
+    rows = [
+        "1\t1\t2\tD:\\rec\\A\\1.wav\t1\twren",
+        "2\t1\t2\tD:\\rec\\B\\2.wav\t1\tjay",
+        "3\t1\t2\tD:\\rec\\top.wav\t1\towl",
+        "4\t1\t2\tbare.wav\t1\town",
+    ]
+    write(all=[FILES, *rows])
+    found = events(folder)
+    assert found.pop("D:/rec/A/1.wav") == [(1.0, 2.0, "wren")]
+    assert found == {"b/2.wav": [(1.0, 2.0, "jay")], "top.wav": [(1.0, 2.0, "owl")], "c/bare.wav": [(1.0, 2.0, "own")]}
+
+
+def test_selections_of_one_number_and_time_with_other_labels(folder, write):
+    write("rec.wav", rec=[HEADER + "\tLabel", selection(1, 0, 3, "wren"), selection(1, 0, 3, "robin")])
+    assert events(folder) == {"rec.wav": [(0.0, 3.0, "wren"), (0.0, 3.0, "robin")]}
+
+
+def test_annotations_that_are_not_read_are_named(folder, write, caplog):
+    write("a/rec.wav", "b/rec.wav")
+    write(**{"a__Label Track": ["1\t2\twren"], "b__Label Track": ["1\t2\twren"]})
+    assert {*load_splits(str(folder))["train"]["label"]} == {"a", "b"}
+    assert "2 annotations of no recording are passed over; call each after its recording: Label Track" in caplog.text
+    write("c/one.wav", "c/two.wav", c__one=["1 2 wren"], c__two=["1\t2\twren\t"])
+    (folder / "a" / "rec.txt").write_bytes("1\t2\tM\u00f6we\n".encode("cp1252"))
+    assert events(folder) == {"c/two.wav": [(1.0, 2.0, "wren")]}
+    unread = "2 files called after recordings are no annotations that can be read: rec.txt, one.txt"
+    assert unread in caplog.text
 
 
 def test_label_tracks(folder, write):
