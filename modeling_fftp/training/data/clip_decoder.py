@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,18 +139,25 @@ class ClipDecoder:
 def locate(source: Any, folder: Path) -> Any:
     """A source with its path below a folder."""
     if isinstance(source, str):
-        return str(find_file(folder / source))
+        return str(find_file(folder, source))
     if isinstance(source, dict) and source.get("bytes") is None and source.get("path") is not None:
-        return source | {"path": str(find_file(folder / source["path"]))}
+        return source | {"path": str(find_file(folder, source["path"]))}
     return source
 
 
-def find_file(path: Path) -> Path:
-    """The file of a path, which may lack the suffix, as names in FSD50K and Warblr do."""
-    if is_sound(path) or os.path.exists(path):
-        return path
-    found = (path.with_name(path.name + suffix) for suffix in SUFFIXES)
-    return next((candidate for candidate in found if os.path.exists(candidate)), path)
+def find_file(folder: Path, name: str) -> Path:
+    """The file of a name below a folder.
+
+    It may lack the suffix, as names in FSD50K and Warblr do, have the separators of Windows, or be in another of
+    Unicode's forms, as archives of macOS bring it.
+    """
+    endings = ("",) if is_sound(folder / name) else ("", *SUFFIXES, *map(str.upper, SUFFIXES))
+    for written in dict.fromkeys((name, name.replace("\\", "/"))):
+        for form in dict.fromkeys((written, *(unicodedata.normalize(form, written) for form in ("NFC", "NFD")))):
+            for ending in endings:
+                if os.path.exists(path := folder / f"{form}{ending}"):
+                    return path
+    return folder / name
 
 
 def find_facts(source: Any, waveform: np.ndarray, sampling_rate: int) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def cache_of_files(dataset: Dataset, decoder: Any, columns: Sequence[str]) -> di
         return _cache_file(Hasher.hash((dataset._fingerprint, decoder)))
     else:
         return {}
-    paths = [find_file(Path(decoder.folder, path or "")) for path in written]
+    paths = [find_file(Path(decoder.folder), path or "") for path in written]
     states = [_state(path) for path in paths]
     files = [(str(path), state) for path, state in zip(paths, states, strict=True)]
     return _cache_file(Hasher.hash((files, {name: dataset[name][:] for name in columns}, decoder)))

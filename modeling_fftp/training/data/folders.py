@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path, PureWindowsPath
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # The Hub's AudioFolder: a table of this name beside the sound, with a column of this name.
 METADATA, FILE_NAME = "metadata", "file_name"
-# What Speech Commands has beside its class folders: which clips validate and test, and what is no class.
+# What Speech Commands has beside its class folders: which clips validate and test, and noise that is no class.
 LISTS, BACKGROUND = {"validation": "validation_list.txt", "test": "testing_list.txt"}, "_background_noise_"
 # Column of what is wrong with a clip before it is decoded.
 PROBLEM = "__problem__"
@@ -69,23 +70,26 @@ def _paths_below(folder: Path, clips: Dataset) -> list[str | None]:
     return [path and os.path.relpath(path, folder.absolute()) for path in clips["audio"]]
 
 
-def _has_lists(root: Path) -> bool:
-    """Whether a folder is that of Speech Commands."""
-    return any((root / name).is_file() for name in LISTS.values())
-
-
 def _listed_splits(root: Path, paths: Sequence[str]) -> list[str] | None:
     """The split of each path after the lists of Speech Commands; None where there are none."""
-    lists = {role: root / name for role, name in LISTS.items() if (root / name).is_file()}
-    # Written on Windows, they may have its separators.
-    listed = {
-        PureWindowsPath(line).as_posix(): role for role, file in lists.items() for line in read_text(file).splitlines()
-    }
-    splits = [listed.get(Path(path).as_posix(), "train") for path in paths]
+    # Kaggle has them beside the folder.
+    for folder in (root, root.absolute().parent):
+        if lists := {role: folder / name for role, name in LISTS.items() if (folder / name).is_file()}:
+            break
+    present, splits = {_as_written(Path(path).as_posix()): path for path in paths}, dict.fromkeys(paths, "train")
     for role, file in lists.items():
-        if role not in splits:
-            logger.warning("%s names no clip that is there", file)
-    return splits if listed else None
+        # Written on Windows, they may have its separators.
+        lines = [line.strip() for line in read_text(file).splitlines()]
+        listed = [_as_written(PureWindowsPath(line).as_posix()) for line in lines if line]
+        splits.update({present[name]: role for name in listed if name in present})
+        if missing := [name for name in listed if name not in present]:
+            logger.warning("%s names %d clips that are not there: %s", file, len(missing), name_some(missing))
+    return [*splits.values()] if lists else None
+
+
+def _as_written(name: str) -> str:
+    """A name in one of Unicode's forms; archives of macOS bring another than lists have."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _splits_in_classes(paths: Sequence[str]) -> list[str | None]:
@@ -137,14 +141,13 @@ def _visible_folders(folder: Path) -> list[Path]:
 def _read_classes(root: Path) -> Dataset:
     """One row per sound file; the folder directly below the root is its class."""
     rows, others, stray, recordings = {"audio": [], "label": [], PROBLEM: []}, [], 0, set()
-    no_classes = [BACKGROUND] if _has_lists(root) else []
     for path in sorted(walk(root)):
         *folders, _ = path.relative_to(root).parts
         if not folders:
             stray += is_sound(path)
         elif not is_sound(path):
             others.append(path)
-        elif folders[0] not in no_classes:
+        elif folders[0] != BACKGROUND:
             recordings.add(path.with_suffix(""))
             name, problem = as_text(path.absolute())
             label, _ = as_text(Path(folders[0]))
@@ -168,10 +171,10 @@ def _read_classes(root: Path) -> Dataset:
         )  # fmt: skip
     if stray:
         logger.warning("%s: %d sound files that lie in no class folder are passed over", root, stray)
-    if inner := _find_recurring_folders(recordings, root):
+    if inner := _find_inner_folders(recordings, root):
         logger.warning(
-            "%s: the classes are the folders directly in it: %s. Several of these hold %s; if those are the classes, "
-            "pass a table of paths and labels",
+            "%s: the classes are the folders directly in it: %s. Folders in these are none: %s; if they are the "
+            "classes, pass a table of paths and labels",
             root, name_some(sorted({*rows["label"]})), name_some(inner),
         )  # fmt: skip
     others = [child.name for child in _visible_folders(root) if child.name not in {*rows["label"]}]
@@ -180,13 +183,10 @@ def _read_classes(root: Path) -> Dataset:
     return Dataset.from_dict(rows)
 
 
-def _find_recurring_folders(recordings: Iterable[Path], root: Path) -> list[str]:
-    """Names that folders in several class folders have, such as classes have at every site; those of splits aside."""
-    classes: dict[str, set[str]] = {}
-    for label, *inner, _ in (path.relative_to(root).parts for path in recordings):
-        if inner and role_of(inner[0]) is None:
-            classes.setdefault(inner[0], set()).add(label)
-    return sorted(name for name, labels in classes.items() if len(labels) > 1)
+def _find_inner_folders(recordings: Iterable[Path], root: Path) -> list[str]:
+    """Names of the folders in class folders, those of splits aside."""
+    inner = (path.relative_to(root).parts[1:-1] for path in recordings)
+    return sorted({names[0] for names in inner if names and role_of(names[0]) is None})
 
 
 def _is_called_after(path: Path, recordings: Container[Path]) -> bool:

@@ -201,13 +201,18 @@ def _are_vectors(labels: Sequence[list | None], column: str) -> bool:
 
 def _hint_at_lists(classes: Sequence[str], column: str) -> None:
     """Say in the log where classes look like several in one string."""
-    marks = {mark: f"--label_separator '{mark}' would split them" for mark in ",;|"}
-    for mark, advice in (marks | {"[": "they are lists written as text"}).items():
+    marks = {"[": "they are lists written as text; write lists, or names with one of , ; | between"}
+    marks |= {mark: f"--label_separator '{mark}' would split them" for mark in ",;|"}
+    known = {*classes}
+    for mark, advice in marks.items():
         found = [name for name in classes if mark in name]
-        if len(found) > len(classes) / 4:
+        joined = [name for name in found if {part.strip() for part in name.split(mark)} <= known]
+        if joined or len(found) > len(classes) / 4:
             logger.warning(
-                "Classes in %r such as %r hold %r and are taken as they are: %s", column, found[0], mark, advice
-            )
+                "Classes in %r such as %r hold %r and are taken as they are: %s",
+                column, (joined or found)[0], mark, advice,
+            )  # fmt: skip
+            return
 
 
 def refuse_lookalikes(classes: Iterable[str]) -> None:

@@ -1,6 +1,8 @@
 """What a run reads, before anything is decoded: splits and what each is for, columns, classes and their order."""
 
 import logging
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from .clip_decoder import ClipDecoder
 from .event_tables import TIMES, has_event_rows
 from .held_out import VALIDATION_FRACTION
 from .labels import LabelColumn, is_missing, read_class_names, read_labels
+from .messages import name_some
 from .parquet_splits import open_splits
 from .sources import FOLDER, PATHS, Columns, add_folders, base_folder, find_column, load_splits, read_names
 from .splits import ROLES, find_splits
@@ -25,10 +28,7 @@ from .splits import ROLES, find_splits
 logger = logging.getLogger(__name__)
 
 # Columns of which people may think that they cut clips out of recordings.
-TIME_COLUMNS = (
-    "onset", "offset", "start", "end", "start_time", "end_time", "start_s", "end_s", "start (s)", "end (s)",
-    "begin time (s)", "end time (s)",
-)  # fmt: skip
+TIME_COLUMN = re.compile(r"(onset|offset|start|begin|end)([ _]*(time|s|sec|seconds|ms|\(s\)))*", re.IGNORECASE)
 
 
 @dataclass
@@ -174,7 +174,7 @@ def refuse_misread(
     has_event_per_row = has_event_rows(split.column_names, arguments.label_column_name)
     if has_event_per_row and isinstance(split.features[audio_column], Value):
         raise ValueError("the data has a row for each event, which --streaming does not put together; drop it")
-    times = [name for name in split.column_names if name.lower() in TIME_COLUMNS]
+    times = [name for name in split.column_names if TIME_COLUMN.fullmatch(name)]
     if times and not kind.has_events:
         logger.warning(
             "The columns %s are not read: each row is a whole clip. A row of an event has %r and %r, and a label",
@@ -191,16 +191,30 @@ def refuse_misread(
 def refuse_contradicting_rows(paths: Sequence[str | None], labels: Sequence[Any]) -> None:
     """Stop on a path that has several rows with different labels, of which one clip could have one alone.
 
+    Rows with the same label are named in the log.
+
     Raises:
         ValueError: There is one.
     """
     said: dict[str, Any] = {}
+    repeated: dict[str, None] = {}
     for path, label in zip(paths, labels, strict=True):
-        if path is not None and not is_missing(label) and said.setdefault(path, label) != label:
+        if path is None or is_missing(label):
+            continue
+        path = os.path.normpath(path)
+        if path not in said:
+            said[path] = label
+            continue
+        repeated[path] = None
+        if said[path] != label:
             raise ValueError(
                 f"{path} has rows with the labels {said[path]!r} and {label!r}, and a row is a whole clip; expected "
                 "one row, its labels joined by what --label_separator names, or events with 'onset' and 'offset'"
             )
+    if repeated:
+        logger.warning(
+            "%d clips have several rows, and each is heard as a whole: %s", len(repeated), name_some(repeated)
+        )
 
 
 def choose_classes(

@@ -25,6 +25,7 @@ from modeling_fftp.sound_folders import is_sound, walk
 from .event_tables import CLIP_NAMES, SPLIT_COLUMN, group_events, has_event_rows
 from .folders import METADATA, divide, load_audio_folder
 from .hub_source import load_from_hub
+from .messages import name_some
 from .splits import role_in, role_of
 from .strong_labels import EVENTS
 from .tables import is_table, read_header, read_schema, read_table
@@ -35,6 +36,8 @@ AUDIO_COLUMNS = ("audio", "path", "file", "file_name", "filename", "fname", "wav
 LABEL_COLUMNS = (*CLIP_NAMES, EVENTS)
 # Types of columns of paths, and the column of folders that follows from them.
 PATHS, FOLDER = (Value("string"), Value("large_string")), "folder"
+# What others call a column of splits.
+LIKE_SPLIT = ("set", "subset", "partition", "usage", "phase")
 # What `save_to_disk` leaves: of several splits, and of one.
 SAVED = ("dataset_dict.json", "state.json")
 # Why a table of answers among recordings is no list of labels; whoever means it names the table itself.
@@ -113,18 +116,18 @@ def _load(
         return load_audio_folder(path, columns.label)
     # Once: folders on a network drive take long to look into.
     files = [*walk(path)]
-    has_sound, shards = any(map(is_sound, files)), find_shards(files)
-    shards = _with_labels(shards, columns.label) if has_sound else shards
+    num_sounds, shards = sum(map(is_sound, files)), find_shards(files)
+    shards = _with_labels(shards, columns.label) if num_sounds else shards
     if {*shards} <= {*tables} and any(lists_events(features_of(shard), columns) for shard in shards):
-        return _load_tables(path, tables, columns, has_sound)
-    if shards and has_sound:
+        return _load_tables(path, tables, columns, num_sounds)
+    if shards and num_sounds:
         return _load_shards(path, shards)
     if shards:
         refuse_other_columns(shards)
         if not (config_name or data_dir):
             refuse_unread(path, shards)
         return load_dataset(str(path), config_name, data_dir=data_dir)
-    if listed := _load_tables(path, tables, columns, has_sound):
+    if listed := _load_tables(path, tables, columns, num_sounds):
         return listed
     inner = find_folder(path, data_dir)
     return _load(str(inner), None, None, None, columns) if data_dir else load_audio_folder(inner, columns.label)
@@ -167,12 +170,24 @@ def _divide_by_column(splits: DatasetDict) -> DatasetDict:
     """The splits that a column of the only one names, or what there is."""
     (table,) = splits.values()
     if (column := split_column(table.column_names)) is None:
+        others = [name for name in table.column_names if name.lower() in LIKE_SPLIT]
+        if named := [name for name in others if any(map(_is_role, {*read_names(table, name)}))]:
+            logger.warning("The column %r names splits and is not called 'split': all rows are one split", named[0])
         return splits
     names = read_names(table, column)
-    if not any(name is not None and role_of(str(name)) for name in names):
+    if not any(map(_is_role, {*names})):
+        logger.warning(
+            "The column %r holds %s, which are no names of splits such as train, validation and test: all rows are "
+            "one split",
+            column, name_some(sorted({*map(str, names)})),
+        )  # fmt: skip
         return splits
     logger.info("The column %r says which split a clip is of", column)
     return divide(table, names)
+
+
+def _is_role(name: Any) -> bool:
+    return name is not None and role_of(str(name)) is not None
 
 
 def read_names(table: Any, column: str) -> list:
@@ -201,6 +216,12 @@ def _path_column(present: Iterable[str], columns: Columns) -> str | None:
     return next((name for name in (columns.audio, *AUDIO_COLUMNS) if name in present), None)
 
 
+def _paths_in(table: Dataset, columns: Columns) -> list[str | None]:
+    """The paths that a table lists; none where it holds the sound itself."""
+    column = _path_column(table.column_names, columns)
+    return table[column][:] if column is not None and table.features[column] in PATHS else []
+
+
 def lists_events(features: Features, columns: Columns) -> bool:
     """Whether a table has an event in each row, and the path of its clip; rows with sound in them are clips."""
     paths = _path_column(features, columns)
@@ -215,11 +236,14 @@ def _join(tables: Mapping[str, Dataset], columns: Columns) -> Dataset:
     return group_events(tables, paths, columns.label)
 
 
-def _load_tables(folder: Path, tables: list[Path], columns: Columns, has_sound: bool) -> DatasetDict | None:
+def _load_tables(folder: Path, tables: list[Path], columns: Columns, num_sounds: int) -> DatasetDict | None:
     """The tables of a folder by splits; None where it holds none that list sound, but sound in folders."""
-    listing = _find_listing(folder, tables, columns, has_sound)
+    listing = _find_listing(folder, tables, columns, num_sounds > 0)
     if not listing:
         return None
+    listed = {path for table in listing.values() for path in _paths_in(table, columns)}
+    if listed and len(listed) < num_sounds:
+        logger.warning("%s holds %d sound files, and its tables list %d", folder, num_sounds, len(listed))
     by_role: dict[str | None, dict[str, Dataset]] = {}
     for path, table in listing.items():
         by_role.setdefault(role_in(path.stem), {})[path.name] = table

@@ -9,8 +9,8 @@ logger = logging.getLogger(__name__)
 # What people call them; the first of each is the name of the role, and of the split by default.
 ROLE_WORDS = {
     "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
+    "validation": ("validation", "validate", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluate", "evaluation"),
 }
 ROLES = tuple(ROLE_WORDS)
 

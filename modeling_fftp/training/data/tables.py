@@ -83,7 +83,9 @@ def read_text(path: Path) -> str:
     try:
         return data.decode(_find_encoding(data))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: byte {error.start} is {data[error.start]:#x}") from error
+        raise ValueError(
+            f"{path} is not UTF-8: byte {error.start} is {data[error.start]:#x}. Save it so; Excel calls it CSV UTF-8"
+        ) from error
 
 
 def _find_encoding(data: bytes) -> str:

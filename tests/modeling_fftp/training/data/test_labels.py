@@ -159,3 +159,11 @@ def test_lists_that_are_missing_or_hold_nothing():
 def test_several_in_one_string_are_named(values, caplog):
     assert read_labels(column(values), "label").classes == sorted(values)
     assert "are taken as they are" in caplog.text
+
+
+def test_few_that_join_other_classes_are_named(caplog):
+    singles = [f"s{number}" for number in range(10)]
+    read_labels(column([*singles, "s9, s10"]), "label")
+    assert not caplog.text
+    read_labels(column([*singles, "s1, s2"]), "label")
+    assert "such as 's1, s2' hold ','" in caplog.text

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -98,6 +99,18 @@ def test_names_without_a_suffix_are_those_of_files(folder, tmp_path):
     assert "| tone | 8 | 8 |" in report
     with pytest.raises(ValueError, match=r"100\.0%.*the first: .*0: cannot decode: No such file"):
         train(tmp_path / "truth" / "dev.csv", tmp_path / "out", *source[1:2], "../nowhere", *source[3:])
+
+
+def test_names_as_other_systems_write_them_are_those_of_files(folder, tmp_path):
+    """Of AudioMoth without their suffix, with the separators of Windows, and in the form that macOS gives them."""
+    sounds, decomposed = sorted(folder.rglob("*.wav")), unicodedata.normalize("NFD", "H\u00fcndin")
+    for source, path in zip(sounds, ("20240501.WAV", "dog/1.wav", f"{decomposed}.wav"), strict=False):
+        (tmp_path / "data" / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, tmp_path / "data" / path)
+    names = ("20240501", "dog\\1.wav", "H\u00fcndin.wav")
+    rows = [f"{name},{label}" for name, label in zip(names, "aab", strict=True)]
+    (tmp_path / "data" / "clips.csv").write_text("\n".join(["path,label", *rows]), encoding="utf-8")
+    assert "| clips | 3 |" in inspect([str(tmp_path / "data" / "clips.csv")])
 
 
 def test_errors_of_the_data_are_one_line(tmp_path, monkeypatch):
@@ -369,15 +382,14 @@ def test_of_long_clips_fewer_are_held_in_memory(monkeypatch, seconds, most):
     assert clips_to_hold(rows, SimpleNamespace(audio_column="audio", folder=Path(), sampling_rate=RATE)) == most
 
 
-def test_the_first_process_alone_names_what_is_left_out(tmp_path, monkeypatch):
+def test_the_first_process_alone_names_what_is_left_out(tmp_path):
+    first, second = (SimpleNamespace(output_dir=tmp_path, process_index=index) for index in (0, 1))
     left_out = {"train": [left_out_clip(3, "owl.wav", "broken")]}
-    report_left_out(left_out, {"train": 0.1}, 0.5, tmp_path)
+    report_left_out(left_out, {"train": 0.1}, 0.5, first)
     written = (tmp_path / LEFT_OUT).read_text()
-    monkeypatch.setenv("RANK", "1")
-    report_left_out({"train": []}, {"train": 0.0}, 0.5, tmp_path)
+    report_left_out({"train": []}, {"train": 0.0}, 0.5, second)
     assert (tmp_path / LEFT_OUT).read_text() == written
     with pytest.raises(ValueError, match=r"train: 1 clips \(10.0%\) cannot be used; .* the first: broken"):
-        report_left_out(left_out, {"train": 0.1}, 0.05, tmp_path)
-    monkeypatch.setenv("RANK", "0")
-    report_left_out({"train": []}, {"train": 0.0}, 0.5, tmp_path)
+        report_left_out(left_out, {"train": 0.1}, 0.05, second)
+    report_left_out({"train": []}, {"train": 0.0}, 0.5, first)
     assert not [*tmp_path.iterdir()]

@@ -227,6 +227,18 @@ def test_rows_of_one_clip_that_contradict_each_other_are_refused(folder, split):
         inspect([str(folder)])
 
 
+def test_rows_of_one_clip_that_agree_are_named(folder, caplog):
+    write_sound(folder, "a.wav", "b.wav")
+    table = folder / "clips.csv"
+    table.write_text("path,label,start_time_seconds,endtime\na.wav,x,0,1\n./a.wav,x,1,2\nb.wav,y,0,1\n")
+    inspect([str(table)])
+    assert "1 clips have several rows, and each is heard as a whole: a.wav" in caplog.text
+    assert "The columns ['start_time_seconds', 'endtime'] are not read" in caplog.text
+    table.write_text("path,label\na.wav,x\n./a.wav,y\nb.wav,y\n")
+    with pytest.raises(ValueError, match=r"a\.wav has rows with the labels 'x' and 'y'"):
+        inspect([str(table)])
+
+
 def test_a_folder_can_be_the_group_that_validates(folder):
     paths = [
         f"{label}/{site}/{number}.wav" for label in ("owl", "wren") for site in ("Site A", "Site B") for number in "12"
@@ -284,4 +296,4 @@ def test_lists_of_splits_that_were_written_on_windows(folder, caplog):
     (folder / "validation_list.txt").write_text("cat/9.wav\n")
     splits = load_splits(str(folder))
     assert {name: len(split) for name, split in splits.items()} == {"test": 1, "train": 2}
-    assert "validation_list.txt names no clip that is there" in caplog.text
+    assert "validation_list.txt names 1 clips that are not there: cat/9.wav" in caplog.text

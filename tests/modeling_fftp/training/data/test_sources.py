@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -55,6 +56,7 @@ def labels(splits):
         (("TRAIN", "val"), ("train", "validation")),
         (("train", "valid", "eval"), ("train", "validation", "test")),
         (("train", "dev", "evaluation"), ("train", "validation", "test")),
+        (("train", "validate", "evaluate"), ("train", "validation", "test")),
     ],
 )
 def test_folders_of_splits_by_any_name(make_folder, names, roles):
@@ -124,6 +126,39 @@ def test_the_folder_of_speech_commands(make_folder, caplog):
     expected = {"train": ["no", "no"], "test": ["no", "yes"], "validation": ["yes"]}
     assert labels(load_splits(str(root))) == expected
     assert "folders without clips are no classes: _background_noise_" in caplog.text
+    (root / "testing_list.txt").unlink()
+    (root / "validation_list.txt").unlink()
+    assert labels(load_splits(str(root))) == {"train": ["no", "no", "no", "yes", "yes"]}
+
+
+def test_lists_of_speech_commands_beside_the_folder(make_folder, caplog):
+    """As Kaggle has them; and written with blanks, in another of Unicode's forms, and with a clip that is gone."""
+    root = make_folder(
+        "audio/yes/1.wav", "audio/no/1.wav", "audio/no/2.wav", f"audio/{unicodedata.normalize('NFD', 'hündin')}/1.wav",
+        validation_list_txt="yes/1.wav \nhündin/1.wav\n", testing_list_txt="no/2.wav\nno/9.wav\n",
+    )  # fmt: skip
+    found = {name: len(split) for name, split in load_splits(str(root / "audio")).items()}
+    assert found == {"train": 1, "test": 1, "validation": 2}
+    assert "testing_list.txt names 1 clips that are not there: no/9.wav" in caplog.text
+
+
+def test_a_table_that_lists_less_sound_than_lies_beside_it(make_folder, caplog):
+    root = make_folder("dog/1.wav", "dog/2.wav", "cat/1.wav", checked_csv="file,label\ndog/1.wav,dog\ncat/1.wav,cat\n")
+    assert labels(load_splits(str(root))) == {"train": ["dog", "cat"]}
+    assert "holds 3 sound files, and its tables list 2" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("header", "name", "message"),
+    [
+        ("split", "training_set", "'split' holds training_set, which are no names of splits"),
+        ("subset", "test", "'subset' names splits and is not called 'split'"),
+    ],
+)
+def test_columns_that_look_like_splits_are_named(make_folder, caplog, header, name, message):
+    root = make_folder("1.wav", t_csv=f"path,label,{header}\n1.wav,a,{name}\n")
+    assert [*load_splits(str(root / "t.csv"))] == ["train"]
+    assert message in caplog.text
 
 
 def test_archives_are_named(make_folder):
@@ -392,10 +427,10 @@ def test_annotations_that_are_not_read_are_named_where_folders_become_classes(ma
     assert "The folders are taken for classes: Site A, Site B" in caplog.text
 
 
-def test_folders_that_recur_in_those_taken_for_classes_are_named(make_folder, caplog):
+def test_folders_in_those_taken_for_classes_are_named(make_folder, caplog):
     root = make_folder("Site A/hen/1.wav", "Site A/owl/2.wav", "Site B/hen/3.wav", "Site B/tit/4.wav")
     assert labels(load_splits(str(root))) == {"train": ["Site A", "Site A", "Site B", "Site B"]}
-    assert "directly in it: Site A, Site B. Several of these hold hen;" in caplog.text
+    assert "directly in it: Site A, Site B. Folders in these are none: hen, owl, tit;" in caplog.text
 
 
 @pytest.mark.parametrize("rows", ["events", "files"])
