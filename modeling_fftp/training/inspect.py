@@ -7,6 +7,7 @@ from dataclasses import replace
 from .command_line import parse_with_data
 from .data.arguments import DataArguments
 from .data.decoding import decode_dataset
+from .data.held_out import hold_out
 from .data.parquet_splits import open_splits
 from .data.plan import build_decoder, decoders_of, find_roles
 from .data.report import find_split_facts, render_report
@@ -33,13 +34,23 @@ def inspect(arguments: Sequence[str]) -> str:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     splits, _ = find_roles(data, ROLES, open_splits if data.streaming else load_splits)
     decoder = replace(build_decoder(data, next(iter(splits.values()))), keeps_sound=False)
-    classes, facts = [*decoder.labels.values()], {}
+    classes, clips, left_out = [*decoder.labels.values()], {}, {}
     for role, own_decoder in decoders_of(splits, decoder).items():
         if data.streaming:
-            labelled, unlabelled = read_clips(splits[role], own_decoder, data.max_left_out)
-            clips, unusable = labelled.look()
-            facts[role] = find_sampled_facts(clips, classes, unlabelled + unusable)
+            clips[role], left_out[role] = read_clips(splits[role], own_decoder, data.max_left_out)
         else:
-            clips, left_out = decode_dataset(splits[role], own_decoder, num_proc=data.num_proc)
-            facts[role] = find_split_facts(clips, classes, left_out)
+            group = [data.validation_column] if data.validation_column and role == "train" else []
+            clips[role], left_out[role] = decode_dataset(
+                splits[role], own_decoder, keep_columns=group, num_proc=data.num_proc
+            )
+    if data.validation_column:
+        # A share, which a training draws where there is no group, needs its seed.
+        clips = hold_out(clips, data, seed=0)
+    facts = {}
+    for role in (role for role in ROLES if role in clips):
+        if data.streaming:
+            looked, unusable = clips[role].look()
+            facts[role] = find_sampled_facts(looked, classes, left_out.get(role, []) + unusable)
+        else:
+            facts[role] = find_split_facts(clips[role], classes, left_out.get(role, []))
     return render_report(facts, data.dataset_name, decoder.sampling_rate)

@@ -14,6 +14,8 @@ import pyarrow as pa
 from datasets import Dataset
 from pyarrow import parquet
 
+from .messages import name_some
+
 DELIMITED = (".csv", ".tsv", ".txt")
 JSON = (".json", ".jsonl", ".ndjson")
 TABLES = (".csv", ".tsv", *JSON, ".parquet")
@@ -178,7 +180,9 @@ def _read_json(text: str, path: Path, is_lines: bool) -> list[dict[str, Any]]:
         if isinstance(rows, dict):
             lists = [value for value in rows.values() if isinstance(value, list)]
             if len(lists) != 1:
-                raise ValueError(f"{path} holds an object of {[*rows]}; expected a list of objects, or one such in it")
+                raise ValueError(
+                    f"{path} holds an object of {name_some(rows)}; expected a list of objects, or one such in it"
+                )
             rows = lists[0]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{path} holds no list of objects, one per clip")
@@ -189,7 +193,8 @@ def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not valid JSON: {error}") from error
+        advice = ". Call a file .jsonl that has an object in each line" if error.msg == "Extra data" else ""
+        raise ValueError(f"{where} is not valid JSON: {error}{advice}") from error
 
 
 def _as_columns(rows: Sequence[dict[str, Any]], path: Path) -> dict[str, list]:

@@ -329,6 +329,12 @@ def test_a_column_to_validate_by_is_checked(folder, tmp_path, streaming, caplog)
         train(folder, tmp_path / "out", *source)
     with pytest.raises(ValueError, match="label='none' holds 0 of 8 clips"):
         train(folder, tmp_path / "out", "--validation_column", "label", "--validation_value", "none")
+    source = [str(folder), "--validation_column", "label", "--streaming", streaming, "--validation_value"]
+    with pytest.raises(ValueError, match="label='none' holds 0 of 8 clips"):
+        inspect([*source, "none"])
+    report = inspect([*source, "low"])
+    assert "| clips | 4 | 4 |" in report
+    assert "| low | 0 | 4 |" in report
     assert "The split 'val' is not used: a group of 'label' validates" in caplog.text
 
 

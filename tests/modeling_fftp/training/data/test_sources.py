@@ -265,8 +265,13 @@ def test_an_empty_cell_changes_no_other(tmp_path):
         ("a.csv", "path,path\na.wav,dog\n", r"a\.csv: the header has the columns \['path', 'path'\]"),
         ("a.csv", "path,label\n", r"a\.csv holds no rows"),
         ("a.json", "[1, 2]", r"a\.json holds no list of objects"),
-        ("a.json", '{"a": 1}', r"a\.json holds an object of \['a'\]"),
+        ("a.json", '{"a": 1}', r"a\.json holds an object of a; expected a list of objects"),
         ("a.jsonl", '{"label": 1}\n{"label": 2', r"a\.jsonl, line 2 is not valid JSON"),
+        (
+            "a.json",
+            '{"label": 1}\n{"label": 2}',
+            r"Extra data.*\. Call a file \.jsonl that has an object in each line",
+        ),
         (
             "a.jsonl",
             '{"label": 1}\n{"label": "dog"}',
