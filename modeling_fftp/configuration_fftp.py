@@ -1,14 +1,21 @@
 """Configuration of the FFTP models."""
 
-import contextlib
-import copy
-from collections.abc import Iterable
 from math import ceil, isfinite
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.utils import logging
+
+from .label_fields_fftp import (
+    FIELDS_OF_LABELS,
+    choose_names,
+    index_names,
+    make_names,
+    names_of,
+    refuse_other_indices,
+    refuse_other_names,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -41,8 +48,6 @@ INTERVALS = {
 }  # fmt: skip
 # A frame begins every 10 ms.
 LOWEST_RATE = 100
-# What training chooses for each label, by its name.
-FIELDS_OF_LABELS = ("thresholds", "median_filter_seconds")
 
 
 def lies_in(value: float, interval: str) -> bool:
@@ -50,104 +55,6 @@ def lies_in(value: float, interval: str) -> bool:
     low, high = map(float, interval[1:-1].split(", "))
     is_above = value >= low if interval[0] == "[" else value > low
     return is_above and (value <= high if interval[-1] == "]" else value < high)
-
-
-def _index_names(names: dict[int | str, str] | None, *default: str) -> dict[int, str]:
-    """`id2label` with numbers for keys, which JSON and the tutorials of transformers write as strings.
-
-    Raises:
-        ValueError: It is no dict, or one index has two names.
-    """
-    if names is None:
-        return dict(enumerate(default))
-    if not isinstance(names, dict):
-        raise ValueError(f"id2label is a {type(names).__name__}; expected a dict, such as dict(enumerate(names))")
-    return _join_pairs("id2label", names.items())
-
-
-def _names_of(indices: dict[str, int | str]) -> dict[int, str]:
-    """`id2label` of a `label2id`, whose values the tutorials of transformers write as strings.
-
-    Raises:
-        ValueError: Two names have one index, or one has none.
-    """
-    return _join_pairs("label2id", ((index, name) for name, index in indices.items()))
-
-
-def _join_pairs(field: str, pairs: Iterable[tuple[int | str, str]]) -> dict[int, str]:
-    """Names by their indices.
-
-    Raises:
-        ValueError: An index that is none, or one with two names.
-    """
-    names: dict[int, str] = {}
-    for given, name in pairs:
-        index = _as_index(field, given)
-        if names.setdefault(index, name) != name:
-            raise ValueError(f"{field} gives {names[index]!r} and {name!r} the index {index}; expected one each")
-    return names
-
-
-def _as_index(field: str, value: int | str) -> int:
-    """An index of a label, which may be written as a string.
-
-    Raises:
-        ValueError: It is no whole number.
-    """
-    with contextlib.suppress(TypeError, ValueError):
-        if isinstance(value, str) or int(value) == value:
-            return int(value)
-    raise ValueError(f"{field} has the index {value!r}; expected a whole number")
-
-
-def _refuse_other_indices(names: dict[int, str], indices: dict[str, int | str] | None) -> None:
-    """Refuse a `label2id` that sends a name elsewhere than `id2label`; of other names it may say anything.
-
-    Raises:
-        ValueError: The two give a name different indices.
-    """
-    for index, name in names.items():
-        if _as_index("label2id", (indices or {}).get(name, index)) != index:
-            raise ValueError(f"label2id gives {name!r} the index {indices[name]}, id2label the index {index}")
-
-
-def _make_names(num_labels: int) -> list[str]:
-    """What transformers calls labels that have no names."""
-    return [f"LABEL_{index}" for index in range(num_labels)]
-
-
-def _choose_names(
-    saved: dict[int, str],
-    id2label: dict[int | str, str] | None,
-    label2id: dict[str, int | str] | None,
-    num_labels: int | None,
-) -> dict[int, str]:
-    """`id2label` of a saved config for which some of these are given.
-
-    Raises:
-        ValueError: They contradict each other.
-    """
-    if id2label is None and label2id is not None:
-        id2label = _names_of(label2id)
-    if id2label is None:
-        return saved if num_labels in (None, len(saved)) else dict(enumerate(_make_names(num_labels)))
-    names = _index_names(id2label)
-    _refuse_other_indices(names, label2id)
-    _refuse_other_names(names, num_labels)
-    return names
-
-
-def _refuse_other_names(id2label: dict[int | str, str], num_labels: int | None) -> None:
-    """Refuse names that are more or fewer than the labels, or that are numbers, which events would take for indices.
-
-    Raises:
-        ValueError: There is such a name.
-    """
-    names = [*id2label.values()]
-    if num_labels not in (None, len(names)):
-        raise ValueError(f"num_labels={num_labels} contradicts the {len(names)} names {names[:5]}")
-    if others := [name for name in names if not isinstance(name, str)]:
-        raise ValueError(f"id2label names {others[0]!r}; expected a string, such as {str(others[0])!r}")
 
 
 def _as_pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, ...]:
@@ -306,9 +213,9 @@ class FFTPConfig(PreTrainedConfig):
 
         What was chosen for each label, thresholds and median filters, does not outlive the labels or their loss.
         """
-        saved_names = _index_names(config_dict.get("id2label"), *_make_names(config_dict.get("num_labels") or 2))
+        saved_names = index_names(config_dict.get("id2label"), *make_names(config_dict.get("num_labels") or 2))
         given = (kwargs.pop(name, None) for name in ("id2label", "label2id", "num_labels"))
-        names = _choose_names(saved_names, *given)
+        names = choose_names(saved_names, *given)
         changed = {name: kwargs.pop(name) for name in FFTPConfig.__annotations__ if name in kwargs}
         if changed.get("problem_type", "") is None:
             # As a command line passes on what nobody said.
@@ -347,13 +254,13 @@ class FFTPConfig(PreTrainedConfig):
             if getattr(self, name) == ("auto" if name == "time_step_rank" else None):
                 setattr(self, name, value)
         if self.id2label is None and self.label2id is not None:
-            self.id2label = _names_of(self.label2id)
+            self.id2label = names_of(self.label2id)
         elif self.id2label is not None:
-            _refuse_other_indices(_index_names(self.id2label), self.label2id)
+            refuse_other_indices(index_names(self.id2label), self.label2id)
         # Before transformers, whose words leave out that one label of several at once is possible.
         _refuse_one_label(self.problem_type, kwargs.get("num_labels") if self.id2label is None else len(self.id2label))
         if self.id2label is not None:
-            _refuse_other_names(self.id2label, kwargs.get("num_labels"))
+            refuse_other_names(self.id2label, kwargs.get("num_labels"))
         super().__post_init__(**kwargs)
         # Names decide; indices by names that do not follow from them would send events to other labels.
         self.label2id = {name: index for index, name in self.id2label.items()}
@@ -512,18 +419,3 @@ class FFTPConfig(PreTrainedConfig):
 
 
 __all__ = ["FFTPConfig"]
-
-
-def drop_fields_of_labels(config: FFTPConfig, reason: str) -> FFTPConfig:
-    """A config without what training chose for each label; the log says which and why.
-
-    A copy, since the model that it was chosen for may still be in use.
-    """
-    stale = [name for name in FIELDS_OF_LABELS if getattr(config, name)]
-    if not stale:
-        return config
-    logger.warning(f"{' and '.join(stale)} {reason}: dropped")
-    config = copy.deepcopy(config)
-    for name in stale:
-        setattr(config, name, None)
-    return config

@@ -27,11 +27,12 @@ from transformers.utils.output_capturing import capture_outputs
 from .audio_embedding_fftp import FFTPAudioEmbeddingPipeline
 from .audio_tagging_fftp import FFTPAudioTaggingPipeline
 from .cache_fftp import FFTPCache
-from .configuration_fftp import FIELDS_OF_LABELS, SINGLE_LABEL, FFTPConfig, drop_fields_of_labels
+from .configuration_fftp import SINGLE_LABEL, FFTPConfig
 from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings, check_padding
 from .events_fftp import Event, events_to_labels
 from .explain_fftp import explain
 from .heads_fftp import CLIPS, FRAMES, find_saved_task, is_headless
+from .label_fields_fftp import FIELDS_OF_LABELS, drop_fields_of_labels
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_convnext_fftp import FFTPConvNextLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTPStateSpace

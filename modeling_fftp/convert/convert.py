@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from feature_extraction import FFTPFeatureExtractor
-from modeling_fftp.configuration_fftp import drop_fields_of_labels
 from modeling_fftp.heads_fftp import HEADLESS, HEADS
+from modeling_fftp.label_fields_fftp import drop_fields_of_labels
 
 from .converted import Converted
 from .patch_geometry import change_geometry, change_patches

@@ -12,13 +12,13 @@ from torch import nn
 from feature_extraction import FFTPFeatureExtractor
 from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp import FFTPConfig
-from modeling_fftp.configuration_fftp import FIELDS_OF_LABELS
 from modeling_fftp.convert.convert import adapt, mask_padding, spectrograms_of
 from modeling_fftp.convert.converted import Converted
 from modeling_fftp.convert.from_vit import KINDS
 from modeling_fftp.convert.patch_geometry import GEOMETRY
 from modeling_fftp.convert.sources import find_kind, load
 from modeling_fftp.heads_fftp import CLIPS, FRAMES, find_saved_task
+from modeling_fftp.label_fields_fftp import FIELDS_OF_LABELS
 from modeling_fftp.modeling_fftp import CLASSIFIERS, FFTPPreTrainedModel
 from modeling_fftp.scores_fftp import label_names
 from modeling_fftp.times_fftp import frame_seconds, table_seconds, window_seconds

@@ -5,8 +5,9 @@ from dataclasses import fields
 import pytest
 
 from modeling_fftp import FFTPConfig
-from modeling_fftp.configuration_fftp import CHOICES, FIELDS_OF_LABELS, INTERVALS, POSITIVE_FIELDS
+from modeling_fftp.configuration_fftp import CHOICES, INTERVALS, POSITIVE_FIELDS
 from modeling_fftp.hub.push import INCIDENTAL
+from modeling_fftp.label_fields_fftp import FIELDS_OF_LABELS
 from modeling_fftp.training import command_line, contradictions, model_arguments, resuming
 from modeling_fftp.training.arguments import ARGUMENTS
 from modeling_fftp.training.pretraining import arguments as pretraining
