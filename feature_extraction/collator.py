@@ -10,12 +10,13 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from .events import TOLERANCE_SECONDS, Event, has_times, read_events
-from .feature_extraction_fftp import FFTPFeatureExtractor, has_own_rate
+from .feature_extraction_fftp import FFTPFeatureExtractor
 from .log_mel_fftp import hop_length
 from .randomness import batch_seeds, integers, process_index, seeded
 from .spec_mask import SpectrogramMask
 from .spectrogram_augmentation import SpectrogramTransform
 from .waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
+from .waveforms_fftp import has_own_rate
 
 
 class SpecMaskDataCollator(TrainerCallback):

@@ -1,7 +1,7 @@
 """Feature extractor: from waveforms to normalised log-mel spectrograms with a mask over real frames."""
 
 import os
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 from math import isfinite, prod, sqrt
 from os import PathLike
 from typing import Any
@@ -12,17 +12,18 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import TensorType, logging
 
 from .log_mel_fftp import hop_length, log_mel_of_clips, num_frames, num_samples, window_length
+from .waveforms_fftp import (
+    LARGEST_FLOAT,
+    LARGEST_SAMPLE,
+    Waveform,
+    as_clips,
+    has_own_rate,
+    pcm_to_float,
+    read_samples,
+    refuse_samples,
+)
 
 logger = logging.get_logger(__name__)
-
-# One recording; also what `datasets` gives for it: torchcodec's AudioDecoder, or a dict with "array".
-Waveform = np.ndarray | torch.Tensor | list[float] | dict[str, Any] | Any
-
-# A 2-D array of more rows than this and at most this many columns is one recording laid out (samples, channels).
-MAX_CHANNELS = 8
-# Beyond LARGEST_FLOAT samples are probably integers that nobody divided; beyond LARGEST_SAMPLE their power is no
-# float32.
-LARGEST_FLOAT, LARGEST_SAMPLE = 8.0, 2.0**32
 
 # Holds something in a process that was forked after this was imported, until that has settled its threads.
 FORKED: list[bool] = []
@@ -212,7 +213,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         """
         if return_tensors not in (None, "pt", "np"):
             raise ValueError(f"return_tensors={return_tensors!r}; expected 'pt', 'np' or None")
-        clips = _as_clips(raw_speech)
+        clips = as_clips(raw_speech)
         if not all(has_own_rate(clip) for clip in clips):
             self._check_sampling_rate(sampling_rate)
         padding = _check_padding("padding", self.padding if padding is None else padding)
@@ -343,7 +344,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         _leave_lost_threads()
         if isinstance(clip, (str, bytes, bytearray, PathLike)):
             raise ValueError(f"clip {index} is {type(clip).__name__}; expected samples, such as read_audio gives")
-        clip = self._read_samples(clip, index)
+        clip = read_samples(clip, index, self.sampling_rate)
         if not isinstance(clip, torch.Tensor):
             # torch shares memory with arrays; it warns where that is read-only, as in data sets, and refuses what is
             # reversed or has another machine's byte order.
@@ -432,7 +433,7 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         peaks = torch.stack([torch.stack(wave.aminmax()) for wave in waveforms]).abs().amax(dim=1).tolist()
         for index, (waveform, peak) in enumerate(zip(waveforms, peaks, strict=True)):
             if not peak <= LARGEST_SAMPLE:
-                _refuse_samples(waveform, index)
+                refuse_samples(waveform, index)
         if max(peaks) > LARGEST_FLOAT:
             logger.warning_once(
                 "Samples reach far beyond [-1, 1]. Floats in the range of int16 must be divided by 32768, or the "
@@ -443,24 +444,6 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             torch.nn.functional.pad(waveform, (0, shortest - len(waveform))) if len(waveform) < shortest else waveform
             for waveform in waveforms
         ]
-
-    def _read_samples(self, clip: Waveform, index: int) -> np.ndarray | torch.Tensor | list[float]:
-        """The samples of a clip that knows its own rate, or the clip itself."""
-        if not has_own_rate(clip):
-            if isinstance(clip, dict):
-                raise ValueError(f"clip {index} is a dict of {[*clip]}; expected 'array' and 'sampling_rate'")
-            return clip
-        if isinstance(clip, dict):
-            samples, rate = clip.get("raw", clip.get("array")), clip["sampling_rate"]
-        else:
-            decoded = clip.get_all_samples()
-            samples, rate = decoded.data.mean(dim=0), decoded.sample_rate
-        if rate != self.sampling_rate:
-            raise ValueError(
-                f"clip {index} is at {rate} Hz, this feature extractor expects {self.sampling_rate} Hz; in `datasets` "
-                f"cast_column(..., Audio(sampling_rate={self.sampling_rate})) resamples"
-            )
-        return samples
 
 
 def _leave_lost_threads() -> None:
@@ -476,77 +459,6 @@ def _leave_lost_threads() -> None:
     if torch.get_num_threads() > 1:
         logger.warning("A forked process, without the threads of the one it comes from: torch computes on one here")
         torch.set_num_threads(1)
-
-
-def has_own_rate(clip: Waveform) -> bool:
-    """Whether a clip is an AudioDecoder of torchcodec, or a dict of samples and their rate."""
-    if isinstance(clip, dict):
-        return "sampling_rate" in clip and not clip.keys().isdisjoint(("array", "raw"))
-    return hasattr(clip, "get_all_samples")
-
-
-def _as_clips(raw_speech: Waveform | list[Waveform]) -> list[Waveform]:
-    """One recording or several, as a list.
-
-    Raises:
-        ValueError: What holds no samples, or holds them in channels.
-    """
-    if isinstance(raw_speech, (dict, str, bytes, bytearray, PathLike)) or has_own_rate(raw_speech):
-        return [raw_speech]
-    if hasattr(raw_speech, "__array__") and not isinstance(raw_speech, torch.Tensor):
-        # pandas, pyarrow and jax have arrays of their own.
-        raw_speech = np.asarray(raw_speech)
-    if isinstance(raw_speech, (np.ndarray, torch.Tensor)) and raw_speech.ndim < 2 and raw_speech.dtype != object:
-        return [raw_speech]
-    if not isinstance(raw_speech, Iterable):
-        raise ValueError(f"the sound is of type {type(raw_speech).__name__}; expected samples, or a list of clips")
-    # A column of clips of unequal length is an array of arrays; a generator can be read once.
-    clips = list(raw_speech)
-    if clips and (isinstance(clips[0], (int, float, np.number)) or getattr(clips[0], "ndim", None) == 0):
-        return [clips]
-    _refuse_channels(clips)
-    return clips
-
-
-def _refuse_channels(clips: list[Waveform]) -> None:
-    """Refuse the samples of one recording, each with its channels, in place of clips.
-
-    Raises:
-        ValueError: Many clips of a few samples each.
-    """
-    if len(clips) <= MAX_CHANNELS or np.ndim(clips[0]) != 1:
-        return
-    width = len(clips[0])
-    if 1 <= width <= MAX_CHANNELS and all(isinstance(clip, Sized) and len(clip) == width for clip in clips):
-        raise ValueError(
-            f"sound of shape {(len(clips), width)} looks like (samples, channels); expected mono sound: (samples,) "
-            "or (batch, samples)"
-        )
-
-
-def _refuse_samples(waveform: torch.Tensor, index: int) -> None:
-    bad = int((~waveform.isfinite()).sum())
-    if bad:
-        raise ValueError(f"clip {index} holds {bad} samples that are NaN or infinite")
-    raise ValueError(f"clip {index} reaches {waveform.abs().max().item():.1e}; expected samples in [-1, 1]")
-
-
-def pcm_to_float(samples: torch.Tensor, index: int) -> torch.Tensor:
-    """Samples of the clip at `index` of its batch as float32; integer PCM is divided by its full range.
-
-    Raises:
-        ValueError: Another type of samples.
-    """
-    if samples.is_floating_point():
-        return samples.float()
-    if samples.dtype == torch.uint8:
-        return (samples.float() - 128.0) / 128.0
-    if samples.dtype in (torch.int8, torch.int16, torch.int32):
-        # A power of two, so nothing is lost but what float32 cannot hold.
-        return samples.float() / -float(torch.iinfo(samples.dtype).min)
-    raise ValueError(
-        f"clip {index} holds {samples.dtype} samples; expected floats in [-1, 1] or PCM as uint8, int8, int16 or int32"
-    )
 
 
 def _pad_rows(

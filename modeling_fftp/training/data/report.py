@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import TrainingArguments
 
 from feature_extraction.events import has_times, read_events
-from feature_extraction.feature_extraction_fftp import LARGEST_FLOAT
+from feature_extraction.waveforms_fftp import LARGEST_FLOAT
 from modeling_fftp.atomic_write import atomic_write
 
 from .clip_decoder import FACTS, SOURCE
