@@ -5,7 +5,7 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -13,6 +13,7 @@ from datasets import Dataset
 from feature_extraction.events import Event, read_events
 from modeling_fftp.sound_folders import is_sound, walk
 
+from .annotated_recordings import Recordings
 from .event_tables import list_clips, read_time, refuse_problems
 from .file_names import as_text
 from .messages import name_some
@@ -21,10 +22,6 @@ from .tables import read_text
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".txt"
-# What Raven, BirdNET and Audacity's users put behind the name of a recording.
-ENDING = re.compile(
-    r"(\.table\.\d+)?(\.birdnet)?(\.(selections?|selection\.table|results|labels))?\.txt$", re.IGNORECASE
-)
 # Raven counts seconds from the beginning of the first recording that it has open.
 BEGIN, END = "begin time (s)", "end time (s)"
 # The recording of a selection, and the seconds from where that begins.
@@ -112,7 +109,7 @@ def read_annotations(folder: Path, label_column: str | None = None) -> Dataset |
     return list_clips(clips, {"audio": [*clips]}, label_column)
 
 
-def _find_unread(files: Iterable[Path], texts: Container[Path], recordings: "Recordings") -> list[str]:
+def _find_unread(files: Iterable[Path], texts: Container[Path], recordings: Recordings) -> list[str]:
     """Names of text files beside recordings of their names that are neither selection tables nor label tracks."""
     others = (path for path in files if path.suffix.lower() == SUFFIX and path not in texts)
     return [path.name for path in others if recordings.lies_beside(path)]
@@ -135,96 +132,6 @@ def _read_event(onset: float | str | None, offset: float | str | None, label: st
     if not label or not label.strip():
         raise ValueError("it has no label: write what sounds there, or delete it")
     return read_events([(read_time(onset), read_time(offset), label.strip())])
-
-
-class Recordings:
-    """Sound files by their names, in small letters. Recorders call their files alike at every site.
-
-    Args:
-        files: Sound and others.
-    """
-
-    def __init__(self, files: Iterable[Path]):
-        self.found: dict[str, list[Path]] = defaultdict(list)
-        for path in filter(is_sound, files):
-            for name in {path.name.lower(), path.stem.lower()}:
-                self.found[name].append(path)
-        self.folders = {path.parent for paths in self.found.values() for path in paths}
-
-    def lies_beside(self, annotation: Path) -> bool:
-        """Whether a recording of an annotation's name lies in its folder."""
-        named = self.found.get(ENDING.sub("", annotation.name).lower(), [])
-        return any(path.parent == annotation.parent for path in named)
-
-    def find_own(self, annotation: Path) -> Path | None:
-        """The recording that an annotation is called after: `a.b.wav` of `a.b.Table.1.selections.txt`.
-
-        Its folder is the annotation's as far as that of any recording is: an annotation of a folder with sound is of
-        none elsewhere, and one below `labels/Site A` of none below `sound/Site B` where there is a `sound/Site A`.
-
-        Raises:
-            ValueError: Several recordings have the name, and their folders do not tell which is meant.
-        """
-        found = self._find(ENDING.sub("", annotation.name), annotation.parent.parts, annotation)
-        if found is None:
-            return None
-        most = max(_count_shared(folder.parts, annotation.parent.parts) for folder in self.folders)
-        return found[0] if found[1] == most else None
-
-    def find_named(self, names: Iterable[str], annotation: Path) -> dict[str, Path]:
-        """The recordings that a table names, by these names; where there is none, it would lie beside the table.
-
-        The folders of a name count as far as they are there.
-        """
-        found = {}
-        for name in names:
-            path = PureWindowsPath(name)
-            folders = path.parent.parts or annotation.parent.parts
-            place = self._find(path.name, folders, annotation) or self._find(path.stem, folders, annotation)
-            if place is not None:
-                found[name] = place
-        places = {name: recording for name, (recording, _) in found.items() if name not in _misplaced(found)}
-        return {name: places.get(name, annotation.parent / PureWindowsPath(name).as_posix()) for name in names}
-
-    def _find(self, name: str, folders: Sequence[str], annotation: Path) -> tuple[Path, int] | None:
-        """The recording of a name, with suffix or without, and how many of its folders are those that are meant."""
-        shared = {path: _count_shared(path.parent.parts, folders) for path in self.found.get(name.lower(), [])}
-        best = [path for path, count in shared.items() if count == max(shared.values())]
-        best = [path for path in best if path.parent == annotation.parent] or best
-        if len(best) > 1:
-            raise ValueError(f"{annotation} could be of {name_some(map(str, best))}; rename all but one of them")
-        return (best[0], shared[best[0]]) if best else None
-
-
-def _misplaced(found: Mapping[str, tuple[Path, int]]) -> set[str]:
-    """Names whose recordings were found, but in folders that others cannot stand for.
-
-    Of `rec/A/1.wav` and `rec/B/2.wav`, found as `data/B/1.wav` and `data/B/2.wav`, the second says that `data` is
-    `rec`, so the first is another recording.
-    """
-    # Windows' paths also compare as names are found here, in small letters.
-    named = {PureWindowsPath(name): name for name in found if PureWindowsPath(name).parent.parts}
-    surest = max(named, key=lambda path: found[named[path]][1], default=None)
-    if surest is None or not (count := found[named[surest]][1]):
-        return set()
-    there, here = (_cut_end(path.parent, count) for path in (surest, PureWindowsPath(found[named[surest]][0])))
-    return {
-        name
-        for path, name in named.items()
-        if path.is_relative_to(there)
-        and PureWindowsPath(found[name][0]).parent != here / path.parent.relative_to(there)
-    }
-
-
-def _cut_end(folder: PureWindowsPath, count: int) -> PureWindowsPath:
-    """A folder without the last few of its parts."""
-    return PureWindowsPath(*folder.parts[: len(folder.parts) - count])
-
-
-def _count_shared(folders: Sequence[str], others: Sequence[str]) -> int:
-    """How many folders at the end of two paths are called alike."""
-    pairs = zip(reversed(folders), reversed(others), strict=False)
-    return len([*itertools.takewhile(lambda pair: pair[0].lower() == pair[1].lower(), pairs)])
 
 
 def _read_annotation(path: Path) -> str | None:

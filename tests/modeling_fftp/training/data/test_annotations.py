@@ -124,6 +124,14 @@ def test_recordings_of_other_sites_that_a_table_names(folder, write):
     assert found == {"b/2.wav": [(1.0, 2.0, "jay")], "top.wav": [(1.0, 2.0, "owl")], "c/bare.wav": [(1.0, 2.0, "own")]}
 
 
+def test_two_names_of_one_recording(folder, write):
+    """From two disks, of which one has another folder above."""
+    write("b/1.wav")
+    rows = ["1\t1\t2\tE:\\old\\A\\1.wav\t1\twren", "2\t1\t2\tD:\\rec\\B\\1.wav\t1\tjay"]
+    write(all=[FILES, *rows])
+    assert events(folder)["b/1.wav"] == [(1.0, 2.0, "jay")]
+
+
 def test_selections_of_one_number_and_time_with_other_labels(folder, write):
     write("rec.wav", rec=[HEADER + "\tLabel", selection(1, 0, 3, "wren"), selection(1, 0, 3, "robin")])
     assert events(folder) == {"rec.wav": [(0.0, 3.0, "wren"), (0.0, 3.0, "robin")]}
