@@ -157,7 +157,8 @@ def _read_classes(root: Path) -> Dataset:
         found = dict(Counter(path.suffix for path in walk(root) if not is_sound(path)))
         raise ValueError(
             f"no sound files below {root}: expected {root}/CLASS/clip.wav, in a format that libsndfile reads; found "
-            f"{found}, and {stray} sound files without a class folder. Archives are not unpacked"
+            f"{found}, and {stray} sound files without a class folder. Archives are not unpacked, and of annotations "
+            "Raven's and Audacity's .txt are read"
         )
     _refuse_splits_as_classes(root, {*rows["label"]})
     if others:

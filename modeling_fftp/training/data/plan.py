@@ -248,7 +248,10 @@ def choose_classes(
         }
         labels, is_multi_label = checkpoint_classes(labels, config, is_multi_label)
     if len(labels) < 2 and not is_multi_label:
-        raise ValueError(f"all clips have one class, {[*labels]}; expected two classes, or labels in another column")
+        raise ValueError(
+            f"all clips have one class, {[*labels]}; expected two classes, labels in another column, or a folder in "
+            "there, which --dataset_data_dir names"
+        )
     return labels, is_multi_label
 
 
