@@ -20,7 +20,7 @@ from .audioset import NUM_MEL_BINS
 from .converted import Converted, fill
 
 # Model type: class, class tokens, and the arguments that leave out its pooler.
-KINDS = {
+VISION_MODELS = {
     ViTConfig.model_type: (ViTModel, 1, {"add_pooling_layer": False}),
     DeiTConfig.model_type: (DeiTModel, 2, {"add_pooling_layer": False}),
     Dinov2Config.model_type: (Dinov2Model, 1, {}),
@@ -136,7 +136,7 @@ def load_vit(source: str | Path, kind: str, max_length: int = 1000, sampling_rat
     """
     if max_length < 1:
         raise ValueError(f"--max_length {max_length} must be at least 1 frame")
-    model_class, num_class_tokens, options = KINDS[kind]
+    model_class, num_class_tokens, options = VISION_MODELS[kind]
     vision, _ = load_pretrained(model_class, source, **options)
     config = build_config(vision.config, num_class_tokens, max_length)
     config.sampling_rate = sampling_rate

@@ -20,13 +20,13 @@ from .converted import Converted
 from .from_ast import load_ast
 from .from_aum import load_aum
 from .from_ssast import load_ssast
-from .from_vit import KINDS, load_vit
+from .from_vit import VISION_MODELS, load_vit
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 # A parameter that only checkpoints of this kind have.
 MARKS = {"ssast": "v.pos_embed", "aum": "pos_embed.pos_embed"}
 # Model types in configs of transformers, by kind.
-MODEL_TYPES = {"ast": ASTConfig.model_type, "fftp": FFTPConfig.model_type} | {kind: kind for kind in KINDS}
+MODEL_TYPES = {"ast": ASTConfig.model_type, "fftp": FFTPConfig.model_type} | {kind: kind for kind in VISION_MODELS}
 
 
 def load_fftp(source: str | Path) -> Converted:
@@ -39,7 +39,7 @@ def load_fftp(source: str | Path) -> Converted:
 
 LOADERS: dict[str, Callable[..., Converted]] = {
     "ast": load_ast, "fftp": load_fftp, "ssast": load_ssast, "aum": load_aum,
-} | {kind: load_vit for kind in KINDS}  # fmt: skip
+} | {kind: load_vit for kind in VISION_MODELS}  # fmt: skip
 
 
 def find_kind(source: str | Path) -> str:
@@ -101,7 +101,7 @@ def load(source: str | Path, kind: str | None = None, **options: Any) -> Convert
     for name in options:
         if name not in known:
             raise ValueError(f"--{name} is not for a source of the kind {kind!r}; that knows {known or 'no options'}")
-    if kind in KINDS:
+    if kind in VISION_MODELS:
         options["kind"] = kind
     return LOADERS[kind](source, **options)
 

@@ -25,7 +25,7 @@ NOT_IN_RECIPE = (
 
 
 # Where these name something on this machine, the recipe has its bare name.
-PATHS = ("model_name_or_path", "class_names_file", "teacher")
+PATH_ARGUMENTS = ("model_name_or_path", "class_names_file", "teacher")
 
 
 def find_recipe(groups: Sequence) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def find_recipe(groups: Sequence) -> dict[str, Any]:
         for name in [item.name for item in fields(group) if item.init and item.name not in NOT_IN_RECIPE]:
             if given[name] != default[name]:
                 recipe[name] = given[name]
-    for name in PATHS:
+    for name in PATH_ARGUMENTS:
         if name in recipe:
             recipe[name] = public_name(recipe[name])
     if recipe.get("auto_bf16"):

@@ -14,7 +14,7 @@ from feature_extraction.log_mel_fftp import num_frames
 from modeling_fftp import FFTPConfig
 from modeling_fftp.convert.convert import adapt, mask_padding, spectrograms_of
 from modeling_fftp.convert.converted import Converted
-from modeling_fftp.convert.from_vit import KINDS
+from modeling_fftp.convert.from_vit import VISION_MODELS
 from modeling_fftp.convert.patch_geometry import GEOMETRY
 from modeling_fftp.convert.sources import find_kind, load
 from modeling_fftp.heads_fftp import CLIPS, FRAMES, find_saved_task
@@ -242,7 +242,7 @@ def load_start(arguments: ModelArguments, sample: Dataset | None, max_seconds: f
     """
     source = arguments.model_name_or_path
     kind, rate = find_kind(source), find_sampling_rate(arguments)
-    new = {"max_length": clip_frames(max_seconds, rate), "sampling_rate": rate} if kind in KINDS else {}
+    new = {"max_length": clip_frames(max_seconds, rate), "sampling_rate": rate} if kind in VISION_MODELS else {}
     if kind == "ssast":
         # Of a head that starts anew.
         new["pooling"] = arguments.given.get("pooling", "mean")

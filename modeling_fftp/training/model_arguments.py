@@ -4,7 +4,7 @@ import logging
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPConfig
-from modeling_fftp.convert.from_vit import KINDS
+from modeling_fftp.convert.from_vit import VISION_MODELS
 from modeling_fftp.convert.patch_geometry import GEOMETRY
 from modeling_fftp.convert.sources import find_kind
 from modeling_fftp.window_pipeline_fftp import check_extractor
@@ -36,7 +36,7 @@ def find_sampling_rate(arguments: ModelArguments) -> int:
     """
     source, wanted = arguments.model_name_or_path, arguments.sampling_rate
     kind = None if source is None else find_kind(source)
-    if kind is None or kind in KINDS:
+    if kind is None or kind in VISION_MODELS:
         return wanted or SAMPLING_RATE
     known = SAMPLING_RATE
     if kind == FFTPConfig.model_type:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 # A column in which DCASE writes several labels of a clip, with commas between them.
 SEVERAL = "event_labels"
 # A column of floats without a fraction is one of indices that some clip lacks, as pandas writes it.
-KINDS = ("string", "large_string", "int", "uint", "float", "bool")
+LABEL_TYPES = ("string", "large_string", "int", "uint", "float", "bool")
 # Format characters that change what one sees, of Persian and Indian scripts.
 JOINERS = "\u200c\u200d"
 
@@ -110,7 +110,7 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
         inner, is_list = inner["label"] if is_list else inner["label"].feature, True
     if isinstance(inner, ClassLabel):
         return LabelColumn([*inner.names], is_list, [*inner.names], has_events=has_events)
-    if not isinstance(inner, Value) or not inner.dtype.startswith(KINDS):
+    if not isinstance(inner, Value) or not inner.dtype.startswith(LABEL_TYPES):
         raise ValueError(f"the labels in {column!r} are {feature}; expected names, indices, or lists of either")
     if separator is not None and not inner.dtype.endswith("string"):
         raise ValueError(f"--label_separator splits text; the labels in {column!r} are {feature}")

@@ -22,7 +22,7 @@ from .held_out import VALIDATION_FRACTION
 from .labels import LabelColumn, is_missing, read_class_names, read_labels
 from .messages import name_some
 from .parquet_splits import open_splits
-from .sources import FOLDER, PATHS, Columns, add_folders, base_folder, find_column, load_splits, read_names
+from .sources import FOLDER, PATH_TYPES, Columns, add_folders, base_folder, find_column, load_splits, read_names
 from .splits import ROLES, find_splits
 
 logger = logging.getLogger(__name__)
@@ -304,7 +304,7 @@ def decoders_of(splits: Mapping[str, Any], decoder: ClipDecoder) -> dict[str, Cl
             raise ValueError(f"the {several} split has lists of labels, {one} split has one per clip")
         if decoder.keeps_events and not kind.has_events:
             raise ValueError(f"the labels of the {role} split have no times; --task frames needs them in all splits")
-        if split.features[decoder.audio_column] in PATHS:
+        if split.features[decoder.audio_column] in PATH_TYPES:
             refuse_contradicting_rows(split[decoder.audio_column][:], read_names(split, decoder.label_column))
         decoders[role] = replace(decoder, label_kind=kind)
     return decoders

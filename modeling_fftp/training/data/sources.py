@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 AUDIO_COLUMNS = ("audio", "path", "file", "file_name", "filename", "fname", "wav")
 LABEL_COLUMNS = (*CLIP_NAMES, EVENTS)
 # Types of columns of paths, and the column of folders that follows from them.
-PATHS, FOLDER = (Value("string"), Value("large_string")), "folder"
+PATH_TYPES, FOLDER = (Value("string"), Value("large_string")), "folder"
 # What others call a column of splits.
 LIKE_SPLIT = ("set", "subset", "partition", "usage", "phase")
 # What `save_to_disk` leaves: of several splits, and of one.
@@ -204,7 +204,7 @@ def add_folders(split: Dataset, audio_column: str, wanted: str) -> Dataset:
 
     It holds the wanted name where a file lies below a folder of that name, and else the name of the file's own folder.
     """
-    has_paths = isinstance(split, Dataset) and split.features[audio_column] in PATHS
+    has_paths = isinstance(split, Dataset) and split.features[audio_column] in PATH_TYPES
     if FOLDER in split.column_names or not has_paths:
         return split
     folders = [Path(path or "").parts[:-1] for path in split[audio_column]]
@@ -219,13 +219,13 @@ def _path_column(present: Iterable[str], columns: Columns) -> str | None:
 def _paths_in(table: Dataset, columns: Columns) -> list[str | None]:
     """The paths that a table lists; none where it holds the sound itself."""
     column = _path_column(table.column_names, columns)
-    return table[column][:] if column is not None and table.features[column] in PATHS else []
+    return table[column][:] if column is not None and table.features[column] in PATH_TYPES else []
 
 
 def lists_events(features: Features, columns: Columns) -> bool:
     """Whether a table has an event in each row, and the path of its clip; rows with sound in them are clips."""
     paths = _path_column(features, columns)
-    return paths is not None and features[paths] in PATHS and has_event_rows([*features], columns.label)
+    return paths is not None and features[paths] in PATH_TYPES and has_event_rows([*features], columns.label)
 
 
 def _join(tables: Mapping[str, Dataset], columns: Columns) -> Dataset:

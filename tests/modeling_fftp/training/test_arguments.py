@@ -25,7 +25,7 @@ OF_TRANSFORMERS = {
 @pytest.mark.parametrize(
     "table",
     [
-        contradictions.LIMITS, command_line.NOT_IN_RECIPE, command_line.PATHS, resuming.MAY_CHANGE,
+        contradictions.LIMITS, command_line.NOT_IN_RECIPE, command_line.PATH_ARGUMENTS, resuming.MAY_CHANGE,
         resuming.MUST_STAY, resuming.DERIVED, model_arguments.READ_BY, pretraining.UNUSED, probe.UNUSED,
     ],
     ids=["limits", "not in recipe", "paths", "may change", "must stay", "derived", "read by", "unused", "of probes"],
