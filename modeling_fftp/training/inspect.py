@@ -7,7 +7,7 @@ from dataclasses import replace
 from .command_line import parse_with_data
 from .data.arguments import DataArguments
 from .data.decoding import decode_dataset
-from .data.held_out import hold_out
+from .data.held_out import hold_out_group
 from .data.parquet_splits import open_splits
 from .data.plan import build_decoder, decoders_of, find_roles
 from .data.report import find_split_facts, render_report
@@ -44,8 +44,8 @@ def inspect(arguments: Sequence[str]) -> str:
                 splits[role], own_decoder, keep_columns=group, num_proc=data.num_proc
             )
     if data.validation_column:
-        # A share, which a training draws where there is no group, needs its seed.
-        clips = hold_out(clips, data, seed=0)
+        train, validation = hold_out_group(clips["train"], data.validation_column, data.validation_value)
+        clips |= {"train": train, "validation": validation}
     facts = {}
     for role in (role for role in ROLES if role in clips):
         if data.streaming:

@@ -153,9 +153,10 @@ def find_file(folder: Path, name: str) -> Path:
     """
     endings = ("",) if is_sound(folder / name) else ("", *SUFFIXES, *map(str.upper, SUFFIXES))
     for written in dict.fromkeys((name, name.replace("\\", "/"))):
-        for form in dict.fromkeys((written, *(unicodedata.normalize(form, written) for form in ("NFC", "NFD")))):
+        forms = (unicodedata.normalize(form, written) for form in ("NFC", "NFD"))
+        for stem in dict.fromkeys((written, *forms)):
             for ending in endings:
-                if os.path.exists(path := folder / f"{form}{ending}"):
+                if os.path.exists(path := folder / f"{stem}{ending}"):
                     return path
     return folder / name
 

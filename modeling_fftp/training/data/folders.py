@@ -71,7 +71,7 @@ def _paths_below(folder: Path, clips: Dataset) -> list[str | None]:
 
 
 def _listed_splits(root: Path, paths: Sequence[str]) -> list[str] | None:
-    """The split of each path after the lists of Speech Commands; None where there are none."""
+    """The split of each path after the lists of Speech Commands; None where they name none of them."""
     # Kaggle has them beside the folder.
     for folder in (root, root.absolute().parent):
         if lists := {role: folder / name for role, name in LISTS.items() if (folder / name).is_file()}:
@@ -84,7 +84,7 @@ def _listed_splits(root: Path, paths: Sequence[str]) -> list[str] | None:
         splits.update({present[name]: role for name in listed if name in present})
         if missing := [name for name in listed if name not in present]:
             logger.warning("%s names %d clips that are not there: %s", file, len(missing), name_some(missing))
-    return [*splits.values()] if lists else None
+    return None if {*splits.values()} <= {"train"} else [*splits.values()]
 
 
 def _as_written(name: str) -> str:

@@ -142,6 +142,11 @@ def test_lists_of_speech_commands_beside_the_folder(make_folder, caplog):
     assert "testing_list.txt names 1 clips that are not there: no/9.wav" in caplog.text
 
 
+def test_lists_of_other_data_beside_the_folder_divide_nothing(make_folder):
+    root = make_folder("audio/fan/train/1.wav", "audio/fan/test/2.wav", validation_list_txt="yes/1.wav\n")
+    assert {*load_splits(str(root / "audio"))} == {"train", "test"}
+
+
 def test_a_table_that_lists_less_sound_than_lies_beside_it(make_folder, caplog):
     root = make_folder("dog/1.wav", "dog/2.wav", "cat/1.wav", checked_csv="file,label\ndog/1.wav,dog\ncat/1.wav,cat\n")
     assert labels(load_splits(str(root))) == {"train": ["dog", "cat"]}
