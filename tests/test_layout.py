@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from feature_extraction import FFTPFeatureExtractor
-from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification, FFTPForPreTraining, FFTPModel
+from feature_extraction import FFTPFeatureExtractor, waveforms_fftp
+from modeling_fftp import (
+    FFTPForAudioClassification,
+    FFTPForAudioFrameClassification,
+    FFTPForPreTraining,
+    FFTPModel,
+    audio_stream_fftp,
+    window_pipeline_fftp,
+)
 from modeling_fftp.training.run import run, train_and_publish
 from tests.support import BACKBONES, ROOT
 
@@ -91,3 +98,10 @@ def test_imports_run_one_way(path):
         helpers = {"atomic_write", "memory", "pretrained", "sound_folders"}
         allowed = {path.parts[1], *helpers, *(shipped.stem for shipped in SHIPPED)}
         assert others <= (allowed | {"convert", "hub", "serving"} if path.parts[1] == "training" else allowed)
+
+
+def test_limits_that_stand_on_both_sides_are_equal():
+    """Shipped files of either package import nothing of the other."""
+    assert audio_stream_fftp.LARGEST_SAMPLE == waveforms_fftp.LARGEST_SAMPLE
+    assert audio_stream_fftp.MAX_CHANNELS == waveforms_fftp.MAX_CHANNELS
+    assert window_pipeline_fftp.LARGEST_FLOAT == waveforms_fftp.LARGEST_FLOAT
