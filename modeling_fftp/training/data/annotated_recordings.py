@@ -8,6 +8,7 @@ from pathlib import Path, PureWindowsPath
 
 from modeling_fftp.sound_folders import is_sound
 
+from .file_names import in_one_form
 from .messages import name_some
 
 # What Raven, BirdNET and Audacity's users put behind the name of a recording.
@@ -17,7 +18,7 @@ ENDING = re.compile(
 
 
 class Recordings:
-    """Sound files by their names, in small letters. Recorders call their files alike at every site.
+    """Sound files by their names, in small letters and one form. Recorders call their files alike at every site.
 
     Args:
         files: Sound and others.
@@ -26,7 +27,7 @@ class Recordings:
     def __init__(self, files: Iterable[Path]):
         self.found: dict[str, list[Path]] = defaultdict(list)
         for path in filter(is_sound, files):
-            for name in {path.name.lower(), path.stem.lower()}:
+            for name in {_key(path.name), _key(path.stem)}:
                 self.found[name].append(path)
         # All that folders with sound can have in common with others.
         folders = {path.parent for paths in self.found.values() for path in paths}
@@ -34,7 +35,7 @@ class Recordings:
 
     def lies_beside(self, annotation: Path) -> bool:
         """Whether a recording of an annotation's name lies in its folder."""
-        named = self.found.get(ENDING.sub("", annotation.name).lower(), [])
+        named = self.found.get(_key(ENDING.sub("", annotation.name)), [])
         return any(path.parent == annotation.parent for path in named)
 
     def find_own(self, annotation: Path) -> Path | None:
@@ -70,12 +71,16 @@ class Recordings:
 
     def _find(self, name: str, folders: Sequence[str], annotation: Path) -> tuple[Path, int] | None:
         """The recording of a name, with suffix or without, and how many of its folders are those that are meant."""
-        shared = {path: _count_shared(path.parent.parts, folders) for path in self.found.get(name.lower(), [])}
+        shared = {path: _count_shared(path.parent.parts, folders) for path in self.found.get(_key(name), [])}
         best = [path for path, count in shared.items() if count == max(shared.values())]
         best = [path for path in best if path.parent == annotation.parent] or best
         if len(best) > 1:
             raise ValueError(f"{annotation} could be of {name_some(map(str, best))}; rename all but one of them")
         return (best[0], shared[best[0]]) if best else None
+
+
+def _key(name: str) -> str:
+    return in_one_form(name).lower()
 
 
 def _misplaced(found: Mapping[str, tuple[Path, int]]) -> set[str]:

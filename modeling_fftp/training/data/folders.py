@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path, PureWindowsPath
@@ -13,7 +12,7 @@ from datasets import Dataset, DatasetDict
 from modeling_fftp.sound_folders import is_sound, is_visible, walk
 
 from .annotations import has_annotations, read_annotations
-from .file_names import as_text
+from .file_names import as_text, in_one_form
 from .messages import name_some
 from .splits import role_in, role_of
 from .tables import is_table, read_table, read_text
@@ -76,20 +75,15 @@ def _listed_splits(root: Path, paths: Sequence[str]) -> list[str] | None:
     for folder in (root, root.absolute().parent):
         if lists := {role: folder / name for role, name in LISTS.items() if (folder / name).is_file()}:
             break
-    present, splits = {_as_written(Path(path).as_posix()): path for path in paths}, dict.fromkeys(paths, "train")
+    present, splits = {in_one_form(Path(path).as_posix()): path for path in paths}, dict.fromkeys(paths, "train")
     for role, file in lists.items():
         # Written on Windows, they may have its separators.
         lines = [line.strip() for line in read_text(file).splitlines()]
-        listed = [_as_written(PureWindowsPath(line).as_posix()) for line in lines if line]
+        listed = [in_one_form(PureWindowsPath(line).as_posix()) for line in lines if line]
         splits.update({present[name]: role for name in listed if name in present})
         if missing := [name for name in listed if name not in present]:
             logger.warning("%s names %d clips that are not there: %s", file, len(missing), name_some(missing))
     return None if {*splits.values()} <= {"train"} else [*splits.values()]
-
-
-def _as_written(name: str) -> str:
-    """A name in one of Unicode's forms; archives of macOS bring another than lists have."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _splits_in_classes(paths: Sequence[str]) -> list[str | None]:

@@ -22,6 +22,7 @@ from huggingface_hub import DatasetCard
 from modeling_fftp.serving.tables import is_answer
 from modeling_fftp.sound_folders import is_sound, walk
 
+from .bare_names import complete_names
 from .event_tables import CLIP_NAMES, SPLIT_COLUMN, group_events, has_event_rows
 from .folders import METADATA, divide, load_audio_folder
 from .hub_source import load_from_hub
@@ -87,6 +88,8 @@ def load_splits(
         names = (*LABEL_COLUMNS, columns.label)
         labelled = {name: split for name, split in splits.items() if _has_any(split.column_names, names)}
         splits = DatasetDict(splits | {name: _join({"": split}, columns) for name, split in labelled.items()})
+    if is_local(source):
+        splits = _complete_names(splits, base_folder(source, data_dir), columns)
     # Before anybody looks at a row, which would decode it.
     for name, feature in next(iter(splits.values())).features.items():
         if isinstance(feature, Audio):
@@ -220,6 +223,16 @@ def _paths_in(table: Dataset, columns: Columns) -> list[str | None]:
     """The paths that a table lists; none where it holds the sound itself."""
     column = _path_column(table.column_names, columns)
     return table[column][:] if column is not None and table.features[column] in PATH_TYPES else []
+
+
+def _complete_names(splits: DatasetDict, folder: Path, columns: Columns) -> DatasetDict:
+    """Splits with the paths of recordings that they name without folders."""
+    for name, split in splits.items():
+        paths = complete_names(_paths_in(split, columns), folder)
+        if paths is not None:
+            column = _path_column(split.column_names, columns)
+            splits[name] = split.remove_columns(column).add_column(column, paths)
+    return splits
 
 
 def lists_events(features: Features, columns: Columns) -> bool:

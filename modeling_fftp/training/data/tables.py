@@ -23,6 +23,10 @@ TABLES = (".csv", ".tsv", *JSON, ".parquet")
 LIST = re.compile(r'\s*(\[|\{\s*"[^"]*"\s*:\s*\[)\s*\{')
 # A name in a JSON object.
 KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
+# Lines of comment in front of everything else, what makes a header one, and the name of a column there.
+COMMENTS = re.compile(r"(?:[ \t]*#.*\n)+")
+COMMENT_SIGN = re.compile(r"^[ \t]*#+ *(?=\w)")
+WORD = re.compile(r"\w*|#")
 DELIMITERS = ",;\t|"
 
 
@@ -35,8 +39,9 @@ def read_table(path: Path) -> Dataset:
     """A table as a data set.
 
     In delimited text every cell is a string, without the spaces around it, and only an empty cell is None: "None",
-    "01" and "1.0" stay what they are. A JSON file holds a list of objects, or an object with such a list in it, as
-    AST's `{"data": [...]}`; a JSON-lines file one object per line.
+    "01" and "1.0" stay what they are. Lines that begin with # may stand before the header, and empty columns, as
+    spreadsheets write them, behind the last. A JSON file holds a list of objects, or an object with such a list in
+    it, as AST's `{"data": [...]}`; a JSON-lines file one object per line.
 
     Args:
         path: .csv, .tsv, .json, .jsonl, .ndjson or .parquet, in small or capital letters.
@@ -104,6 +109,7 @@ def read_header(path: Path) -> list[str]:
         return []
     if path.suffix.lower() in JSON:
         return [*dict.fromkeys(KEY.findall(text))]
+    text = _blank_comments(text, path)
     return [cell.strip(' "\r') for cell in _first_line(text).split(_find_delimiter(text, path))]
 
 
@@ -116,8 +122,25 @@ def _find_delimiter(text: str, path: Path) -> str:
     return "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=_first_line(text).count)
 
 
+def _blank_comments(text: str, path: Path) -> str:
+    """A text whose comments before the header are empty lines.
+
+    The last one is the header itself, as in AudioSet's tables, where it has as many cells as the line below it, each
+    of them one word, or none.
+    """
+    if (comments := COMMENTS.match(text)) is None:
+        return text
+    lines, rest = comments.group().split("\n")[:-1], text[comments.end() :]
+    delimiter, last = _find_delimiter(rest, path), COMMENT_SIGN.sub("", lines[-1])
+    names, cells = (next(csv.reader([line], delimiter=delimiter)) for line in (last, _first_line(rest)))
+    is_header = len(names) == len(cells) and all(WORD.fullmatch(name.strip()) for name in names)
+    header = last if is_header else ""
+    return "\n" * (len(lines) - 1) + f"{header}\n{rest}"
+
+
 def _read_delimited(text: str, path: Path) -> dict[str, list[str | None]]:
     """Columns of strings; the header decides what separates cells."""
+    text = _blank_comments(text, path)
     delimiter = _find_delimiter(text, path)
     rows = _split_tabs(text, path) if delimiter == "\t" else _split_rows(text, path, delimiter)
     if len(rows) < 2:
@@ -145,6 +168,9 @@ def _split_rows(text: str, path: Path, delimiter: str, quoting: int = csv.QUOTE_
             cells = [cell.strip() for cell in row]
             if not any(cells):
                 continue
+            # Spreadsheets write empty columns behind the last.
+            while not cells[-1] and len(cells) > (len(rows[0]) if rows else 0):
+                cells.pop()
             if rows and len(cells) != len(rows[0]):
                 raise ValueError(
                     f"{path}, line {reader.line_num}: {len(cells)} cells; the header has {len(rows[0])}, {rows[0]}"

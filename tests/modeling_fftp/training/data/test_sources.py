@@ -11,7 +11,7 @@ import soundfile
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, Value
 
 from modeling_fftp.serving.tables import find_writer
-from modeling_fftp.training.data.sources import find_column, is_local, load_splits, public_name
+from modeling_fftp.training.data.sources import Columns, find_column, is_local, load_splits, public_name
 from modeling_fftp.training.data.splits import find_splits
 from modeling_fftp.training.data.tables import read_table
 
@@ -255,6 +255,61 @@ def test_cells_arrive_as_they_were_written(tmp_path, suffix, mark):
     table = load_splits(str(path))["train"]
     assert table["label"][:] == ["None", None, "01", "dog", "null"]
     assert table["path"][:] == ["a.wav", "b.wav", "c.wav", "d.wav", "e, f.wav"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label,,\na.wav,dog,,\nb.wav,,,\n,,,\n",
+        "path,label\na.wav,dog,,\nb.wav,\n",
+        "# made by hand\n# in 2020, by us\n\npath,label\na.wav,dog\nb.wav,\n",
+        "# Segments csv created\r\n# num_ytids=2, num_segs=2\r\n# path, label\r\na.wav, dog\r\nb.wav,\r\n",
+        "#path,label\na.wav,dog\nb.wav,\n",
+    ],
+    ids=["Excel", "Excel without names", "comments", "AudioSet", "a mark in the header"],
+)
+def test_what_stands_around_a_table_is_passed_over(tmp_path, text):
+    (tmp_path / "clips.csv").write_text(text, newline="")
+    table = read_table(tmp_path / "clips.csv")
+    assert table.to_dict() == {"path": ["a.wav", "b.wav"], "label": ["dog", None]}
+
+
+def test_a_column_of_numbers_of_rows_stays(tmp_path):
+    (tmp_path / "clips.csv").write_text("#,path,label\n1,a.wav,dog\n")
+    assert read_table(tmp_path / "clips.csv").column_names == ["#", "path", "label"]
+    (tmp_path / "clips.csv").write_text(",path,label\n1,a.wav,dog\n")
+    assert read_table(tmp_path / "clips.csv").column_names == ["", "path", "label"]
+
+
+def test_a_line_below_comments_is_counted_with_them(tmp_path):
+    (tmp_path / "clips.csv").write_text("# one\n# two\npath,label\na.wav,dog,cat\n")
+    with pytest.raises(ValueError, match=r"clips\.csv, line 4: 3 cells; the header has 2"):
+        read_table(tmp_path / "clips.csv")
+
+
+def test_names_without_folders_are_found_below(make_folder, caplog):
+    """UrbanSound8K's table says in one column which file it is, and in another in which folder."""
+    decomposed = unicodedata.normalize("NFD", "hündin")
+    root = make_folder("audio/fold1/1.wav", "audio/fold2/2.wav", f"audio/fold2/{decomposed}.wav", "meta/none.txt")
+    (root / "meta" / "t.csv").write_text("name,class\n1.wav,a\n2,b\nhündin.wav,b\n3.wav,b\n", encoding="utf-8")
+    columns = Columns(audio="name")
+    with caplog.at_level("INFO"):
+        table = load_splits(str(root / "meta" / "t.csv"), data_dir="../audio", columns=columns)["train"]
+    assert table["name"][:] == ["fold1/1.wav", "fold2/2.wav", f"fold2/{decomposed}.wav", "3.wav"]
+    assert "Names without folders: 3 of 4 recordings found below" in caplog.text
+    assert load_splits(str(root / "meta" / "t.csv"), columns=columns)["train"]["name"][0] == "1.wav"
+
+
+def test_names_without_folders_that_could_be_several_are_refused(make_folder):
+    root = make_folder("north/1.wav", "south/1.wav", t_csv="path,label\n1.wav,a\n")
+    with pytest.raises(ValueError, match=r"names '1\.wav' without a folder, and north/1\.wav and south/1\.wav in"):
+        load_splits(str(root))
+
+
+@pytest.mark.parametrize("names", [("1.wav", "2.wav"), ("south/1.wav", "2.wav")], ids=["in the folder", "paths"])
+def test_names_are_not_sought_where_others_say_where_they_lie(make_folder, names):
+    root = make_folder("1.wav", "north/2.wav", t_csv="path,label\n" + "".join(f"{name},a\n" for name in names))
+    assert load_splits(str(root))["train"]["path"][:] == [*names]
 
 
 def test_an_empty_cell_changes_no_other(tmp_path):
