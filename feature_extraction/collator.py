@@ -63,7 +63,7 @@ class SpecMaskDataCollator(TrainerCallback):
 
     Raises:
         ValueError: Another extractor, mixup or smoothing without `num_labels`, a share outside [0, 1), or
-            `step_labels` with what they exclude.
+            `step_labels`, or smoothing of numbers, with what they exclude.
     """
 
     def __init__(
@@ -96,6 +96,8 @@ class SpecMaskDataCollator(TrainerCallback):
             raise ValueError(f"time_strides={time_strides} must be frames, each at least 1")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} must lie in [0, 1)")
+        if label_smoothing and problem_type == "regression":
+            raise ValueError("label_smoothing spreads shares of classes; the numbers of a regression have none")
         self.takes_events = getattr(step_labels, "takes_events", False)
         moves = [
             transform
@@ -171,7 +173,8 @@ class SpecMaskDataCollator(TrainerCallback):
         rest = dict(batch)
         sound, lengths, seed = rest.pop("audio"), rest.pop("num_samples").tolist(), rest.pop("feature_seed", None)
         waveforms = [wave[:length] for wave, length in zip(sound, lengths, strict=True)]
-        seed = None if seed is None else int(seed[0])
+        # Processes may share a batch, whose rows accelerate deals out, and with it a seed.
+        seed = None if seed is None else int(seed[0]) + process_index(self._process)
         features = self.feature_extractor.extract_batch(waveforms, _needs_mask(seed))
         return self._change_features(features, seed, rest.get("time_stride"))[0] | rest
 
@@ -430,7 +433,16 @@ def _real_frames(example: dict[str, Any], index: int) -> np.ndarray:
             'returns batches: take ["input_values"][0], or map with batched=True'
         )
     features = features.astype(np.float32, copy=False)
-    return features if mask is None else features[: np.count_nonzero(_as_array(mask))]
+    if mask is None:
+        return features
+    is_real = _as_array(mask) != 0
+    count = np.count_nonzero(is_real)
+    if is_real.shape != features.shape[:1] or not is_real[:count].all():
+        raise ValueError(
+            f"the attention_mask of example {index} has shape {is_real.shape} and {count} ones; expected "
+            f"{features.shape[:1]}, 1 at each frame and 0 at the padding behind them"
+        )
+    return features[:count]
 
 
 def _as_array(values: Any) -> np.ndarray:

@@ -101,11 +101,12 @@ class Mixup:
     """Mixes waveforms in pairs, and their labels with them.
 
     Source: Tokozume et al. 2018 by way of the AST and AuM recipes: means removed, weights from Beta(alpha, alpha), the
-    partner cut or padded with silence to the first clip's length.
+    partner cut or padded with silence to the first clip's length. Partners are other clips of the batch, where those
+    recipes draw them from the whole data set.
 
     Args:
         alpha: Parameter of the Beta distribution.
-        probability: Share of clips that are mixed.
+        probability: Share of clips that are mixed; a batch of one has nothing to mix.
     """
 
     alpha: float = 10.0
@@ -118,8 +119,9 @@ class Mixup:
 
     def draw(self, batch_size: int, generator: torch.Generator | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Partner and own weight of each clip, both (batch,); the weight is 1 where a clip stays as it is."""
-        partner = torch.randperm(batch_size, generator=generator, device="cpu")
-        is_mixed = uniform((batch_size,), generator) < self.probability
+        steps = integers((batch_size,), generator, 1, max(2, batch_size))
+        partner = (torch.arange(batch_size, device="cpu") + steps) % batch_size
+        is_mixed = (uniform((batch_size,), generator) < self.probability) & (batch_size > 1)
         # torch's Beta distribution takes no generator; numpy's does, seeded from ours.
         seed = int(integers((), generator, 0, 2**62))
         weight = torch.from_numpy(np.random.default_rng(seed).beta(self.alpha, self.alpha, batch_size)).float()

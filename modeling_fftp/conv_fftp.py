@@ -58,8 +58,8 @@ def causal_conv_silu(
         weight: (channels, 1, width); the last element is that of the present.
         bias: (channels,).
         reverse: Whether time runs backwards.
-        implementation: "torch" (runs anywhere), "cpu" (fused C kernel), or "auto": on a CPU cpu, else torch, also in
-            an export, in forward mode and in torch.func.
+        implementation: "torch" (runs anywhere), "cpu" (fused C kernel that computes in float32), or "auto": on a CPU
+            cpu, else torch, also for float64, in an export, in forward mode and in torch.func.
 
     Returns:
         (batch, channels, tokens), in the dtype of `x`.
@@ -78,7 +78,8 @@ def causal_conv_silu(
     if implementation == "cpu" and not torch.compiler.is_compiling():
         require_kernel(load_conv_kernel(), device)
     if implementation == "auto" and not torch.compiler.is_exporting() and not other_derivatives:
-        implementation = "cpu" if device.type == "cpu" and _has_kernel() else "torch"
+        is_double = x.dtype == torch.float64
+        implementation = "cpu" if device.type == "cpu" and not is_double and _has_kernel() else "torch"
     return (causal_conv_silu_cpu if implementation == "cpu" else causal_conv_silu_ref)(x, weight, bias, reverse)
 
 

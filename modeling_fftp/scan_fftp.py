@@ -212,8 +212,8 @@ IMPLEMENTATIONS = {
 
 
 @torch.compiler.assume_constant_result
-def choose_implementation(implementation: str, device: str) -> str:
-    """Resolve "auto" on a type of device and refuse what is not there.
+def choose_implementation(implementation: str, device: str, dtype: torch.dtype = torch.float32) -> str:
+    """Resolve "auto" on a type of device, for inputs of a dtype, and refuse what is not there.
 
     Raises:
         ValueError: An unknown name, or an implementation that does not run on the device.
@@ -224,6 +224,9 @@ def choose_implementation(implementation: str, device: str) -> str:
             return "export"
         if takes_other_derivatives():
             return "reference"
+        if dtype == torch.float64:
+            # The kernels compute in float32.
+            return "torch"
         if device == "cuda":
             chosen = "mamba_ssm" if selective_scan_fn is not None else "triton" if triton is not None else "torch"
         else:
@@ -315,7 +318,7 @@ def selective_scan(
         implementation: "torch" (runs anywhere), "cpu" (fused C kernel), "triton" (fused GPU kernel), "mamba_ssm" (the
             official GPU kernel), "export" (one operator of torch, slow), "reference" (`selective_scan_ref`: all
             derivatives that torch knows, slow), or "auto": in an export "export"; in forward mode and in torch.func
-            "reference"; on CUDA mamba_ssm, else triton, else torch; on a CPU cpu, else torch.
+            "reference"; for float64 torch; on CUDA mamba_ssm, else triton, else torch; on a CPU cpu, else torch.
         initial_state: State before the first step, (batch, dim, state), as `return_last_state` gave it for the piece
             of the sequence before this one; None is zeros.
 
@@ -329,7 +332,7 @@ def selective_scan(
         ImportError: An implementation that is not installed.
     """
     _check_inputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    scan = IMPLEMENTATIONS[choose_implementation(implementation, u.device.type)]
+    scan = IMPLEMENTATIONS[choose_implementation(implementation, u.device.type, u.dtype)]
     y, last = scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse)
     if initial_state is not None:
         y, last = _add_initial_state(y, last, initial_state, delta, A, C, z, delta_bias, delta_softplus, reverse)
@@ -358,7 +361,7 @@ def bidirectional_scan(
     """
     _check_inputs(u, delta, A, B, C, D, z, delta_bias)
     _check_inputs(u, delta, A_reverse, B, C)
-    chosen = choose_implementation(implementation, u.device.type)
+    chosen = choose_implementation(implementation, u.device.type, u.dtype)
     if chosen == "cpu":
         return selective_scan_cpu(u, delta, A, B, C, D, z, delta_bias, delta_softplus, False, A_reverse)[0]
     scan, rest = IMPLEMENTATIONS[chosen], (B, C, D, z, delta_bias, delta_softplus)

@@ -58,10 +58,11 @@ class StepLabels:
     config: FFTPConfig
 
     def __call__(self, labels: Sequence[Sequence], num_frames: Sequence[int]) -> torch.Tensor:
-        """Indices (batch, most steps), int64, or targets (batch, most steps, labels), float32, -100 in padding.
+        """Indices (batch, most steps), int64, or targets, float32, -100 in padding.
 
         Args:
-            labels: Labels of each clip, indices (steps,), or targets (steps, labels).
+            labels: Labels of each clip: indices (steps,), numbers of a regression (steps,), which are floats, or
+                targets (steps, labels).
             num_frames: Real frames of each clip.
 
         Raises:
@@ -74,5 +75,6 @@ class StepLabels:
                     f"clip {index} has labels for {len(clip)} steps; its {frames} frames are "
                     f"{self.config.time_patches(frames)} steps"
                 )
-        clips = [clip.long() if clip.ndim == 1 else clip.float() for clip in clips]
+        are_indices = not any(clip.ndim > 1 or clip.is_floating_point() for clip in clips)
+        clips = [clip.long() if are_indices else clip.float() for clip in clips]
         return pad_sequence(clips, batch_first=True, padding_value=IGNORED)

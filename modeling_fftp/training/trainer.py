@@ -122,6 +122,8 @@ class FFTPTrainer(Trainer):
         self._refuse_losses_beside_answers()
         share = distillation.share
         labels = inputs.pop("labels", None)
+        if labels is None and share < 1:
+            raise ValueError(f"a batch has a teacher's answers and no labels, of which share={share:g} takes the rest")
         outputs = model(**inputs, **({"labels": labels} if share < 1 else {}))
         loss = share * distillation.loss(outputs.logits, teacher_logits, is_multi_label(self.model.config))
         if share < 1:

@@ -108,6 +108,21 @@ def test_distributions_are_smoothed_over_all_classes(make_config, extractor, exa
     assert FFTPForAudioClassification(make_config())(**batch).loss.isfinite()
 
 
+def test_numbers_of_a_regression_are_not_smoothed(extractor):
+    """They would move towards 0.5."""
+    with pytest.raises(ValueError, match="label_smoothing spreads shares of classes; the numbers of a regression"):
+        SpecMaskDataCollator(extractor, label_smoothing=0.1, num_labels=2, problem_type="regression")
+
+
+@pytest.mark.parametrize("mask", [[0, 0, 0, 1, 1, 1], [1, 0, 1, 1, 1, 1], [1, 1, 1], [1] * 9], ids=str)
+def test_masks_that_would_drop_sound_are_refused(extractor, mask):
+    example = {"input_values": np.ones((6, 128), np.float32), "attention_mask": mask}
+    with pytest.raises(
+        ValueError, match=rf"attention_mask of example 0 has shape \({len(mask)},\) and {sum(mask)} on"
+    ):
+        SpecMaskDataCollator(extractor)([example])
+
+
 @pytest.mark.parametrize("label", [-100, 4])
 def test_a_label_that_is_none_of_the_classes_is_named(extractor, examples, label):
     collator = SpecMaskDataCollator(extractor, mixup=Mixup(), num_labels=4)
@@ -178,6 +193,15 @@ def test_deferred_features_are_those_of_a_single_call(make_config, extractor, ex
         for name in expected:
             assert torch.equal(batch[name], expected[name])
         assert deferred.keys() == names
+
+
+def test_processes_that_share_a_batch_change_it_apart(make_config, extractor, examples, monkeypatch):
+    """As accelerate's split_batches deals it out, one seed for all."""
+    collator = SpecMaskDataCollator(extractor, SpecMask.from_config(make_config(), 0.3), defer_features=True)
+    batch = collator.augment(examples)
+    first = collator.featurize(batch)["input_values"]
+    monkeypatch.setenv("RANK", "1")
+    assert not torch.equal(collator.featurize(batch)["input_values"], first)
 
 
 def test_integer_sound_is_scaled_as_by_the_extractor(extractor, speech):
@@ -321,6 +345,10 @@ def test_labels_per_step(make_config, extractor, examples):
     assert (batch == -100).sum(dim=(1, 2)).tolist() == [4 * (steps[0] - n) for n in steps]
     with pytest.raises(ValueError, match="labels have the shapes"):
         SpecMaskDataCollator(extractor)(indices)
+    levels = [{**example, "labels": np.full(n, 0.9)} for example, n in zip(examples, steps, strict=True)]
+    levels[1]["labels"] = np.ones(steps[1], dtype=int)
+    batch = collator(levels)["labels"]
+    assert batch[:2, 0].tolist() == [pytest.approx(0.9), 1.0]
     short = [*targets[:1], {**targets[1], "labels": np.ones((3, 4))}]
     with pytest.raises(ValueError, match=f"clip 1 has labels for 3 steps; its 54 frames are {steps[1]} steps"):
         collator(short)

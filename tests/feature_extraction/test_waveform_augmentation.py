@@ -26,6 +26,22 @@ def test_mixup_probability_and_weights(generator):
     assert weight[weight < 1].std().item() == pytest.approx((1 / (4 * 21)) ** 0.5, abs=0.02)
 
 
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_mixup_mixes_every_clip_with_another(size):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        partner, weight = Mixup(probability=1.0).draw(size, generator)
+        assert (partner != torch.arange(size)).all()
+        assert ((partner >= 0) & (partner < size) & (weight < 1)).all()
+
+
+def test_a_clip_alone_is_not_mixed():
+    wave = torch.arange(9.0)
+    mixed, labels = Mixup(probability=1.0)([wave], torch.eye(1))
+    assert mixed[0] is wave
+    assert labels.tolist() == [[1.0]]
+
+
 def test_crop_keeps_short_clips_and_reaches_both_ends(generator):
     crop = RandomCrop(10)
     waves = [torch.arange(4), *[torch.arange(13)] * 200]

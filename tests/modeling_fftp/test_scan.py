@@ -8,9 +8,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from modeling_fftp import kernel_cpu_fftp, scan_cpu_fftp, scan_fftp, scan_triton_fftp
+from modeling_fftp import FFTPModel, kernel_cpu_fftp, scan_cpu_fftp, scan_fftp, scan_triton_fftp
 from modeling_fftp.scan_fftp import bidirectional_scan, selective_scan, selective_scan_ref
-from tests.support import ROOT, needs_compiler, needs_cpp_compiler
+from tests.support import ROOT, needs_compiler, needs_cpp_compiler, perturb
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 # Relative root-mean-square error. In bfloat16 the sequences are rounded on the way in and out.
@@ -341,6 +341,17 @@ def test_derivatives_that_an_implementation_does_not_have_are_refused(implementa
 @needs_compiler
 def test_auto_takes_the_kernel_on_a_cpu():
     assert scan_fftp.choose_implementation("auto", "cpu") == "cpu"
+
+
+def test_double_precision_is_computed_in_that(make_config):
+    features = torch.randn(2, 60, 128, dtype=torch.float64)
+    outputs = []
+    for implementation in ("auto", "reference"):
+        torch.manual_seed(0)
+        model = FFTPModel(make_config(backbone="mamba", scan_implementation=implementation)).double().eval()
+        with torch.no_grad():
+            outputs.append(perturb(model)(features).last_hidden_state)
+    torch.testing.assert_close(*outputs, atol=1e-12, rtol=1e-12)
 
 
 def test_without_a_compiler_one_warning_and_plain_torch(monkeypatch, tmp_path):

@@ -17,6 +17,7 @@ from modeling_fftp.training.class_balanced_sampler import ClassBalancedSampler
 from modeling_fftp.training.command_line import parse_arguments
 from modeling_fftp.training.data.features import FeatureClips, compute_features
 from modeling_fftp.training.precision import gains_from_bfloat16
+from modeling_fftp.training.teaching.distillation import Distillation
 from modeling_fftp.training.trainer import FFTPTrainer
 from modeling_fftp.training.weight_averaging import WeightAveraging
 
@@ -366,6 +367,21 @@ def test_losses_that_would_not_reach_a_teachers_clips_are_refused(make_config, e
         build(label_smoothing_factor=0.1).train()
     with pytest.raises(ValueError, match="compute_loss_func does not reach batches that learn from answers"):
         build(lambda *given, **more: given[0].logits.sum()).train()
+
+
+def test_answers_without_labels_are_all_of_the_loss_or_refused(make_config, extractor, speech, tmp_path):
+    def build(share):
+        return FFTPTrainer(
+            FFTPForAudioClassification(make_config()),
+            TrainingArguments(tmp_path, max_steps=1, use_cpu=True, report_to="none"),
+            SpecMaskDataCollator(extractor),
+            [{"audio": speech, "teacher_logits": [9.0, 0.0, 0.0, 0.0]}] * 4,
+            distillation=Distillation(share=share),
+        )
+
+    build(1.0).train()
+    with pytest.raises(ValueError, match=r"a teacher's answers and no labels, of which share=0\.5 takes the rest"):
+        build(0.5).train()
 
 
 def test_answers_of_a_teacher_reach_the_loss(make_config, extractor, tmp_path):
