@@ -40,8 +40,8 @@ LABELS = 527
 # Width and heads; the depth is 12 blocks of AST, 18 of ConvNeXt or 24 of AuM.
 SIZES = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
 SQUARE = {"patch_size": (16, 16)}
-CONVNEXT = {"backbone": "convnext", "num_hidden_layers": 18, "layer_norm_eps": 1e-6}
-AUM = {"backbone": "mamba", "num_hidden_layers": 24, "layer_norm_eps": 1e-5}
+CONVNEXT = {"backbone": "convnext", "num_hidden_layers": 18}
+AUM = {"backbone": "mamba", "num_hidden_layers": 24}
 MODELS = {
     "AST, square 16/10": SQUARE | {"frequency_stride": 10, "time_stride": 10},
     "FFTP-AST, stride 1": {"time_stride": 1},

@@ -115,7 +115,7 @@ PASSES = {"forward": run_forward, "forward + backward": run_forward_backward}
 
 def scan_share() -> dict[str, float]:
     """Seconds of a base-size forward pass at 199 tokens, batch 8, and the share of it that the scans take."""
-    config = FFTPConfig(backbone="mamba", num_hidden_layers=24, layer_norm_eps=1e-5, num_labels=527)
+    config = FFTPConfig(backbone="mamba", num_hidden_layers=24, num_labels=527)
     model = FFTPForAudioClassification(config).eval()
     features = torch.randn(BATCH, 1000, 128)
     with torch.no_grad():

@@ -21,3 +21,13 @@ def check_count(name: str, value: float, least: int) -> int:
     if not value >= least or value % 1:
         raise ValueError(f"{name}={value} must be a whole number of at least {least}")
     return int(value)
+
+
+def check_probability(probability: float) -> None:
+    """Refuse a probability outside of [0, 1].
+
+    Raises:
+        ValueError: It is.
+    """
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability={probability} must lie in [0, 1]")

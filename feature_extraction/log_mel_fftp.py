@@ -2,6 +2,8 @@
 
 Source: Kaldi `feat/feature-window.cc` and `feat/mel-computations.cc`, with the options of the AST front end: Hann
 window, 25 ms every 10 ms, pre-emphasis 0.97, DC removal, power spectrum, 20 Hz to Nyquist, no dither, whole windows.
+Where a filter is too narrow to hold a frequency of the transform, Kaldi stops. Here, as in the port that AST uses, the
+bin is constant: one of 128 at 16 kHz, four at 8 kHz.
 """
 
 from functools import lru_cache
@@ -163,19 +165,3 @@ def log_mel_of_clips(
         for waveform, start in zip(waveforms, starts, strict=True):
             signal[hop * start : hop * start + len(waveform)] = waveform
     return log_mel_from_frames(frame(signal, sampling_rate), num_mel_bins, sampling_rate), starts
-
-
-def log_mel_spectrogram(waveform: torch.Tensor, num_mel_bins: int = 128, sampling_rate: int = 16000) -> torch.Tensor:
-    """Log-mel spectrogram of waveforms of equal length.
-
-    Args:
-        waveform: Samples in [-1, 1], (..., samples), at least one window long.
-        num_mel_bins: Number of mel filters.
-        sampling_rate: Samples per second.
-
-    Returns:
-        (..., frames, num_mel_bins), float32.
-    """
-    frames = frame(waveform, sampling_rate)
-    features = log_mel_from_frames(frames.flatten(0, -2), num_mel_bins, sampling_rate)
-    return features.unflatten(0, frames.shape[:-1])

@@ -274,7 +274,8 @@ class SpecAugment(SpectrogramMask):
     """One mask of random height over all time and one of random width over all bins (Park et al. 2019).
 
     Heights and widths are uniform from 0 to their limits, as in the recipes of AST and AuM: 48 bins and 192 frames on
-    AudioSet, 48 and 48 on Speech Commands. It has no budget: on average a mask takes half of its limit.
+    AudioSet, 48 and 48 on Speech Commands. It has no budget: on average a mask takes half of its limit. Those recipes
+    set cells to 0 before they normalise features; here masked cells take the clip's mean, as under `SpecMask`.
 
     Args:
         max_bins: Highest frequency mask in mel bins.

@@ -12,14 +12,8 @@ import soxr
 import torch
 
 from .events import Event, crop_events
-from .limits import check_count
+from .limits import check_count, check_probability
 from .randomness import integers, uniform
-
-
-def check_probability(probability: float) -> None:
-    """Refuse a probability outside of [0, 1]."""
-    if not 0 <= probability <= 1:
-        raise ValueError(f"probability={probability} must lie in [0, 1]")
 
 
 class WaveformTransform:

@@ -32,6 +32,8 @@ CHOICES = {
 }  # fmt: skip
 # A threshold that no score reaches: 1.0 would not do, since scores in float16 can equal 1.
 SILENT_THRESHOLD = 2.0
+# Of AST, mamba-ssm and the isotropic ConvNeXt.
+LAYER_NORM_EPS = {"ast": 1e-12, "mamba": 1e-5, "convnext": 1e-6}
 MOST_CLASS_TOKENS = {"ast": 2, "mamba": 1, "convnext": 0}
 POSITIVE_FIELDS = (
     "sampling_rate", "num_mel_bins", "max_length", "frequency_stride", "time_stride", "position_stride",
@@ -64,11 +66,11 @@ def _as_pair(size: int | list[int] | tuple[int, ...]) -> tuple[int, ...]:
 
 def _derive(fields: dict[str, Any]) -> dict[str, Any]:
     """Fields that follow from others unless they are given."""
-    is_convnext, height = fields.get("backbone") == "convnext", fields.get("patch_size") or FFTPConfig.patch_size
+    backbone, height = fields.get("backbone"), fields.get("patch_size") or FFTPConfig.patch_size
     return {
         "frequency_stride": height if isinstance(height, int) else height[0],
-        "pooling": "mean" if is_convnext else "cls",
-        "layer_norm_eps": 1e-6 if is_convnext else 1e-12,
+        "pooling": "mean" if backbone == "convnext" else "cls",
+        "layer_norm_eps": LAYER_NORM_EPS.get(backbone, LAYER_NORM_EPS[FFTPConfig.backbone]),
         "time_step_rank": ceil(fields.get("hidden_size", FFTPConfig.hidden_size) / 16),
     }
 
@@ -126,8 +128,8 @@ class FFTPConfig(PreTrainedConfig):
         hidden_dropout_prob: Dropout on embeddings and on the outputs of attention and feed-forward layers.
         attention_probs_dropout_prob: Dropout on attention weights.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
-        layer_norm_eps: Epsilon of the normalisation layers. None: 1e-12 as in AST, or 1e-6 for ConvNeXt, whose norms
-            can see the zeros of masked patches.
+        layer_norm_eps: Epsilon of the normalisation layers. None: 1e-12 as in AST, 1e-5 as in AuM, or 1e-6 as in
+            ConvNeXt, whose norms can see the zeros of masked patches.
         initializer_range: Standard deviation of the initial weights.
         qkv_bias: Whether the query, key and value projections have a bias.
         state_size: Mamba: size of the state per channel.

@@ -173,9 +173,9 @@ class FFTPPositionEmbeddings(nn.Module):
         time_stride = config.resolve_time_stride(time_stride)
         # Frames by which a stretched patch is wider: its middle is later by half of them.
         wider = config.patch_frames(time_stride) - config.patch_size[1]
-        # Entries that a table as long as the clip would have.
         # In float32, whatever torch's default is: half of the precision cannot tell tokens apart.
         last = ((valid_patches - 1) * time_stride + wider).float() / config.position_stride
+        # A table as long as the clip would have `last.floor() + 1` entries.
         scale = self.time_patches / (last.floor() + 1).clamp(min=self.time_patches)
         middles = torch.arange(time_patches, dtype=torch.float32, device=self.weight.device) * time_stride + wider / 2
         steps = middles / config.position_stride

@@ -1,4 +1,8 @@
-"""Blocks of the ConvNeXt backbone (Liu et al. 2022, section 3 and table 3; `convnext_isotropic.py` of its authors)."""
+"""Blocks of the ConvNeXt backbone (Liu et al. 2022, section 3 and table 3; `convnext_isotropic.py` of its authors).
+
+There the last LayerNorm sees the mean of the tokens; here, as in the other backbones, every token before the mean, so
+that heads over steps read normed states too.
+"""
 
 import torch
 from torch import nn

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import distributed
 
+from feature_extraction.log_mel_fftp import log_mel_of_clips
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.training.checkpoints import last_whole_checkpoint
 from modeling_fftp.training.run import run
@@ -55,6 +56,11 @@ POOLED = {
     for pooling in ("cls", "mean")
     if (name, pooling) != ("convnext", "cls")
 }
+
+
+def log_mel(waveform, num_mel_bins=128, sampling_rate=16000):
+    """Log-mel energies (frames, mel bins) of one clip."""
+    return log_mel_of_clips([waveform], num_mel_bins, sampling_rate)[0]
 
 
 def perturb(model):

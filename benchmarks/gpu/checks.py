@@ -27,9 +27,9 @@ MODEL_ERROR, BF16_ERROR, FEATURE_ERROR, SCORE_ERROR = 1e-4, 5e-2, 1e-3, 1e-3
 BACKBONES = {
     "ast": {},
     "ast, square": {"patch_size": 16, "frequency_stride": 10, "time_stride": 10},
-    "mamba, fo-fo": {"backbone": "mamba", "mamba_variant": "fo-fo", "layer_norm_eps": 1e-5},
-    "mamba, fo-bi": {"backbone": "mamba", "mamba_variant": "fo-bi", "layer_norm_eps": 1e-5},
-    "mamba, bi-bi": {"backbone": "mamba", "mamba_variant": "bi-bi", "layer_norm_eps": 1e-5},
+    "mamba, fo-fo": {"backbone": "mamba", "mamba_variant": "fo-fo"},
+    "mamba, fo-bi": {"backbone": "mamba", "mamba_variant": "fo-bi"},
+    "mamba, bi-bi": {"backbone": "mamba", "mamba_variant": "bi-bi"},
     "convnext": {"backbone": "convnext"},
 }
 ATTENTIONS = ("sdpa", "flex_attention", "flash_attention_2")

@@ -79,7 +79,9 @@ class ModelArguments:
     drop_path_rate: float | None = field(
         default=None, metadata={"help": "Stochastic depth of the last block; default: 0."}
     )
-    layer_norm_eps: float | None = field(default=None, metadata={"help": "Default: 1e-12; ConvNeXt: 1e-6."})
+    layer_norm_eps: float | None = field(
+        default=None, metadata={"help": "Default: 1e-12; Mamba: 1e-5; ConvNeXt: 1e-6."}
+    )
     layer_scale_init_value: float | None = field(
         default=None, metadata={"help": "ConvNeXt: initial factor on what a block adds; default: 1."}
     )

@@ -111,14 +111,14 @@ class ASTTest(CommonTests, unittest.TestCase):
 class MambaTest(CommonTests, unittest.TestCase):
     """The Mamba backbone. It has no attention."""
 
-    fields = {"backbone": "mamba", "layer_norm_eps": 1e-5}  # noqa: RUF012
+    fields = {"backbone": "mamba"}  # noqa: RUF012
     has_attentions = False
 
 
 class ConvNextTest(CommonTests, unittest.TestCase):
     """The ConvNeXt backbone. It has no attention."""
 
-    fields = {"backbone": "convnext", "layer_norm_eps": 1e-6}  # noqa: RUF012
+    fields = {"backbone": "convnext"}  # noqa: RUF012
     has_attentions = False
 
 

@@ -10,12 +10,13 @@ import soundfile
 import torch
 
 from feature_extraction.log_mel_fftp import (
-    log_mel_spectrogram,
+    log_mel_of_clips,
     mel_filter_bank,
     mel_filter_groups,
     num_frames,
     num_samples,
 )
+from tests.support import log_mel
 
 
 def kaldi_fbank(waveform, sampling_rate=16000, num_mel_bins=128):
@@ -38,7 +39,7 @@ def kaldi_fbank(waveform, sampling_rate=16000, num_mel_bins=128):
 def test_equals_kaldi(speech, sampling_rate, num_mel_bins, offset):
     sound = speech + np.float32(offset)
     expected = kaldi_fbank(sound, sampling_rate, num_mel_bins)
-    features = log_mel_spectrogram(torch.from_numpy(sound), num_mel_bins, sampling_rate)
+    features = log_mel(torch.from_numpy(sound), num_mel_bins, sampling_rate)
     np.testing.assert_allclose(features.numpy(), expected, atol=1e-3, rtol=0)
 
 
@@ -46,29 +47,30 @@ def test_equals_kaldi_on_real_speech(shared_dataset):
     path = shared_dataset("arabic_speech_commands") / "data" / "validation-00000-of-00001.parquet"
     for audio in pyarrow.parquet.read_table(path, columns=["audio"])["audio"][::97].to_pylist():
         waveform, rate = soundfile.read(io.BytesIO(audio["bytes"]), dtype="float32")
-        features = log_mel_spectrogram(torch.from_numpy(waveform), 128, rate)
+        features = log_mel(torch.from_numpy(waveform), 128, rate)
         np.testing.assert_allclose(features.numpy(), kaldi_fbank(waveform, rate), atol=1e-3, rtol=0)
 
 
-def test_batch_equals_single_clips(speech):
-    batch = torch.from_numpy(speech).reshape(2, 2, -1)
-    features = log_mel_spectrogram(batch)
-    assert features.shape[:2] == (2, 2)
-    torch.testing.assert_close(features[1, 0], log_mel_spectrogram(batch[1, 0]), atol=1e-5, rtol=0)
+def test_clips_together_equal_single_ones(speech):
+    clips = torch.from_numpy(speech).split([9001, 700, len(speech) - 9701])
+    features, starts = log_mel_of_clips([*clips], 128, 16000)
+    for clip, start in zip(clips, starts, strict=True):
+        alone = log_mel(clip)
+        torch.testing.assert_close(features[start : start + len(alone)], alone, atol=1e-5, rtol=0)
 
 
 def test_blocks_change_nothing(speech, monkeypatch):
     waveform = torch.from_numpy(speech)
-    whole = log_mel_spectrogram(waveform)
+    whole = log_mel(waveform)
     monkeypatch.setattr("feature_extraction.log_mel_fftp.BLOCK_FRAMES", 7)
-    torch.testing.assert_close(log_mel_spectrogram(waveform), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(log_mel(waveform), whole, atol=1e-5, rtol=0)
 
 
 def test_autocast_changes_nothing(speech):
     waveform = torch.from_numpy(speech)
     with torch.autocast("cpu", torch.bfloat16):
-        features = log_mel_spectrogram(waveform)
-    torch.testing.assert_close(features, log_mel_spectrogram(waveform), atol=0, rtol=0)
+        features = log_mel(waveform)
+    torch.testing.assert_close(features, log_mel(waveform), atol=0, rtol=0)
 
 
 def test_filter_groups_are_the_filter_bank():

@@ -11,14 +11,14 @@ from transformers import Trainer, TrainingArguments
 
 from demo.sounds import KINDS, background
 from feature_extraction import SpecMask, SpecMaskDataCollator
-from feature_extraction.log_mel_fftp import hop_length, log_mel_spectrogram, window_length
+from feature_extraction.log_mel_fftp import hop_length, window_length
 from modeling_fftp import FFTPForAudioClassification, FFTPForAudioFrameClassification
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.events_fftp import SOMEWHERE, events_to_labels
 from modeling_fftp.loss_fftp import pool_somewhere
 from modeling_fftp.times_fftp import frame_seconds, token_spans
 from modeling_fftp.training.step_labels import EventLabels, StepLabels
-from tests.support import BACKBONES, GEOMETRIES, POOLED, perturb
+from tests.support import BACKBONES, GEOMETRIES, POOLED, log_mel, perturb
 
 RATE = 16000
 
@@ -178,7 +178,7 @@ def test_spans_follow_the_frames_of_every_rate(make_config, rate):
     clicks = np.array([1.0, 590.0])
     sound = np.zeros(600 * rate, np.float32)
     sound[(clicks * rate).astype(int)] = 1.0
-    energies = log_mel_spectrogram(torch.from_numpy(sound), 128, rate).amax(dim=1)
+    energies = log_mel(torch.from_numpy(sound), 128, rate).amax(dim=1)
     num_steps = config.time_patches(len(energies))
     patches = energies.unfold(0, config.patch_size[1], config.time_stride)
     # The steps in the middle of whose patch the click is.
