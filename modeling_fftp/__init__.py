@@ -3,11 +3,10 @@
 Importing this package makes transformers' Auto classes and pipelines know them.
 """
 
-import sys
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
-from .imports import MovedModules, is_command, refuse_stranger
+from .imports import is_command, refuse_stranger
 
 if TYPE_CHECKING:
     from .configuration_fftp import FFTPConfig
@@ -45,8 +44,6 @@ def __getattr__(name: str) -> Any:
 
 
 refuse_stranger("feature_extraction", "feature_extraction_fftp")
-if MovedModules not in sys.meta_path:
-    sys.meta_path.append(MovedModules)
 # The command answers --help before torch is imported, which takes seconds; it asks for the classes when it needs them.
 if not is_command():
     import_module(".registration", __name__)

@@ -1,35 +1,9 @@
-"""What happens when the package is imported: by the command or not, with a user's files in the way, by old names."""
+"""What happens when the package is imported: by the command or not, or with a user's files in the way."""
 
 import sys
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
-
-# Modules of this package that had other names.
-MOVED = {
-    "modeling_fftp.arguments": "modeling_fftp.training.arguments",
-    "modeling_fftp.convert_ast_fftp": "`fftp convert`, in Python modeling_fftp.convert.from_ast",
-    "modeling_fftp.convert_aum_fftp": "`fftp convert`, in Python modeling_fftp.convert.from_aum",
-    "modeling_fftp.efficiency": "modeling_fftp.hub.efficiency",
-    "modeling_fftp.export": "`fftp export`, in Python modeling_fftp.serving.export",
-    "modeling_fftp.onnx_model": "modeling_fftp.serving.onnx_model",
-    "modeling_fftp.push": "`fftp push`, in Python modeling_fftp.hub.push",
-    "modeling_fftp.trainer_fftp": "modeling_fftp.training.trainer",
-}
-
-
-class MovedModules:
-    """Finder of modules, asked last, that says where one has gone."""
-
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
-        """Find nothing.
-
-        Raises:
-            ModuleNotFoundError: The module has moved.
-        """
-        if name in MOVED:
-            raise ModuleNotFoundError(f"{name} is now {MOVED[name]}", name=name)
 
 
 def is_command() -> bool:

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from configparser import ConfigParser
-from importlib.util import find_spec
 
 import pytest
 from transformers import ASTConfig, ASTForAudioClassification
@@ -16,7 +15,6 @@ from typer.testing import CliRunner
 import modeling_fftp
 from modeling_fftp import FFTPModel
 from modeling_fftp.cli import app
-from modeling_fftp.imports import MOVED
 from tests.support import ROOT
 
 
@@ -184,15 +182,6 @@ def test_recipes_that_are_not_there(fftp, words, message):
     status, _, errors = fftp("train", *words)
     assert status == 1
     assert message in errors
-
-
-@pytest.mark.parametrize("name", MOVED)
-def test_modules_that_have_moved_say_where(name):
-    done = subprocess.run([sys.executable, "-m", name, "--help"], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert f"{name} is now {MOVED[name]}" in done.stderr
-    for module in re.findall(r"modeling_fftp\.[a-z_.]+", MOVED[name]):
-        assert find_spec(module)
 
 
 def test_the_old_command_of_the_card_works(trained, tmp_path):
