@@ -124,3 +124,29 @@ def drop_fields_of_labels(config: PreTrainedConfig, reason: str) -> PreTrainedCo
     for name in stale:
         setattr(config, name, None)
     return config
+
+
+def refuse_unknown_labels(config: PreTrainedConfig) -> None:
+    """Refuse what a config has for labels by names that none of its labels has; only in a model names are final.
+
+    Raises:
+        ValueError: A field names an unknown label.
+    """
+    for field, names in _find_unknown_labels(config).items():
+        raise ValueError(
+            f"{field} names {names[0]!r}, which is not a label; the labels are {[*config.id2label.values()]}. "
+            f"config.{field} = None drops what was chosen for others"
+        )
+
+
+def drop_unknown_labels(config: PreTrainedConfig) -> None:
+    """Drop from a config what was chosen for labels that have been renamed since; no model would open with it."""
+    for field, names in _find_unknown_labels(config).items():
+        logger.warning(f"{field} names {names[0]!r}, which is no longer a label: dropped")
+        setattr(config, field, None)
+
+
+def _find_unknown_labels(config: PreTrainedConfig) -> dict[str, list[str]]:
+    """Names that the fields for single labels have and the labels do not, by field."""
+    named = {field: {*(getattr(config, field) or {})} - {*config.id2label.values()} for field in FIELDS_OF_LABELS}
+    return {field: sorted(names) for field, names in named.items() if names}

@@ -1,18 +1,14 @@
 """FFTP models: the base model and its heads, over clips and over frames."""
 
 import os
-import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import Pipeline, PreTrainedModel, SequenceFeatureExtractor
+from transformers import PreTrainedModel, SequenceFeatureExtractor
 from transformers import initialization as init
-from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
@@ -24,20 +20,19 @@ from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .audio_embedding_fftp import FFTPAudioEmbeddingPipeline
-from .audio_tagging_fftp import FFTPAudioTaggingPipeline
 from .cache_fftp import FFTPCache
 from .configuration_fftp import SINGLE_LABEL, FFTPConfig
 from .embeddings_fftp import FFTPEmbeddings, FFTPPatchEmbeddings, FFTPPositionEmbeddings, check_padding
 from .events_fftp import Event, events_to_labels
 from .explain_fftp import explain
 from .heads_fftp import CLIPS, FRAMES, find_saved_task, is_headless
-from .label_fields_fftp import FIELDS_OF_LABELS, drop_fields_of_labels
+from .label_fields_fftp import drop_fields_of_labels, drop_unknown_labels, refuse_unknown_labels
 from .layers_ast_fftp import FFTPAttention, FFTPTransformerLayer
 from .layers_convnext_fftp import FFTPConvNextLayer
 from .layers_mamba_fftp import FFTPMambaLayer, FFTPMambaMixer, FFTPRMSNorm, FFTPStateSpace
 from .loss_fftp import IGNORED, classification_loss, pool_somewhere
-from .scores_fftp import is_multi_label, is_regression, label_names
+from .saving_fftp import name_auto_classes, name_pipelines, save_code
+from .scores_fftp import is_multi_label
 from .stream_fftp import FFTPStream
 from .times_fftp import token_spans
 from .token_merging_fftp import merge_neighbours, restore_tokens
@@ -58,30 +53,6 @@ NO_WEIGHT_DECAY = (
     ".A_log", ".A_log_reverse", ".D", ".layer_scale_parameter",
     ".position_embeddings.weight", ".cls_token", ".distillation_token", ".mask_token",
 )  # fmt: skip
-
-
-def as_custom_pipeline(pipeline: type[Pipeline], auto_class: str) -> dict[str, Any]:
-    """The entry of a pipeline in `custom_pipelines`; its code is saved with the model, as this file imports it."""
-    return {"impl": f"{pipeline.__module__.split('.')[-1]}.{pipeline.__name__}", "pt": [auto_class], "type": "audio"}
-
-
-def refuse_unknown_labels(config: FFTPConfig) -> None:
-    """Refuse what a config has for labels by names that none of its labels has; only here are the names final.
-
-    Raises:
-        ValueError: A field names an unknown label.
-    """
-    for field, names in find_unknown_labels(config).items():
-        raise ValueError(
-            f"{field} names {names[0]!r}, which is not a label; the labels are {label_names(config)}. "
-            f"config.{field} = None drops what was chosen for others"
-        )
-
-
-def find_unknown_labels(config: FFTPConfig) -> dict[str, list[str]]:
-    """Names that the fields for single labels have and the labels do not, by field."""
-    named = {field: {*(getattr(config, field) or {})} - {*label_names(config)} for field in FIELDS_OF_LABELS}
-    return {field: sorted(names) for field, names in named.items() if names}
 
 
 class FFTPPreTrainedModel(PreTrainedModel):
@@ -201,52 +172,15 @@ class FFTPPreTrainedModel(PreTrainedModel):
                 f"the head has {num_outputs} outputs, and the config {num_labels} labels; set config.id2label and "
                 "config.label2id to those of the head"
             )
-        for field, names in find_unknown_labels(self.config).items():
-            logger.warning(f"{field} names {names[0]!r}, which is no longer a label: dropped")
-            setattr(self.config, field, None)
-        self.config.custom_pipelines = self._custom_pipelines()
-        self.config.auto_map = self._auto_map()
+        drop_unknown_labels(self.config)
+        self.config.custom_pipelines = name_pipelines(self)
+        self.config.auto_map = name_auto_classes(self)
         if is_main_process and not os.path.isfile(save_directory):
-            self._save_code(Path(save_directory))
+            save_code(self, Path(save_directory))
         if type(self).__module__.startswith("torch."):
             # FSDP 2 makes a class of its own, whose code transformers would save, and name in the config.
             type(self)._auto_class = None
         return super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
-
-    def _save_code(self, folder: Path) -> None:
-        """Copy the file of this model's class, or of ours that it is made from, and what that imports."""
-        ours = next(parent for parent in type(self).__mro__ if parent.__module__.endswith("_fftp"))
-        file = sys.modules[ours.__module__].__file__
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (file, *get_relative_import_files(file)):
-            shutil.copyfile(name, folder / Path(name).name)
-
-    def _custom_pipelines(self) -> dict[str, dict]:
-        """The pipelines of this head, beside those that a user registered."""
-        pipelines = dict(getattr(self.config, "custom_pipelines", None) or {})
-        pipelines.pop("audio-tagging", None)
-        pipelines["audio-embedding"] = as_custom_pipeline(FFTPAudioEmbeddingPipeline, "AutoModel")
-        heads = {
-            FFTPForAudioClassification: "AutoModelForAudioClassification",
-            FFTPForAudioFrameClassification: "AutoModelForAudioFrameClassification",
-        }
-        for head, name in heads.items():
-            if isinstance(self, head) and not is_regression(self.config):
-                pipelines["audio-tagging"] = as_custom_pipeline(FFTPAudioTaggingPipeline, name)
-        return pipelines
-
-    def _auto_map(self) -> dict[str, str]:
-        """The Auto classes that can open this head, beside those of other classes."""
-        module = FFTPModel.__module__.split(".")[-1]
-        classes = {"AutoModel": FFTPModel, "AutoModelForAudioFrameClassification": FFTPForAudioFrameClassification}
-        # A frame classifier's clip-level state was never trained.
-        if not isinstance(self, FFTPForAudioFrameClassification):
-            classes["AutoModelForAudioClassification"] = FFTPForAudioClassification
-        # A checkpoint of another head may have named Auto classes that cannot open this one.
-        others = dict(getattr(self.config, "auto_map", None) or {})
-        for name in ("AutoModelForAudioClassification", "AutoModelForPreTraining"):
-            others.pop(name, None)
-        return {name: f"{module}.{model.__name__}" for name, model in classes.items()} | others
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
         # In code that is not its own, transformers passes over modules that have no parameters of their own, lest it
@@ -329,10 +263,30 @@ class FFTPModel(FFTPPreTrainedModel):
         )
         if cache_params is not None:
             cache_params.time_stride = self.config.resolve_time_stride(time_stride)
+        skips_patches = pooled_only and self._can_skip_patches(kwargs)
+        hidden_states = self._run_layers(hidden_states, token_mask, skips_patches, cache_params, **kwargs)
+        hidden_states = self.layernorm(hidden_states)
+        if cache_params is None:
+            pooled = self._pool(hidden_states, token_mask, class_places)
+        else:
+            pooled = cache_params.pool(hidden_states)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+    def _run_layers(
+        self,
+        hidden_states: torch.Tensor,
+        token_mask: torch.Tensor | None,
+        skips_patches: bool,
+        cache_params: FFTPCache | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """(batch, tokens, hidden) to the same shape, or with `skips_patches` to the class tokens alone.
+
+        Tokens that are merged between blocks have the state of what they became.
+        """
         num_tokens, num_class_tokens = hidden_states.shape[1], self.embeddings.num_class_tokens
         num_rows, merge_layers = self.config.frequency_patches, self.config.token_merge_layers or ()
-        merged_mask, layer_mask = token_mask, self._layer_mask(hidden_states, token_mask)
-        skips_patches = pooled_only and self._can_skip_patches(kwargs)
+        layer_mask = self._layer_mask(hidden_states, token_mask)
         for index, layer in enumerate(self.layers, start=1):
             if skips_patches and index == len(self.layers):
                 kwargs["num_queries"] = num_class_tokens
@@ -340,16 +294,11 @@ class FFTPModel(FFTPPreTrainedModel):
                 kwargs["state"] = cache_params.layers[index - 1]
             hidden_states = layer(hidden_states, layer_mask, **kwargs)
             if index in merge_layers:
-                hidden_states, merged_mask = merge_neighbours(hidden_states, merged_mask, num_class_tokens, num_rows)
-                layer_mask = self._layer_mask(hidden_states, merged_mask)
-        if merge_layers and not skips_patches:
-            hidden_states = restore_tokens(hidden_states, len(merge_layers), num_tokens, num_class_tokens, num_rows)
-        hidden_states = self.layernorm(hidden_states)
-        if cache_params is None:
-            pooled = self._pool(hidden_states, token_mask, class_places)
-        else:
-            pooled = cache_params.pool(hidden_states)
-        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+                hidden_states, token_mask = merge_neighbours(hidden_states, token_mask, num_class_tokens, num_rows)
+                layer_mask = self._layer_mask(hidden_states, token_mask)
+        if skips_patches or not merge_layers:
+            return hidden_states
+        return restore_tokens(hidden_states, len(merge_layers), num_tokens, num_class_tokens, num_rows)
 
     def _layer_mask(self, hidden_states: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor | None:
         """The mask over tokens in the form that the layers of the backbone take."""
