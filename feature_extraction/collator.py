@@ -1,6 +1,6 @@
 """The collator: pads examples to a batch, and for training mixes, augments and masks them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from .events import TOLERANCE_SECONDS, Event, has_times, read_events
+from .examples import all_have, name_labels, real_frames, soften, stack_labels
 from .feature_extraction_fftp import FFTPFeatureExtractor
 from .log_mel_fftp import hop_length
 from .randomness import batch_seeds, integers, process_index, seeded
@@ -201,10 +202,10 @@ class SpecMaskDataCollator(TrainerCallback):
         """A batch, augmented where there are seeds."""
         if not examples:
             raise ValueError("no examples: expected at least one")
-        examples = _name_labels(examples)
+        examples = name_labels(examples)
         is_training = feature_seed is not None
         labels, events = self._read_targets(examples, is_training)
-        if _all_have(examples, "audio"):
+        if all_have(examples, "audio"):
             waveforms = [self._read_sound(example, index) for index, example in enumerate(examples)]
             self._refuse_late(events, [len(wave) for wave in waveforms])
             if is_training:
@@ -215,16 +216,16 @@ class SpecMaskDataCollator(TrainerCallback):
                 batch = self.feature_extractor.extract_batch(waveforms, _needs_mask(feature_seed))
         else:
             self._check_features(examples, is_training)
-            features = [_real_frames(example, index) for index, example in enumerate(examples)]
+            features = [real_frames(example, index) for index, example in enumerate(examples)]
             batch = self.feature_extractor.pad_batch(features, _needs_mask(feature_seed))
         if "audio" not in batch:
             batch, events = self._change_features(batch, feature_seed, time_stride, events)
         elif is_training:
             # For each clip, since accelerate may deal out the rows of a batch.
             batch["feature_seed"] = torch.full((len(examples),), feature_seed, device="cpu")
-        if _all_have(examples, "teacher_logits"):
+        if all_have(examples, "teacher_logits"):
             batch["teacher_logits"] = self._read_answers(examples, is_training)
-        if self.step_labels is not None and _all_have(examples, "labels"):
+        if self.step_labels is not None and all_have(examples, "labels"):
             steps = [example["labels"] for example in examples] if events is None else events
             labels = self._label_steps(steps, batch, time_stride)
         return batch if labels is None else {**batch, "labels": labels}
@@ -245,13 +246,13 @@ class SpecMaskDataCollator(TrainerCallback):
         self, examples: list[dict[str, Any]], is_training: bool
     ) -> tuple[torch.Tensor | None, list[list[Event]] | None]:
         """Labels of the clips, or their events where steps are labelled by these; what there is not is None."""
-        if not _all_have(examples, "labels"):
+        if not all_have(examples, "labels"):
             return None, None
         if self.step_labels is not None:
             return None, [read_events(example["labels"]) for example in examples] if self.takes_events else None
-        labels = _stack_labels(examples)
+        labels = stack_labels(examples)
         softens = is_training and (self.mixup is not None or self.label_smoothing)
-        return self._soften(labels) if softens else labels, None
+        return soften(labels, self.label_smoothing, self.num_labels, self.problem_type) if softens else labels, None
 
     def _refuse_late(self, events: list[list[Event]] | None, lengths: list[int]) -> None:
         """Refuse events that begin after their clip (samples), as those do whose times are no seconds.
@@ -338,29 +339,11 @@ class SpecMaskDataCollator(TrainerCallback):
             waveforms = self.noise(waveforms, generator)
         return waveforms, labels, events
 
-    def _soften(self, labels: torch.Tensor) -> torch.Tensor:
-        """Smoothed vectors over the labels; mixed afterwards they are what a smoothed mixture would be."""
-        are_indices = labels.ndim == 1
-        if are_indices and labels.is_floating_point():
-            raise ValueError("labels are floats, one per clip; mixup and label smoothing expect indices or vectors")
-        if are_indices:
-            if wrong := [index for index, label in enumerate(labels.tolist()) if not 0 <= label < self.num_labels]:
-                raise ValueError(
-                    f"the label of example {wrong[0]} is {labels[wrong[0]]}; mixup and label smoothing expect 0 "
-                    f"to {self.num_labels - 1}, as num_labels={self.num_labels}"
-                )
-            labels = torch.nn.functional.one_hot(labels, self.num_labels).float()
-        elif self.num_labels not in (None, labels.shape[1]):
-            raise ValueError(f"labels are vectors of {labels.shape[1]}; expected num_labels={self.num_labels}")
-        has_one_class = are_indices or self.problem_type == "single_label_classification"
-        rest = torch.full_like(labels, 1 / self.num_labels if has_one_class else 1 / 2)
-        return torch.lerp(labels, rest, self.label_smoothing)
-
     def _changes_sound(self) -> bool:
         return any(change is not None for change in (self.speed, self.crop, self.mixup, self.noise))
 
     def _check_features(self, examples: list[dict[str, Any]], is_training: bool) -> None:
-        if not _all_have(examples, "input_values"):
+        if not all_have(examples, "input_values"):
             raise ValueError(
                 f"the examples hold {[*examples[0]]}; expected 'audio' or 'input_values'. Trainer drops 'audio' "
                 "unless its arguments have remove_unused_columns=False"
@@ -407,73 +390,3 @@ def frames_of_batch(batch: dict[str, torch.Tensor]) -> torch.Tensor:
 def _needs_mask(seed: int | None) -> bool | None:
     """Whether features need a mask: those that will be changed do, also where the model hears padding as sound."""
     return None if seed is None else True
-
-
-def _name_labels(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Examples whose labels have the name "labels", whatever name of those that transformers' collators take.
-
-    Raises:
-        ValueError: Examples that are no dicts.
-    """
-    if not isinstance(examples[0], Mapping):
-        kind = type(examples[0]).__name__
-        raise ValueError(f"the examples are of type {kind}; expected dicts, such as {{'audio': ..., 'labels': ...}}")
-    for name in ("label", "label_ids"):
-        if not _all_have(examples, "labels") and _all_have(examples, name):
-            return [{**example, "labels": example[name]} for example in examples]
-    return examples
-
-
-def _real_frames(example: dict[str, Any], index: int) -> np.ndarray:
-    """Features (frames, mel bins) without the padding that their mask names."""
-    features, mask = _as_array(example["input_values"]), example.get("attention_mask")
-    if features.ndim != 2:
-        raise ValueError(
-            f"the features of example {index} have shape {features.shape}; expected (frames, mel bins). An extractor "
-            'returns batches: take ["input_values"][0], or map with batched=True'
-        )
-    features = features.astype(np.float32, copy=False)
-    if mask is None:
-        return features
-    is_real = _as_array(mask) != 0
-    count = np.count_nonzero(is_real)
-    if is_real.shape != features.shape[:1] or not is_real[:count].all():
-        raise ValueError(
-            f"the attention_mask of example {index} has shape {is_real.shape} and {count} ones; expected "
-            f"{features.shape[:1]}, 1 at each frame and 0 at the padding behind them"
-        )
-    return features[:count]
-
-
-def _as_array(values: Any) -> np.ndarray:
-    if not isinstance(values, torch.Tensor):
-        return np.asarray(values)
-    # NumPy has no bfloat16.
-    return (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
-
-
-def _all_have(examples: list[dict[str, Any]], name: str) -> bool:
-    """Whether all examples of a batch have something, or none has.
-
-    Raises:
-        ValueError: Some have it.
-    """
-    have = [name in example for example in examples]
-    if any(have) and not all(have):
-        raise ValueError(f"example {have.index(False)} has no {name!r}; others of its batch have")
-    return all(have)
-
-
-def _stack_labels(examples: list[dict[str, Any]]) -> torch.Tensor:
-    """Indices as (batch,) int64, vectors over the labels as (batch, labels) float32."""
-    labels = [_as_array(example["labels"]) for example in examples]
-    for index, label in enumerate(labels):
-        if label.dtype.kind not in "biuf":
-            raise ValueError(f"the labels of example {index} are {examples[index]['labels']!r}; expected numbers")
-    shapes = sorted({label.shape for label in labels})
-    if len(shapes) > 1:
-        raise ValueError(
-            f"labels have the shapes {shapes}; expected one for all clips. Labels per step need step_labels"
-        )
-    stacked = torch.from_numpy(np.stack(labels))
-    return stacked.long() if stacked.ndim == 1 and not stacked.is_floating_point() else stacked.float()
