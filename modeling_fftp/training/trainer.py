@@ -8,14 +8,12 @@ from datasets import Dataset, List
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import SaveStrategy, has_length
+from transformers.trainer_utils import has_length
 
 from feature_extraction import SpecMaskDataCollator
 from feature_extraction.collator import replace_collator
-from modeling_fftp.heads_fftp import CLIPS, bare_model, find_task
 from modeling_fftp.modeling_fftp import NO_WEIGHT_DECAY
 from modeling_fftp.scores_fftp import is_multi_label
-from modeling_fftp.window_pipeline_fftp import check_extractor
 
 from .checkpoints import last_whole_checkpoint
 from .class_balanced_sampler import ClassBalancedSampler, each_of, labels_of
@@ -26,6 +24,7 @@ from .data.streamed_clips import StreamedClips
 from .layer_decay import split_by_depth
 from .processes import let_exchanges_end
 from .teaching.distillation import Distillation, Teacher
+from .trainer_arguments import refuse_contradictions, refuse_losses_beside_answers
 from .weight_averaging import WeightAveraging
 
 # Values of `train_sampling_strategy` that need lengths.
@@ -85,13 +84,7 @@ class FFTPTrainer(Trainer):
         self.class_balanced, self.averaging, self.layer_decay = class_balanced, averaging, layer_decay
         self.teacher, self.distillation = teacher, distillation or Distillation()
         self.stride_distillation = stride_distillation
-        self._refuse_data()
-        self._refuse_smoothing()
-        if teacher is not None or stride_distillation is not None:
-            self._refuse_losses_beside_answers()
-        self._refuse_strides()
-        self._refuse_averaging()
-        self._refuse_layer_decay()
+        refuse_contradictions(self)
         self.epochs = EpochsOfSampler()
         self.add_callback(self.epochs)
         if averaging is not None:
@@ -119,7 +112,7 @@ class FFTPTrainer(Trainer):
             teacher_logits, distillation = self._answer_densely(model, inputs), self.stride_distillation
         if teacher_logits is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        self._refuse_losses_beside_answers()
+        refuse_losses_beside_answers(self)
         share = distillation.share
         labels = inputs.pop("labels", None)
         if labels is None and share < 1:
@@ -129,102 +122,6 @@ class FFTPTrainer(Trainer):
         if share < 1:
             loss = loss + (1 - share) * outputs.loss
         return (loss, outputs) if return_outputs else loss
-
-    def _refuse_data(self) -> None:
-        """Refuse clips or a collator that do not go with the model or its teacher.
-
-        Raises:
-            ValueError: Clips without a number to balance, another extractor, or a teacher that hears nothing.
-        """
-        extractor = getattr(self.data_collator, "feature_extractor", None)
-        config = getattr(bare_model(self.model), "config", None)
-        if extractor is not None and config is not None:
-            check_extractor(extractor, config)
-        if self.class_balanced and not has_length(self.train_dataset):
-            raise ValueError("class_balanced draws clips by their number; an iterable data set has none")
-        strategy = self.args.train_sampling_strategy
-        if self.class_balanced and strategy != "random":
-            raise ValueError(
-                f"class_balanced draws clips by their classes; drop it or train_sampling_strategy={strategy!r}"
-            )
-        if self.teacher is not None and not getattr(self.data_collator, "defer_features", False):
-            raise ValueError("a teacher needs the sound that SpecMaskDataCollator(defer_features=True) leaves")
-
-    def _refuse_smoothing(self) -> None:
-        """Refuse transformers' own label smoothing of labels that are mixed.
-
-        Raises:
-            ValueError: There is some.
-        """
-        if self.args.label_smoothing_factor and getattr(self.data_collator, "mixup", None) is not None:
-            raise ValueError(
-                "label_smoothing_factor cannot smooth mixed labels; SpecMaskDataCollator(label_smoothing=) can"
-            )
-
-    def _refuse_losses_beside_answers(self) -> None:
-        """Refuse losses that would not reach batches which learn from answers.
-
-        Raises:
-            ValueError: There is one.
-        """
-        if self.args.label_smoothing_factor:
-            raise ValueError(
-                "label_smoothing_factor does not reach batches that learn from answers; "
-                "SpecMaskDataCollator(label_smoothing=) does"
-            )
-        if self.compute_loss_func is not None:
-            raise ValueError(
-                "compute_loss_func does not reach batches that learn from answers; a `loss_function` of the model does"
-            )
-
-    def _refuse_layer_decay(self) -> None:
-        """Refuse a decay that has no optimizer or no blocks to be for.
-
-        Raises:
-            ValueError: It cannot be applied.
-        """
-        if self.layer_decay is None:
-            return
-        if self.optimizer is not None:
-            raise ValueError("layer_decay is for the optimizer that Trainer makes; split_by_depth is for another")
-        model = bare_model(self.model)
-        if not hasattr(getattr(model, "config", None), "num_hidden_layers"):
-            raise ValueError(f"layer_decay counts blocks; {type(model).__name__} has no config.num_hidden_layers")
-
-    def _refuse_averaging(self) -> None:
-        """Refuse an average that would be replaced, or that nobody could take.
-
-        Raises:
-            ValueError: It cannot be what the training leaves.
-        """
-        if self.averaging is None:
-            return
-        if self.averaging.last_epochs is not None:
-            if self.args.load_best_model_at_end:
-                raise ValueError("load_best_model_at_end would put one epoch's weights in place of the average")
-            if self.train_dataset is not None and not has_length(self.train_dataset):
-                raise ValueError("the last epochs of an iterable data set are not known; average by ema_decay")
-            if self.args.save_strategy == SaveStrategy.STEPS:
-                raise ValueError("a checkpoint inside an epoch would miss its end: save_strategy must not be 'steps'")
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ValueError("weights cannot be averaged where FSDP or DeepSpeed keep only a part of them")
-
-    def _refuse_strides(self) -> None:
-        """Refuse what cannot train for several strides.
-
-        Raises:
-            ValueError: Processes that cannot agree on a stride, or nobody to learn from.
-        """
-        draws = bool(getattr(self.data_collator, "time_strides", ()))
-        trains = self.train_dataset is not None
-        if draws and trains and self.args.world_size > 1 and not has_length(self.train_dataset):
-            raise ValueError("time_strides: one process deals out a data set without a length, but no strides")
-        if self.stride_distillation is None:
-            return
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ValueError("stride_distillation: processes that share a model would run it unequally often")
-        if len(self.model.config.time_strides or ()) < 2 or find_task(self.model) != CLIPS:
-            raise ValueError("stride_distillation is for clip classifiers with several config.time_strides")
 
     def _answer_densely(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor | None:
         """Logits at the model's densest stride, for the others to learn from; None where the batch is at that."""
