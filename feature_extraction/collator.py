@@ -8,6 +8,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
+from transformers.utils import logging
 
 from .events import TOLERANCE_SECONDS, Event, has_times, read_events
 from .examples import all_have, name_labels, real_frames, soften, stack_labels
@@ -18,6 +19,8 @@ from .spec_mask import SpectrogramMask
 from .spectrogram_augmentation import SpectrogramTransform
 from .waveform_augmentation import ColoredNoise, Mixup, RandomCrop, SpeedPerturb
 from .waveforms_fftp import has_own_rate
+
+logger = logging.get_logger(__name__)
 
 
 class SpecMaskDataCollator(TrainerCallback):
@@ -183,13 +186,16 @@ class SpecMaskDataCollator(TrainerCallback):
         """Augment the batches of the training loader, which only `train()` uses.
 
         Raises:
-            ValueError: The extractor's features are not those that the model expects.
+            ValueError: The extractor's features are not those that the model expects, or Trainer would smooth labels
+                that are mixed.
         """
         config = getattr(model, "config", None)
         for name in ("sampling_rate", "num_mel_bins"):
             given, expected = getattr(self.feature_extractor, name), getattr(config, name, None)
             if expected not in (None, given):
                 raise ValueError(f"the feature extractor has {name}={given}; the model's config {expected}")
+        if self.mixup is not None and getattr(args, "label_smoothing_factor", 0):
+            raise ValueError("label_smoothing_factor cannot smooth mixed labels; this collator's label_smoothing can")
         replace_collator(train_dataloader, self, self.augment)
 
     def _collate(
@@ -206,6 +212,10 @@ class SpecMaskDataCollator(TrainerCallback):
         is_training = feature_seed is not None
         labels, events = self._read_targets(examples, is_training)
         if all_have(examples, "audio"):
+            if "input_values" in examples[0]:
+                logger.warning_once(
+                    "The examples hold 'audio' and 'input_values': features are computed from the sound"
+                )
             waveforms = [self._read_sound(example, index) for index, example in enumerate(examples)]
             self._refuse_late(events, [len(wave) for wave in waveforms])
             if is_training:
@@ -216,7 +226,8 @@ class SpecMaskDataCollator(TrainerCallback):
                 batch = self.feature_extractor.extract_batch(waveforms, _needs_mask(feature_seed))
         else:
             self._check_features(examples, is_training)
-            features = [real_frames(example, index) for index, example in enumerate(examples)]
+            find = self.feature_extractor.find_real_frames
+            features = [real_frames(example, index, find) for index, example in enumerate(examples)]
             batch = self.feature_extractor.pad_batch(features, _needs_mask(feature_seed))
         if "audio" not in batch:
             batch, events = self._change_features(batch, feature_seed, time_stride, events)

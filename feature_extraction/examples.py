@@ -1,6 +1,6 @@
 """What the examples of a batch hold: features without their padding, and labels, stacked and for training smoothed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,8 +42,8 @@ def as_array(values: Any) -> np.ndarray:
     return (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
 
 
-def real_frames(example: dict[str, Any], index: int) -> np.ndarray:
-    """Features (frames, mel bins) without the padding that their mask names.
+def real_frames(example: dict[str, Any], index: int, find_real_frames: Callable[[np.ndarray], int]) -> np.ndarray:
+    """Features (frames, mel bins) without the padding that their mask names, or that is found where it was lost.
 
     Raises:
         ValueError: Features of a batch, or a mask that is not one of them with padding on the right.
@@ -56,7 +56,7 @@ def real_frames(example: dict[str, Any], index: int) -> np.ndarray:
         )
     features = features.astype(np.float32, copy=False)
     if mask is None:
-        return features
+        return features[: find_real_frames(features)]
     is_real = as_array(mask) != 0
     count = np.count_nonzero(is_real)
     if is_real.shape != features.shape[:1] or not is_real[:count].all():
@@ -87,7 +87,7 @@ def stack_labels(examples: list[dict[str, Any]]) -> torch.Tensor:
 
 
 def soften(
-    labels: torch.Tensor, label_smoothing: float, num_labels: int, problem_type: str | None = None
+    labels: torch.Tensor, label_smoothing: float, num_labels: int | None, problem_type: str | None = None
 ) -> torch.Tensor:
     """Smoothed vectors over the labels; mixed afterwards they are what a smoothed mixture would be.
 
@@ -98,8 +98,10 @@ def soften(
         problem_type: See `SpecMaskDataCollator`.
 
     Raises:
-        ValueError: Labels that are neither.
+        ValueError: Labels that are neither, or vectors of unknown length.
     """
+    if num_labels is None:
+        raise ValueError("mixup and label smoothing make distributions over the labels; set num_labels")
     are_indices = labels.ndim == 1
     if are_indices and labels.is_floating_point():
         raise ValueError("labels are floats, one per clip; mixup and label smoothing expect indices or vectors")

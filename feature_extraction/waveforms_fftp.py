@@ -112,5 +112,6 @@ def pcm_to_float(samples: torch.Tensor, index: int) -> torch.Tensor:
         # A power of two, so nothing is lost but what float32 cannot hold.
         return samples.float() / -float(torch.iinfo(samples.dtype).min)
     raise ValueError(
-        f"clip {index} holds {samples.dtype} samples; expected floats in [-1, 1] or PCM as uint8, int8, int16 or int32"
+        f"clip {index} holds {samples.dtype} samples; expected floats in [-1, 1] or PCM as uint8, int8, int16 or "
+        "int32. A column of these comes as plain numbers unless its data set is with_format('numpy')"
     )

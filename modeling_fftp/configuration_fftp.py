@@ -10,6 +10,7 @@ from transformers.utils import logging
 from .label_fields_fftp import (
     FIELDS_OF_LABELS,
     choose_names,
+    index_labels,
     index_names,
     make_names,
     names_of,
@@ -240,6 +241,19 @@ class FFTPConfig(PreTrainedConfig):
         saved_stride = config_dict.get("time_stride", cls.time_stride)
         own = {"position_stride": config_dict.get("position_stride") or saved_stride}
         return super().from_dict({**config_dict, **own, **changed}, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field. New names of labels bring their indices with them, whatever was in `label2id` before.
+
+        Raises:
+            ValueError: Names or indices of labels that are none.
+        """
+        if name == "id2label" and value is not None:
+            value = index_names(value)
+            super().__setattr__("label2id", {label: index for index, label in value.items()})
+        elif name == "label2id" and value is not None:
+            value = index_labels(value)
+        super().__setattr__(name, value)
 
     def __post_init__(self, **kwargs):
         """Bring fields that may be written in several ways into the form that every reader of the config relies on."""

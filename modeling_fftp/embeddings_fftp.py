@@ -100,7 +100,10 @@ class FFTPPatchEmbeddings(nn.Module):
         )
 
     def forward(self, input_values: torch.Tensor, time_stride: int | None = None) -> torch.Tensor:
-        """(batch, frames, mel bins) to (batch, hidden, frequency patches, time patches); at least one of each."""
+        """(batch, frames, mel bins) to (batch, frequency patches * time patches, hidden); at least one of each.
+
+        Frequency-major: all patches of the lowest bins come first, in the order of time.
+        """
         config, num_mel_bins = self.config, self.config.num_mel_bins
         if config.patch_size != self.patch_size:
             raise ValueError(
@@ -129,7 +132,7 @@ class FFTPPatchEmbeddings(nn.Module):
         if config.frequency_patches > 1:
             images = contiguous(images.unfold(2, config.patch_size[0], config.frequency_stride)).flatten(2)
         # (batch, 1, frequency patches * mel bins, time patches * frames)
-        return self.projection(images.transpose(1, 2).unsqueeze(1))
+        return self.projection(images.transpose(1, 2).unsqueeze(1)).flatten(2).transpose(1, 2)
 
     def _shrink(self, images: torch.Tensor, frames: int) -> torch.Tensor:
         """Patches of so many frames, side by side, at the sampling in time that the convolution knows: PI-resize.
@@ -268,8 +271,8 @@ class FFTPEmbeddings(nn.Module):
             # A clip shorter than one patch sees padding: zeros, whatever value the padding came with.
             input_values = input_values.masked_fill(~attention_mask[..., None], 0.0)
         patches = self.patch_embeddings(input_values, time_stride)
-        frequency_patches, time_patches = patches.shape[2:]
-        patches = patches.flatten(2).transpose(1, 2)
+        frequency_patches = self.config.frequency_patches
+        time_patches = patches.shape[1] // frequency_patches
         valid_patches = self.count_patches(time_patches, attention_mask, patches.device, time_stride)
         token_mask = None
         if attention_mask is not None:

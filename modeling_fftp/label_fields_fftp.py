@@ -35,6 +35,15 @@ def names_of(indices: dict[str, int | str]) -> dict[int, str]:
     return _join_pairs("label2id", ((index, name) for name, index in indices.items()))
 
 
+def index_labels(indices: dict[str, int | str]) -> dict[str, int]:
+    """`label2id` with numbers for values.
+
+    Raises:
+        ValueError: An index that is none.
+    """
+    return {name: _as_index("label2id", index) for name, index in indices.items()}
+
+
 def _join_pairs(field: str, pairs: Iterable[tuple[int | str, str]]) -> dict[int, str]:
     """Names by their indices.
 

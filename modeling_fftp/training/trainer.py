@@ -203,7 +203,12 @@ class FFTPTrainer(Trainer):
             resume_from_checkpoint = last_whole_checkpoint(self.args.output_dir)
         if self.averaging is not None:
             self.averaging.checkpoint = resume_from_checkpoint or None
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        finally:
+            if self.averaging is not None:
+                # Also where a training is interrupted, after which the model itself is what counts.
+                self.averaging.forget()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model, and into a checkpoint the average beside it."""

@@ -116,4 +116,8 @@ class WeightAveraging(TrainerCallback):
         """Leave the average in the model."""
         if self.has_average:
             model.load_state_dict(self._averaged.module.state_dict())
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the average: from now on the weights of the model count."""
         self._averaged = None

@@ -108,6 +108,34 @@ def test_distributions_are_smoothed_over_all_classes(make_config, extractor, exa
     assert FFTPForAudioClassification(make_config())(**batch).loss.isfinite()
 
 
+def test_masks_that_were_lost_are_found(extractor):
+    """As by `map` with what an extractor gives, of which a script keeps `input_values` alone."""
+    rng = np.random.default_rng(0)
+    clips = [rng.normal(size=samples).astype(np.float32) for samples in (16000, 9000)]
+    padded = extractor(clips, sampling_rate=16000)["input_values"]
+    collator = SpecMaskDataCollator(extractor)
+    batch, expected = (
+        collator([{"input_values": row} for row in padded]),
+        collator([{"audio": clip} for clip in clips]),
+    )
+    assert torch.equal(batch["attention_mask"], expected["attention_mask"])
+    torch.testing.assert_close(batch["input_values"], expected["input_values"], atol=1e-5, rtol=0)
+
+
+def test_what_trainer_would_do_to_mixed_labels_is_refused(extractor):
+    collator = SpecMaskDataCollator(extractor, mixup=Mixup(), num_labels=4)
+    arguments = TrainingArguments("unused", use_cpu=True, report_to="none", label_smoothing_factor=0.1)
+    with pytest.raises(ValueError, match="label_smoothing_factor cannot smooth mixed labels"):
+        collator.on_train_begin(arguments, None, None)
+
+
+def test_mixup_that_is_set_later_needs_the_number_of_labels(extractor, examples):
+    collator = SpecMaskDataCollator(extractor)
+    collator.mixup = Mixup()
+    with pytest.raises(ValueError, match="distributions over the labels; set num_labels"):
+        collator.augment(examples)
+
+
 def test_numbers_of_a_regression_are_not_smoothed(extractor):
     """They would move towards 0.5."""
     with pytest.raises(ValueError, match="label_smoothing spreads shares of classes; the numbers of a regression"):

@@ -321,9 +321,21 @@ def test_one_label_is_not_told_apart(make_config, tmp_path):
     assert model(torch.randn(2, 50, 128), labels=torch.randn(2)).loss.isfinite()
 
 
+@pytest.mark.parametrize("names", [{0: "bell", 1: "dog"}, {"0": "bell", "1": "dog"}], ids=["numbers", "strings"])
+def test_new_names_bring_their_indices(tmp_path, make_config, names):
+    """As notebooks set them on a model; tutorials write the numbers as strings."""
+    model = FFTPForAudioClassification(make_config(id2label={0: "dog", 1: "bell"}))
+    model.config.id2label = names
+    assert model.config.label2id == {"bell": 0, "dog": 1}
+    model.save_pretrained(tmp_path)
+    assert FFTPConfig.from_pretrained(tmp_path).id2label == {0: "bell", 1: "dog"}
+    model.config.label2id = {"bell": "0", "dog": "1"}
+    assert model.config.label2id == {"bell": 0, "dog": 1}
+
+
 def test_names_and_indices_that_differ_are_refused():
     config = FFTPConfig(id2label={0: "dog", 1: "bell"})
-    config.id2label = {0: "bell", 1: "dog"}
+    config.label2id = {"bell": 0, "dog": 1}
     with pytest.raises((ValueError, StrictDataclassError), match="is not the inverse of id2label"):
         config.validate()
 

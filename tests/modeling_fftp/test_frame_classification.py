@@ -39,7 +39,7 @@ def test_steps_are_the_patches_in_time_order(make_config, geometry, pooled):
     features = torch.randn(3, 100, 128) * mask[..., None]
     with torch.no_grad():
         tokens, _, _ = embeddings(features, mask)
-        patches = embeddings.patch_embeddings(features)
+        patches = embeddings.patch_embeddings(features).mT.unflatten(2, (config.frequency_patches, -1))
         counts = embeddings.count_patches(patches.shape[-1], mask)
         places = embeddings.patch_places(patches.shape[-1], counts)
         for row, clip in enumerate(patches):

@@ -10,7 +10,7 @@ from feature_extraction import FFTPFeatureExtractor
 
 
 class FeatureClips(torch.utils.data.Dataset):
-    """Clips with features in place of sound.
+    """Clips with features in place of sound, none of them padding.
 
     They are flat in the table, which `datasets` reads much faster than two dimensions.
 
@@ -33,7 +33,9 @@ class FeatureClips(torch.utils.data.Dataset):
         return [self._reshape(clip) for clip in self.clips.__getitems__(indices)]
 
     def _reshape(self, clip: dict[str, Any]) -> dict[str, Any]:
-        return clip | {"input_values": clip["input_values"].reshape(-1, self.num_mel_bins)}
+        features = clip["input_values"].reshape(-1, self.num_mel_bins)
+        # Known, not found: a clip may end in what equals padding.
+        return clip | {"input_values": features, "attention_mask": np.ones(len(features), dtype=np.int32)}
 
 
 def compute_features(dataset: Dataset, extractor: FFTPFeatureExtractor) -> FeatureClips:

@@ -172,6 +172,21 @@ def test_evaluation_uses_the_average_and_training_goes_on_without_it(build):
     assert trainer.evaluate()["eval_loss"] == pytest.approx(last)
 
 
+def test_after_an_interruption_the_model_itself_is_measured(build):
+    class Interrupts(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 8:
+                raise KeyboardInterrupt
+
+    trainer, _ = build(WeightAveraging(ema_decay=0.9))
+    trainer.add_callback(Interrupts())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    for parameter in trainer.model.classifier.parameters():
+        parameter.data.zero_()
+    assert not trainer.predict(trainer.train_dataset).predictions.any()
+
+
 @pytest.mark.parametrize("averaging", [{"ema_decay": 0.9}, {"last_epochs": 3}], ids=str)
 def test_resumed_average_is_that_of_an_unbroken_run(build, tmp_path, averaging):
     whole, _ = build(WeightAveraging(**averaging), "whole")
