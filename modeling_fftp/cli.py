@@ -71,8 +71,10 @@ def errors_of_input() -> Iterator[None]:
     """The same for bad arguments and data alone; other errors keep their traceback."""
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HTTPError, StrictDataclassError
+    from safetensors import SafetensorError
 
-    with errors_in_one_line((ValueError, OSError, DatasetsError, HTTPError, StrictDataclassError)):
+    # The last is what a full disk becomes.
+    with errors_in_one_line((ValueError, OSError, DatasetsError, HTTPError, StrictDataclassError, SafetensorError)):
         yield
 
 

@@ -59,7 +59,10 @@ def find_kind(source: str | Path) -> str:
     refuse_missing(source)
     if (path / "adapter_config.json").is_file():
         raise ValueError(f"{source} holds an adapter, not a model; PEFT's merge_and_unload() makes one of it")
-    fields, _ = PreTrainedConfig.get_config_dict(source)
+    try:
+        fields, _ = PreTrainedConfig.get_config_dict(source)
+    except OSError as error:
+        raise OSError(f"{source} is no folder or file here, or lacks its config, and the Hub: {error}") from error
     kinds = [kind for kind, name in MODEL_TYPES.items() if name == fields.get("model_type")]
     if kinds:
         return kinds[0]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers.utils import CONFIG_NAME
 
 from feature_extraction import FFTPFeatureExtractor
 from hub_cards import CARD_TEMPLATE
@@ -61,6 +62,8 @@ def write_card(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; expected one that a training left")
+    if not (folder / CONFIG_NAME).is_file():
+        raise FileNotFoundError(f"{folder} holds no {CONFIG_NAME}; expected a folder that a training left")
     config = FFTPConfig.from_pretrained(folder)
     if is_headless(config) and revision != "main":
         raise ValueError(f"revision {revision!r}: the card of an encoder names `fftp train`, which reads main alone")

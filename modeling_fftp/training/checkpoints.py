@@ -5,8 +5,25 @@ import re
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+
+class BestBesideResumed(TrainerCallback):
+    """Lets a resumed run find its best checkpoint beside the one that it goes on from.
+
+    Trainer keeps the path that it had, which leads elsewhere or nowhere once the folder is moved or copied.
+    """
+
+    checkpoint: str | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Look for it, where a run is resumed."""
+        if self.checkpoint is not None and state.best_global_step is not None:
+            best = Path(self.checkpoint).parent / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
+            if best.is_dir():
+                state.best_model_checkpoint = str(best)
 
 
 def last_whole_checkpoint(folder: str) -> str:
@@ -23,7 +40,14 @@ def last_whole_checkpoint(folder: str) -> str:
         if read_state(found[step]) is not None:
             return str(found[step])
     names = sorted(path.name for path in found.values())
-    raise FileNotFoundError(f"no whole checkpoint in {folder}; it holds {names}")
+    raise FileNotFoundError(
+        f"no whole checkpoint in {folder}; it holds {names}. Without --resume_from_checkpoint a training begins anew"
+    )
+
+
+def holds_checkpoint(folder: Path) -> bool:
+    """Whether a folder has a checkpoint that a training can go on from."""
+    return any(read_state(path) is not None for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
 
 
 def read_state(checkpoint: Path) -> dict[str, Any] | None:

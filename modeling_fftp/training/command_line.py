@@ -121,8 +121,9 @@ def read_recipe(source: str) -> dict[str, Any]:
     if not path.is_file():
         raise SystemExit(f"train: {source} is not a file; expected a recipe, a JSON file of arguments")
     try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        # With the mark that editors of Windows put before it, or without.
+        recipe = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SystemExit(f"train: {source} is not valid JSON: {error}") from error
     if not isinstance(recipe, dict):
         raise SystemExit(f"train: {source} holds a {type(recipe).__name__}; expected an object of arguments")

@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from modeling_fftp.configuration_fftp import lies_in
 from modeling_fftp.hub.metrics import NAMES, ONE_CLASS
@@ -17,6 +17,7 @@ from .arguments import (
     FFTPTrainingArguments,
     ModelArguments,
 )
+from .checkpoints import holds_checkpoint
 from .data.arguments import DataArguments, SourceArguments
 
 # Where the values of arguments lie, in the notation of intervals.
@@ -30,7 +31,10 @@ LIMITS = {
     "spec_augment_frames": "[0, inf)", "teacher_share": "(0, 1]", "teacher_temperature": "(0, inf)",
     "label_smoothing_factor": "[0, 1)", "stride_distillation": "[0, 1)", "target_precision": "(0, 1]",
     "onset_collar": "[0, inf)", "offset_collar": "[0, inf)", "layer_decay": "(0, 1]", "ema_decay": "(0, 1)",
-    "average_last_epochs": "[1, inf)",
+    "average_last_epochs": "[1, inf)", "num_train_epochs": "(0, inf)", "learning_rate": "(0, inf)",
+    "weight_decay": "[0, inf)", "max_grad_norm": "[0, inf)", "per_device_train_batch_size": "[1, inf)",
+    "per_device_eval_batch_size": "[1, inf)", "gradient_accumulation_steps": "[1, inf)",
+    "eval_accumulation_steps": "[1, inf)", "dataloader_num_workers": "[0, inf)",
 }  # fmt: skip
 # Results of a split, as evaluations name them, that clips of any kind have.
 METRICS = ("loss", *(name for name in NAMES if name not in ONE_CLASS))
@@ -53,7 +57,7 @@ def refuse_contradictions(
     training: FFTPTrainingArguments,
 ) -> None:
     """Stop on arguments that are missing or do not go together."""
-    if data.dataset_name is None:
+    if not data.dataset_name:
         raise SystemExit("train: --dataset_name is missing: a Hub id, a local folder, or a table")
     refuse_beyond_limits("train", model, data, augmentation, distillation, training)
     refuse_contradictions_of_data("train", data)
@@ -119,7 +123,10 @@ def refuse_patches_of_nothing(command: str, model: ModelArguments) -> None:
 
 def refuse_contradictions_of_training(data: DataArguments, training: FFTPTrainingArguments) -> None:
     """Stop on what transformers' Trainer or ours would refuse later, or trip over."""
-    for name, wanted in (("prediction_loss_only", False), ("eval_do_concat_batches", True)):
+    for name, wanted in (
+        ("prediction_loss_only", False), ("eval_do_concat_batches", True), ("batch_eval_metrics", False),
+        ("label_names", None),
+    ):  # fmt: skip
         if getattr(training, name) is not wanted:
             raise SystemExit(f"train: --{name} {getattr(training, name)} leaves nothing to measure")
     for name in ("bf16_full_eval", "fp16_full_eval"):
@@ -219,10 +226,12 @@ def refuse_contradictions_of_strides(
 
 def refuse_output_dir(command: str, folder: str, resumes: bool = False) -> None:
     """Stop where a model or a part of one is already, which only a resumed run may replace, or none can be written."""
+    if not folder:
+        raise SystemExit(f"{command}: --output_dir is empty; expected the folder to create")
     path = Path(folder).absolute()
     if (path / "model.safetensors").exists() and not resumes:
         raise SystemExit(f"{command}: {folder} holds a model already; choose another --output_dir")
-    if not resumes and any(path.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+    if not resumes and holds_checkpoint(path):
         raise SystemExit(
             f"{command}: {folder} holds checkpoints of a training that did not end; go on with it by "
             "--resume_from_checkpoint true, or choose another --output_dir"

@@ -28,7 +28,7 @@ def inspect(arguments: Sequence[str]) -> str:
     """
     usage = "fftp inspect DATA [OPTION ...]"
     (data,) = parse_with_data([DataArguments], arguments, "inspect", usage)
-    if data.dataset_name is None:
+    if not data.dataset_name:
         raise SystemExit(f"inspect: DATA is missing: {usage}")
     # Says which columns are read, and what is passed over.
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -2,8 +2,10 @@
 
 import logging
 
+import torch
+
 from feature_extraction import FFTPFeatureExtractor
-from modeling_fftp import FFTPConfig
+from modeling_fftp import FFTPConfig, FFTPModel
 from modeling_fftp.convert.from_vit import VISION_MODELS
 from modeling_fftp.convert.patch_geometry import GEOMETRY
 from modeling_fftp.convert.sources import find_kind
@@ -57,6 +59,9 @@ def refuse_impossible(arguments: ModelArguments) -> None:
     source = arguments.model_name_or_path
     if source is None:
         config = FFTPConfig(**arguments.given)
+        with torch.device("meta"):
+            # Whether the implementation of attention is there.
+            FFTPModel(config)
         refuse_foreign_stride(config)
         report_unread(arguments, config.backbone)
     elif find_kind(source) == FFTPConfig.model_type:

@@ -92,6 +92,17 @@ class Resumed:
                 f"the resumed run has {began}"
             )
 
+    def refuse_fewer_epochs(self, training: FFTPTrainingArguments) -> None:
+        """Refuse to end before where it stands: recipe and card would tell of a shorter training.
+
+        Raises:
+            ValueError: It has trained for longer.
+        """
+        if training.max_steps <= 0 and training.num_train_epochs < self.epoch:
+            raise ValueError(
+                f"--num_train_epochs {training.num_train_epochs:g}: the resumed run has trained for {self.epoch:.4g}"
+            )
+
     def refuse_other_classes(self, classes: Iterable[str]) -> None:
         """Refuse classes that it does not learn.
 
@@ -109,12 +120,20 @@ class Resumed:
         """Refuse data that changed: what validates, and what features are normalised by, would be others.
 
         Raises:
-            ValueError: A split has more or fewer clips, or another length, than when it began.
+            ValueError: A split has more or fewer clips, or other ones or other labels, than when it began.
         """
         began = read_results(self.folder, DATA)
-        if began is not None:
-            for split in sorted({*began["splits"], *described["splits"]}):
-                self._refuse_other(f"split {split}", described["splits"].get(split), began["splits"].get(split))
+        if began is None:
+            return
+        for split in sorted({*began["splits"], *described["splits"]}):
+            own, theirs = ({**(splits.get(split) or {})} for splits in (described["splits"], began["splits"]))
+            digests = own.pop("digest", None), theirs.pop("digest", None)
+            self._refuse_other(f"split {split}", own, theirs)
+            if None not in digests and digests[0] != digests[1]:
+                raise ValueError(
+                    f"the clips of split {split} or their labels have changed since the resumed run began; choose "
+                    "another --output_dir"
+                )
 
     def refuse_other_model(self, arguments: ModelArguments, model: FFTPPreTrainedModel) -> None:
         """Refuse a model of another shape, or for another task.

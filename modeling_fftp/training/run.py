@@ -115,7 +115,12 @@ def train_and_publish(arguments: RunArguments) -> None:
     scorer = score_steps(scorer) if clips.is_framewise else scorer
     trainer = build_trainer(arguments, model, extractor, collator, clips, scorer, teacher)
 
-    calibration = train(trainer, clips) if training.do_train else None
+    if training.do_train:
+        calibration = train(trainer, clips)
+    else:
+        calibration = None
+        # Of other data or another model, beside which these would be read as theirs.
+        forget_results(training)
     evaluate_splits(trainer, clips, scorer, calibration)
     if training.do_train:
         finish(trainer, clips, validating)

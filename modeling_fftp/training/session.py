@@ -1,13 +1,16 @@
 """What every kind of training has: the process, its log, and how it goes on after it was stopped."""
 
+import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import disable_progress_bars
-from transformers import set_seed
+from torch import nn
+from transformers import Trainer, set_seed
 from transformers.trainer_utils import TrainOutput
 from transformers.utils.logging import disable_progress_bar
 
@@ -30,6 +33,7 @@ def begin(training: FFTPTrainingArguments) -> Iterator[None]:
 
     Raises:
         FileExistsError: Another run writes there.
+        ValueError: Arguments that transformers' Trainer refuses.
     """
     keep_freed_memory()
     if training.disable_tqdm:
@@ -38,10 +42,29 @@ def begin(training: FFTPTrainingArguments) -> Iterator[None]:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if training.push_when_done:
         set_repository(training)
+    if training.do_train:
+        try_out(training)
     set_seed(training.seed)
     # The other processes of this run write to the same folder.
     with alone(Path(training.output_dir)) if training.process_index == 0 else nullcontext():
         yield
+
+
+def try_out(training: FFTPTrainingArguments) -> None:
+    """Make a Trainer of nothing, its optimizer and its schedule: what they refuse is known before sound is decoded.
+
+    Raises:
+        ValueError: They refuse something.
+    """
+    with TemporaryDirectory() as folder:
+        given = copy.copy(training)
+        given.output_dir = folder
+        try:
+            trainer = Trainer(nn.Linear(1, 1), given, train_dataset=[{}], eval_dataset=[{}])
+            trainer.create_optimizer_and_scheduler(1000)
+        # Also of packages for logs or optimizers, whatever they raise.
+        except Exception as error:
+            raise ValueError(f"transformers' Trainer cannot be made: {error}") from error
 
 
 def report_setting(training: FFTPTrainingArguments) -> None:
@@ -64,12 +87,13 @@ def find_begun(training: FFTPTrainingArguments, recipe: dict[str, Any]) -> Resum
 
     Raises:
         FileNotFoundError: It has no whole checkpoint.
-        ValueError: It has another recipe or number of devices.
+        ValueError: It has another recipe or number of devices, or is further than this one is to go.
     """
     resumed = find_resumed(training)
     if resumed is not None:
         resumed.refuse_other_recipe(recipe)
         resumed.refuse_other_devices(count_devices(training))
+        resumed.refuse_fewer_epochs(training)
     return resumed
 
 

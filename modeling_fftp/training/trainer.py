@@ -15,7 +15,7 @@ from feature_extraction.collator import replace_collator
 from modeling_fftp.modeling_fftp import NO_WEIGHT_DECAY
 from modeling_fftp.scores_fftp import is_multi_label
 
-from .checkpoints import last_whole_checkpoint
+from .checkpoints import BestBesideResumed, last_whole_checkpoint
 from .class_balanced_sampler import ClassBalancedSampler, each_of, labels_of
 from .data.decoding import clip_lengths
 from .data.features import FeatureClips
@@ -87,6 +87,8 @@ class FFTPTrainer(Trainer):
         refuse_contradictions(self)
         self.epochs = EpochsOfSampler()
         self.add_callback(self.epochs)
+        self.best = BestBesideResumed()
+        self.add_callback(self.best)
         if averaging is not None:
             self.add_callback(averaging)
 
@@ -201,6 +203,7 @@ class FFTPTrainer(Trainer):
         """Train; `resume_from_checkpoint=True` goes on from the last checkpoint that was written to its end."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_whole_checkpoint(self.args.output_dir)
+        self.best.checkpoint = resume_from_checkpoint or None
         if self.averaging is not None:
             self.averaging.checkpoint = resume_from_checkpoint or None
         try:

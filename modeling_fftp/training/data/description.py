@@ -1,16 +1,21 @@
 """What a card says about the data of a run."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
+from datasets import Dataset
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import HfHubHTTPError
 
 from .arguments import DataArguments
 from .loading import Clips
 from .sources import is_local, public_name
+from .strong_labels import EVENTS
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +23,17 @@ logger = logging.getLogger(__name__)
 def find_hours(lengths: Sequence[int], count: int, sampling_rate: int) -> float | None:
     """Length of all clips; None where only some lengths are known."""
     return sum(lengths) / sampling_rate / 3600 if len(lengths) == count else None
+
+
+def find_digest(split: Any, lengths: Sequence[int]) -> str | None:
+    """What tells clips and their labels from others; None where not all of them are known."""
+    if not isinstance(split, Dataset) or len(lengths) != len(split):
+        return None
+    digest = hashlib.blake2b(json.dumps([*lengths]).encode(), digest_size=16)
+    kept = [name for name in ("labels", EVENTS) if name in split.column_names]
+    for batch in split.select_columns(kept).with_format(None).iter(batch_size=1024):
+        digest.update(json.dumps(batch).encode())
+    return digest.hexdigest()
 
 
 def describe_data(arguments: DataArguments, clips: Clips) -> dict:
@@ -43,7 +59,11 @@ def describe_data(arguments: DataArguments, clips: Clips) -> dict:
         "split_names": clips.split_names,
         "validation_group": arguments.validation_column and [arguments.validation_column, arguments.validation_value],
         "splits": {
-            role: {"clips": len(split), "hours": find_hours(clips.lengths[role], len(split), clips.sampling_rate)}
+            role: {
+                "clips": len(split),
+                "hours": find_hours(clips.lengths[role], len(split), clips.sampling_rate),
+                "digest": find_digest(split, clips.lengths[role]),
+            }
             for role, split in clips.splits.items()
         },
         "left_out": clips.left_out,

@@ -79,9 +79,12 @@ def load_splits(
         columns: Columns that have other names than usual.
 
     Raises:
-        ValueError: A local folder or file in which no sound is found, or of which nobody can tell what it is.
+        ValueError: A local folder or file in which no sound is found, or of which nobody can tell what it is; or a
+            revision of one.
         FileNotFoundError: A path where nothing is.
     """
+    if revision is not None and is_local(source):
+        raise ValueError(f"--dataset_revision {revision} is for data sets of the Hub; {source} is here")
     splits = _load(source, config_name, data_dir, revision, columns)
     if any(lists_events(split.features, columns) for split in splits.values()):
         # A split without labels, as of a challenge, stays as it is.

@@ -112,7 +112,7 @@ def refuse_contradictions_of_pretraining(
             "publish this"
         )
     refuse_patches_of_nothing("pretrain", model)
-    if sound.dataset_name is None:
+    if not sound.dataset_name:
         raise SystemExit("pretrain: DATA is missing: a folder of sound, a table of paths, or a Hub id")
     refuse_half_a_group("pretrain", sound)
     refuse_beyond_limits("pretrain", model, sound, training, validation_fraction="[0, 1)")

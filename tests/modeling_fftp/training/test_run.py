@@ -26,6 +26,7 @@ from modeling_fftp.configuration_fftp import BACKBONES
 from modeling_fftp.training.arguments import ModelArguments
 from modeling_fftp.training.command_line import parse_arguments
 from modeling_fftp.training.data.clip_decoder import FACTS
+from modeling_fftp.training.data.description import find_digest
 from modeling_fftp.training.data.held_out import hold_out_fraction
 from modeling_fftp.training.data.loading import Clips
 from modeling_fftp.training.data.sources import load_splits
@@ -649,6 +650,11 @@ def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, na
             ["--dataset_name", "x", "--eval_delay", "25", "--num_train_epochs", "20"],
             "--eval_delay 25 is beyond --num_train_epochs 20",
         ),
+        (["--dataset_name", ""], "--dataset_name is missing"),
+        (["--dataset_name", "x", "--num_train_epochs", "0"], r"--num_train_epochs 0.0 must lie in \(0, inf\)"),
+        (["--dataset_name", "x", "--learning_rate", "nan"], r"--learning_rate nan must lie in \(0, inf\)"),
+        (["--dataset_name", "x", "--per_device_eval_batch_size", "0"], "--per_device_eval_batch_size 0 must lie in"),
+        (["--dataset_name", "x", "--label_names", "y"], "--label_names .* leaves nothing to measure"),
         (["--dataset_name", "x", "--bf16_full_eval", "true"], "--bf16_full_eval would round the weights"),
         (["--dataset_name", "x", "--fp16_full_eval", "true"], "--fp16_full_eval would round the weights"),
         (["--dataset_name", "x", "--ema_decay", "0.9", "--average_last_epochs", "2"], "are two averages"),
@@ -669,6 +675,9 @@ def test_misspelt_arguments(tmp_path, arguments, message):
 def test_where_the_result_goes_must_be_said():
     with pytest.raises(SystemExit, match="--output_dir is missing"):
         run(["--dataset_name", "x"])
+    # As of a variable that is not set.
+    with pytest.raises(SystemExit, match="--output_dir is empty"):
+        run(["--dataset_name", "x", "--output_dir", ""])
 
 
 @pytest.mark.parametrize(
@@ -679,6 +688,9 @@ def test_where_the_result_goes_must_be_said():
         (["--model_name_or_path", "MODEL", "--hidden_size", "96"], "--hidden_size 96 cannot apply"),
         (["--teacher", "DATA"], "DATA"),
         (["--resume_from_checkpoint", "true"], "no whole checkpoint"),
+        (["--attn_implementation", "foo"], "foo"),
+        (["--lr_scheduler_kwargs", '{"foo": 1}'], "Trainer cannot be made: .*unexpected keyword argument 'foo'"),
+        (["--report_to", "foo"], "Trainer cannot be made: foo is not supported"),
     ],
 )
 def test_what_cannot_be_trained_is_said_before_sound_is_read(
@@ -748,8 +760,49 @@ def test_two_trainings_do_not_write_to_one_folder(trained, clip_folder, tmp_path
 
 def test_a_training_that_did_not_end_is_not_mixed_with_another(clip_folder, tmp_path):
     (tmp_path / "checkpoint-10").mkdir()
+    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text("{}")
     with pytest.raises(SystemExit, match="holds checkpoints of a training that did not end"):
         run_training(tmp_path, "--dataset_name", clip_folder)
+
+
+def test_a_half_written_checkpoint_does_not_keep_a_training_from_beginning_anew(clip_folder, tmp_path):
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / "optimizer.pt").write_bytes(b"half")
+    run_training(tmp_path, "--dataset_name", clip_folder)
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_an_evaluation_does_not_stand_beside_that_of_other_data(trained, clip_folder, tmp_path):
+    for name in ("test_results.json", "all_results.json"):
+        (tmp_path / name).write_text('{"test_accuracy": 1.0}')
+    evaluate = ["--model_name_or_path", str(trained), "--do_train", "false", "--disable_tqdm", "true"]
+    run([*evaluate, "--dataset_name", str(clip_folder), "--output_dir", str(tmp_path)])
+    assert not (tmp_path / "test_results.json").exists()
+    assert "test_accuracy" not in json.loads((tmp_path / "all_results.json").read_text())
+
+
+def test_a_run_is_resumed_with_the_clips_and_labels_it_began_with(make_config, tmp_path):
+    def describe(labels, lengths=(800, 900)):
+        split = Dataset.from_dict({"audio": [[0.0]] * len(labels), "labels": labels})
+        return {"splits": {"train": {"clips": 2, "hours": 1.0, "digest": find_digest(split, lengths)}}}
+
+    resumed = Resumed(tmp_path, make_config(), 2.0)
+    (tmp_path / "data_results.json").write_text(json.dumps(describe([0, 1])))
+    resumed.refuse_other_data(describe([0, 1]))
+    for other in (describe([1, 0]), describe([0, 1], (900, 800))):
+        with pytest.raises(ValueError, match="the clips of split train or their labels have changed"):
+            resumed.refuse_other_data(other)
+    # As runs of before this was kept.
+    (tmp_path / "data_results.json").write_text('{"splits": {"train": {"clips": 2, "hours": 1.0}}}')
+    resumed.refuse_other_data(describe([1, 0]))
+
+
+def test_a_run_is_not_resumed_to_end_before_it_stands(make_config, tmp_path):
+    words = ["--dataset_name", "x", "--output_dir", str(tmp_path), "--num_train_epochs"]
+    resumed = Resumed(tmp_path, make_config(), 2.0)
+    resumed.refuse_fewer_epochs(parse_arguments([*words, "2"])[-1])
+    with pytest.raises(ValueError, match="--num_train_epochs 1: the resumed run has trained for 2"):
+        resumed.refuse_fewer_epochs(parse_arguments([*words, "1"])[-1])
 
 
 OTHER_VALUES = {
@@ -785,6 +838,15 @@ def test_a_schedule_that_follows_a_metric_knows_which_way_is_better(tmp_path, me
     training = parse_arguments([*words, "--metric_for_best_model", metric])[-1]
     choose_metric(training, Clips({}, ["a", "b"], False, {}, {}))
     assert training.lr_scheduler_kwargs["mode"] == mode
+
+
+def test_recipes_of_other_encodings(tmp_path):
+    recipe, words = tmp_path / "recipe.json", ["--dataset_name", "x", "--output_dir", "y"]
+    recipe.write_text('{"hidden_size": 96}', encoding="utf-8-sig")
+    assert parse_arguments([str(recipe), *words])[0].hidden_size == 96
+    recipe.write_text('{"label_column_name": "Vögel"}', encoding="latin-1")
+    with pytest.raises(SystemExit, match=r"recipe\.json is not valid JSON"):
+        parse_arguments([str(recipe), *words])
 
 
 def test_misspelt_recipe_keys(tmp_path):

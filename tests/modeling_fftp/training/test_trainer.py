@@ -1,5 +1,6 @@
 """FFTPTrainer: weighted sampling and averaged weights, also across a checkpoint."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -452,6 +453,19 @@ def test_half_written_checkpoints_are_passed_over(tmp_path):
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"no whole checkpoint.*'checkpoint-20'"):
         last_whole_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("is_kept", [False, True], ids=["moved", "copied"])
+def test_the_best_checkpoint_of_a_folder_that_moved_is_that_in_it(build, tmp_path, is_kept):
+    settings = {"metric_for_best_model": "loss", "greater_is_better": True, "load_best_model_at_end": True}
+    build(None, eval_strategy="epoch", **settings)[0].train()
+    (shutil.copytree if is_kept else shutil.move)(tmp_path / "run", tmp_path / "moved")
+    trainer, _ = build(None, "moved", eval_strategy="epoch", **settings)
+    trainer.train(resume_from_checkpoint=True)
+    best = Path(trainer.state.best_model_checkpoint)
+    assert best.parent == tmp_path / "moved"
+    weights = load_file(best / "model.safetensors")
+    assert all(torch.equal(value, weights[name]) for name, value in trainer.model.state_dict().items())
 
 
 def test_checkpoint_holds_both(build, tmp_path):
