@@ -401,10 +401,13 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry_run", help="List what would go, and push nothing.")] = False,
 ) -> None:
     """Upload a trained model to the Hub, in one commit."""
+    from huggingface_hub.utils import validate_repo_id
+
     from modeling_fftp.hub.push import files_to_push, refuse_foreign_snippet
     from modeling_fftp.hub.push import push as push_folder
 
     with errors_in_one_line():
+        validate_repo_id(repo_id)
         if dry_run:
             files = files_to_push(folder)
             # Only the Hub knows the user's name.

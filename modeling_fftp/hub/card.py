@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.utils import validate_repo_id
 from transformers.utils import CONFIG_NAME
 
 from feature_extraction import FFTPFeatureExtractor
@@ -55,15 +56,17 @@ def write_card(
         revision: Branch that the snippet loads.
 
     Raises:
-        FileNotFoundError: There is no such folder; transformers would take its name for a Hub id.
-        ValueError: The model is one of regression, of which a card would say what is not so; or an encoder's card
-            should load a branch.
+        FileNotFoundError: There is no such folder, whose name transformers would take for a Hub id, or no model in it.
+        ValueError: No name of a repository; or the model is one of regression, of which a card would say what is not
+            so; or an encoder's card should load a branch.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; expected one that a training left")
     if not (folder / CONFIG_NAME).is_file():
         raise FileNotFoundError(f"{folder} holds no {CONFIG_NAME}; expected a folder that a training left")
+    if repo_id is not None:
+        validate_repo_id(repo_id)
     config = FFTPConfig.from_pretrained(folder)
     if is_headless(config) and revision != "main":
         raise ValueError(f"revision {revision!r}: the card of an encoder names `fftp train`, which reads main alone")

@@ -5,6 +5,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from modeling_fftp.configuration_fftp import lies_in
@@ -81,6 +83,11 @@ def refuse_contradictions(
         raise SystemExit("train: --freeze_backbone keeps a checkpoint's weights; name it with --model_name_or_path")
     if not training.do_train and model.model_name_or_path is None:
         raise SystemExit("train: --do_train false evaluates a checkpoint; name it with --model_name_or_path")
+    if training.hub_model_id is not None:
+        try:
+            validate_repo_id(training.hub_model_id)
+        except HFValidationError as error:
+            raise SystemExit(f"train: --hub_model_id {training.hub_model_id}: {error}") from error
     if training.push_when_done and not training.do_train:
         raise SystemExit("train: --push_to_hub pushes what was trained; without training use `fftp push`")
     best = training.metric_for_best_model

@@ -270,6 +270,14 @@ def test_the_recipe_of_a_trained_folder_trains_the_same_again(trained, clip_fold
     assert (tmp_path / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
 
 
+def test_a_folder_without_a_model_and_names_of_no_repository_are_refused(trained, tmp_path):
+    """As of an evaluation."""
+    with pytest.raises(FileNotFoundError, match=r"holds no config\.json; expected a folder that a training left"):
+        write_card(tmp_path)
+    with pytest.raises(ValueError, match="bad id!!"):
+        write_card(trained, "bad id!!")
+
+
 def test_results_that_are_no_json_are_named(tmp_path):
     (tmp_path / "recipe.json").touch()
     with pytest.raises(ValueError, match=r"recipe\.json is no JSON: Expecting value"):

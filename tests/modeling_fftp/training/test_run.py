@@ -651,6 +651,7 @@ def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, na
             "--eval_delay 25 is beyond --num_train_epochs 20",
         ),
         (["--dataset_name", ""], "--dataset_name is missing"),
+        (["--dataset_name", "x", "--hub_model_id", "bad id!!"], "--hub_model_id bad id!!: Repo id must"),
         (["--dataset_name", "x", "--num_train_epochs", "0"], r"--num_train_epochs 0.0 must lie in \(0, inf\)"),
         (["--dataset_name", "x", "--learning_rate", "nan"], r"--learning_rate nan must lie in \(0, inf\)"),
         (["--dataset_name", "x", "--per_device_eval_batch_size", "0"], "--per_device_eval_batch_size 0 must lie in"),
