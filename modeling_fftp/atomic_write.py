@@ -26,6 +26,18 @@ def atomic_write(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder that nothing can be written to, or that cannot be made, before anything is computed for it.
+
+    Raises:
+        OSError: It is one.
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        reason = "cannot be written to" if there.is_dir() else "is a file"
+        raise OSError(f"{folder}: {there} {reason}")
+
+
 def flush(*paths: Path) -> None:
     """Wait until files, and the names in folders, are on the disk.
 

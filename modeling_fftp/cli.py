@@ -275,6 +275,7 @@ def explain(
     """Say which moments of a recording spoke for a label."""
     from transformers.utils.logging import disable_progress_bar
 
+    from modeling_fftp.atomic_write import refuse_unwritable
     from modeling_fftp.hub.figures import save_figure
     from modeling_fftp.serving import explain as explaining
     from modeling_fftp.serving.tag import load_tagger
@@ -283,6 +284,7 @@ def explain(
     with errors_in_one_line():
         if output is not None:
             explaining.refuse_other_forms(output)
+            refuse_unwritable(output.parent)
         tagger = load_tagger(model)
         if tagger.is_framewise:
             raise ValueError(f"{model} is a frame classifier, whose events `fftp tag` lists")

@@ -23,6 +23,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch.export import Dim
 
 from feature_extraction import FFTPFeatureExtractor
+from modeling_fftp.atomic_write import refuse_unwritable
 from modeling_fftp.configuration_fftp import FFTPConfig
 from modeling_fftp.heads_fftp import FRAMES, find_saved_task, find_task
 from modeling_fftp.modeling_fftp import CLASSIFIERS, FFTPPreTrainedModel
@@ -114,6 +115,7 @@ def export(
     Raises:
         ValueError: A model without a head or with weights that are missing or damaged, or an output of another kind.
         FileNotFoundError: There is no such folder, or none to write to.
+        OSError: It cannot be written to.
     """
     folder = Path(folder)
     if output is None:
@@ -124,6 +126,7 @@ def export(
     for needed in (folder, output.parent):
         if not needed.is_dir():
             raise FileNotFoundError(f"{needed} is not a folder")
+    refuse_unwritable(output.parent)
     given = {"token_merge_layers": token_merge_layers, "time_stride": time_stride}
     given = {name: value for name, value in given.items() if value is not None}
     config = FFTPConfig.from_pretrained(folder, scan_implementation="auto", **given)

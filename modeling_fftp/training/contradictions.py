@@ -9,6 +9,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
+from modeling_fftp.atomic_write import refuse_unwritable
 from modeling_fftp.configuration_fftp import lies_in
 from modeling_fftp.hub.metrics import NAMES, ONE_CLASS
 
@@ -243,10 +244,10 @@ def refuse_output_dir(command: str, folder: str, resumes: bool = False) -> None:
             f"{command}: {folder} holds checkpoints of a training that did not end; go on with it by "
             "--resume_from_checkpoint true, or choose another --output_dir"
         )
-    there = next(place for place in (path, *path.parents) if place.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        reason = "cannot be written to" if there.is_dir() else "is a file"
-        raise SystemExit(f"{command}: --output_dir {folder}: {there} {reason}")
+    try:
+        refuse_unwritable(path)
+    except OSError as error:
+        raise SystemExit(f"{command}: --output_dir {error}") from error
 
 
 def changed_arguments(group: Any) -> list[str]:

@@ -134,6 +134,7 @@ def test_the_command_says_and_draws(placed, tmp_path):
         (["--label", "low", "--method", "rollout"], "rollout shows attention, whatever the label"),
         (["--start", 9], "start=9 s lies outside the recording, which is 1.50 s long"),
         (["--output", tmp_path / "why"], "why: expected the name of a picture, which ends in one of"),
+        (["--output", picture / "other.png"], "why.png is a file"),
     ):
         assert message in str(run(*words).exception)
 
