@@ -226,8 +226,8 @@ class SpecMaskDataCollator(TrainerCallback):
                 batch = self.feature_extractor.extract_batch(waveforms, _needs_mask(feature_seed))
         else:
             self._check_features(examples, is_training)
-            find = self.feature_extractor.find_real_frames
-            features = [real_frames(example, index, find) for index, example in enumerate(examples)]
+            padding_value = self.feature_extractor.padding_value
+            features = [real_frames(example, index, padding_value) for index, example in enumerate(examples)]
             batch = self.feature_extractor.pad_batch(features, _needs_mask(feature_seed))
         if "audio" not in batch:
             batch, events = self._change_features(batch, feature_seed, time_stride, events)

@@ -1,10 +1,12 @@
 """What the examples of a batch hold: features without their padding, and labels, stacked and for training smoothed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+
+from .feature_extraction_fftp import count_real_frames
 
 
 def all_have(examples: list[dict[str, Any]], name: str) -> bool:
@@ -42,7 +44,7 @@ def as_array(values: Any) -> np.ndarray:
     return (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
 
 
-def real_frames(example: dict[str, Any], index: int, find_real_frames: Callable[[np.ndarray], int]) -> np.ndarray:
+def real_frames(example: dict[str, Any], index: int, padding_value: float) -> np.ndarray:
     """Features (frames, mel bins) without the padding that their mask names, or that is found where it was lost.
 
     Raises:
@@ -56,7 +58,7 @@ def real_frames(example: dict[str, Any], index: int, find_real_frames: Callable[
         )
     features = features.astype(np.float32, copy=False)
     if mask is None:
-        return features[: find_real_frames(features)]
+        return features[: count_real_frames(features, padding_value)]
     is_real = as_array(mask) != 0
     count = np.count_nonzero(is_real)
     if is_real.shape != features.shape[:1] or not is_real[:count].all():

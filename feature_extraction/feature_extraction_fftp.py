@@ -322,20 +322,9 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
         """Pad one clip, of which transformers would take all frames for real where it has no mask."""
         clip = processed_features["input_values"]
         if return_attention_mask and "attention_mask" not in processed_features and clip.ndim == 2:
-            is_real = np.arange(len(clip)) < self.find_real_frames(clip)
+            is_real = np.arange(len(clip)) < count_real_frames(clip, self.padding_value)
             processed_features["attention_mask"] = is_real.astype(np.int32)
         return super()._pad(processed_features, *args, return_attention_mask=return_attention_mask, **kwargs)
-
-    def find_real_frames(self, features: np.ndarray) -> int:
-        """Frames before the padding of one clip whose mask was lost.
-
-        Args:
-            features: (frames, mel bins), as a call made them.
-        """
-        # No sound has the value of padding in all bins of its last frames.
-        places = np.flatnonzero((features != self.padding_value).any(axis=-1))
-        # Features of nothing but that value stand for a clip where somebody tries a model out.
-        return int(places[-1]) + 1 if len(places) else len(features)
 
     def to_waveform(self, clip: Waveform, index: int = 0, device: str | torch.device = "cpu") -> torch.Tensor:
         """A clip in any form that calls take as samples (samples,), float32, of at least one; no gradient reaches it.
@@ -451,6 +440,19 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             torch.nn.functional.pad(waveform, (0, shortest - len(waveform))) if len(waveform) < shortest else waveform
             for waveform in waveforms
         ]
+
+
+def count_real_frames(features: np.ndarray, padding_value: float) -> int:
+    """Frames before the padding of one clip whose mask was lost.
+
+    Args:
+        features: (frames, mel bins), as an extractor makes them.
+        padding_value: What it pads with.
+    """
+    # No sound has the value of padding in all bins of its last frames.
+    places = np.flatnonzero((features != padding_value).any(axis=-1))
+    # Features of nothing but that value stand for a clip where somebody tries a model out.
+    return int(places[-1]) + 1 if len(places) else len(features)
 
 
 def _leave_lost_threads() -> None:

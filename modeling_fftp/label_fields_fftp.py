@@ -39,8 +39,10 @@ def index_labels(indices: dict[str, int | str]) -> dict[str, int]:
     """`label2id` with numbers for values.
 
     Raises:
-        ValueError: An index that is none.
+        ValueError: It is no dict, or has an index that is none.
     """
+    if not isinstance(indices, dict):
+        raise ValueError(f"label2id is a {type(indices).__name__}; expected a dict of names and their indices")
     return {name: _as_index("label2id", index) for name, index in indices.items()}
 
 

@@ -62,7 +62,9 @@ def find_kind(source: str | Path) -> str:
     try:
         fields, _ = PreTrainedConfig.get_config_dict(source)
     except OSError as error:
-        raise OSError(f"{source} is no folder or file here, or lacks its config, and the Hub: {error}") from error
+        if path.exists():
+            raise
+        raise OSError(f"{source} is no folder or file here, and the Hub does not give it: {error}") from error
     kinds = [kind for kind, name in MODEL_TYPES.items() if name == fields.get("model_type")]
     if kinds:
         return kinds[0]

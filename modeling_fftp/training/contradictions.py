@@ -34,8 +34,8 @@ LIMITS = {
     "spec_augment_frames": "[0, inf)", "teacher_share": "(0, 1]", "teacher_temperature": "(0, inf)",
     "label_smoothing_factor": "[0, 1)", "stride_distillation": "[0, 1)", "target_precision": "(0, 1]",
     "onset_collar": "[0, inf)", "offset_collar": "[0, inf)", "layer_decay": "(0, 1]", "ema_decay": "(0, 1)",
-    "average_last_epochs": "[1, inf)", "num_train_epochs": "(0, inf)", "learning_rate": "(0, inf)",
-    "weight_decay": "[0, inf)", "max_grad_norm": "[0, inf)", "per_device_train_batch_size": "[1, inf)",
+    "average_last_epochs": "[1, inf)", "num_train_epochs": "(0, inf)", "learning_rate": "[0, inf)",
+    "weight_decay": "[0, inf)", "max_grad_norm": "[0, inf]", "per_device_train_batch_size": "[1, inf)",
     "per_device_eval_batch_size": "[1, inf)", "gradient_accumulation_steps": "[1, inf)",
     "eval_accumulation_steps": "[1, inf)", "dataloader_num_workers": "[0, inf)",
 }  # fmt: skip
@@ -133,10 +133,11 @@ def refuse_contradictions_of_training(data: DataArguments, training: FFTPTrainin
     """Stop on what transformers' Trainer or ours would refuse later, or trip over."""
     for name, wanted in (
         ("prediction_loss_only", False), ("eval_do_concat_batches", True), ("batch_eval_metrics", False),
-        ("label_names", None),
     ):  # fmt: skip
         if getattr(training, name) is not wanted:
             raise SystemExit(f"train: --{name} {getattr(training, name)} leaves nothing to measure")
+    if training.label_names not in (None, ["labels"]):
+        raise SystemExit(f"train: --label_names {training.label_names}: the labels of every batch are called 'labels'")
     for name in ("bf16_full_eval", "fp16_full_eval"):
         if getattr(training, name):
             raise SystemExit(

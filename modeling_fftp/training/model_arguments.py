@@ -59,9 +59,7 @@ def refuse_impossible(arguments: ModelArguments) -> None:
     source = arguments.model_name_or_path
     if source is None:
         config = FFTPConfig(**arguments.given)
-        with torch.device("meta"):
-            # Whether the implementation of attention is there.
-            FFTPModel(config)
+        refuse_missing_attention(config)
         refuse_foreign_stride(config)
         report_unread(arguments, config.backbone)
     elif find_kind(source) == FFTPConfig.model_type:
@@ -70,10 +68,23 @@ def refuse_impossible(arguments: ModelArguments) -> None:
             # Rows of new patches follow each other unless somebody says otherwise.
             changes = {"frequency_stride": None} | changes
         config = FFTPConfig.from_pretrained(source, **changes)
+        refuse_missing_attention(config)
         refuse_what_cannot_apply(arguments, config)
         # New patches may bring a stride of their own.
         if arguments.patch_size is None:
             refuse_foreign_stride(config)
+
+
+def refuse_missing_attention(config: FFTPConfig) -> None:
+    """Refuse an implementation of attention that is not there.
+
+    Raises:
+        ValueError: There is none of that name.
+        ImportError: Its package is missing.
+    """
+    if config.backbone == "ast":
+        with torch.device("meta"):
+            FFTPModel(config)
 
 
 def report_unread(arguments: ModelArguments, backbone: str) -> None:

@@ -1,6 +1,7 @@
 """Checks that a resumed training continues the one that it resumes."""
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -98,7 +99,8 @@ class Resumed:
         Raises:
             ValueError: It has trained for longer.
         """
-        if training.max_steps <= 0 and training.num_train_epochs < self.epoch:
+        # A part of an epoch ends with a whole step, a little later.
+        if training.max_steps <= 0 and training.num_train_epochs < math.floor(self.epoch + 1e-6):
             raise ValueError(
                 f"--num_train_epochs {training.num_train_epochs:g}: the resumed run has trained for {self.epoch:.4g}"
             )

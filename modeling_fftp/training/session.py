@@ -10,6 +10,7 @@ from typing import Any
 
 from datasets import disable_progress_bars
 from torch import nn
+from torch.optim import SGD
 from transformers import Trainer, set_seed
 from transformers.trainer_utils import TrainOutput
 from transformers.utils.logging import disable_progress_bar
@@ -33,7 +34,6 @@ def begin(training: FFTPTrainingArguments) -> Iterator[None]:
 
     Raises:
         FileExistsError: Another run writes there.
-        ValueError: Arguments that transformers' Trainer refuses.
     """
     keep_freed_memory()
     if training.disable_tqdm:
@@ -42,8 +42,6 @@ def begin(training: FFTPTrainingArguments) -> Iterator[None]:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if training.push_when_done:
         set_repository(training)
-    if training.do_train:
-        try_out(training)
     set_seed(training.seed)
     # The other processes of this run write to the same folder.
     with alone(Path(training.output_dir)) if training.process_index == 0 else nullcontext():
@@ -60,8 +58,11 @@ def try_out(training: FFTPTrainingArguments) -> None:
         given = copy.copy(training)
         given.output_dir = folder
         try:
-            trainer = Trainer(nn.Linear(1, 1), given, train_dataset=[{}], eval_dataset=[{}])
-            trainer.create_optimizer_and_scheduler(1000)
+            model = nn.Linear(1, 1)
+            trainer = Trainer(model, given, train_dataset=[{}], eval_dataset=[{}])
+            # Some optimizers look for modules that only the real model has.
+            optimizer = SGD(model.parameters()) if given.optim_target_modules else trainer.create_optimizer()
+            trainer.create_scheduler(num_training_steps=100, optimizer=optimizer)
         # Also of packages for logs or optimizers, whatever they raise.
         except Exception as error:
             raise ValueError(f"transformers' Trainer cannot be made: {error}") from error
@@ -87,8 +88,11 @@ def find_begun(training: FFTPTrainingArguments, recipe: dict[str, Any]) -> Resum
 
     Raises:
         FileNotFoundError: It has no whole checkpoint.
-        ValueError: It has another recipe or number of devices, or is further than this one is to go.
+        ValueError: It has another recipe or number of devices, or is further than this one is to go; or arguments that
+            transformers' Trainer refuses.
     """
+    if training.do_train:
+        try_out(training)
     resumed = find_resumed(training)
     if resumed is not None:
         resumed.refuse_other_recipe(recipe)

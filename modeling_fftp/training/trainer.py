@@ -24,7 +24,7 @@ from .data.streamed_clips import StreamedClips
 from .layer_decay import split_by_depth
 from .processes import let_exchanges_end
 from .teaching.distillation import Distillation, Teacher
-from .trainer_arguments import refuse_contradictions, refuse_losses_beside_answers
+from .trainer_contradictions import refuse_contradictions_of_trainer, refuse_losses_beside_answers
 from .weight_averaging import WeightAveraging
 
 # Values of `train_sampling_strategy` that need lengths.
@@ -84,11 +84,11 @@ class FFTPTrainer(Trainer):
         self.class_balanced, self.averaging, self.layer_decay = class_balanced, averaging, layer_decay
         self.teacher, self.distillation = teacher, distillation or Distillation()
         self.stride_distillation = stride_distillation
-        refuse_contradictions(self)
+        refuse_contradictions_of_trainer(self)
         self.epochs = EpochsOfSampler()
         self.add_callback(self.epochs)
-        self.best = BestBesideResumed()
-        self.add_callback(self.best)
+        self.best_beside_resumed = BestBesideResumed()
+        self.add_callback(self.best_beside_resumed)
         if averaging is not None:
             self.add_callback(averaging)
 
@@ -203,7 +203,7 @@ class FFTPTrainer(Trainer):
         """Train; `resume_from_checkpoint=True` goes on from the last checkpoint that was written to its end."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_whole_checkpoint(self.args.output_dir)
-        self.best.checkpoint = resume_from_checkpoint or None
+        self.best_beside_resumed.checkpoint = resume_from_checkpoint or None
         if self.averaging is not None:
             self.averaging.checkpoint = resume_from_checkpoint or None
         try:

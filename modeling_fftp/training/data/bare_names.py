@@ -1,14 +1,12 @@
 """Tables that name recordings without the folders that these lie in, as UrbanSound8K's does."""
 
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from modeling_fftp.sound_folders import is_sound, walk
 
-from .clip_decoder import find_file
 from .file_names import in_one_form
 
 logger = logging.getLogger(__name__)
@@ -29,9 +27,10 @@ def complete_names(names: Sequence[str | None], folder: Path) -> list[str | None
         ValueError: Several recordings have one of the names.
     """
     wanted = {name for name in names if name}
-    if any("/" in name or "\\" in name for name in wanted) or not folder.is_dir():
+    if not wanted or any("/" in name or "\\" in name for name in wanted) or not folder.is_dir():
         return None
-    if any(os.path.exists(find_file(folder, name)) for name in wanted):
+    here = {in_one_form(name) for path in folder.iterdir() for name in (path.name, path.stem)}
+    if any(in_one_form(name) in here for name in wanted):
         return None
     found = defaultdict(list)
     for path in filter(is_sound, walk(folder)):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import yaml
 from datasets import Dataset
 from huggingface_hub import DatasetCard
@@ -26,13 +27,16 @@ def find_hours(lengths: Sequence[int], count: int, sampling_rate: int) -> float 
 
 
 def find_digest(split: Any, lengths: Sequence[int]) -> str | None:
-    """What tells clips and their labels from others; None where not all of them are known."""
+    """What tells the lengths and labels of clips from others; None where not all of them are known."""
     if not isinstance(split, Dataset) or len(lengths) != len(split):
         return None
     digest = hashlib.blake2b(json.dumps([*lengths]).encode(), digest_size=16)
     kept = [name for name in ("labels", EVENTS) if name in split.column_names]
-    for batch in split.select_columns(kept).with_format(None).iter(batch_size=1024):
-        digest.update(json.dumps(batch).encode())
+    for batch in split.select_columns(kept).with_format("arrow").iter(batch_size=1024):
+        table, sink = batch.combine_chunks().replace_schema_metadata(None), pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+        digest.update(sink.getvalue())
     return digest.hexdigest()
 
 

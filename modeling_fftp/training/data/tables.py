@@ -23,10 +23,9 @@ TABLES = (".csv", ".tsv", *JSON, ".parquet")
 LIST = re.compile(r'\s*(\[|\{\s*"[^"]*"\s*:\s*\[)\s*\{')
 # A name in a JSON object.
 KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
-# Lines of comment in front of everything else, what makes a header one, and the name of a column there.
+# Lines of comment in front of everything else, and what makes a header one.
 COMMENTS = re.compile(r"(?:[ \t]*#.*\n)+")
 COMMENT_SIGN = re.compile(r"^[ \t]*#+ *(?=\w)")
-WORD = re.compile(r"\w*|#")
 DELIMITERS = ",;\t|"
 
 
@@ -125,16 +124,17 @@ def _find_delimiter(text: str, path: Path) -> str:
 def _blank_comments(text: str, path: Path) -> str:
     """A text whose comments before the header are empty lines.
 
-    The last one is the header itself, as in AudioSet's tables, where it has as many cells as the line below it, each
-    of them one word, or none.
+    The last one is the header itself, as in AudioSet's tables, where it has as many cells as the line below it.
     """
     if (comments := COMMENTS.match(text)) is None:
         return text
     lines, rest = comments.group().split("\n")[:-1], text[comments.end() :]
-    delimiter, last = _find_delimiter(rest, path), COMMENT_SIGN.sub("", lines[-1])
-    names, cells = (next(csv.reader([line], delimiter=delimiter)) for line in (last, _first_line(rest)))
-    is_header = len(names) == len(cells) and all(WORD.fullmatch(name.strip()) for name in names)
-    header = last if is_header else ""
+    last = COMMENT_SIGN.sub("", lines[-1])
+    delimiter = _find_delimiter(last, path)
+    counts = [
+        len(next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))) for line in (last, _first_line(rest))
+    ]
+    header = last if counts[0] == counts[1] else ""
     return "\n" * (len(lines) - 1) + f"{header}\n{rest}"
 
 
@@ -168,8 +168,8 @@ def _split_rows(text: str, path: Path, delimiter: str, quoting: int = csv.QUOTE_
             cells = [cell.strip() for cell in row]
             if not any(cells):
                 continue
-            # Spreadsheets write empty columns behind the last.
-            while not cells[-1] and len(cells) > (len(rows[0]) if rows else 0):
+            # Spreadsheets write empty cells behind the last.
+            while rows and not cells[-1] and len(cells) > len(rows[0]):
                 cells.pop()
             if rows and len(cells) != len(rows[0]):
                 raise ValueError(
@@ -178,6 +178,9 @@ def _split_rows(text: str, path: Path, delimiter: str, quoting: int = csv.QUOTE_
             rows.append(cells)
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+    while rows and not any(row[-1] for row in rows):
+        for row in rows:
+            row.pop()
     return rows
 
 

@@ -260,25 +260,32 @@ def test_cells_arrive_as_they_were_written(tmp_path, suffix, mark):
 @pytest.mark.parametrize(
     "text",
     [
-        "path,label,,\na.wav,dog,,\nb.wav,,,\n,,,\n",
-        "path,label\na.wav,dog,,\nb.wav,\n",
-        "# made by hand\n# in 2020, by us\n\npath,label\na.wav,dog\nb.wav,\n",
-        "# Segments csv created\r\n# num_ytids=2, num_segs=2\r\n# path, label\r\na.wav, dog\r\nb.wav,\r\n",
-        "#path,label\na.wav,dog\nb.wav,\n",
+        'path,label,,\na.wav,"dog,cat",,\nb.wav,,,\n,,,\n',
+        'path,label\na.wav,"dog,cat",,\nb.wav,\n',
+        '# made by hand\n# in 2020\n\npath,label\na.wav,"dog,cat"\nb.wav,\n',
+        '# Segments csv created\r\n# num_ytids=2, num_segs=2\r\n# path, label\r\na.wav, "dog,cat"\r\nb.wav,\r\n',
+        "#path;label\na.wav;dog,cat\nb.wav;\n",
     ],
     ids=["Excel", "Excel without names", "comments", "AudioSet", "a mark in the header"],
 )
 def test_what_stands_around_a_table_is_passed_over(tmp_path, text):
     (tmp_path / "clips.csv").write_text(text, newline="")
     table = read_table(tmp_path / "clips.csv")
-    assert table.to_dict() == {"path": ["a.wav", "b.wav"], "label": ["dog", None]}
+    assert table.to_dict() == {"path": ["a.wav", "b.wav"], "label": ["dog,cat", None]}
 
 
-def test_a_column_of_numbers_of_rows_stays(tmp_path):
-    (tmp_path / "clips.csv").write_text("#,path,label\n1,a.wav,dog\n")
-    assert read_table(tmp_path / "clips.csv").column_names == ["#", "path", "label"]
-    (tmp_path / "clips.csv").write_text(",path,label\n1,a.wav,dog\n")
-    assert read_table(tmp_path / "clips.csv").column_names == ["", "path", "label"]
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("#,path,scientific name\n1,a.wav,dog\n", ["#", "path", "scientific name"]),
+        ("#\tBegin Time (s)\n1\t0.5\n", ["#", "Begin Time (s)"]),
+        (",path,label\n1,a.wav,dog\n", ["", "path", "label"]),
+        ("path,label,\na.wav,dog,said by Ann\n", ["path", "label", ""]),
+    ],
+)
+def test_columns_of_odd_names_stay(tmp_path, text, names):
+    (tmp_path / "clips.csv").write_text(text)
+    assert read_table(tmp_path / "clips.csv").column_names == names
 
 
 def test_a_line_below_comments_is_counted_with_them(tmp_path):

@@ -7,7 +7,7 @@ from modeling_fftp.heads_fftp import CLIPS, bare_model, find_task
 from modeling_fftp.window_pipeline_fftp import check_extractor
 
 
-def refuse_contradictions(trainer: Trainer) -> None:
+def refuse_contradictions_of_trainer(trainer: Trainer) -> None:
     """Refuse a trainer whose model, data and arguments do not go together.
 
     Args:
