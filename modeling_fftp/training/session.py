@@ -8,13 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from datasets import disable_progress_bars
-from torch import nn
 from torch.optim import SGD
 from transformers import Trainer, set_seed
 from transformers.trainer_utils import TrainOutput
 from transformers.utils.logging import disable_progress_bar
 
+from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.atomic_write import alone
 from modeling_fftp.memory import keep_freed_memory
 
@@ -26,6 +27,9 @@ from .trainer import FFTPTrainer
 from .weight_averaging import WeightAveraging
 
 logger = logging.getLogger(__name__)
+
+# A model to try a Trainer out with.
+TINY = {"hidden_size": 2, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 2, "max_length": 10}
 
 
 @contextmanager
@@ -49,16 +53,17 @@ def begin(training: FFTPTrainingArguments) -> Iterator[None]:
 
 
 def try_out(training: FFTPTrainingArguments) -> None:
-    """Make a Trainer of nothing, its optimizer and its schedule: what they refuse is known before sound is decoded.
+    """Make a Trainer of next to nothing, its optimizer and its schedule: what they refuse is known at once.
 
     Raises:
         ValueError: They refuse something.
     """
-    with TemporaryDirectory() as folder:
+    # What is drawn here changes nothing that is drawn later.
+    with TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         given = copy.copy(training)
         given.output_dir = folder
         try:
-            model = nn.Linear(1, 1)
+            model = FFTPForAudioClassification(FFTPConfig(**TINY))
             trainer = Trainer(model, given, train_dataset=[{}], eval_dataset=[{}])
             # Some optimizers look for modules that only the real model has.
             optimizer = SGD(model.parameters()) if given.optim_target_modules else trainer.create_optimizer()

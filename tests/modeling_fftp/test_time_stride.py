@@ -40,7 +40,7 @@ SQUARE = {"patch_size": [16, 16], "frequency_stride": 10, "time_stride": 10}
 # The fields of a config of that time.
 OLD_FIELDS = {
     "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96, "max_length": 100,
-    "patch_size": [128, 10], "frequency_stride": 128, "time_stride": 5, "model_type": "fftp",
+    "patch_size": [128, 10], "frequency_stride": 128, "time_stride": 5, "model_type": "fftp", "layer_norm_eps": 1e-12,
 }  # fmt: skip
 
 
