@@ -36,9 +36,10 @@ class SpecMaskDataCollator(TrainerCallback):
 
     An example holds either sound, `{"audio": ..., "labels": ...}`, in any form that the extractor takes, or features,
     `{"input_values": (frames, mel bins), "labels": ...}`, as the extractor makes them, with their mask if they are
-    padded. Labels, `labels` or `label`, are an index, or a vector over the labels, or what `step_labels` takes. Mixup,
-    crops, noise and changes of speed need sound. What else an example holds, such as a weight, is left out; a subclass
-    may add it to what `__call__` and `augment` return.
+    padded; where that was lost, what equals padding at the end counts as such. Labels, `labels` or `label`, are an
+    index, or a vector over the labels, or what `step_labels` takes. Mixup, crops, noise and changes of speed need
+    sound. What else an example holds, such as a weight, is left out; a subclass may add it to what `__call__` and
+    `augment` return.
 
     Args:
         feature_extractor: Computes features from sound, and pads by its own settings.
