@@ -159,6 +159,7 @@ class Study:
             "value": validated[f"validation_{task['metric']}"],
             "train_seconds": trained["train_runtime"],
             "arguments": arguments,
+            "machine": describe_machine(),
         }
         if "also" in task:
             results["also"] = {metric: validated[f"validation_{metric}"] for metric in task["also"]}
