@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import TrainingArguments
@@ -90,9 +90,6 @@ class ModelArguments:
     attn_implementation: str | None = field(
         default=None, metadata={"help": "eager, sdpa, flash_attention_2, ...; default: transformers' choice."}
     )
-
-    # Fields that say nothing of a checkpoint's weights; subclasses have some.
-    not_of_weights: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         """Let one number stand for a square patch, and the densest stride for a new model's own."""

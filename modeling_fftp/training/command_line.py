@@ -13,7 +13,8 @@ from transformers import HfArgumentParser, TrainingArguments
 from hub_cards import list_recipes
 
 from .arguments import ARGUMENTS, RunArguments
-from .contradictions import refuse_contradictions
+from .contradictions import refuse_beyond_limits, refuse_contradictions, refuse_contradictions_of_data
+from .data.arguments import SourceArguments
 from .data.sources import public_name
 
 # What belongs to one machine or one run, and not into a recipe.
@@ -87,10 +88,11 @@ def parse_arguments(arguments: list[str]) -> RunArguments:
         arguments = [*as_words(recipe), *arguments[1:]]
     *groups, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
     refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line")
-    refuse_contradictions(*groups)
+    run = RunArguments(*groups)
+    refuse_contradictions(run)
     if not any(word.partition("=")[0].replace("-", "_") == "__output_dir" for word in arguments):
         raise SystemExit("train: --output_dir is missing: the folder to create")
-    return RunArguments(*groups)
+    return run
 
 
 def as_words(recipe: Mapping[str, Any]) -> list[str]:
@@ -130,11 +132,20 @@ def read_recipe(source: str) -> dict[str, Any]:
     return recipe
 
 
-def parse_with_data(groups: Sequence[type], arguments: Sequence[str], command: str, usage: str) -> tuple:
+def parse_with_data(
+    groups: Sequence[type], arguments: Sequence[str], command: str, usage: str, **limits: str
+) -> tuple:
     """Dataclasses from the words of a command whose first word is DATA.
 
+    Args:
+        groups: Their types, one of which is for the data.
+        arguments: The words.
+        command: Its name.
+        usage: How it is called.
+        limits: Where values lie that `LIMITS` does not know, or has otherwise.
+
     Raises:
-        SystemExit: Arguments that are unknown.
+        SystemExit: Arguments that are unknown, beyond limits, or no or half a choice of data.
     """
     parser = HfArgumentParser(
         groups, allow_abbrev=False, prog=f"fftp {command}", usage=usage, formatter_class=HelpFormatter
@@ -146,6 +157,11 @@ def parse_with_data(groups: Sequence[type], arguments: Sequence[str], command: s
     names = [item.name for group in groups for item in fields(group) if item.init]
     refuse_late_data(unknown, command)
     refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line", command)
+    source = next(group for group in parsed if isinstance(group, SourceArguments))
+    if not source.dataset_name:
+        raise SystemExit(f"{command}: DATA is missing: {usage}")
+    refuse_beyond_limits(command, *parsed, **limits)
+    refuse_contradictions_of_data(command, source)
     return tuple(parsed)
 
 

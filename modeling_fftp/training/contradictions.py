@@ -13,13 +13,7 @@ from modeling_fftp.atomic_write import refuse_unwritable
 from modeling_fftp.configuration_fftp import lies_in
 from modeling_fftp.hub.metrics import NAMES, ONE_CLASS
 
-from .arguments import (
-    TASK_METRIC,
-    AugmentationArguments,
-    DistillationArguments,
-    FFTPTrainingArguments,
-    ModelArguments,
-)
+from .arguments import TASK_METRIC, FFTPTrainingArguments, ModelArguments, RunArguments
 from .checkpoints import holds_checkpoint
 from .data.arguments import DataArguments, SourceArguments
 
@@ -52,17 +46,12 @@ def refuse_beyond_limits(command: str, *groups: Any, **others: str) -> None:
                 raise SystemExit(f"{command}: --{name} {value} must lie in {interval}")
 
 
-def refuse_contradictions(
-    model: ModelArguments,
-    data: DataArguments,
-    augmentation: AugmentationArguments,
-    distillation: DistillationArguments,
-    training: FFTPTrainingArguments,
-) -> None:
+def refuse_contradictions(arguments: RunArguments) -> None:
     """Stop on arguments that are missing or do not go together."""
+    model, data, augmentation, _, training = arguments
     if not data.dataset_name:
         raise SystemExit("train: --dataset_name is missing: a Hub id, a local folder, or a table")
-    refuse_beyond_limits("train", model, data, augmentation, distillation, training)
+    refuse_beyond_limits("train", *arguments)
     refuse_contradictions_of_data("train", data)
     if data.cache_features and data.features_on_device:
         raise SystemExit("train: --cache_features leaves nothing to compute on the device; drop one of the two")
@@ -100,26 +89,21 @@ def refuse_contradictions(
             f"train: --colored_noise_snr {augmentation.colored_noise_snr}: expected two ratios in dB, the lower first"
         )
     refuse_contradictions_of_training(data, training)
-    refuse_contradictions_of_frames(data, augmentation, distillation, training)
-    refuse_contradictions_of_teaching(data, distillation, training)
-    refuse_contradictions_of_strides(model, augmentation, distillation, training)
+    refuse_contradictions_of_frames(arguments)
+    refuse_contradictions_of_teaching(arguments)
+    refuse_contradictions_of_strides(arguments)
     refuse_output_dir("train", training.output_dir, bool(training.resume_from_checkpoint))
 
 
-def refuse_contradictions_of_data(command: str, data: DataArguments) -> None:
+def refuse_contradictions_of_data(command: str, source: SourceArguments) -> None:
     """Stop on clips that are chosen in two ways, or by half of what it takes."""
-    refuse_half_a_group(command, data)
-    if both := {*data.exclude_labels} & {*data.none_labels}:
-        raise SystemExit(
-            f"{command}: --exclude_labels and --none_labels both name {both.pop()!r}; expected one of them"
-        )
-
-
-def refuse_half_a_group(command: str, source: SourceArguments) -> None:
-    """Stop on a column without the group that validates, or a group without its column."""
     if (source.validation_column is None) != (source.validation_value is None):
         raise SystemExit(
             f"{command}: --validation_column and --validation_value go together: a column and one of its groups"
+        )
+    if isinstance(source, DataArguments) and (both := {*source.exclude_labels} & {*source.none_labels}):
+        raise SystemExit(
+            f"{command}: --exclude_labels and --none_labels both name {both.pop()!r}; expected one of them"
         )
 
 
@@ -163,13 +147,9 @@ def refuse_contradictions_of_training(data: DataArguments, training: FFTPTrainin
         raise SystemExit("train: --class_balanced draws clips by their classes; those of --none_labels have none")
 
 
-def refuse_contradictions_of_frames(
-    data: DataArguments,
-    augmentation: AugmentationArguments,
-    distillation: DistillationArguments,
-    training: FFTPTrainingArguments,
-) -> None:
+def refuse_contradictions_of_frames(arguments: RunArguments) -> None:
     """Stop on what has no meaning, or no place, for steps in time."""
+    _, data, augmentation, distillation, training = arguments
     collars = ("onset_collar", "offset_collar")
     if data.task == "clips":
         if given := [name for name in collars if getattr(training, name) is not None]:
@@ -189,10 +169,9 @@ def refuse_contradictions_of_frames(
         raise SystemExit("train: FSDP does not go with --task frames, whose events one process measures alone")
 
 
-def refuse_contradictions_of_teaching(
-    data: DataArguments, distillation: DistillationArguments, training: FFTPTrainingArguments
-) -> None:
+def refuse_contradictions_of_teaching(arguments: RunArguments) -> None:
     """Stop on arguments of a teacher that have no effect, or that exclude others."""
+    _, data, _, distillation, training = arguments
     given = changed_arguments(distillation)
     if distillation.teacher is None and given:
         raise SystemExit(f"train: --{given[0]} is about a teacher; name it with --teacher")
@@ -207,13 +186,9 @@ def refuse_contradictions_of_teaching(
             raise SystemExit(f"train: --{unused[0]} has no effect on sound without labels; drop it or --teacher_only")
 
 
-def refuse_contradictions_of_strides(
-    model: ModelArguments,
-    augmentation: AugmentationArguments,
-    distillation: DistillationArguments,
-    training: FFTPTrainingArguments,
-) -> None:
+def refuse_contradictions_of_strides(arguments: RunArguments) -> None:
     """Stop on strides that make no sense, or a densest one that has nobody to teach."""
+    model, _, augmentation, distillation, training = arguments
     for name, strides in (("time_strides", model.time_strides), ("eval_time_strides", training.eval_time_strides)):
         if min(strides or [1]) < 1:
             raise SystemExit(f"train: --{name} {strides}: expected frames, each at least 1")

@@ -26,10 +26,7 @@ def inspect(arguments: Sequence[str]) -> str:
         SystemExit: Arguments that are unknown or missing.
         ValueError: Data that cannot be trained on, whatever is left out of it.
     """
-    usage = "fftp inspect DATA [OPTION ...]"
-    (data,) = parse_with_data([DataArguments], arguments, "inspect", usage)
-    if not data.dataset_name:
-        raise SystemExit(f"inspect: DATA is missing: {usage}")
+    (data,) = parse_with_data([DataArguments], arguments, "inspect", "fftp inspect DATA [OPTION ...]")
     # Says which columns are read, and what is passed over.
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     splits, _ = find_roles(data, ROLES, open_splits if data.streaming else load_splits)

@@ -16,10 +16,12 @@ from .data.arguments import SAMPLING_RATE
 
 logger = logging.getLogger(__name__)
 
-# Fields that say how a model trains or computes, not what weights it has: a checkpoint may take other values.
+# Fields that say how a model trains or computes, and of a decoder, which only pretraining has; not what weights there
+# are: a checkpoint may take other values.
 ADJUSTABLE = (
     "token_merge_layers", "time_strides", "stretch_patches", "hidden_dropout_prob", "attention_probs_dropout_prob",
-    "drop_path_rate", "layer_norm_eps", "attn_implementation",
+    "drop_path_rate", "layer_norm_eps", "attn_implementation", "mask_ratio", "decoder_hidden_size",
+    "decoder_num_hidden_layers", "decoder_num_attention_heads", "decoder_intermediate_size",
 )  # fmt: skip
 
 # Fields that only some backbones read.
@@ -126,10 +128,9 @@ def refuse_new_patches(arguments: ModelArguments) -> None:
 
 def refuse_what_cannot_apply(arguments: ModelArguments, config: FFTPConfig) -> None:
     """Refuse arguments that ask for another model than the weights of a checkpoint are."""
-    adjustable = (*ADJUSTABLE, *arguments.not_of_weights)
     for name, value in arguments.given.items():
         value = tuple(value) if isinstance(value, list) else value
-        if name not in adjustable and value != getattr(config, name):
+        if name not in ADJUSTABLE and value != getattr(config, name):
             raise ValueError(
                 f"--{name} {value} cannot apply: the checkpoint {arguments.model_name_or_path} has "
                 f"{getattr(config, name)}"

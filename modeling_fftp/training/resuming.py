@@ -154,12 +154,12 @@ class Resumed:
             raise ValueError(f"{name} is {own}, and the resumed run has {theirs}; choose another --output_dir")
 
 
-def find_resumed(training: FFTPTrainingArguments) -> Resumed | None:
+def find_resumed(training: FFTPTrainingArguments, recipe: Mapping[str, Any]) -> Resumed | None:
     """Find the run that a training goes on from, if it does.
 
     Raises:
         FileNotFoundError: There is no whole checkpoint.
-        ValueError: What is named is none.
+        ValueError: What is named is none, has another recipe or number of devices, or is further than this is to go.
     """
     checkpoint = training.resume_from_checkpoint if training.do_train else None
     if checkpoint is True:
@@ -177,7 +177,11 @@ def find_resumed(training: FFTPTrainingArguments) -> Resumed | None:
     if state is None:
         raise ValueError(f"{checkpoint} has no whole {TRAINER_STATE_NAME}: it was not written to its end")
     logger.info("Going on from %s, after %.4g epochs", checkpoint, state["epoch"])
-    return Resumed(Path(checkpoint).absolute().parent, FFTPConfig.from_pretrained(checkpoint), state["epoch"])
+    resumed = Resumed(Path(checkpoint).absolute().parent, FFTPConfig.from_pretrained(checkpoint), state["epoch"])
+    resumed.refuse_other_recipe(recipe)
+    resumed.refuse_other_devices(count_devices(training))
+    resumed.refuse_fewer_epochs(training)
+    return resumed
 
 
 def count_devices(training: FFTPTrainingArguments) -> int:
@@ -185,8 +189,19 @@ def count_devices(training: FFTPTrainingArguments) -> int:
     return training.world_size * max(1, training.n_gpu)
 
 
-def write_arguments(training: FFTPTrainingArguments, groups: Sequence[Any]) -> None:
-    """Keep all arguments of a training, and the number of its devices, in its folder."""
+def write_beginning(
+    training: FFTPTrainingArguments, groups: Sequence[Any], recipe: dict[str, Any], described: dict[str, Any]
+) -> None:
+    """Keep what a resumption is held to in the folder of a training: its recipe, data, arguments and devices.
+
+    Args:
+        training: Its last group of arguments.
+        groups: The others.
+        recipe: What `find_recipe` gives.
+        described: What its data are.
+    """
+    write_results(training, RECIPE, recipe)
+    write_results(training, DATA, described)
     given = {name: value for group in groups for name, value in vars(group).items()}
     write_results(training, ARGUMENTS, given | training.to_dict() | {WORLD_SIZE: count_devices(training)})
 

@@ -13,7 +13,7 @@ from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.hub.efficiency import ON_CPU, measure_efficiency
 from modeling_fftp.hub.figures import save_figure
 from modeling_fftp.hub.metrics import ONE_CLASS
-from modeling_fftp.hub.run_files import CALIBRATION, DATA, EFFICIENCY, EVALUATED, EXPLANATION, RECIPE, STRIDES
+from modeling_fftp.hub.run_files import CALIBRATION, EFFICIENCY, EVALUATED, EXPLANATION, STRIDES
 from modeling_fftp.modeling_fftp import FFTPPreTrainedModel
 from modeling_fftp.serving.explain import draw, explain_recording
 
@@ -36,8 +36,8 @@ from .model import build_model, read_config, read_crop_seconds, refuse_truncatio
 from .model_arguments import find_sampling_rate, refuse_impossible
 from .publishing import check_repository, publish
 from .results import forget_results, write_results
-from .resuming import Resumed, measured_of_all, write_arguments
-from .session import begin, build_averaging, find_begun, measure_no_epoch, report_setting, train_or_go_on
+from .resuming import Resumed, find_resumed, measured_of_all, write_beginning
+from .session import begin, build_averaging, measure_no_epoch, report_setting, train_or_go_on, try_out
 from .teaching.distillation import BATCH, Distillation, Teacher, add_answers
 from .teaching.teacher_labels import load_unlabelled_clips
 from .trainer import FFTPTrainer
@@ -70,9 +70,10 @@ def train_and_publish(arguments: RunArguments) -> None:
     recipe = find_recipe(arguments)
     if training.do_train:
         refuse_impossible(arguments.model)
+        try_out(training)
     if arguments.data.task == "frames":
         set_collars(training, arguments.model.model_name_or_path)
-    resumed = find_begun(training, recipe)
+    resumed = find_resumed(training, recipe)
     clips, teacher = load_data(arguments, resumed)
     if "validation" not in clips.splits:
         measure_no_epoch(training)
@@ -100,10 +101,7 @@ def train_and_publish(arguments: RunArguments) -> None:
 
     choose_metric(training, clips)
     if training.do_train:
-        # Now, so that a resumption can be held to them.
-        write_results(training, RECIPE, recipe)
-        write_results(training, DATA, described)
-        write_arguments(training, arguments[:-1])
+        write_beginning(training, arguments[:-1], recipe, described)
     # Ours smooths what mixup mixed as well; transformers' own would refuse that.
     label_smoothing, training.label_smoothing_factor = training.label_smoothing_factor, 0.0
     # A teacher hears the sound that the collator leaves to the trainer.

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from datasets import disable_progress_bars
@@ -22,7 +21,6 @@ from modeling_fftp.memory import keep_freed_memory
 from .arguments import FFTPTrainingArguments
 from .checkpoints import last_whole_checkpoint
 from .publishing import set_repository
-from .resuming import Resumed, count_devices, find_resumed
 from .trainer import FFTPTrainer
 from .weight_averaging import WeightAveraging
 
@@ -86,24 +84,6 @@ def report_setting(training: FFTPTrainingArguments) -> None:
         training.world_size,
         training.learning_rate,
     )
-
-
-def find_begun(training: FFTPTrainingArguments, recipe: dict[str, Any]) -> Resumed | None:
-    """The run that is to be resumed, if one is.
-
-    Raises:
-        FileNotFoundError: It has no whole checkpoint.
-        ValueError: It has another recipe or number of devices, or is further than this one is to go; or arguments that
-            transformers' Trainer refuses.
-    """
-    if training.do_train:
-        try_out(training)
-    resumed = find_resumed(training)
-    if resumed is not None:
-        resumed.refuse_other_recipe(recipe)
-        resumed.refuse_other_devices(count_devices(training))
-        resumed.refuse_fewer_epochs(training)
-    return resumed
 
 
 def build_averaging(training: FFTPTrainingArguments) -> WeightAveraging | None:

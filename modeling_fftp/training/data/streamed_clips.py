@@ -1,5 +1,6 @@
 """Clips that are decoded when a batch needs them, in the workers of the loader, and are never written decoded."""
 
+import copy
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +36,8 @@ class StreamedClips(TorchDataset):
         rows: Numbers of the rows that are clips, in rising order.
         labels: Class index of each, (clips,), or a vector of 0 and 1, (clips, classes).
         largest_share: Share of the clips that may turn out to be unusable.
+
+    Attributes:
         facts: What is known of some clips, by their row.
         may_repeat: Whether another clip may take the place of a batch of which none can be decoded. Where clips are
             measured, none counts twice.
@@ -47,11 +50,10 @@ class StreamedClips(TorchDataset):
         rows: np.ndarray,
         labels: np.ndarray,
         largest_share: float = 0.05,
-        facts: dict[int, dict[str, Any]] | None = None,
-        may_repeat: bool = True,
     ):
         self.source, self.decoder, self.rows, self.largest_share = source, decoder, rows, largest_share
-        self.facts, self.may_repeat = facts or {}, may_repeat
+        self.facts: dict[int, dict[str, Any]] = {}
+        self.may_repeat = True
         self.num_classes = labels.shape[1] if labels.ndim == 2 else None
         # Two million vectors of AudioSet fit into memory as bits.
         self._labels = labels if self.num_classes is None else np.packbits(labels.astype(bool), axis=1)
@@ -125,30 +127,25 @@ class StreamedClips(TorchDataset):
     @property
     def labels(self) -> np.ndarray:
         """Class indices, (clips,), or vectors of 0 and 1, (clips, classes)."""
-        return self._unpack(self._labels)
-
-    def _unpack(self, labels: np.ndarray) -> np.ndarray:
-        return labels if self.num_classes is None else np.unpackbits(labels, axis=1, count=self.num_classes)
+        if self.num_classes is None:
+            return self._labels
+        return np.unpackbits(self._labels, axis=1, count=self.num_classes)
 
     def examine(self, place: int) -> dict[str, Any]:
         """Let the decoder look at a clip."""
         return self.decoder(self.source[int(self.rows[place])])
 
-    def select(self, places: Sequence[int], may_repeat: bool | None = None) -> "StreamedClips":
-        """Some of the clips, in the order of the source."""
-        places = np.sort(np.asarray(places))
-        rows, labels = self.rows[places], self._unpack(self._labels[places])
-        may_repeat = self.may_repeat if may_repeat is None else may_repeat
-        return StreamedClips(self.source, self.decoder, rows, labels, self.largest_share, self.facts, may_repeat)
+    def select(self, places: Sequence[int]) -> "StreamedClips":
+        """Some of the clips, in the order of the source; both know the same facts."""
+        places, chosen = np.sort(np.asarray(places)), copy.copy(self)
+        chosen.rows, chosen._labels = self.rows[places], self._labels[places]
+        return chosen
 
-    def look(
-        self, at_all: bool = False, may_repeat: bool | None = None
-    ) -> tuple["StreamedClips", list[dict[str, Any]]]:
+    def look(self, at_all: bool = False) -> tuple["StreamedClips", list[dict[str, Any]]]:
         """Decode clips from several places to know what all are like.
 
         Args:
             at_all: Decode all clips.
-            may_repeat: See the class; None is as now.
 
         Returns:
             The clips without those that turned out to be unusable, and these, as `decode_dataset` names them.
@@ -163,7 +160,7 @@ class StreamedClips(TorchDataset):
                 problems.append(left_out_clip(row, result[SOURCE], result[PROBLEM]))
         if isinstance(self.source, ParquetRows):
             self.source.forget()
-        return self.select(np.setdiff1d(np.arange(len(self)), unusable), may_repeat), problems
+        return self.select(np.setdiff1d(np.arange(len(self)), unusable)), problems
 
     def _sampled_places(self) -> list[int]:
         """Places of clips that stand for all: some from each of some row groups."""

@@ -34,7 +34,8 @@ def stream_clips(plan: DataPlan, arguments: DataArguments, training: TrainingArg
     for role, split in clips.items():
         # Processes gather as many results each: a clip that only one of them leaves out would end the evaluation.
         at_all = role != "train" and training.world_size > 1
-        clips[role], unusable = split.look(at_all, may_repeat=role == "train")
+        clips[role], unusable = split.look(at_all)
+        clips[role].may_repeat = role == "train"
         left_out[source_of[role]] += unusable
         broken[source_of[role]] += len(unusable)
         looked[source_of[role]] += len(unusable) + len(clips[role].sample)

@@ -64,20 +64,24 @@ class Pieces:
 
     Args:
         splits: Pieces with `audio`, float32 waveforms (samples,), by role: "train" and "validation".
-        seconds: Length of all, by role.
+        lengths: Samples of each piece, by role.
         left_out: Number of recordings of each role that cannot be used.
         sampling_rate: Rate of the waveforms in Hz.
     """
 
     splits: dict[str, Dataset]
-    seconds: dict[str, float]
+    lengths: dict[str, list[int]]
     left_out: dict[str, int]
     sampling_rate: int
 
     @property
     def longest_seconds(self) -> float:
         """Length of the longest piece to learn."""
-        return max(clip_lengths(self.splits["train"])) / self.sampling_rate
+        return max(self.lengths["train"]) / self.sampling_rate
+
+    def hours(self, role: str) -> float:
+        """Length of all pieces of a role."""
+        return sum(self.lengths[role]) / self.sampling_rate / 3600
 
 
 @dataclass
@@ -179,10 +183,11 @@ def load_pieces(
     report_left_out({"all": everything}, {"all": share}, arguments.max_left_out, training)
     if not splits.get("train"):
         raise ValueError(f"no sound to learn in {arguments.dataset_name}; found {sizes}")
-    seconds = {role: sum(clip_lengths(split)) / sampling_rate for role, split in splits.items()}
-    for role in splits:
-        logger.info("%s: %d pieces, %.2f hours", role, sizes[role], seconds[role] / 3600)
-    return Pieces(splits, seconds, {role: len(clips) for role, clips in left_out.items() if clips}, sampling_rate)
+    lengths = {role: clip_lengths(split) for role, split in splits.items()}
+    found = Pieces(splits, lengths, {role: len(clips) for role, clips in left_out.items() if clips}, sampling_rate)
+    for role, size in sizes.items():
+        logger.info("%s: %d pieces, %.2f hours", role, size, found.hours(role))
+    return found
 
 
 def leave_out_unusable(pieces: Dataset) -> tuple[Dataset, list[dict[str, Any]]]:

@@ -2,30 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from ..arguments import FFTPTrainingArguments, ModelArguments
 from ..command_line import parse_with_data
-from ..contradictions import (
-    refuse_beyond_limits,
-    refuse_half_a_group,
-    refuse_output_dir,
-    refuse_patches_of_nothing,
-)
+from ..contradictions import refuse_output_dir, refuse_patches_of_nothing
 from ..data.unlabelled import SoundArguments
-
-# Fields of the config that no checkpoint fixes.
-DECODER = (
-    "mask_ratio", "decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads",
-    "decoder_intermediate_size",
-)  # fmt: skip
 
 
 @dataclass
 class PretrainingModelArguments(ModelArguments):
     """What to pretrain. What is None here is as in `FFTPConfig`, or as in the checkpoint."""
-
-    not_of_weights: ClassVar[tuple[str, ...]] = DECODER
 
     mask_ratio: float | None = field(default=None, metadata={"help": "Share of hidden patches; default: 0.75."})
     decoder_hidden_size: int | None = field(default=None, metadata={"help": "Width of the decoder; default: 192."})
@@ -87,15 +73,13 @@ def parse(arguments: Sequence[str]) -> tuple[PretrainingModelArguments, SoundArg
         SystemExit: Arguments that are unknown, missing, or do not go together.
     """
     usage = "fftp pretrain DATA --output_dir FOLDER [OPTION ...]"
-    model, sound, training = parse_with_data(ARGUMENTS, arguments, "pretrain", usage)
-    refuse_contradictions_of_pretraining(model, sound, training)
+    model, sound, training = parse_with_data(ARGUMENTS, arguments, "pretrain", usage, validation_fraction="[0, 1)")
+    refuse_contradictions_of_pretraining(model, training)
     return model, sound, training
 
 
-def refuse_contradictions_of_pretraining(
-    model: PretrainingModelArguments, sound: SoundArguments, training: PretrainingArguments
-) -> None:
-    """Stop on arguments that are missing, do not go together, or are for training with labels."""
+def refuse_contradictions_of_pretraining(model: PretrainingModelArguments, training: PretrainingArguments) -> None:
+    """Stop on arguments that do not go together, or are for training with labels."""
     default = PretrainingArguments(training.output_dir)
     for name in UNUSED:
         if getattr(training, name) != getattr(default, name):
@@ -112,8 +96,4 @@ def refuse_contradictions_of_pretraining(
             "publish this"
         )
     refuse_patches_of_nothing("pretrain", model)
-    if not sound.dataset_name:
-        raise SystemExit("pretrain: DATA is missing: a folder of sound, a table of paths, or a Hub id")
-    refuse_half_a_group("pretrain", sound)
-    refuse_beyond_limits("pretrain", model, sound, training, validation_fraction="[0, 1)")
     refuse_output_dir("pretrain", training.output_dir, bool(training.resume_from_checkpoint))

@@ -13,11 +13,10 @@ from modeling_fftp.patch_grid_fftp import count_hidden
 from modeling_fftp.pretrained import load_pretrained
 from modeling_fftp.times_fftp import count_frames
 
-from ..data.decoding import clip_lengths
 from ..data.unlabelled import Pieces
 from ..model import describe_new, fit_positions, fit_to_crops, load_start, refuse_truncation
 from ..model_arguments import ADJUSTABLE
-from .arguments import DECODER, PretrainingModelArguments
+from .arguments import PretrainingModelArguments
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ def build(
     refuse_truncation(start.extractor, max_seconds)
     # Padding that nobody masks would be learned.
     mask_padding(start.extractor)
-    settings = {name: arguments.given[name] for name in (*ADJUSTABLE, *DECODER) if name in arguments.given}
+    settings = {name: arguments.given[name] for name in ADJUSTABLE if name in arguments.given}
     config = FFTPConfig.from_dict(start.model.config.to_dict(), **settings)
     weights = start.model.base_model.state_dict()
     fit_to_crops(start.extractor, config, weights, max_seconds)
@@ -70,7 +69,7 @@ def refuse_too_short(config: FFTPConfig, pieces: Pieces, max_seconds: float) -> 
     Raises:
         ValueError: None is; a few that are not are counted in the log.
     """
-    lengths = torch.tensor(clip_lengths(pieces.splits["train"]))
+    lengths = torch.tensor(pieces.lengths["train"])
     crops = lengths.clamp(max=round(max_seconds * pieces.sampling_rate))
     patches = config.time_patches(count_frames(crops, config.sampling_rate)) * config.frequency_patches
     short = int((count_hidden(config, patches) == 0).sum())

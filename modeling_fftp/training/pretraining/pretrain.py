@@ -8,7 +8,7 @@ import torch
 
 from modeling_fftp import FFTPForPreTraining
 from modeling_fftp.hub.encoder_card import write_encoder_card
-from modeling_fftp.hub.run_files import DATA, RECIPE, RECONSTRUCTION
+from modeling_fftp.hub.run_files import RECONSTRUCTION
 from modeling_fftp.pretrained import refuse_damaged
 
 from ..command_line import find_recipe
@@ -16,9 +16,8 @@ from ..data.sampling import spread
 from ..data.sources import is_local, public_name
 from ..data.unlabelled import Pieces, SoundArguments, load_pieces
 from ..model_arguments import find_sampling_rate, refuse_impossible
-from ..results import write_results
-from ..resuming import measured_of_all, write_arguments
-from ..session import begin, build_averaging, find_begun, measure_no_epoch, report_setting, train_or_go_on
+from ..resuming import find_resumed, measured_of_all, write_beginning
+from ..session import begin, build_averaging, measure_no_epoch, report_setting, train_or_go_on, try_out
 from ..trainer import FFTPTrainer
 from .arguments import PretrainingArguments, PretrainingModelArguments, parse
 from .masked_patches import MaskedPatchCollator
@@ -51,7 +50,8 @@ def pretrain_and_save(
     report_setting(training)
     recipe = find_recipe(groups)
     refuse_impossible(model_arguments)
-    resumed = find_begun(training, recipe)
+    try_out(training)
+    resumed = find_resumed(training, recipe)
     rate = find_sampling_rate(model_arguments)
     with training.main_process_first(desc="decoding"):
         # Crops are drawn from pieces of twice their length.
@@ -76,10 +76,7 @@ def pretrain_and_save(
         averaging=build_averaging(training),
         layer_decay=training.layer_decay,
     )
-    # Now, so that a resumption can be held to them.
-    write_results(training, RECIPE, recipe)
-    write_arguments(training, groups[:2])
-    write_results(training, DATA, described)
+    write_beginning(training, groups[:2], recipe, described)
     result = train_or_go_on(trainer)
     refuse_damaged(model.state_dict(), "the pretrained model")
     trainer.save_model()
@@ -92,7 +89,7 @@ def pretrain_and_save(
     if trainer.is_world_process_zero():
         save_picture(collator, pieces, Path(training.output_dir, RECONSTRUCTION))
         write_encoder_card(training.output_dir, license=training.hub_license)
-        print(f"pretrained on {pieces.seconds['train'] / 3600:.2f} hours, results in {training.output_dir}")
+        print(f"pretrained on {pieces.hours('train'):.2f} hours, results in {training.output_dir}")
 
 
 def describe(arguments: SoundArguments, pieces: Pieces) -> dict:
@@ -101,9 +98,7 @@ def describe(arguments: SoundArguments, pieces: Pieces) -> dict:
     return {
         "dataset": public_name(source),
         "hub_id": None if is_local(source) else source,
-        "splits": {
-            role: {"pieces": len(split), "hours": pieces.seconds[role] / 3600} for role, split in pieces.splits.items()
-        },
+        "splits": {role: {"pieces": len(split), "hours": pieces.hours(role)} for role, split in pieces.splits.items()},
         "left_out": pieces.left_out,
     }
 

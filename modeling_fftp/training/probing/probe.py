@@ -23,7 +23,7 @@ from modeling_fftp.loss_fftp import classification_loss
 from ..arguments import DataArguments, FFTPTrainingArguments, ModelArguments
 from ..calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
 from ..command_line import parse_with_data
-from ..contradictions import refuse_beyond_limits, refuse_contradictions_of_data, refuse_output_dir
+from ..contradictions import refuse_output_dir
 from ..data.arguments import MAX_SECONDS
 from ..data.decoding import clip_lengths
 from ..data.description import describe_data
@@ -137,18 +137,15 @@ def parse(
     groups = (ModelArguments, DataArguments, ProbeArguments)
     words = [re.sub(r"^--model(?==|$)", "--model_name_or_path", word) for word in arguments]
     usage = "fftp probe DATA --model MODEL --output_dir FOLDER [OPTION ...]"
-    model, data, own = parse_with_data(groups, words, "probe", usage)
-    needed = {"DATA": data.dataset_name, "--model": model.model_name_or_path, "--output_dir": own.output_dir}
-    for name, value in needed.items():
+    model, data, own = parse_with_data(groups, words, "probe", usage, batch_size="[1, inf)")
+    for name, value in (("--model", model.model_name_or_path), ("--output_dir", own.output_dir)):
         if value is None:
             raise SystemExit(f"probe: {name} is missing: {usage}")
     if data.task != "clips":
         raise SystemExit("probe: --task frames is for training")
-    refuse_beyond_limits("probe", model, data, own, batch_size="[1, inf)")
     for name in UNUSED:
         if getattr(data, name):
             raise SystemExit(f"probe: --{name} is for training")
-    refuse_contradictions_of_data("probe", data)
     training = FFTPTrainingArguments(own.output_dir, seed=own.seed, report_to="none")
     # As it was understood: "~" is a home folder.
     refuse_output_dir("probe", training.output_dir)

@@ -8,7 +8,6 @@ from datasets import Dataset, concatenate_datasets
 
 from ..arguments import DataArguments, FFTPTrainingArguments
 from ..data.arguments import MAX_SECONDS, SourceArguments
-from ..data.decoding import clip_lengths
 from ..data.held_out import VALIDATION_FRACTION
 from ..data.loading import Clips
 from ..data.unlabelled import SoundArguments, load_pieces
@@ -45,9 +44,8 @@ def load_unlabelled_clips(
             splits["validation"] = label(splits["validation"], teacher)
     else:
         logger.warning("Too few recordings to measure on a share of them: no epoch is measured")
-    lengths = {role: clip_lengths(split) for role, split in splits.items()}
-    known = teacher.classes, teacher.is_multi_label
-    return Clips(splits, *known, pieces.left_out, lengths, sampling_rate=sampling_rate)
+    known = teacher.classes, teacher.is_multi_label, pieces.left_out, pieces.lengths
+    return Clips(splits, *known, sampling_rate=sampling_rate)
 
 
 def label(clips: Dataset, teacher: Teacher) -> Dataset:

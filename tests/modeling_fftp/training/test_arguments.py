@@ -44,14 +44,13 @@ def test_prefixes_of_arguments(prefix):
     [
         model_arguments.ADJUSTABLE,
         model_arguments.READ_BY,
-        pretraining.DECODER,
         POSITIVE_FIELDS,
         INTERVALS,
         CHOICES,
         FIELDS_OF_LABELS,
         INCIDENTAL,
     ],
-    ids=["adjustable", "read by", "decoder", "positive", "intervals", "choices", "of labels", "incidental"],
+    ids=["adjustable", "read by", "positive", "intervals", "choices", "of labels", "incidental"],
 )
 def test_names_of_fields(table):
     assert {*table} - OF_TRANSFORMERS <= CONFIG

@@ -75,6 +75,20 @@ def test_an_inspection_keeps_nothing(folder, tmp_path, monkeypatch):
     assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*") if path.is_file()) < 20000
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "inspect: DATA is missing"),
+        (["data", "--max_left_out", "7"], r"inspect: --max_left_out 7.0 must lie in \[0, 1\]"),
+        (["data", "--validation_column", "fold"], "go together"),
+        (["data", "--exclude_labels", "a", "--none_labels", "a"], "both name 'a'"),
+    ],
+)
+def test_an_inspection_refuses_what_a_training_does(words, message):
+    with pytest.raises(SystemExit, match=message):
+        inspect(words)
+
+
 def test_the_command_inspects(folder, capsys):
     from modeling_fftp.cli import app
 

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 from datasets import Audio, Dataset
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification, TrainingArguments
 
@@ -217,7 +218,7 @@ def test_changed_files_are_decoded_anew(tmp_path):
     for seconds in (1, 2):
         soundfile.write(tmp_path / "a.wav", 0.1 * np.random.default_rng(0).normal(size=16000 * seconds), 16000)
         pieces = load(SoundArguments(str(tmp_path)), 20, tmp_path)
-        assert pieces.seconds["train"] == seconds
+        assert pieces.lengths["train"] == [16000 * seconds]
 
 
 def test_what_holds_no_sound_is_refused(recordings, tmp_path):
@@ -229,6 +230,12 @@ def test_what_holds_no_sound_is_refused(recordings, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         train(tmp_path / "nowhere.csv", tmp_path / "out")
     assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_decoder_that_cannot_be_is_refused_before_sound_is_read(trained, tmp_path):
+    options = ("--model_name_or_path", trained, "--decoder_num_attention_heads", 5)
+    with pytest.raises(StrictDataclassError, match="decoder_hidden_size=48 is not a multiple"):
+        train(tmp_path / "nowhere", tmp_path / "out", *options)
 
 
 @pytest.mark.parametrize(
