@@ -7,7 +7,6 @@ from transformers import AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .heads_fftp import FRAMES, find_saved_task, find_task
-from .times_fftp import join_steps, token_spans
 from .window_pipeline_fftp import FFTPWindowPipeline
 
 # What a vector is of.
@@ -97,10 +96,7 @@ class FFTPAudioEmbeddingPipeline(FFTPWindowPipeline):
         states = [output["states"][0, : output["count"].item()] for output in model_outputs]
         windows = self.spans(model_outputs)
         if per == "step":
-            config = self.bare_model.base_model.config
-            spans = [token_spans(config, len(rows), time_stride) for rows in states]
-            kept, spans = join_steps(windows, spans)
-            vectors = torch.cat([rows[index] for rows, index in zip(states, kept, strict=True)])
+            vectors, spans = self.join_steps(states, windows, time_stride)
         else:
             vectors, spans = torch.cat(states), windows
         if per == "recording":

@@ -9,7 +9,6 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .events_fftp import filter_lengths, find_segments, median_filter
 from .heads_fftp import FRAMES, find_task
 from .scores_fftp import check_threshold, is_multi_label, is_regression, label_names, label_thresholds, probabilities
-from .times_fftp import join_steps, token_spans
 from .window_pipeline_fftp import FFTPWindowPipeline
 
 AGGREGATIONS = ("mean", "max")
@@ -95,9 +94,7 @@ class FFTPAudioTaggingPipeline(FFTPWindowPipeline):
             return torch.cat([output["scores"] for output in model_outputs]), windows
         # Windows of one batch are padded to the longest.
         scores = [output["scores"][0, : output["count"].item()] for output in model_outputs]
-        steps = [token_spans(self.model.config, len(rows), time_stride) for rows in scores]
-        kept, spans = join_steps(windows, steps)
-        return torch.cat([rows[index] for rows, index in zip(scores, kept, strict=True)]), spans
+        return self.join_steps(scores, windows, time_stride)
 
     def postprocess(
         self,

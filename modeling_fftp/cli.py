@@ -67,8 +67,18 @@ def errors_in_one_line(kinds: type[Exception] | tuple[type[Exception], ...] = Ex
 
 
 @contextmanager
+def quietly() -> Iterator[None]:
+    """The same, and no bar for the loading of weights."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    with errors_in_one_line():
+        yield
+
+
+@contextmanager
 def errors_of_input() -> Iterator[None]:
-    """The same for bad arguments and data alone; other errors keep their traceback."""
+    """`errors_in_one_line` for bad arguments and data alone; other errors keep their traceback."""
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HTTPError, StrictDataclassError
     from safetensors import SafetensorError
@@ -194,14 +204,11 @@ def tag(
     ] = None,
 ) -> None:
     """List the sounds in recordings and when they occur. What cannot be read is named, and the status is 1."""
-    from transformers.utils.logging import disable_progress_bar
-
     from modeling_fftp.serving import tag as tagging
     from modeling_fftp.serving.parts import Part
     from modeling_fftp.serving.recordings import find_recordings
 
-    disable_progress_bar()
-    with errors_in_one_line():
+    with quietly():
         form = tagging.choose_format(form, as_json, output, rows)
         if resume and output is None:
             raise ValueError("--resume goes on with an output; name it with --output")
@@ -237,14 +244,11 @@ def embed(
     time_stride: TimeStride = None,
 ) -> None:
     """Turn recordings into vectors: a table of file, start, end and embedding."""
-    from transformers.utils.logging import disable_progress_bar
-
     from modeling_fftp.serving import embed as embedding
     from modeling_fftp.serving.parts import Part
     from modeling_fftp.serving.recordings import find_recordings
 
-    disable_progress_bar()
-    with errors_in_one_line():
+    with quietly():
         part = Part.parse(shard).of_process()
         recordings = find_recordings(sources)
         options = {"per": per, "batch_size": batch_size, "time_stride": time_stride}
@@ -273,15 +277,12 @@ def explain(
     output: Annotated[Path | None, typer.Option("--output", help="Picture to write: PNG, SVG or PDF.")] = None,
 ) -> None:
     """Say which moments of a recording spoke for a label."""
-    from transformers.utils.logging import disable_progress_bar
-
     from modeling_fftp.atomic_write import refuse_unwritable
     from modeling_fftp.hub.figures import save_figure
     from modeling_fftp.serving import explain as explaining
     from modeling_fftp.serving.tag import load_tagger
 
-    disable_progress_bar()
-    with errors_in_one_line():
+    with quietly():
         if output is not None:
             explaining.refuse_other_forms(output)
             refuse_unwritable(output.parent)
@@ -332,12 +333,9 @@ def listen(
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per change.")] = False,
 ) -> None:
     """Name sounds as they begin and end, live: arecord -t raw -f S16_LE -r 16000 | fftp listen - --model M."""
-    from transformers.utils.logging import disable_progress_bar
-
     from modeling_fftp.serving import listen as live
 
-    disable_progress_bar()
-    with errors_in_one_line():
+    with quietly():
         stream = live.load_stream(model, hop_seconds, memory_seconds, time_stride, threshold)
         render = live.render_change_json if as_json else live.render_change
         with live.open_sound(source, stream.model.config.sampling_rate, device, rate, channels) as blocks:
@@ -362,12 +360,9 @@ def export(
     time_stride: TimeStride = None,
 ) -> None:
     """Write a model as ONNX: spectrograms of any number and length in, logits out."""
-    with errors_in_one_line():
-        from transformers.utils.logging import disable_progress_bar
-
+    with quietly():
         from modeling_fftp.serving.export import export as write_onnx
 
-        disable_progress_bar()
         # Of packages that play no part here, and of what torch will change in itself.
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         warnings.simplefilter("ignore", FutureWarning)

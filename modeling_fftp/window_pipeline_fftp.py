@@ -16,7 +16,15 @@ from transformers.utils import logging
 from .audio_stream_fftp import BUFFERS, path_in_errors, read_blocks, sliding_windows, sound_seconds, source_name
 from .configuration_fftp import FFTPConfig
 from .heads_fftp import bare_model
-from .times_fftp import count_frames, frame_seconds, longest_frames, refuse_wide_stride, window_seconds
+from .times_fftp import (
+    count_frames,
+    frame_seconds,
+    join_steps,
+    longest_frames,
+    refuse_wide_stride,
+    token_spans,
+    window_seconds,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -195,6 +203,20 @@ class FFTPWindowPipeline(ChunkPipeline):
         """
         frames = count_frames(span.diff(dim=1), self.feature_extractor.sampling_rate)
         return self.bare_model.config.time_patches(frames, time_stride)
+
+    def join_steps(
+        self, rows: Sequence[torch.Tensor], windows: torch.Tensor, time_stride: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is known of each step of a recording, (steps, ...), and start and end of each in seconds, (steps, 2).
+
+        Args:
+            rows: The same of the steps of each window.
+            windows: Start and end of the windows in seconds, (windows, 2).
+            time_stride: Frames between patches; None is the model's.
+        """
+        spans = [token_spans(self.bare_model.config, len(one), time_stride) for one in rows]
+        kept, spans = join_steps(windows, spans)
+        return torch.cat([one[index] for one, index in zip(rows, kept, strict=True)]), spans
 
     def spans(self, model_outputs: list[dict[str, Any]]) -> torch.Tensor:
         """Start and end in seconds of every window of a recording, (windows, 2), float64."""

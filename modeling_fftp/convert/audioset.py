@@ -76,4 +76,4 @@ def describe_head(problem_type: str, labels: Path | None, num_labels: int) -> di
         names = {int(row["index"]): row["display_name"] for row in rows}
     if sorted(names) != [*range(num_labels)]:
         raise ValueError(f"{labels} names {len(names)} labels; the head has {num_labels}, counted from 0")
-    return {"problem_type": problem_type, "id2label": names, "label2id": {name: i for i, name in names.items()}}
+    return {"problem_type": problem_type, "id2label": names}

@@ -33,6 +33,7 @@ from .run_files import (
     RELIABILITY,
     STRIDES,
     TRAIN,
+    TRAINER_STATE,
     events_of,
     per_class_of,
     read_results,
@@ -74,11 +75,10 @@ def write_card(
         return write_encoder_card(folder, repo_id, license)
     if is_regression(config):
         raise ValueError(f"{folder} holds a model of problem_type 'regression'; cards are for classifiers")
-    curves = None
-    if read_results(folder, "trainer_state"):
-        plot_training(folder / "trainer_state.json", folder / CURVES)
-        curves = CURVES
-    facts = collect_facts(folder)
+    state = read_results(folder, TRAINER_STATE)
+    if state:
+        plot_training(state, folder / CURVES)
+    facts = collect_facts(folder, config)
     if facts["calibration"]:
         plot_reliability(facts["calibration"]["measured"], folder / RELIABILITY)
     model_id = repo_id or folder.resolve().name
@@ -88,15 +88,14 @@ def write_card(
         name=model_id.split("/")[-1],
         model_id=model_id,
         revision=None if revision == "main" else revision,
-        curves=curves,
+        curves=CURVES if state else None,
         **facts,
     )
     return save_card(card, folder)
 
 
-def collect_facts(folder: Path) -> dict[str, Any]:
+def collect_facts(folder: Path, config: FFTPConfig) -> dict[str, Any]:
     """Collect what the template shows from the files of a trained folder."""
-    config = FFTPConfig.from_pretrained(folder)
     recipe, data = read_results(folder, RECIPE), read_results(folder, DATA)
     evaluations = {
         split: {

@@ -9,7 +9,7 @@ from hub_cards import ENCODER_CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
 
 from .card_facts import describe_backbone, describe_patches, find_license, save_card
-from .run_files import CURVES, DATA, RECIPE, RECONSTRUCTION, TRAIN, read_results, results_of
+from .run_files import CURVES, DATA, RECIPE, RECONSTRUCTION, TRAIN, TRAINER_STATE, read_results, results_of
 from .training_curves import plot_training
 
 
@@ -22,8 +22,8 @@ def write_encoder_card(folder: str | Path, repo_id: str | None = None, license: 
         license: Licence of the weights, by its id on the Hub; without it that of the card before, or none.
     """
     folder = Path(folder)
-    if (folder / "trainer_state.json").exists():
-        plot_training(folder / "trainer_state.json", folder / CURVES)
+    if state := read_results(folder, TRAINER_STATE):
+        plot_training(state, folder / CURVES)
     config = FFTPConfig.from_pretrained(folder)
     data, recipe = read_results(folder, DATA), read_results(folder, RECIPE)
     metadata = ModelCardData(

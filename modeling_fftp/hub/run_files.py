@@ -8,6 +8,7 @@ EVALUATED = ("validation", "test")
 
 # Of JSON files, without the ending.
 RECIPE, ARGUMENTS, DATA, TRAIN = "recipe", "arguments", "data_results", "train_results"
+TRAINER_STATE = "trainer_state"
 PROBE, CALIBRATION, STRIDES, EFFICIENCY = (
     "probe_results", "calibration_results", "strides_results", "efficiency_results",
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """How a model learnt, as a picture."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -11,9 +12,9 @@ from .metrics import NAMES, TASK_METRICS
 COLORS = {"training loss": "#4477AA", "validation loss": "#EE6677", "validation result": "#228833"}
 
 
-def plot_training(trainer_state: Path, path: Path) -> None:
+def plot_training(trainer_state: Mapping[str, Any], path: Path) -> None:
     """Losses and validation results by epoch, from the state that Trainer saves; what was not logged is not drawn."""
-    history = json.loads(trainer_state.read_text(encoding="utf-8"))["log_history"]
+    history = trainer_state["log_history"]
     keys = {key for entry in history for key in entry}
     metric = next((name for name in TASK_METRICS if f"eval_{name}" in keys), None)
     # Without pyplot, whose backend is the user's.

@@ -55,12 +55,12 @@ def answer_recordings(
         try:
             records = [as_record(answer) for answer in pipeline(files, **options)]
         except UnreadableSoundError as error:
-            if len(files) == 1:
-                # Not again: a pipe can be read once.
-                records = [{"error": str(error)}]
-            else:
+            if len(files) > 1:
                 # One of them cannot be read: each on its own tells which.
-                records = [_answer_one(pipeline, file, as_record, **options) for file in files]
+                yield [one for (one,) in answer_recordings(pipeline, files, as_record, chunk=1, **options)]
+                continue
+            # Not again: a pipe can be read once.
+            records = [{"error": str(error)}]
         yield [{"file": file, **record} for file, record in zip(files, records, strict=True)]
 
 
@@ -76,15 +76,6 @@ def _seconds(recording: str, sampling_rate: int) -> float:
     with suppress(ValueError, OSError):
         return sound_seconds(recording, sampling_rate)
     return 0.0
-
-
-def _answer_one(
-    pipeline: FFTPWindowPipeline, file: str, as_record: Callable[[dict[str, Any]], dict[str, Any]], **options: Any
-) -> dict[str, Any]:
-    try:
-        return as_record(pipeline(file, **options))
-    except UnreadableSoundError as error:
-        return {"error": str(error)}
 
 
 def answer_archive(

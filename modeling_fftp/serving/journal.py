@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .parts import Part
-from .tables import as_text
+from .tables import with_text_names
 
 # Last line of a journal.
 COMPLETE = {"is_complete": True}
@@ -155,4 +155,4 @@ def read_in_order(journals: Sequence[Journal], recordings: Sequence[str]) -> Ite
         part = index % len(journals)
         with journals[part].path.open("rb") as file:
             file.seek(entries[part][recording].place)
-            yield as_text(read_line(file.readline()))
+            yield with_text_names(read_line(file.readline()))

@@ -51,7 +51,7 @@ def find_writer(
         refuse_long_names(recordings, form)
         write = write_audacity if form == "audacity" else partial(write_raven, sampling_rate=sampling_rate)
         # By the names that answers have.
-        common = common_folder(as_text({"file": name})["file"] for name in recordings)
+        common = common_folder(with_text_names({"file": name})["file"] for name in recordings)
         return partial(write_folder, common=common, write_one=write)
     if form == "jsonl":
         return write_jsonl
@@ -59,7 +59,7 @@ def find_writer(
     return partial(write_csv if form == "csv" else write_parquet, rows=rows, schema=schema)
 
 
-def as_text(record: dict[str, Any]) -> dict[str, Any]:
+def with_text_names(record: dict[str, Any]) -> dict[str, Any]:
     """A record that tables can hold: bytes of a name that are not UTF-8 are written as such."""
     names = {name: record[name] for name in ("file", "error") if name in record}
     return record | {

@@ -20,12 +20,12 @@ from .tables import (
     FOLDERS,
     ROWS,
     TABLES,
-    as_text,
     common_folder,
     find_writer,
     in_one_line,
     list_rows,
     schema_of,
+    with_text_names,
 )
 
 DECIMALS = 4
@@ -123,7 +123,7 @@ def print_answers(
         table.writerow(schema_of(rows, label_names(tagger.model.config)).names)
     # A person reads along; a program gets more at a time, which is faster.
     for answers in answer_recordings(tagger, recordings, round_numbers, 1 if form == "text" else CHUNK, **options):
-        for answer in map(as_text, answers):
+        for answer in map(with_text_names, answers):
             if "error" in answer:
                 failed += 1
                 print(f"fftp: {printable(answer['error'])}", file=sys.stderr)

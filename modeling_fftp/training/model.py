@@ -61,14 +61,8 @@ def build_model(
     Raises:
         ValueError: A checkpoint of another model or shape, or for sound at another rate.
     """
-    labels = {
-        "id2label": dict(enumerate(clips.classes)),
-        "label2id": {name: index for index, name in enumerate(clips.classes)},
-        "problem_type": clips.problem_type,
-    }
+    labels = {"id2label": dict(enumerate(clips.classes)), "problem_type": clips.problem_type}
     if arguments.model_name_or_path:
-        if not do_train:
-            refuse_new_patches(arguments)
         return load_checkpoint(arguments, labels, clips, max_seconds, do_train, freeze_backbone)
     config, extractor = describe_new(arguments, clips.sample("train"), max_seconds, **labels)
     return model_class(clips)(config), extractor
@@ -86,7 +80,7 @@ def describe_new(
     refuse_foreign_stride(config)
     config.max_length = table_frames(config, max_seconds)
     extractor = FFTPFeatureExtractor(config.num_mel_bins, config.sampling_rate, config.max_length)
-    measure(extractor, spread_sounds(sample))
+    set_statistics(extractor, spread_sounds(sample))
     return config, extractor
 
 
@@ -100,7 +94,7 @@ def table_frames(config: FFTPConfig, max_seconds: float) -> int:
     return max(config.patch_size[1], clip_frames(max_seconds, config.sampling_rate))
 
 
-def measure(extractor: FFTPFeatureExtractor, sounds: Iterable) -> None:
+def set_statistics(extractor: FFTPFeatureExtractor, sounds: Iterable) -> None:
     """Set the mean and standard deviation of an extractor to those of the sound to train on.
 
     Raises:
@@ -140,11 +134,13 @@ def load_checkpoint(
     labels: dict,
     clips: Clips,
     max_seconds: float,
-    do_train: bool = True,
-    freeze_backbone: bool = False,
+    do_train: bool,
+    freeze_backbone: bool,
 ) -> tuple[FFTPPreTrainedModel, FFTPFeatureExtractor]:
     """A checkpoint for these labels, with its extractor; its head starts anew for those that it does not know."""
     source = arguments.model_name_or_path
+    if not do_train:
+        refuse_new_patches(arguments)
     start = load_start(arguments, clips.sample("train"), max_seconds)
     settings = {name: arguments.given[name] for name in ADJUSTABLE if name in arguments.given}
     # Thresholds are those of scores before what is learned now.
@@ -160,7 +156,8 @@ def load_checkpoint(
         fit_to_crops(start.extractor, config, weights, max_seconds)
     model = model_class(clips)(config)
     model.base_model.load_state_dict(weights)
-    if not (do_train or has_same_head(start.model, model)):
+    knows_classes = type(start.model) is type(model) and start.model.config.id2label == config.id2label
+    if not (do_train or knows_classes):
         raise ValueError(f"{source} has no head for {[*labels['id2label'].values()]}, and none would be trained")
     take_known_classes(model, start.model, source)
     if freeze_backbone:
@@ -251,7 +248,7 @@ def load_start(arguments: ModelArguments, sample: Dataset | None, max_seconds: f
         raise ValueError(f"{source} is for sound at {start.extractor.sampling_rate} Hz; expected {rate} Hz")
     if not start.knows_sound:
         logger.info("%s has heard no sound; its patch embedding is adapted to spectrograms", source)
-        measure(start.extractor, spread_sounds(sample))
+        set_statistics(start.extractor, spread_sounds(sample))
     geometry = {name: arguments.given[name] for name in GEOMETRY if name in arguments.given}
     spectrograms = spectrograms_of(start, spread_sounds(sample, FITTED_CLIPS))
     start = adapt(start, **geometry, patch_init=arguments.patch_init, spectrograms=spectrograms)
@@ -262,11 +259,6 @@ def load_start(arguments: ModelArguments, sample: Dataset | None, max_seconds: f
 def model_class(clips: Clips) -> type[FFTPPreTrainedModel]:
     """The class of model that learns from clips: whole ones, or steps of them."""
     return CLASSIFIERS[FRAMES if clips.is_framewise else CLIPS]
-
-
-def has_same_head(model: FFTPPreTrainedModel, other: FFTPPreTrainedModel) -> bool:
-    """Whether two models tell the same classes apart, of clips or of steps."""
-    return type(model) is type(other) and model.config.id2label == other.config.id2label
 
 
 def take_known_classes(model: FFTPPreTrainedModel, start: FFTPPreTrainedModel, source: str) -> None:

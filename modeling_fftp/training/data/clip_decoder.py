@@ -131,7 +131,7 @@ class ClipDecoder:
     def name_events(self, events: Any) -> list[dict[str, Any]]:
         """Events of known classes, by the classes' names."""
         names = {**self.labels, **dict.fromkeys(self.none_labels)}
-        written = [(onset, offset, self.label_kind.write(label)) for onset, offset, label in read_events(events)]
+        written = [(onset, offset, self.label_kind.name_of(label)) for onset, offset, label in read_events(events)]
         named = [(onset, offset, names[label]) for onset, offset, label in written]
         return [dict(zip(EVENT, event, strict=True)) for event in named if event[2] is not None]
 

@@ -155,7 +155,7 @@ def _read_event(example: dict[str, Any], column: str, labels: LabelColumn) -> li
     # What is written in all three is no name of a class.
     if times == [None, None] and (label is None or label in written):
         return []
-    return read_events([(*times, None if label is None else labels.write(label))])
+    return read_events([(*times, None if label is None else labels.name_of(label))])
 
 
 def _read_clip(example: dict[str, Any], column: str, labels: LabelColumn) -> list[Event]:
@@ -163,7 +163,7 @@ def _read_clip(example: dict[str, Any], column: str, labels: LabelColumn) -> lis
     if example[column] is None:
         return []
     if labels.has_events:
-        return [(*times, labels.write(label)) for *times, label in read_events(example[column])]
+        return [(*times, labels.name_of(label)) for *times, label in read_events(example[column])]
     return [(math.nan, math.nan, name) for name in labels.read(example[column])]
 
 

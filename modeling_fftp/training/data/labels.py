@@ -64,9 +64,9 @@ class LabelColumn:
         values = label if isinstance(label, list) else split(label, self.separator)
         if not (values or self.is_multi_label):
             raise ValueError("no label")
-        return [self.write(value) for value in values]
+        return [self.name_of(value) for value in values]
 
-    def write(self, value: Any) -> str:
+    def name_of(self, value: Any) -> str:
         """A class as it is written.
 
         Raises:
@@ -75,7 +75,7 @@ class LabelColumn:
         if value is None or (self.index_names is not None and value < 0):
             raise ValueError("no label")
         if self.index_names is None:
-            return write(value)
+            return as_name(value)
         if value >= len(self.index_names):
             raise ValueError(f"label {value}: expected an index below {len(self.index_names)}, the number of classes")
         return self.index_names[value]
@@ -132,7 +132,7 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
     values = {value for part in parts for value in part if value == value} - {None, ""}
     if inner.dtype.startswith("float") and not all(value.is_integer() for value in values):
         raise ValueError(f"the labels in {column!r} are numbers like {min(values)}; expected names or indices")
-    classes = [write(value) for value in values]
+    classes = [as_name(value) for value in values]
     # Numbers by their size, also where text holds them.
     classes.sort(key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
     refuse_lookalikes(classes)
@@ -154,7 +154,7 @@ def is_missing(label: Any) -> bool:
     return label is None or label != label or label in ("", -1) or label == []
 
 
-def write(value: Any) -> str:
+def as_name(value: Any) -> str:
     """A class as text."""
     return str(int(value)) if isinstance(value, float) else str(value)
 
