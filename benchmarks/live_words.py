@@ -21,8 +21,8 @@ from benchmarks.commands import PLAIN, ROOT, call, slug
 from benchmarks.live import BLOCK, HOP_SECONDS, SAMPLING_RATE
 from benchmarks.mixtures import as_flac, write_clips
 from benchmarks.report import describe_machine, name_machine, render_table, run_benchmark
+from modeling_fftp.atomic_write import atomic_folder
 from modeling_fftp.audio_stream_fftp import read_audio
-from modeling_fftp.convert.save_folder import save_folder
 from modeling_fftp.events_fftp import EventChange, EventTracker
 from modeling_fftp.hub.run_files import read_results, results_of
 from modeling_fftp.scores_fftp import label_names
@@ -139,7 +139,7 @@ def train_model(name: str, words: Path, noise: Path) -> Path:
     model = FOLDER / slug(name)
     wanted, recipe = SHARED | MODELS[name] | PLAIN, model.with_suffix(".json")
     if not (FOLDER / "data").exists():
-        with save_folder(FOLDER / "data") as data:
+        with atomic_folder(FOLDER / "data") as data:
             make_pieces(words, noise, data)
     if not (model / "config.json").exists() or json.loads(recipe.read_text(encoding="utf-8")) != wanted:
         shutil.rmtree(model, ignore_errors=True)

@@ -1,6 +1,7 @@
-"""Files that appear only when they are complete, and that one run at a time writes."""
+"""Files and folders that appear only when they are complete, and that one run at a time writes."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,39 @@ def atomic_write(path: Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `path` when the block ends and goes away when it fails.
+
+    An empty folder that is there stays the one it is: it may be a mount, a link, or where the user is. The files are
+    on the disk when this returns.
+
+    Raises:
+        FileExistsError: `path` exists and is not an empty folder.
+    """
+    folder = path.absolute()
+    is_there = folder.exists()
+    # Beside it or in it: always on its disk.
+    part = (folder if is_there else folder.parent) / f".{folder.name}.part"
+    # Of a run that was killed.
+    shutil.rmtree(part, ignore_errors=True)
+    if is_there and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{path} exists and is not an empty folder")
+    part.mkdir(parents=True)
+    try:
+        yield part
+        flush(part, *part.rglob("*"))
+        if is_there:
+            # Without the config nothing is a model.
+            for file in sorted(part.iterdir(), key=lambda file: file.name == "config.json"):
+                os.replace(file, folder / file.name)
+        else:
+            os.replace(part, folder)
+        flush(folder, folder.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def refuse_unwritable(folder: Path) -> None:

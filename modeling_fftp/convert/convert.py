@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from feature_extraction import FFTPFeatureExtractor
+from modeling_fftp.atomic_write import atomic_folder
 from modeling_fftp.heads_fftp import HEADLESS, HEADS
 from modeling_fftp.label_fields_fftp import drop_fields_of_labels
 
 from .converted import Converted
 from .patch_geometry import change_geometry, change_patches
-from .save_folder import save_folder
 from .sources import load
 
 
@@ -92,7 +92,7 @@ def convert(
         raise ValueError("--sound is for --patch_init least_squares; nothing else looks at it")
     if seed is not None and geometry.get("patch_init") != "random":
         raise ValueError("--seed is for --patch_init random; nothing else is drawn")
-    with save_folder(output_folder) as folder:
+    with atomic_folder(Path(output_folder)) as folder:
         converted = load(source, kind, **options)
         refuse_lost_head(source, converted)
         spectrograms = None if sound is None else spectrograms_of(converted, sound(converted.extractor.sampling_rate))

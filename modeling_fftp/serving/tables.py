@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -13,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from modeling_fftp.atomic_write import atomic_write, flush
+from modeling_fftp.atomic_write import atomic_folder, atomic_write
 
 # What a row of a table is: an event of the timeline, a label of a whole recording, or a window with all scores.
 ROWS = ("events", "files", "windows")
@@ -135,20 +134,11 @@ def write_folder(
     answers: Answers, folder: Path, common: str, write_one: Callable[[dict[str, Any], Path], None]
 ) -> None:
     """A file for each recording, in folders like those of the recordings below the one that all have in common."""
-    part = folder.with_name(f".{folder.name}.part")
-    # Of a run that was killed.
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
+    with atomic_folder(folder) as part:
         for answer in keep_readable(answers, folder):
             target = part / os.path.relpath(os.path.abspath(answer["file"]), common)
             target.parent.mkdir(parents=True, exist_ok=True)
             write_one(answer, target)
-        flush(part, *part.rglob("*"))
-        os.replace(part, folder)
-        flush(folder.parent)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def refuse_long_names(files: Iterable[str], form: str) -> None:

@@ -5,7 +5,7 @@ import os
 import pytest
 from filelock import FileLock
 
-from modeling_fftp.atomic_write import alone, atomic_write
+from modeling_fftp.atomic_write import alone, atomic_folder, atomic_write
 
 
 def test_a_file_takes_its_name_when_it_is_complete(tmp_path):
@@ -43,6 +43,33 @@ def test_a_file_is_on_the_disk_before_it_takes_the_place_of_what_made_it(tmp_pat
     assert steps[:2] == [(tmp_path / "table.csv").stat().st_ino, "replace"]
     if os.name == "posix":
         assert steps[2:] == [tmp_path.stat().st_ino]
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_folder_takes_its_name_when_it_is_complete(tmp_path, is_there):
+    path = tmp_path / "new" / "model"
+    if is_there:
+        path.mkdir(parents=True)
+    # What a run left that was killed.
+    left = (path if is_there else path.parent) / ".model.part"
+    left.mkdir(parents=True)
+    (left / "half").touch()
+    with atomic_folder(path) as part:
+        (part / "config.json").write_text("{}")
+        assert not (path / "config.json").exists()
+    assert [*path.iterdir()] == [path / "config.json"]
+    assert [*path.parent.iterdir()] == [path]
+
+    def fill_again(folder):
+        with atomic_folder(folder) as part:
+            (part / "other").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(FileExistsError, match="exists and is not an empty folder"):
+        fill_again(path)
+    with pytest.raises(KeyboardInterrupt):
+        fill_again(tmp_path / "third")
+    assert [*tmp_path.iterdir()] == [path.parent]
 
 
 def test_one_run_at_a_time_writes(tmp_path):
