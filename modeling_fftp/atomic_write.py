@@ -17,6 +17,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
+    # A link of that name, in a folder of somebody else, would lead what is written to another file.
+    part.unlink(missing_ok=True)
     try:
         yield part
         # A disk may do the second first.
@@ -42,6 +44,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     # Beside it or in it: always on its disk.
     part = (folder if is_there else folder.parent) / f".{folder.name}.part"
     # Of a run that was killed.
+    if part.is_symlink():
+        part.unlink()
     shutil.rmtree(part, ignore_errors=True)
     if is_there and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{path} exists and is not an empty folder")

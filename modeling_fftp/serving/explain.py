@@ -14,6 +14,8 @@ from modeling_fftp.explain_fftp import real_frames, steady_background
 from modeling_fftp.scores_fftp import probabilities
 from modeling_fftp.times_fftp import count_frames, frame_seconds, window_seconds
 
+from .texts import in_one_line, printable
+
 # A moment speaks for a label where its relevance is above this share of the highest.
 RELEVANT = 0.5
 
@@ -133,7 +135,7 @@ def find_moments(course: np.ndarray, start: float, sampling_rate: int) -> list[t
 def describe(explanation: Explanation) -> str:
     """Label, scores and moments in a line."""
     moments = ", ".join(f"{first:.2f} to {last:.2f} s" for first, last in explanation.moments)
-    answer = f"{explanation.label} {explanation.score:.3f}"
+    answer = f"{printable(in_one_line(explanation.label))} {explanation.score:.3f}"
     if explanation.method == "rollout":
         return f"{answer}; attention went to {moments}"
     rest = f"steady background alone {explanation.background_score:.3f}"

@@ -19,6 +19,7 @@ from modeling_fftp.times_fftp import refuse_wide_stride
 
 from .load import warn_of_gaps
 from .tag import load_tagger
+from .texts import in_one_line, printable
 
 logger = logging.getLogger(__name__)
 
@@ -270,7 +271,8 @@ def listen(stream: FFTPStream, blocks: Iterable[np.ndarray | int]) -> Iterator[E
 
 def render_change(change: EventChange) -> str:
     """One line to read."""
-    return f"{change.seconds:>9.2f} s  {change.kind:<5}  {change.label}  {change.score:.3f}"
+    label = printable(in_one_line(change.label))
+    return f"{change.seconds:>9.2f} s  {change.kind:<5}  {label}  {change.score:.3f}"
 
 
 def render_change_json(change: EventChange) -> str:

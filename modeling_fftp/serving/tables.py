@@ -14,6 +14,8 @@ from pyarrow import parquet
 
 from modeling_fftp.atomic_write import atomic_folder, atomic_write
 
+from .texts import in_one_line
+
 # What a row of a table is: an event of the timeline, a label of a whole recording, or a window with all scores.
 ROWS = ("events", "files", "windows")
 TABLES = ("csv", "parquet", "jsonl")
@@ -160,11 +162,6 @@ def common_folder(files: Iterable[str]) -> str:
         parent = os.path.dirname(os.path.abspath(file))
         common = parent if common is None else os.path.commonpath([common, parent])
     return common or os.path.abspath(os.curdir)
-
-
-def in_one_line(label: str) -> str:
-    """A label for forms that know no way to write a tab or a line break."""
-    return " ".join(label.split())
 
 
 def write_audacity(answer: dict[str, Any], target: Path) -> None:

@@ -3,7 +3,6 @@
 import csv
 import json
 import sys
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,8 @@ from .archive import CHUNK, answer_archive, answer_recordings
 from .budget import choose_time_stride, real_time_factors
 from .load import load_pipeline, warn_of_gaps
 from .parts import Part
-from .tables import (
-    FOLDERS,
-    ROWS,
-    TABLES,
-    common_folder,
-    find_writer,
-    in_one_line,
-    list_rows,
-    schema_of,
-    with_text_names,
-)
+from .tables import FOLDERS, ROWS, TABLES, common_folder, find_writer, list_rows, schema_of, with_text_names
+from .texts import in_one_line, printable
 
 DECIMALS = 4
 # What can be printed as it comes.
@@ -198,11 +188,6 @@ def render_table(answer: dict[str, Any]) -> str:
             for entry in timeline
         ]
     return "\n".join(lines)
-
-
-def printable(text: str) -> str:
-    """A text without control characters, which a terminal would obey; names of files may hold them."""
-    return "".join(ascii(sign)[1:-1] if unicodedata.category(sign) == "Cc" else sign for sign in text)
 
 
 def render_json(answer: dict[str, Any]) -> str:

@@ -33,6 +33,21 @@ def test_what_fails_changes_nothing(tmp_path):
     assert [*tmp_path.iterdir()] == [path]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_a_link_leads_nowhere_else(tmp_path):
+    """As somebody may leave one in a folder that others fetch."""
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "file").write_text("mine")
+    for name in ("README.md", ".README.part.md", ".model.part"):
+        (tmp_path / name).symlink_to(tmp_path / "private" / ("file" if name.endswith("md") else ""))
+    with atomic_write(tmp_path / "README.md") as part:
+        part.write_text("a card")
+    with atomic_folder(tmp_path / "model") as part:
+        (part / "file").write_text("a model")
+    assert (tmp_path / "private" / "file").read_text() == "mine"
+    assert ((tmp_path / "README.md").read_text(), (tmp_path / "model" / "file").read_text()) == ("a card", "a model")
+
+
 def test_a_file_is_on_the_disk_before_it_takes_the_place_of_what_made_it(tmp_path, monkeypatch):
     """Whoever removes a journal afterwards would lose both to a power cut."""
     steps, sync, replace = [], os.fsync, os.replace

@@ -36,8 +36,8 @@ LABEL_LINE = re.compile(
     rf"(?P<onset>{NUMBER})\t(?P<offset>{NUMBER})(\t(?P<label>[^\t]*))?(\t(?P<score>[01]\.\d+))?\t*"
 )
 FREQUENCIES = "\\"
-# What stands where labels do in a file of measurements.
-MEASURED = re.compile(NUMBER)
+# What stands where labels do in a file of measurements; digits alone may be a label.
+MEASURED = re.compile(rf"(?!\d+$){NUMBER}")
 QUOTED = re.compile(r'^"(.*)"$')
 # Recording, onset, offset and label of an event; of what has none, the recording alone.
 Row = tuple[str, float | str | None, float | str | None, str | None]

@@ -140,11 +140,17 @@ def build_decoder(
         sampling_rate: Rate in Hz that sound is resampled to.
 
     Raises:
+        FileNotFoundError: There is no file of names.
         ValueError: A missing column, an unknown class, or names of classes that are not those of the checkpoint.
     """
     audio_column = find_column(split, "audio", arguments.audio_column_name)
     label_column = find_column(split, "label", arguments.label_column_name)
-    names = read_class_names(Path(arguments.class_names_file)) if arguments.class_names_file else {}
+    names = {}
+    if arguments.class_names_file:
+        path = Path(arguments.class_names_file)
+        if not path.is_file():
+            raise FileNotFoundError(f"--class_names_file {path}: no such file; paths begin in the working directory")
+        names = read_class_names(path)
     logger.info("Sound is in the column %r, labels in %r", audio_column, label_column)
     kind = read_labels(split, label_column, arguments.label_separator, [*names])
     refuse_misread(split, audio_column, label_column, kind, arguments)

@@ -186,6 +186,18 @@ def find_warnings(splits: dict[str, SplitFacts], sampling_rate: int) -> Iterator
             f"Sound of up to {highest} Hz is resampled to {sampling_rate} Hz: what is above {sampling_rate // 2} Hz "
             "is lost; --sampling_rate of `fftp train` keeps more."
         )
+    rates = [rate for split in splits.values() for rate in split.values("rate")]
+    lower = [rate for rate in rates if rate < sampling_rate]
+    if lower and len(lower) < len(rates):
+        yield (
+            f"{len(lower)} of {len(rates)} clips are at less than {sampling_rate} Hz, down to {min(lower)} Hz, and "
+            "lack what others hold above: where their classes differ, a model learns to tell recorders apart."
+        )
+    elif lower:
+        yield (
+            f"All clips are at {max(lower)} Hz or less; what is higher at {sampling_rate} Hz stays empty: "
+            f"--sampling_rate {max(lower)} of `fftp train` leaves it out."
+        )
     for name, split in splits.items():
         absent = [label for label, count in split.counts.items() if not count]
         if absent and split.clips:
@@ -211,8 +223,12 @@ def _duplicates(splits: dict[str, SplitFacts]) -> Iterator[str]:
         for clip in split.clips:
             places.setdefault(clip["digest"], []).append((name, clip["source"]))
     shared: dict[tuple[str, ...], list[str]] = {}
+    again = sorted({found[0][1] for found in places.values() if len(found) > 1 and len({*found}) == 1})
+    if again:
+        yield f"Paths that come in several rows, as those of events do: {_some([*map(_short, again)])}."
     for found in places.values():
-        if len(found) > 1:
+        if len({*found}) > 1:
+            found = [*dict.fromkeys(found)]
             names = tuple(name for name in splits if name in {name for name, _ in found})
             shared.setdefault(names, []).append(" = ".join(_short(source) for _, source in found[:2]))
     for names, pairs in shared.items():

@@ -239,6 +239,15 @@ def test_other_texts_do_not_stop_class_folders(folder, write):
     assert sorted(load_splits(str(folder))["train"]["label"]) == ["cat", "cat", "dog", "train"]
 
 
+def test_digits_are_labels(folder, write):
+    """Of spoken digits, or of calls and individuals that have numbers."""
+    write("site/a.wav", "site/b.wav", site__a=["0.5\t0.9\t3", "1\t1.5\t10"], site__b=["0\t0.25\t3"])
+    assert events(folder) == {
+        "site/a.wav": [(0.5, 0.9, "3"), (1.0, 1.5, "10")],
+        "site/b.wav": [(0.0, 0.25, "3")],
+    }
+
+
 def test_what_other_programs_write(folder, write):
     """R quotes cells, BirdNET adds scores and a table of all, people join tables and write quotes of their own."""
     write("a.wav", "b.wav", "c.wav", "d.wav", "e.wav")

@@ -69,6 +69,21 @@ def test_a_training_reports_its_data(folder, tmp_path, caplog):
     assert inspect([str(folder)]).replace(str(folder), "data") == report
 
 
+def test_an_inspection_names_low_rates_and_rows_of_events(folder, tmp_path):
+    write(folder / "train" / "low" / "phone.wav", tone(300, rate=8000), 8000)
+    report = inspect([str(folder)])
+    assert "- 1 of 17 clips are at less than 16000 Hz, down to 8000 Hz, and lack what others hold above" in report
+    table = tmp_path / "data" / "events.csv"
+    table.write_text("path,label\n" + 2 * "train/low/1.wav,low\n" + "train/high/1.wav,high\n")
+    report = inspect([str(table)])
+    assert "- Paths that come in several rows, as those of events do: low/1.wav." in report
+    assert "clips with the same sound" not in report
+    for path in folder.rglob("*.wav"):
+        sound, rate = soundfile.read(path)
+        soundfile.write(path, sound[:: rate // 8000], 8000)
+    assert "- All clips are at 8000 Hz or less; what is higher at 16000 Hz stays empty" in inspect([str(folder)])
+
+
 def test_an_inspection_keeps_nothing(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     assert "| clips | 8 | 8 |" in inspect([str(folder)])
@@ -205,6 +220,8 @@ def test_vectors_are_several_labels(folder, tmp_path):
     assert config["label2id"] == {"label_0": 0, "label_1": 1, "label_2": 2}
     assert config["problem_type"] == "multi_label_classification"
     (tmp_path / "names.csv").write_text("index,mid,display_name\n0,a,Low\n1,b,Tone\n2,c,Rest\n")
+    with pytest.raises(FileNotFoundError, match=r"--class_names_file nowhere.csv: no such file; paths begin in the w"):
+        inspect([str(tmp_path), "--class_names_file", "nowhere.csv"])
     config = train(tmp_path, tmp_path / "named", "--class_names_file", tmp_path / "names.csv")
     assert config["label2id"] == {"Low": 0, "Tone": 1, "Rest": 2}
 
