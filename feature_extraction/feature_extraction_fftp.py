@@ -304,6 +304,12 @@ class FFTPFeatureExtractor(SequenceFeatureExtractor):
             batch, padding="max_length", max_length=length, return_attention_mask=is_masked, return_tensors="pt"
         )
 
+    def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs) -> list[str]:
+        """Save the settings, without Auto classes of a checkpoint whose code lies in another repository."""
+        if given := getattr(self, "auto_map", None):
+            self.auto_map = {name: code for name, code in given.items() if "--" not in str(code)}
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
     def pad(self, processed_features, padding: bool | str = True, *args, **kwargs) -> BatchFeature:
         """As `SequenceFeatureExtractor.pad`, by which collators of transformers batch features that they are given.
 

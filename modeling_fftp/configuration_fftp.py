@@ -360,7 +360,7 @@ class FFTPConfig(PreTrainedConfig):
             raise ValueError(f"token_merge_layers={layers} needs backbone='ast' or 'convnext', not 'mamba'")
         # After the last layer there is nothing left to save.
         possible = range(1, self.num_hidden_layers)
-        if list(layers) != sorted({*layers}) or not {*layers} <= {*possible}:
+        if list(layers) != sorted({*layers}) or not all(layer in possible for layer in layers):
             raise ValueError(
                 f"token_merge_layers={layers} must be layers in ascending order, each at least 1 and below "
                 f"num_hidden_layers={self.num_hidden_layers}"

@@ -2,6 +2,8 @@
 
 import io
 import mmap
+from bisect import bisect_right
+from itertools import accumulate
 
 
 class FilePieces(io.RawIOBase):
@@ -16,7 +18,9 @@ class FilePieces(io.RawIOBase):
     def __init__(self, head: bytes, data: bytes | mmap.mmap, pieces: list[tuple[int, int]]):
         super().__init__()
         self.sources = [(head, 0, len(head)), *((data, start, end) for start, end in pieces)]
-        self.size = sum(end - start for _, start, end in self.sources)
+        # Where each begins in this file, and where the last one ends.
+        self.begins = [0, *accumulate(end - start for _, start, end in self.sources)]
+        self.size = self.begins[-1]
         self.place = 0
 
     def seekable(self) -> bool:
@@ -38,13 +42,13 @@ class FilePieces(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         """As for any file."""
-        passed, filled = 0, 0
-        for data, start, end in self.sources:
-            low = max(self.place + filled - passed, 0)
-            if low < end - start and filled < len(buffer):
-                part = data[start + low : min(end, start + low + len(buffer) - filled)]
-                buffer[filled : filled + len(part)] = part
-                filled += len(part)
-            passed += end - start
+        filled, index = 0, bisect_right(self.begins, self.place) - 1
+        while filled < len(buffer) and 0 <= index < len(self.sources):
+            data, start, end = self.sources[index]
+            low = start + self.place + filled - self.begins[index]
+            part = data[low : min(end, low + len(buffer) - filled)]
+            buffer[filled : filled + len(part)] = part
+            filled += len(part)
+            index += 1
         self.place += filled
         return filled

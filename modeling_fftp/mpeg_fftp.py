@@ -5,6 +5,7 @@ frame says where the next one begins (ISO 11172-3, 2.4.2.3; ISO 13818-3), so the
 """
 
 import mmap
+import re
 import struct
 from functools import lru_cache
 from typing import NamedTuple
@@ -22,6 +23,8 @@ DIVISORS = {3: 1, 2: 2, 0: 4}
 # What looks like a frame amid other bytes is one if so many more follow.
 CONFIRMATIONS = 2
 TAGS = (b"ID3", b"TAG", b"APE")
+# How a frame or a tag in front of one begins.
+BEGINNING = re.compile(rb"\xff[\xe0-\xff]|ID3")
 # Encoders announce a delay and a padding, which decoders cut off: no more than this.
 TRIMMED_FRAMES = 4
 # Of the header that says how many frames there are: its mark by the kind of encoding, and flags of what it holds.
@@ -131,9 +134,8 @@ def _skip(data: bytes | mmap.mmap, place: int) -> int:
         size = sum((byte & 0x7F) << 7 * shift for shift, byte in enumerate(reversed(data[place + 6 : place + 10])))
         if place + 10 + size <= len(data):
             return place + 10 + size
-    found = data.find(b"\xff", place + 1)
-    tag = data.find(b"ID3", place + 1, found if found >= 0 else len(data))
-    return tag if tag >= 0 else found if found >= 0 else len(data)
+    found = BEGINNING.search(data, place + 1)
+    return found.start() if found else len(data)
 
 
 def repair(data: bytes | mmap.mmap, claimed: int) -> FilePieces | None:

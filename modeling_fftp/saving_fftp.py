@@ -24,17 +24,28 @@ AUTO_CLASS_OF_TASK = {CLIPS: OF_CLIPS, FRAMES: OF_FRAMES}
 def name_auto_classes(model: PreTrainedModel) -> dict[str, str]:
     """`auto_map` of a model: the Auto classes that can open its weights, beside those of other classes."""
     # A checkpoint of another head may have named Auto classes that cannot open this one.
+    unfit = (OF_CLIPS, "AutoModelForPreTraining")
     given = getattr(model.config, "auto_map", None) or {}
-    others = {name: value for name, value in given.items() if name not in (OF_CLIPS, "AutoModelForPreTraining")}
+    others = {name: code for name, code in given.items() if name not in unfit and not lies_elsewhere(code)}
     # A frame classifier's clip-level state was never trained.
-    unfit = OF_CLIPS if find_task(model) == FRAMES else None
-    return {name: f"modeling_fftp.{opened}" for name, opened in AUTO_CLASSES.items() if name != unfit} | others
+    left_out = OF_CLIPS if find_task(model) == FRAMES else None
+    return others | {name: f"modeling_fftp.{opened}" for name, opened in AUTO_CLASSES.items() if name != left_out}
+
+
+def lies_elsewhere(code: Any) -> bool:
+    """Whether an entry of a checkpoint names code of another repository, which would run in whoever opens the folder.
+
+    Such code is not saved with the weights, and nobody who trained on from them was asked to trust it.
+    """
+    return "--" in str(code)
 
 
 def name_pipelines(model: PreTrainedModel) -> dict[str, dict[str, Any]]:
     """`custom_pipelines` of a model: those of its head, beside those that a user registered."""
-    pipelines = dict(getattr(model.config, "custom_pipelines", None) or {})
-    pipelines.pop("audio-tagging", None)
+    given = getattr(model.config, "custom_pipelines", None) or {}
+    pipelines = {
+        name: entry for name, entry in given.items() if name != "audio-tagging" and not lies_elsewhere(entry["impl"])
+    }
     pipelines["audio-embedding"] = _as_entry(FFTPAudioEmbeddingPipeline, "AutoModel")
     task = find_task(model)
     if task is not None and not is_regression(model.config):

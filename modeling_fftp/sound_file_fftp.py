@@ -37,6 +37,8 @@ CORRECTED_SIZE = re.compile(
 UNKNOWN_SIZES, NEGLIGIBLE = (range(0x7FFF0000, 0x80010000), range(0xFFFF0000, 2**32)), 0.01
 # Seconds of an Ogg stream that its decoder may pass over.
 PASSED_OVER = 0.1
+# What a FLAC can count to at most, as some encoders write it; libsndfile says more where the header says nothing.
+UNKNOWN_FRAMES = 2**36 - 1
 
 
 class SequentialFile(object if soundfile is None else soundfile.SoundFile):
@@ -81,7 +83,9 @@ def decode_file(source: str | bytes | os.PathLike, block_seconds: float) -> Iter
             count += len(block)
             yield block.mean(axis=1), file.samplerate
         # libvorbis and libopus pass over damaged pages without a word, and all that follows comes too early.
-        if file.subtype in ("VORBIS", "OPUS") and file.frames - count > PASSED_OVER * file.samplerate:
+        # A FLAC may break off between two frames, which libFLAC takes for its end.
+        is_known = file.subtype in ("VORBIS", "OPUS") or (file.format == "FLAC" and file.frames < UNKNOWN_FRAMES)
+        if is_known and file.frames - count > PASSED_OVER * file.samplerate:
             seconds, whole = count / file.samplerate, file.frames / file.samplerate
             raise ValueError(f"cannot decode: damaged, {seconds:.1f} of {whole:.1f} s of sound can be read")
 
@@ -126,6 +130,8 @@ def is_pipe(path: str | os.PathLike) -> bool:
         raise ValueError(f"cannot decode: {error.strerror}{hint}") from error
     if stat.S_ISDIR(mode):
         raise ValueError("cannot decode: a folder")
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise ValueError("cannot decode: a device, which has no end")
     return not stat.S_ISREG(mode)
 
 

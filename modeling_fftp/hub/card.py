@@ -88,6 +88,7 @@ def write_card(
         name=model_id.split("/")[-1],
         model_id=model_id,
         revision=None if revision == "main" else revision,
+        escape=escape,
         curves=CURVES if state else None,
         **facts,
     )

@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from hub_cards import ENCODER_CARD_TEMPLATE
 from modeling_fftp import FFTPConfig
 
-from .card_facts import describe_backbone, describe_patches, find_license, save_card
+from .card_facts import describe_backbone, describe_patches, escape, find_license, save_card
 from .run_files import CURVES, DATA, RECIPE, RECONSTRUCTION, TRAIN, TRAINER_STATE, read_results, results_of
 from .training_curves import plot_training
 
@@ -40,6 +40,7 @@ def write_encoder_card(folder: str | Path, repo_id: str | None = None, license: 
         name=model_id.split("/")[-1],
         model_id=model_id,
         config=config,
+        escape=escape,
         backbone=describe_backbone(config),
         patches=describe_patches(config),
         data=data,

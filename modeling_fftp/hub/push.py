@@ -20,7 +20,7 @@ from .run_files import PICTURES, PUBLISHED
 
 # What a card tells users to load.
 SNIPPET = re.compile(
-    r'pipeline\([^)]*model="(?P<model>[^"]+)"(, revision="(?P<revision>[^"]+)")?'
+    r'pipeline\([^()]{0,300}model="(?P<model>[^"]+)"(, revision="(?P<revision>[^"]+)")?'
     r"|fftp train --model_name_or_path (?P<start>\S+)"
 )
 REQUIRED = ("config.json", "preprocessor_config.json", "README.md")
@@ -57,6 +57,7 @@ def files_to_push(folder: Path) -> list[Path]:
     names = list(filter_repo_objects(found, allow_patterns=list(PATTERNS)))
     shown = (folder / "README.md").read_text(encoding="utf-8") if "README.md" in names else ""
     names = [name for name in names if not name.endswith(".png") or name in shown]
+    refuse_links(folder, names)
     index = folder / "model.safetensors.index.json"
     weights = ["model.safetensors"]
     if index.exists() and "model.safetensors" in names:
@@ -74,6 +75,21 @@ def files_to_push(folder: Path) -> list[Path]:
         )
     refuse_stale_onnx(folder, weights)
     return [folder / name for name in names]
+
+
+def refuse_links(folder: Path, names: Sequence[str]) -> None:
+    """Refuse links out of a folder, by which somebody may have named files of whoever pushes it.
+
+    Raises:
+        ValueError: There is one, but for those of the Hub's cache.
+    """
+    # Links of a snapshot lead to the blobs of its repository.
+    snapshots = folder.resolve().parent
+    home = snapshots.parent if snapshots.name == "snapshots" else folder.resolve()
+    for name in names:
+        target = (folder / name).resolve()
+        if home not in target.parents:
+            raise ValueError(f"{folder / name} is a link to {target}: expected a file in the folder, copy it there")
 
 
 def refuse_stale_onnx(folder: Path, weights: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ WILDCARDS = frozenset("*?")
 RECURSIVE = "**"
 
 
-def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list[str]:
+def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = (), read: set[str] | None = None) -> list[str]:
     """Recordings that a command line names, each once, however its path is spelled, in its order.
 
     Args:
@@ -28,17 +28,21 @@ def find_recordings(sources: Sequence[str], lists: tuple[str, ...] = ()) -> list
             `@FILE`, a text file with one source per line. All are relative to the working directory. Folders that a
             pattern matches count as folders do.
         lists: The lists that name these sources, if they come from lists.
+        read: Lists that were read already, whose sources would only come again.
 
     Raises:
         ValueError: A folder or pattern without a sound file, or a list that cannot be read or is in itself.
         OSError: A folder that cannot be read.
     """
     found: list[str] = []
+    read = set() if read is None else read
     for source in sources:
         if source.startswith(LIST):
             if source in lists:
                 raise ValueError(f"{source}: the list names itself")
-            found += find_recordings(_read_list(source), (*lists, source))
+            if source not in read:
+                read.add(source)
+                found += find_recordings(_read_list(source), (*lists, source), read)
         elif os.path.isdir(source):
             files = _only_sound(source, map(str, walk(Path(source))))
             if not files:

@@ -25,6 +25,10 @@ NOT_IN_RECIPE = (
 )  # fmt: skip
 
 
+# What a recipe, which may be somebody else's, must not choose: what is published where, and whose code is trusted.
+OF_COMMAND_LINE = (
+    "teacher_trust_remote_code", "push_to_hub", "hub_model_id", "hub_token", "hub_revision",
+)  # fmt: skip
 # Where these name something on this machine, the recipe has its bare name.
 PATH_ARGUMENTS = ("model_name_or_path", "class_names_file", "teacher")
 
@@ -83,8 +87,9 @@ def parse_arguments(arguments: list[str]) -> RunArguments:
     if arguments and not arguments[0].startswith("-"):
         recipe = read_recipe(arguments[0])
         refuse_unknown(recipe, names, arguments[0])
-        if "teacher_trust_remote_code" in recipe:
-            raise SystemExit("train: whether to trust a teacher's code is for the command line, not for a recipe")
+        for name in OF_COMMAND_LINE:
+            if name in recipe:
+                raise SystemExit(f"train: --{name} is for the command line, not for a recipe")
         arguments = [*as_words(recipe), *arguments[1:]]
     *groups, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
     refuse_unknown([name.removeprefix("--") for name in unknown], names, "the command line")

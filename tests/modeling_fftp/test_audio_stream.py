@@ -10,12 +10,15 @@ import os
 import re
 import threading
 import types
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
 from modeling_fftp.audio_stream_fftp import UnreadableSoundError, read_audio, sound_seconds
+from modeling_fftp.file_pieces_fftp import FilePieces
 from modeling_fftp.mpeg_fftp import read_frame
 from tests.support import CASES
 
@@ -221,8 +224,8 @@ def test_sound_below_the_rate_of_a_model_is_named_once(caplog, monkeypatch):
     for _ in range(2):
         read_audio({"array": NOISE, "sampling_rate": 11025}, 16000)
     assert [record.getMessage() for record in caplog.records] == [
-        "Sound at 11025 Hz is resampled to 16000 Hz and holds nothing above 5512 Hz: a model that has learned from wider "
-        "sound may err"
+        "Sound at 11025 Hz is resampled to 16000 Hz and holds nothing above 5512 Hz: a model that has learned from "
+        "wider sound may err"
     ]
     caplog.clear()
     read_audio({"array": NOISE, "sampling_rate": 44100}, 16000)
@@ -270,6 +273,41 @@ def test_flac_is_read_to_its_end(total, tmp_path):
     for source in (path, path.read_bytes()):
         np.testing.assert_allclose(read_audio(source, 16000), TONE, atol=2**-15)
         assert sound_seconds(source, 16000) > 1000
+
+
+def test_flac_that_breaks_off_between_two_frames_is_refused(tmp_path):
+    data = encode(np.zeros(160_000), 16000, format="FLAC", subtype="PCM_16")
+    lengths = []
+    for cut in range(len(data) // 4, len(data) - 1):
+        with suppress(ValueError):
+            lengths.append(len(read_audio(data[:cut], 16000)))
+    # But for less than a tenth of a second.
+    assert all(length > 160_000 - 1600 for length in lengths)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="a device of Unix")
+def test_a_device_is_refused():
+    with pytest.raises(ValueError, match="/dev/zero: cannot decode: a device, which has no end"):
+        read_audio("/dev/zero", 16000)
+
+
+def test_pieces_of_a_file_are_one():
+    data = bytes(range(256)) * 4
+    pieces = [(3, 10), (10, 10), (50, 51), (200, 900)]
+    file = FilePieces(b"head", data, pieces)
+    whole = b"head" + b"".join(data[start:end] for start, end in pieces)
+    assert (file.read(), file.read()) == (whole, b"")
+    for place in range(len(whole) + 2):
+        for count in (1, 5, 700):
+            file.seek(place)
+            assert file.read(count) == whole[place : place + count]
+
+
+def test_what_is_no_frame_is_passed_over_in_one_go():
+    """Tags that claim more than there is, and bytes that could begin a frame."""
+    sound = encode(TONE, 16000, format="MP3")
+    for rest in (b"ID3\x04\0\0\x7f\x7f\x7f\x7f", b"\xff"):
+        assert len(read_audio(sound + rest * 100_000, 16000)) == pytest.approx(len(TONE), abs=1200)
 
 
 def test_broken_flac_is_refused():

@@ -53,7 +53,10 @@ def describe_data(arguments: DataArguments, clips: Clips) -> dict:
         try:
             license = DatasetCard.load(card if is_local(source) else source).data.license
             license = ", ".join(license) if isinstance(license, list) else license
-        except (OSError, ValueError, yaml.YAMLError, HfHubHTTPError) as error:
+            if not isinstance(license, str | None):
+                raise ValueError(f"a licence is a {type(license).__name__}; expected its name")
+        except (OSError, ValueError, TypeError, yaml.YAMLError, HfHubHTTPError) as error:
+            license = None
             logger.info("The licence of the data is not known: %s", error)
     return {
         "dataset": public_name(source),

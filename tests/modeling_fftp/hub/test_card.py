@@ -111,6 +111,12 @@ def test_every_figure_is_that_of_a_results_file(bare_folder):
     assert (result.dataset_split, result.metric_type, result.metric_value) == ("test", "accuracy", 0.8765)
 
 
+def test_what_data_say_of_themselves_is_text(bare_folder):
+    data = {"dataset": "a<b>", "hub_id": None, "license": "<img src=x>\n\n# Free", "left_out": {}, "splits": {}}
+    write_results(bare_folder, data_results=data)
+    assert r"a\<b\> (licence: \<img src=x\> # Free)" in write_card(bare_folder).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("model_class", [FFTPForAudioClassification, FFTPModel])
 def test_a_card_that_is_written_again_keeps_its_licence(bare_folder, model_class):
     model_class.from_pretrained(bare_folder).save_pretrained(bare_folder)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -141,6 +142,22 @@ def test_pictures_that_no_card_shows_stay_at_home(model_folder):
     pictures = {path.name for path in files_to_push(model_folder) if path.suffix == ".png"}
     assert "habitat.png" in pictures
     assert "nest.png" not in pictures
+
+
+def test_a_link_out_of_the_folder_is_not_followed(model_folder, tmp_path):
+    (tmp_path / "token").write_text("a secret")
+    (model_folder / "notes_results.json").symlink_to(tmp_path / "token")
+    with pytest.raises(ValueError, match=r"notes_results.json is a link to .*token: expected a file in the folder"):
+        files_to_push(model_folder)
+    # Those of the Hub's cache lead to its blobs.
+    repository = tmp_path / "cache" / "models--a--b"
+    shutil.copytree(model_folder, repository / "snapshots" / "1", symlinks=True)
+    snapshot = repository / "snapshots" / "1"
+    (snapshot / "notes_results.json").unlink()
+    (repository / "blobs").mkdir()
+    (snapshot / "config.json").rename(repository / "blobs" / "2")
+    (snapshot / "config.json").symlink_to("../../blobs/2")
+    assert "config.json" in {path.name for path in files_to_push(snapshot)}
 
 
 def test_a_second_push_changes_only_what_changed(model_folder, push, hub):

@@ -24,6 +24,11 @@ def test_files_folders_patterns_and_lists_are_found_once(archive, tmp_path, monk
     # Only lines end a name.
     (tmp_path / "odd.txt").write_text("a\u2028b.wav\r\n c\x0cd.wav \n", encoding="utf-8")
     assert find_recordings(["@odd.txt"]) == ["a\u2028b.wav", "c\x0cd.wav"]
+    # Each list once, or twenty that name the next twice would be a million.
+    for index in range(20):
+        (tmp_path / f"{index}.txt").write_text(f"@{index + 1}.txt\n" * 2)
+    (tmp_path / "20.txt").write_text("a.wav\n")
+    assert find_recordings(["@0.txt", "@0.txt"]) == ["a.wav"]
     for source, message in (
         ("nothing/*.wav", "the pattern matches no sound files"),
         ("@nothing.txt", "the list cannot be read"),

@@ -13,8 +13,11 @@ import soundfile
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 import modeling_fftp
+from modeling_fftp.training.data.arguments import DataArguments
 from modeling_fftp.training.data.decoding import clips_to_hold
+from modeling_fftp.training.data.description import describe_data
 from modeling_fftp.training.data.left_out import LEFT_OUT, left_out_clip, report_left_out
+from modeling_fftp.training.data.loading import Clips
 from modeling_fftp.training.inspect import inspect
 from tests.support import run_training
 
@@ -102,6 +105,23 @@ def test_an_inspection_keeps_nothing(folder, tmp_path, monkeypatch):
 def test_an_inspection_refuses_what_a_training_does(words, message):
     with pytest.raises(SystemExit, match=message):
         inspect(words)
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        ("license: mit", "mit"),
+        ("license: [mit, cc0-1.0]", "mit, cc0-1.0"),
+        ("license: [1, 2]", None),
+        ("license: {a: b}", None),
+        ("1: x", None),
+        ("- a", None),
+    ],
+)
+def test_a_card_of_data_stops_nothing(tmp_path, head, expected):
+    (tmp_path / "README.md").write_text(f"---\n{head}\n---\n")
+    described = describe_data(DataArguments(str(tmp_path)), Clips({}, [], False, {}, {}))
+    assert described["license"] == expected
 
 
 def test_the_command_inspects(folder, capsys):

@@ -305,7 +305,10 @@ def test_answers_do_not_go_with_sound_that_changes(extractor, speech):
     assert collator([example])["teacher_logits"].shape == (1, 2)
 
 
-def test_whether_to_trust_code_is_not_for_a_recipe(tmp_path):
-    (tmp_path / "recipe.json").write_text('{"teacher": "x", "teacher_trust_remote_code": true}')
-    with pytest.raises(SystemExit, match="for the command line, not for a recipe"):
+@pytest.mark.parametrize(
+    ("name", "value"), [("teacher_trust_remote_code", True), ("push_to_hub", True), ("hub_model_id", "else/words")]
+)
+def test_what_to_trust_and_to_publish_is_not_for_a_recipe(tmp_path, name, value):
+    (tmp_path / "recipe.json").write_text(json.dumps({"teacher": "x", name: value}))
+    with pytest.raises(SystemExit, match=f"--{name} is for the command line, not for a recipe"):
         run([str(tmp_path / "recipe.json"), "--dataset_name", "x", "--output_dir", str(tmp_path)])
