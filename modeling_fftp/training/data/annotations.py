@@ -36,8 +36,8 @@ LABEL_LINE = re.compile(
     rf"(?P<onset>{NUMBER})\t(?P<offset>{NUMBER})(\t(?P<label>[^\t]*))?(\t(?P<score>[01]\.\d+))?\t*"
 )
 FREQUENCIES = "\\"
-# What stands where labels do in a file of measurements; digits alone may be a label.
-MEASURED = re.compile(rf"(?!\d+$){NUMBER}")
+# What stands where labels do in a file of measurements.
+MEASURED = re.compile(NUMBER)
 QUOTED = re.compile(r'^"(.*)"$')
 # Recording, onset, offset and label of an event; of what has none, the recording alone.
 Row = tuple[str, float | str | None, float | str | None, str | None]
@@ -152,7 +152,9 @@ def _has_events(text: str) -> bool:
     if _is_table(text):
         return True
     labels = [LABEL_LINE.fullmatch(line)["label"] for line in _label_lines(text)]
-    return any(label and not MEASURED.fullmatch(label) for label in labels)
+    # Digits are labels, of spoken digits for one, unless some are measured more finely.
+    is_numbered = bool(labels) and all(label and label.isdecimal() for label in labels)
+    return is_numbered or any(label and not MEASURED.fullmatch(label) for label in labels)
 
 
 def _find_odd_lines(path: Path) -> list[tuple[str, str]]:

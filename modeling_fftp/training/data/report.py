@@ -223,12 +223,8 @@ def _duplicates(splits: dict[str, SplitFacts]) -> Iterator[str]:
         for clip in split.clips:
             places.setdefault(clip["digest"], []).append((name, clip["source"]))
     shared: dict[tuple[str, ...], list[str]] = {}
-    again = sorted({found[0][1] for found in places.values() if len(found) > 1 and len({*found}) == 1})
-    if again:
-        yield f"Paths that come in several rows, as those of events do: {_some([*map(_short, again)])}."
     for found in places.values():
-        if len({*found}) > 1:
-            found = [*dict.fromkeys(found)]
+        if len(found) > 1:
             names = tuple(name for name in splits if name in {name for name, _ in found})
             shared.setdefault(names, []).append(" = ".join(_short(source) for _, source in found[:2]))
     for names, pairs in shared.items():

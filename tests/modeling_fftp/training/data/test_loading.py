@@ -79,8 +79,7 @@ def test_an_inspection_names_low_rates_and_rows_of_events(folder, tmp_path):
     table = tmp_path / "data" / "events.csv"
     table.write_text("path,label\n" + 2 * "train/low/1.wav,low\n" + "train/high/1.wav,high\n")
     report = inspect([str(table)])
-    assert "- Paths that come in several rows, as those of events do: low/1.wav." in report
-    assert "clips with the same sound" not in report
+    assert "clips with the same sound" in report
     for path in folder.rglob("*.wav"):
         sound, rate = soundfile.read(path)
         soundfile.write(path, sound[:: rate // 8000], 8000)
