@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -66,14 +66,12 @@ def errors_in_one_line(kinds: type[Exception] | tuple[type[Exception], ...] = Ex
         raise SystemExit(f"fftp: {describe(error)}") from error
 
 
-@contextmanager
-def quietly() -> Iterator[None]:
-    """The same, and no bar for the loading of weights."""
+def quietly() -> AbstractContextManager[None]:
+    """`errors_in_one_line`, and no bar for the loading of weights."""
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    with errors_in_one_line():
-        yield
+    return errors_in_one_line()
 
 
 @contextmanager
