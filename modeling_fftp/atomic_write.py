@@ -37,31 +37,35 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     on the disk when this returns.
 
     Raises:
-        FileExistsError: `path` exists and is not an empty folder.
+        FileExistsError: `path` exists and is not an empty folder, or another run fills it.
     """
     folder = path.absolute()
     is_there = folder.exists()
     # Beside it or in it: always on its disk.
     part = (folder if is_there else folder.parent) / f".{folder.name}.part"
-    # Of a run that was killed.
-    if part.is_symlink():
-        part.unlink()
-    shutil.rmtree(part, ignore_errors=True)
-    if is_there and (not folder.is_dir() or any(folder.iterdir())):
+    lock = f"{part.name}.lock"
+    if is_there and (not folder.is_dir() or any(file.name not in (part.name, lock) for file in folder.iterdir())):
         raise FileExistsError(f"{path} exists and is not an empty folder")
-    part.mkdir(parents=True)
-    try:
-        yield part
-        flush(part, *part.rglob("*"))
-        if is_there:
-            # Without the config nothing is a model.
-            for file in sorted(part.iterdir(), key=lambda file: file.name == "config.json"):
-                os.replace(file, folder / file.name)
-        else:
-            os.replace(part, folder)
-        flush(folder, folder.parent)
-    finally:
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with alone(part):
+        # Of a run that was killed.
+        if part.is_symlink():
+            part.unlink()
         shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        try:
+            yield part
+            flush(part, *part.rglob("*"))
+            if is_there:
+                # Without the config nothing is a model.
+                for file in sorted(part.iterdir(), key=lambda file: file.name == "config.json"):
+                    os.replace(file, folder / file.name)
+                flush(folder)
+            else:
+                os.replace(part, folder)
+                flush(folder.parent)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def refuse_unwritable(folder: Path) -> None:

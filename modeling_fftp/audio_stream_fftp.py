@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.utils.logging import get_logger
 
 from .configuration_fftp import LOWEST_RATE
 from .sound_file_fftp import decode_file, is_pipe, open_file
@@ -17,8 +16,6 @@ try:
     import soxr
 except ImportError:
     soxr = None
-
-logger = get_logger(__name__)
 
 BLOCK_SECONDS = 10
 # The shorter axis of a 2-D array holds channels, if it is no longer than this.
@@ -254,11 +251,6 @@ def resampled(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> I
         if rate < LOWEST_RATE:
             # A damaged header, by which a short file would become weeks of sound.
             raise ValueError(f"a rate of {rate} Hz; expected at least {LOWEST_RATE} Hz")
-        if rate < sampling_rate:
-            logger.warning_once(
-                f"Sound at {rate} Hz is resampled to {sampling_rate} Hz and holds nothing above {rate // 2} Hz: a "
-                "model that has learned from wider sound may err"
-            )
         if rate != sampling_rate and resampler is None:
             if soxr is None:
                 raise ImportError(f"the sound is at {rate} Hz, not {sampling_rate} Hz: pip install soxr")

@@ -210,7 +210,7 @@ class FFTPWindowPipeline(ChunkPipeline):
         """What is known of each step of a recording, (steps, ...), and start and end of each in seconds, (steps, 2).
 
         Args:
-            rows: The same of the steps of each window.
+            rows: What is known of the steps of each window, (steps, ...).
             windows: Start and end of the windows in seconds, (windows, 2).
             time_stride: Frames between patches; None is the model's.
         """

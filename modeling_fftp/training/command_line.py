@@ -150,7 +150,7 @@ def parse_with_data(
         limits: Where values lie that `LIMITS` does not know, or has otherwise.
 
     Raises:
-        SystemExit: Arguments that are unknown, beyond limits, or no or half a choice of data.
+        SystemExit: Arguments that are unknown, beyond limits, or data that are missing or half chosen.
     """
     parser = HfArgumentParser(
         groups, allow_abbrev=False, prog=f"fftp {command}", usage=usage, formatter_class=HelpFormatter

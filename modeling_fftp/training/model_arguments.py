@@ -16,12 +16,16 @@ from .data.arguments import SAMPLING_RATE
 
 logger = logging.getLogger(__name__)
 
-# Fields that say how a model trains or computes, and of a decoder, which only pretraining has; not what weights there
-# are: a checkpoint may take other values.
+# Fields that say how a model trains or computes, not what weights it has: a checkpoint may take other values.
 ADJUSTABLE = (
     "token_merge_layers", "time_strides", "stretch_patches", "hidden_dropout_prob", "attention_probs_dropout_prob",
-    "drop_path_rate", "layer_norm_eps", "attn_implementation", "mask_ratio", "decoder_hidden_size",
-    "decoder_num_hidden_layers", "decoder_num_attention_heads", "decoder_intermediate_size",
+    "drop_path_rate", "layer_norm_eps", "attn_implementation",
+)  # fmt: skip
+
+# Fields of what only pretraining has, which a checkpoint may take other values of as well; a resumed run may not.
+DECODER = (
+    "mask_ratio", "decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads",
+    "decoder_intermediate_size",
 )  # fmt: skip
 
 # Fields that only some backbones read.
@@ -65,7 +69,9 @@ def refuse_impossible(arguments: ModelArguments) -> None:
         refuse_foreign_stride(config)
         report_unread(arguments, config.backbone)
     elif find_kind(source) == FFTPConfig.model_type:
-        changes = {name: value for name, value in arguments.given.items() if name in (*GEOMETRY, *ADJUSTABLE)}
+        changes = {
+            name: value for name, value in arguments.given.items() if name in (*GEOMETRY, *ADJUSTABLE, *DECODER)
+        }
         if "patch_size" in changes:
             # Rows of new patches follow each other unless somebody says otherwise.
             changes = {"frequency_stride": None} | changes
@@ -130,7 +136,7 @@ def refuse_what_cannot_apply(arguments: ModelArguments, config: FFTPConfig) -> N
     """Refuse arguments that ask for another model than the weights of a checkpoint are."""
     for name, value in arguments.given.items():
         value = tuple(value) if isinstance(value, list) else value
-        if name not in ADJUSTABLE and value != getattr(config, name):
+        if name not in (*ADJUSTABLE, *DECODER) and value != getattr(config, name):
             raise ValueError(
                 f"--{name} {value} cannot apply: the checkpoint {arguments.model_name_or_path} has "
                 f"{getattr(config, name)}"

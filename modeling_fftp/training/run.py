@@ -101,6 +101,7 @@ def train_and_publish(arguments: RunArguments) -> None:
 
     choose_metric(training, clips)
     if training.do_train:
+        # Now, so that a resumption can be held to it.
         write_beginning(training, arguments[:-1], recipe, described)
     # Ours smooths what mixup mixed as well; transformers' own would refuse that.
     label_smoothing, training.label_smoothing_factor = training.label_smoothing_factor, 0.0

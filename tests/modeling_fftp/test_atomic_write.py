@@ -82,6 +82,9 @@ def test_a_folder_takes_its_name_when_it_is_complete(tmp_path, is_there):
 
     with pytest.raises(FileExistsError, match="exists and is not an empty folder"):
         fill_again(path)
+    with atomic_folder(tmp_path / "third"), pytest.raises(FileExistsError, match="is being written by another run"):
+        fill_again(tmp_path / "third")
+    (tmp_path / "third").rmdir()
     with pytest.raises(KeyboardInterrupt):
         fill_again(tmp_path / "third")
     assert [*tmp_path.iterdir()] == [path.parent]

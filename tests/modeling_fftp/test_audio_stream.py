@@ -219,19 +219,6 @@ def test_a_file_that_was_cut_off_says_so(form, subtype, words, tmp_path, caplog,
     assert re.search(f"{re.escape(str(path))}: {words}", caplog.text)
 
 
-def test_sound_below_the_rate_of_a_model_is_named_once(caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
-    for _ in range(2):
-        read_audio({"array": NOISE, "sampling_rate": 11025}, 16000)
-    assert [record.getMessage() for record in caplog.records] == [
-        "Sound at 11025 Hz is resampled to 16000 Hz and holds nothing above 5512 Hz: a model that has learned from "
-        "wider sound may err"
-    ]
-    caplog.clear()
-    read_audio({"array": NOISE, "sampling_rate": 44100}, 16000)
-    assert not caplog.text
-
-
 @pytest.mark.parametrize("size", [0x7FFFF000, 0xFFFFFFFF])
 def test_a_size_that_stands_for_none_is_no_claim(size, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)

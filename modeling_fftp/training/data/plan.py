@@ -148,7 +148,7 @@ def build_decoder(
     names = {}
     if arguments.class_names_file:
         path = Path(arguments.class_names_file)
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"--class_names_file {path}: no such file; paths begin in the working directory")
         names = read_class_names(path)
     logger.info("Sound is in the column %r, labels in %r", audio_column, label_column)

@@ -191,12 +191,12 @@ def find_warnings(splits: dict[str, SplitFacts], sampling_rate: int) -> Iterator
     if lower and len(lower) < len(rates):
         yield (
             f"{len(lower)} of {len(rates)} clips are at less than {sampling_rate} Hz, down to {min(lower)} Hz, and "
-            "lack what others hold above: where their classes differ, a model learns to tell recorders apart."
+            "lack what others hold above: if some classes have more of them, a model learns recorders, not sounds."
         )
     elif lower:
         yield (
-            f"All clips are at {max(lower)} Hz or less; what is higher at {sampling_rate} Hz stays empty: "
-            f"--sampling_rate {max(lower)} of `fftp train` leaves it out."
+            f"All clips are at {max(lower)} Hz or less: at {sampling_rate} Hz the bins above {max(lower) // 2} Hz "
+            "stay empty; a new model may have a lower --sampling_rate."
         )
     for name, split in splits.items():
         absent = [label for label, count in split.counts.items() if not count]

@@ -137,8 +137,9 @@ class StreamedClips(TorchDataset):
 
     def select(self, places: Sequence[int]) -> "StreamedClips":
         """Some of the clips, in the order of the source; both know the same facts."""
-        places, chosen = np.sort(np.asarray(places)), copy.copy(self)
+        places, chosen = np.sort(np.asarray(places, dtype=np.intp)), copy.copy(self)
         chosen.rows, chosen._labels = self.rows[places], self._labels[places]
+        chosen.batches = chosen.seen = chosen.unusable = 0
         return chosen
 
     def look(self, at_all: bool = False) -> tuple["StreamedClips", list[dict[str, Any]]]:

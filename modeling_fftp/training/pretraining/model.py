@@ -15,7 +15,7 @@ from modeling_fftp.times_fftp import count_frames
 
 from ..data.unlabelled import Pieces
 from ..model import describe_new, fit_positions, fit_to_crops, load_start, refuse_truncation
-from ..model_arguments import ADJUSTABLE
+from ..model_arguments import ADJUSTABLE, DECODER
 from .arguments import PretrainingModelArguments
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def build(
     refuse_truncation(start.extractor, max_seconds)
     # Padding that nobody masks would be learned.
     mask_padding(start.extractor)
-    settings = {name: arguments.given[name] for name in ADJUSTABLE if name in arguments.given}
+    settings = {name: arguments.given[name] for name in (*ADJUSTABLE, *DECODER) if name in arguments.given}
     config = FFTPConfig.from_dict(start.model.config.to_dict(), **settings)
     weights = start.model.base_model.state_dict()
     fit_to_crops(start.extractor, config, weights, max_seconds)

@@ -76,6 +76,7 @@ def pretrain_and_save(
         averaging=build_averaging(training),
         layer_decay=training.layer_decay,
     )
+    # Now, so that a resumption can be held to it.
     write_beginning(training, groups[:2], recipe, described)
     result = train_or_go_on(trainer)
     refuse_damaged(model.state_dict(), "the pretrained model")

@@ -43,6 +43,7 @@ def test_prefixes_of_arguments(prefix):
     "table",
     [
         model_arguments.ADJUSTABLE,
+        model_arguments.DECODER,
         model_arguments.READ_BY,
         POSITIVE_FIELDS,
         INTERVALS,
@@ -50,7 +51,7 @@ def test_prefixes_of_arguments(prefix):
         FIELDS_OF_LABELS,
         INCIDENTAL,
     ],
-    ids=["adjustable", "read by", "positive", "intervals", "choices", "of labels", "incidental"],
+    ids=["adjustable", "decoder", "read by", "positive", "intervals", "choices", "of labels", "incidental"],
 )
 def test_names_of_fields(table):
     assert {*table} - OF_TRANSFORMERS <= CONFIG

@@ -248,6 +248,12 @@ def test_digits_are_labels(folder, write):
     }
 
 
+def test_whole_numbers_among_measurements_are_none(folder, write):
+    """Programs write 0 where a voice has no pitch."""
+    write("dog/1.wav", "cat/1.wav", cat__1=["0.00\t0.01\t220.5", "0.01\t0.02\t0", "0.02\t0.03\t221"])
+    assert sorted(load_splits(str(folder))["train"]["label"]) == ["cat", "dog"]
+
+
 def test_what_other_programs_write(folder, write):
     """R quotes cells, BirdNET adds scores and a table of all, people join tables and write quotes of their own."""
     write("a.wav", "b.wav", "c.wav", "d.wav", "e.wav")

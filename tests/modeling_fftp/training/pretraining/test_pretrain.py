@@ -99,6 +99,10 @@ def test_the_same_seed_gives_the_same_weights_and_resuming_too(clip_folder, tmp_
         train(
             clip_folder, tmp_path / "second", *options, "--resume_from_checkpoint", "true", "--decoder_hidden_size", 96
         )
+    # Also where no recipe tells.
+    (tmp_path / "second" / "recipe.json").unlink()
+    with pytest.raises(ValueError, match=r"mask_ratio is 0.5, and the resumed run has 0.75"):
+        train(clip_folder, tmp_path / "second", *options, "--resume_from_checkpoint", "true", "--mask_ratio", 0.5)
 
 
 def test_pretraining_goes_on_from_other_weights(clip_folder, trained, tmp_path):
