@@ -15,7 +15,7 @@ from .converted import Converted
 SHARED_FIELDS = (
     "num_mel_bins", "max_length", "patch_size", "frequency_stride", "time_stride", "hidden_size", "num_hidden_layers",
     "num_attention_heads", "intermediate_size", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob",
-    "layer_norm_eps", "initializer_range", "qkv_bias", "id2label",
+    "layer_norm_eps", "initializer_range", "qkv_bias", "id2label", "label2id",
 )  # fmt: skip
 
 
