@@ -76,7 +76,9 @@ def report_setting(training: FFTPTrainingArguments) -> None:
     # Also what `accelerate launch` asks for.
     autocast = {"bf16": "bfloat16 autocast", "fp16": "float16 autocast"}
     precision = autocast.get(training.mixed_precision, "float32")
-    batch = training.train_batch_size * training.gradient_accumulation_steps * training.world_size
+    batch = training.train_batch_size * training.gradient_accumulation_steps
+    # Processes that split a batch share it.
+    batch *= 1 if training.accelerator_config.split_batches else training.world_size
     logger.info(
         "Precision %s, effective batch %d clips (%d processes), learning rate %g",
         precision,

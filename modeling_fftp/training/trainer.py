@@ -1,5 +1,6 @@
 """What transformers' Trainer lacks for these models."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -155,6 +156,15 @@ class FFTPTrainer(Trainer):
         if isinstance(self.data_collator, SpecMaskDataCollator):
             replace_collator(loader, self.data_collator, self.data_collator.augment)
         return loader
+
+    def _get_dataloader(self, *args, is_training: bool = False, **kwargs) -> DataLoader:
+        """A loader; `dataloader_drop_last` is for training, since a score is of every clip."""
+        trainer = self
+        if self.args.dataloader_drop_last and not is_training:
+            trainer = copy.copy(self)
+            trainer.args = copy.copy(self.args)
+            trainer.args.dataloader_drop_last = False
+        return super(FFTPTrainer, trainer)._get_dataloader(*args, is_training=is_training, **kwargs)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()

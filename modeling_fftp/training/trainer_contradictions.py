@@ -117,8 +117,13 @@ def _refuse_strides(trainer: Trainer) -> None:
     """
     draws = bool(getattr(trainer.data_collator, "time_strides", ()))
     trains = trainer.train_dataset is not None
-    if draws and trains and trainer.args.world_size > 1 and not has_length(trainer.train_dataset):
-        raise ValueError("time_strides: one process deals out a data set without a length, but no strides")
+    # accelerate deals out what has no length, too.
+    deals = trainer.args.accelerator_config.dispatch_batches or not has_length(trainer.train_dataset)
+    if draws and trains and trainer.args.world_size > 1 and deals:
+        raise ValueError(
+            "time_strides: one process deals out the clips (dispatch_batches, or a data set without a length), "
+            "but no strides"
+        )
     if trainer.stride_distillation is None:
         return
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:

@@ -23,7 +23,7 @@ def attend(attention, module, inputs, gradient, is_seen, **settings):
 @needs_cpp_compiler
 @pytest.mark.parametrize("backbone", ["ast", "merging"])
 def test_flex_attention_equals_eager(make_config, backbone):
-    # Torch's kernel for CPUs is wrong for heads narrower than 24 at some multiples of 8 tokens (2.13, without AVX-512).
+    # Without AVX-512, torch 2.13's kernel for CPUs is wrong for heads narrower than 24 at some multiples of 8 tokens.
     config = make_config(num_attention_heads=2, **BACKBONES[backbone])
     features, mask = torch.randn(2, 60, 128), torch.ones(2, 60, dtype=torch.long)
     mask[0, 33:] = 0

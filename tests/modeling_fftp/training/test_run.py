@@ -590,6 +590,16 @@ def test_two_processes_train_for_several_strides_and_measure_them(clip_folder, t
     assert (tmp_path / "again" / "validation_results.json").exists()
 
 
+def test_two_processes_say_what_they_share(clip_folder, tmp_path):
+    def train(name, config, *arguments):
+        arguments = [*TINY, "--dataset_name", str(clip_folder), "--output_dir", str(tmp_path / name), *arguments]
+        return launch("2", *arguments, "--accelerator_config", config)
+
+    assert "effective batch 8 clips (2 processes)" in train("split", '{"split_batches": true}')
+    with pytest.raises(AssertionError, match="time_strides: one process deals out the clips"):
+        train("dealt", '{"dispatch_batches": true}', "--time_strides", "5", "10")
+
+
 def test_data_results_count_what_was_trained_on(clip_folder, tmp_path):
     run_training(tmp_path, "--dataset_name", clip_folder / "train", "--max_train_samples", 10)
     splits = json.loads((tmp_path / "data_results.json").read_text())["splits"]

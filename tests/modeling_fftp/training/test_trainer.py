@@ -173,6 +173,19 @@ def test_evaluation_uses_the_average_and_training_goes_on_without_it(build):
     assert trainer.evaluate()["eval_loss"] == pytest.approx(last)
 
 
+@pytest.mark.parametrize("batch_size", [5, 16])
+def test_incomplete_batches_are_dropped_in_training_alone(build, examples, batch_size):
+    trainer, recorder = build(
+        None, dataloader_drop_last=True, per_device_train_batch_size=5, per_device_eval_batch_size=batch_size,
+        num_train_epochs=1,
+    )  # fmt: skip
+    trainer.train()
+    assert len(recorder.steps) == 2
+    assert len(trainer.predict(examples).predictions) == 12
+    trainer.compute_metrics = lambda answers: {"clips": len(answers.label_ids)}
+    assert trainer.evaluate()["eval_clips"] == 12
+
+
 def test_after_an_interruption_the_model_itself_is_measured(build):
     class Interrupts(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
