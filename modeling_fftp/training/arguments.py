@@ -288,6 +288,10 @@ class FFTPTrainingArguments(TrainingArguments):
         self.bf16 = self.bf16 or (self.auto_bf16 and gains_from_bfloat16(on_cpu=self.use_cpu))
         super().__post_init__()
 
+    def __getstate__(self):
+        """Keep the token out of `training_args.bin`, which Trainer writes beside the weights."""
+        return vars(self) | {"hub_token": None}
+
 
 class RunArguments(NamedTuple):
     """All arguments of a training, in groups."""

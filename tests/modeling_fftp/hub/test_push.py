@@ -375,6 +375,14 @@ def test_a_lost_network_at_the_end_loses_nothing(model_folder, monkeypatch):
     assert (model_folder / "README.md").read_text().count("tester/words")
 
 
+def test_no_file_holds_the_token(tmp_path):
+    training = FFTPTrainingArguments(str(tmp_path), hub_token="hf_secret", report_to="none")
+    # As Trainer does in the output folder and in every checkpoint.
+    torch.save(training, tmp_path / "training_args.bin")
+    assert b"hf_secret" not in (tmp_path / "training_args.bin").read_bytes()
+    assert training.hub_token == "hf_secret"
+
+
 def test_an_incomplete_folder_is_named(model_folder, push, hub):
     for name in ("README.md", "model.safetensors"):
         (model_folder / name).unlink()
