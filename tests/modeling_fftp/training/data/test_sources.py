@@ -303,13 +303,21 @@ def test_names_without_folders_are_found_below(make_folder, caplog):
     with caplog.at_level("INFO"):
         table = load_splits(str(root / "meta" / "t.csv"), data_dir="../audio", columns=columns)["train"]
     assert table["name"][:] == ["fold1/1.wav", "fold2/2.wav", f"fold2/{decomposed}.wav", "3.wav"]
-    assert "Names without folders: 3 of 4 recordings found below" in caplog.text
+    assert "Names without their folders: 3 of 4 recordings found below" in caplog.text
     assert load_splits(str(root / "meta" / "t.csv"), columns=columns)["train"]["name"][0] == "1.wav"
+
+
+def test_names_with_some_of_their_folders_are_found_below(make_folder):
+    """BirdCLEF's table lies beside the folder that its names begin below."""
+    root = make_folder("train_audio/crow/1.ogg", "train_audio/owl/1.ogg", "test/1.ogg")
+    (root / "t.csv").write_text("filename,primary_label\ncrow/1.ogg,crow\nowl\\1.ogg,owl\n")
+    table = load_splits(str(root / "t.csv"), columns=Columns(label="primary_label"))["train"]
+    assert table["filename"][:] == ["train_audio/crow/1.ogg", "train_audio/owl/1.ogg"]
 
 
 def test_names_without_folders_that_could_be_several_are_refused(make_folder):
     root = make_folder("north/1.wav", "south/1.wav", t_csv="path,label\n1.wav,a\n")
-    with pytest.raises(ValueError, match=r"names '1\.wav' without a folder, and north/1\.wav and south/1\.wav in"):
+    with pytest.raises(ValueError, match=r"names '1\.wav' without its folder, and north/1\.wav and south/1\.wav in"):
         load_splits(str(root))
 
 
