@@ -21,8 +21,8 @@ JSON = (".json", ".jsonl", ".ndjson")
 TABLES = (".csv", ".tsv", *JSON, ".parquet")
 # How a list of objects begins, or an object with one in it.
 LIST = re.compile(r'\s*(\[|\{\s*"[^"]*"\s*:\s*\[)\s*\{')
-# A string of JSON, and the colon that makes it a name. What is no name, or never ends, is passed over whole.
-STRING = re.compile(r'"((?:[^"\\]|\\.)*)"?(\s*:)?')
+# A name in a JSON object. In a broken file each quote may begin one, so none is sought to the end of the file.
+KEY = re.compile(r'"((?:[^"\\]|\\.){0,200})"\s*:')
 # Lines of comment in front of everything else, and what makes a header one.
 COMMENTS = re.compile(r"(?:[ \t]*#.*\n)+")
 COMMENT_SIGN = re.compile(r"^[ \t]*#+ *(?=\w)")
@@ -107,7 +107,7 @@ def read_header(path: Path) -> list[str]:
     if path.suffix.lower() == ".json" and not LIST.match(text):
         return []
     if path.suffix.lower() in JSON:
-        return [*dict.fromkeys(name for name, colon in STRING.findall(text) if colon)]
+        return [*dict.fromkeys(KEY.findall(text))]
     text = _blank_comments(text, path)
     return [cell.strip(' "\r') for cell in _first_line(text).split(_find_delimiter(text, path))]
 

@@ -196,6 +196,7 @@ def refused(*words):
     """What `fftp listen` says when it ends at once, given no sound."""
     done = CliRunner().invoke(app, ["listen", *map(str, words)], input=b"")
     assert isinstance(done.exception, SystemExit)
+    assert done.exit_code == 1
     return str(done.exception)
 
 

@@ -85,7 +85,9 @@ def test_an_index_beyond_the_names_is_no_class():
         ("validation.jsonl", b'{"path": "a.wav", "label": "x"}\n{"path": "b.wav", "label": '),
         ("validation.jsonl", b'{"path": "a.wav", "label": "1"}\n{"path": "b.wav", "label": 1}\n'),
         ("validation.csv", "path,label\na.wav,x,y\n".encode("utf-16")),
-        # Looked through once, and not from each of the quotes.
+        # One quote too many hides no name behind it.
+        ("validation.jsonl", b'{"path": "a"b.wav", "label": "x"}\n'),
+        # Not looked through to the end from each of its quotes.
         pytest.param("validation.jsonl", b'{"path": "a.wav", "label": "' + b'\\"' * 100_000, id="no end"),
     ],
 )
