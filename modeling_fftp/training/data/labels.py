@@ -1,8 +1,10 @@
 """How a column writes the classes of a clip: names, indices, lists of either, one string of several, or a vector."""
 
+import ast
 import csv
 import io
 import logging
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 SEVERAL = "event_labels"
 # A column of floats without a fraction is one of indices that some clip lacks, as pandas writes it.
 LABEL_TYPES = ("string", "large_string", "int", "uint", "float", "bool")
+# Names between which NumPy writes no comma; Python would join them.
+NO_COMMA = re.compile(r"""['"]\s+['"]""")
 # Format characters that change what one sees, of Persian and Indian scripts.
 JOINERS = "\u200c\u200d"
 
@@ -38,6 +42,7 @@ class LabelColumn:
         is_vector: Whether a label is a vector with a 0 or 1 for each class.
         separator: What stands between the names where one string holds several, "," in AudioSet's files.
         has_events: Whether a label is a list of events; the classes are those of the events.
+        is_text_of_list: Whether a label is the text of a list, see `parse_list`.
     """
 
     classes: list[str]
@@ -46,6 +51,7 @@ class LabelColumn:
     is_vector: bool = False
     separator: str | None = None
     has_events: bool = False
+    is_text_of_list: bool = False
 
     def read(self, label: Any) -> list[str]:
         """The classes of one clip, as they are written.
@@ -55,6 +61,8 @@ class LabelColumn:
         """
         if label is None or label == "" or label != label:
             raise ValueError("no label; if none of the classes is in such clips, --none_labels '' says so")
+        if self.is_text_of_list:
+            label = parse_list(label)
         if self.is_vector:
             if len(label) != len(self.index_names) or not {*label} <= {0, 1}:
                 raise ValueError(f"label {label} is not a vector of 0 and 1 for the {len(self.index_names)} classes")
@@ -86,7 +94,8 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
 
     Args:
         dataset: One split.
-        column: Column of class indices or names, of lists of them, of vectors of 0 and 1, or of events.
+        column: Column of class indices or names, of lists of them, of vectors of 0 and 1, or of events. Lists and
+            vectors may be texts, as in "['wren', 'robin']", if all are.
         separator: What stands between the names where one string holds several.
         names: Classes of a vector, in order; default: "label_0", "label_1", ...
 
@@ -115,6 +124,9 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
     if separator is not None and not inner.dtype.endswith("string"):
         raise ValueError(f"--label_separator splits text; the labels in {column!r} are {feature}")
     labels = dataset[column][:]
+    is_text_of_list = not is_list and separator is None and _are_texts_of_lists(labels)
+    if is_text_of_list:
+        labels, is_list = [parse_list(label) if label else None for label in labels], True
     if has_events:
         labels = [
             events["label"] if isinstance(events, dict) else events and [event["label"] for event in events if event]
@@ -127,7 +139,9 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
             raise ValueError(
                 f"the labels in {column!r} are vectors of {length}; there are {len(names)} names of classes"
             )
-        return LabelColumn(names, is_multi_label=True, index_names=names, is_vector=True)
+        return LabelColumn(
+            names, is_multi_label=True, index_names=names, is_vector=True, is_text_of_list=is_text_of_list
+        )
     parts = [(label or []) if is_list else split(label, separator) for label in labels]
     values = {value for part in parts for value in part if value == value} - {None, ""}
     if inner.dtype.startswith("float") and not all(value.is_integer() for value in values):
@@ -136,9 +150,17 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
     # Numbers by their size, also where text holds them.
     classes.sort(key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
     refuse_lookalikes(classes)
-    if not has_events:
+    if is_text_of_list:
+        logger.info("The labels in %r are lists written as text", column)
+    elif not has_events:
         _hint_at_lists(classes, column)
-    return LabelColumn(classes, is_list or separator is not None, separator=separator, has_events=has_events)
+    return LabelColumn(
+        classes,
+        is_list or separator is not None,
+        separator=separator,
+        has_events=has_events,
+        is_text_of_list=is_text_of_list,
+    )
 
 
 def _are_events(feature: Any) -> bool:
@@ -164,6 +186,33 @@ def split(label: Any, separator: str | None) -> list:
     if isinstance(label, str) and separator is not None:
         return [part.strip() for part in label.split(separator) if part.strip()]
     return [] if label is None else [label]
+
+
+def parse_list(text: str) -> list[str | int]:
+    """A list of names or whole numbers as Python or JSON writes it, such as "['wren', 'robin']", without empty names.
+
+    Raises:
+        ValueError: The text is no such list.
+    """
+    expected = f"{text!r} is no list of names or indices, as Python or JSON writes it"
+    if not text.startswith("[") or NO_COMMA.search(text):
+        raise ValueError(expected)
+    try:
+        values = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError(expected) from error
+    if not isinstance(values, list) or not all(type(value) in (str, int) for value in values):
+        raise ValueError(expected)
+    return [value for value in values if value != ""]
+
+
+def _are_texts_of_lists(labels: Iterable[Any]) -> bool:
+    """Whether all labels that are there are texts of lists."""
+    labels = [label for label in labels if label]
+    try:
+        return bool(labels) and all(isinstance(label, str) and parse_list(label) is not None for label in labels)
+    except ValueError:
+        return False
 
 
 def _are_vectors(labels: Sequence[list | None], column: str) -> bool:
@@ -201,7 +250,7 @@ def _are_vectors(labels: Sequence[list | None], column: str) -> bool:
 
 def _hint_at_lists(classes: Sequence[str], column: str) -> None:
     """Say in the log where classes look like several in one string."""
-    marks = {"[": "they are lists written as text; write lists, or names with one of , ; | between"}
+    marks = {"[": "lists written as text need quotes and commas in each row; or write names with one of , ; | between"}
     marks |= {mark: f"--label_separator '{mark}' would split them" for mark in ",;|"}
     known = {*classes}
     for mark, advice in marks.items():

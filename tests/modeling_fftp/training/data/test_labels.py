@@ -55,6 +55,25 @@ def test_lists_and_separated_names():
         assert [kind.read(value) for value in values] == [["a", "b"], [], ["b"]]
 
 
+def test_lists_written_as_text():
+    written = ["['wren', 'robin']", '["wren"]', "[]", "['']", None, '["reed warbler\'s call"]']
+    kind = read_labels(column(written), "label")
+    assert (kind.classes, kind.is_multi_label) == (["reed warbler's call", "robin", "wren"], True)
+    read = [kind.read(value) for value in written if value is not None]
+    assert read == [["wren", "robin"], ["wren"], [], [], ["reed warbler's call"]]
+    with pytest.raises(ValueError, match="no list of names"):
+        kind.read("wren")
+    assert [*map(read_labels(column(["[1, 0, 1]", "[0, 0, 0]"]), "label").read, ["[0, 1, 1]"])] == [
+        ["label_1", "label_2"]
+    ]
+
+
+@pytest.mark.parametrize("odd", ["wren", "['wren' 'robin']", "[wren]", "[['wren']]", "['wren', None]", "["])
+def test_other_texts_are_names(odd):
+    kind = read_labels(column(["['wren']", odd]), "label")
+    assert (kind.classes, kind.is_multi_label) == (sorted(["['wren']", odd]), False)
+
+
 VECTORS = [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 
 
@@ -154,7 +173,7 @@ def test_lists_that_are_missing_or_hold_nothing():
 
 
 @pytest.mark.parametrize(
-    "values", [["dog,cat", "cat", "dog"], ["cat;dog", "dog"], ["cat|dog", "dog"], ["['cat']", "['dog']"]]
+    "values", [["dog,cat", "cat", "dog"], ["cat;dog", "dog"], ["cat|dog", "dog"], ["['cat' 'dog']", "['dog']"]]
 )
 def test_several_in_one_string_are_named(values, caplog):
     assert read_labels(column(values), "label").classes == sorted(values)
