@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -138,7 +138,12 @@ def read_recipe(source: str) -> dict[str, Any]:
 
 
 def parse_with_data(
-    groups: Sequence[type], arguments: Sequence[str], command: str, usage: str, **limits: str
+    groups: Sequence[type],
+    arguments: Sequence[str],
+    command: str,
+    usage: str,
+    unused: Sequence[str] = (),
+    **limits: str,
 ) -> tuple:
     """Dataclasses from the words of a command whose first word is DATA.
 
@@ -147,6 +152,7 @@ def parse_with_data(
         arguments: The words.
         command: Its name.
         usage: How it is called.
+        unused: Fields of the dataclasses that the command refuses, and its help leaves out.
         limits: Where values lie that `LIMITS` does not know, or has otherwise.
 
     Raises:
@@ -155,6 +161,9 @@ def parse_with_data(
     parser = HfArgumentParser(
         groups, allow_abbrev=False, prog=f"fftp {command}", usage=usage, formatter_class=HelpFormatter
     )
+    for action in parser._actions:
+        if action.dest in unused:
+            action.help = SUPPRESS
     words = [*arguments]
     if words and not words[0].startswith("-"):
         words.insert(0, "--dataset_name")

@@ -62,6 +62,8 @@ UNUSED = (
     "offset_collar",
     "eval_time_strides",
 )
+# The same of ModelArguments.
+UNUSED_OF_MODEL = ("time_strides", "stretch_patches")
 
 ARGUMENTS = (PretrainingModelArguments, SoundArguments, PretrainingArguments)
 
@@ -73,7 +75,10 @@ def parse(arguments: Sequence[str]) -> tuple[PretrainingModelArguments, SoundArg
         SystemExit: Arguments that are unknown, missing, or do not go together.
     """
     usage = "fftp pretrain DATA --output_dir FOLDER [OPTION ...]"
-    model, sound, training = parse_with_data(ARGUMENTS, arguments, "pretrain", usage, validation_fraction="[0, 1)")
+    unused = (*UNUSED, *UNUSED_OF_MODEL)
+    model, sound, training = parse_with_data(
+        ARGUMENTS, arguments, "pretrain", usage, unused, validation_fraction="[0, 1)"
+    )
     refuse_contradictions_of_pretraining(model, training)
     return model, sound, training
 
@@ -84,7 +89,7 @@ def refuse_contradictions_of_pretraining(model: PretrainingModelArguments, train
     for name in UNUSED:
         if getattr(training, name) != getattr(default, name):
             raise SystemExit(f"pretrain: --{name} is for training with labels")
-    for name in ("time_strides", "stretch_patches"):
+    for name in UNUSED_OF_MODEL:
         if getattr(model, name) is not None:
             raise SystemExit(f"pretrain: --{name} is for training with labels; pretraining has one stride")
     if training.metric_for_best_model.removeprefix("eval_") != "loss" or training.greater_is_better:

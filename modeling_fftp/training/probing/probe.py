@@ -137,7 +137,7 @@ def parse(
     groups = (ModelArguments, DataArguments, ProbeArguments)
     words = [re.sub(r"^--model(?==|$)", "--model_name_or_path", word) for word in arguments]
     usage = "fftp probe DATA --model MODEL --output_dir FOLDER [OPTION ...]"
-    model, data, own = parse_with_data(groups, words, "probe", usage, batch_size="[1, inf)")
+    model, data, own = parse_with_data(groups, words, "probe", usage, UNUSED, batch_size="[1, inf)")
     for name, value in (("--model", model.model_name_or_path), ("--output_dir", own.output_dir)):
         if value is None:
             raise SystemExit(f"probe: {name} is missing: {usage}")

@@ -26,9 +26,13 @@ OF_TRANSFORMERS = {
     "table",
     [
         contradictions.LIMITS, command_line.NOT_IN_RECIPE, command_line.PATH_ARGUMENTS, resuming.MAY_CHANGE,
-        resuming.MUST_STAY, resuming.DERIVED, model_arguments.READ_BY, pretraining.UNUSED, probe.UNUSED,
+        resuming.MUST_STAY, resuming.DERIVED, model_arguments.READ_BY, pretraining.UNUSED,
+        pretraining.UNUSED_OF_MODEL, probe.UNUSED,
     ],
-    ids=["limits", "not in recipe", "paths", "may change", "must stay", "derived", "read by", "unused", "of probes"],
+    ids=[
+        "limits", "not in recipe", "paths", "may change", "must stay", "derived", "read by", "unused", "of models",
+        "of probes",
+    ],
 )  # fmt: skip
 def test_names_of_arguments(table):
     assert {*table} <= NAMES
@@ -55,3 +59,16 @@ def test_prefixes_of_arguments(prefix):
 )
 def test_names_of_fields(table):
     assert {*table} - OF_TRANSFORMERS <= CONFIG
+
+
+@pytest.mark.parametrize(
+    ("parse", "unused"),
+    [(pretraining.parse, (*pretraining.UNUSED, *pretraining.UNUSED_OF_MODEL)), (probe.parse, probe.UNUSED)],
+    ids=["pretrain", "probe"],
+)
+def test_help_leaves_out_what_is_refused(parse, unused, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parse(["--help"])
+    words = capsys.readouterr().out.split()
+    assert "--output_dir" in words
+    assert {*words}.isdisjoint(f"--{name}" for name in unused)
