@@ -14,6 +14,8 @@ from modeling_fftp.configuration_fftp import SILENT_THRESHOLD
 from modeling_fftp.loss_fftp import classification_loss
 from modeling_fftp.scores_fftp import DEFAULT_THRESHOLD, label_names, label_thresholds, probabilities
 
+from .processes import reshard
+
 logger = logging.getLogger(__name__)
 
 # Natural logarithms of the lowest and highest temperature.
@@ -119,6 +121,7 @@ def fit_threshold(scores: np.ndarray, targets: np.ndarray, target_precision: flo
 
 def apply_calibration(model: FFTPForAudioClassification, calibration: Calibration) -> None:
     """Divide the logits of a model by the temperature, in its head, and let its config hold the thresholds."""
+    reshard(model)
     with torch.no_grad():
         for parameter in model.classifier.dense.parameters():
             parameter.div_(calibration.temperature)

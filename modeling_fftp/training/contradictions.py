@@ -73,11 +73,13 @@ def refuse_contradictions(arguments: RunArguments) -> None:
         raise SystemExit("train: --freeze_backbone keeps a checkpoint's weights; name it with --model_name_or_path")
     if not training.do_train and model.model_name_or_path is None:
         raise SystemExit("train: --do_train false evaluates a checkpoint; name it with --model_name_or_path")
-    if training.hub_model_id is not None:
+    # What `set_repository` takes where there is no name.
+    folder = Path(training.output_dir).resolve().name if training.push_when_done else None
+    if (repository := training.hub_model_id or folder) is not None:
         try:
-            validate_repo_id(training.hub_model_id)
+            validate_repo_id(repository)
         except HFValidationError as error:
-            raise SystemExit(f"train: --hub_model_id {training.hub_model_id}: {error}") from error
+            raise SystemExit(f"train: --hub_model_id {repository}: {error}") from error
     if training.push_when_done and not training.do_train:
         raise SystemExit("train: --push_to_hub pushes what was trained; without training use `fftp push`")
     best = training.metric_for_best_model
@@ -92,7 +94,7 @@ def refuse_contradictions(arguments: RunArguments) -> None:
     refuse_contradictions_of_frames(arguments)
     refuse_contradictions_of_teaching(arguments)
     refuse_contradictions_of_strides(arguments)
-    refuse_output_dir("train", training.output_dir, bool(training.resume_from_checkpoint))
+    refuse_output_dir("train", training.output_dir, goes_on_there(training))
 
 
 def refuse_contradictions_of_data(command: str, source: SourceArguments) -> None:
@@ -115,6 +117,7 @@ def refuse_patches_of_nothing(command: str, model: ModelArguments) -> None:
 
 def refuse_contradictions_of_training(data: DataArguments, training: FFTPTrainingArguments) -> None:
     """Stop on what transformers' Trainer or ours would refuse later, or trip over."""
+    refuse_contradictions_of_loop("train", training)
     for name, wanted in (
         ("prediction_loss_only", False), ("eval_do_concat_batches", True), ("batch_eval_metrics", False),
     ):  # fmt: skip
@@ -128,23 +131,39 @@ def refuse_contradictions_of_training(data: DataArguments, training: FFTPTrainin
                 f"train: --{name} would round the weights that are saved, since an evaluation after the training "
                 "casts the model itself; drop it, --bf16 or --fp16 holds for evaluations too"
             )
-    chooses_epoch = training.load_best_model_at_end and training.eval_strategy == IntervalStrategy.EPOCH
-    if chooses_epoch and training.max_steps <= 0 and training.eval_delay > training.num_train_epochs:
-        raise SystemExit(
-            f"train: --eval_delay {training.eval_delay:g} is beyond --num_train_epochs "
-            f"{training.num_train_epochs:g}: no epoch would validate, of which to keep the best"
-        )
-    if training.ema_decay and training.average_last_epochs:
-        raise SystemExit("train: --ema_decay and --average_last_epochs are two averages; expected one")
-    if training.average_last_epochs and training.save_strategy == SaveStrategy.STEPS:
-        raise SystemExit(
-            "train: --average_last_epochs does not go with --save_strategy steps: a checkpoint inside an epoch would "
-            "miss its end"
-        )
     if training.class_balanced and training.train_sampling_strategy != "random":
         raise SystemExit("train: --class_balanced draws clips by their classes; drop it or --train_sampling_strategy")
     if training.class_balanced and data.none_labels:
         raise SystemExit("train: --class_balanced draws clips by their classes; those of --none_labels have none")
+
+
+def refuse_contradictions_of_loop(command: str, training: FFTPTrainingArguments) -> None:
+    """Stop on what no training can do, with labels or without."""
+    chooses_epoch = training.load_best_model_at_end and training.eval_strategy == IntervalStrategy.EPOCH
+    if chooses_epoch and training.max_steps <= 0 and training.eval_delay > training.num_train_epochs:
+        raise SystemExit(
+            f"{command}: --eval_delay {training.eval_delay:g} is beyond --num_train_epochs "
+            f"{training.num_train_epochs:g}: no epoch would validate, of which to keep the best"
+        )
+    if training.ema_decay and training.average_last_epochs:
+        raise SystemExit(f"{command}: --ema_decay and --average_last_epochs are two averages; expected one")
+    if training.average_last_epochs and training.save_strategy == SaveStrategy.STEPS:
+        raise SystemExit(
+            f"{command}: --average_last_epochs does not go with --save_strategy steps: a checkpoint inside an epoch "
+            "would miss its end"
+        )
+    if training.dataloader_persistent_workers and not training.dataloader_num_workers:
+        raise SystemExit(f"{command}: --dataloader_persistent_workers needs --dataloader_num_workers above 0")
+    for name in ("ema_decay", "average_last_epochs", "stride_distillation"):
+        if getattr(training, name) and shares_weights_out(training):
+            raise SystemExit(f"{command}: --{name} needs whole weights; FSDP and DeepSpeed keep only a part of them")
+
+
+def shares_weights_out(training: FFTPTrainingArguments) -> bool:
+    """Whether FSDP or DeepSpeed keep only a part of the weights in each process."""
+    # What `accelerate launch` tells its processes.
+    told = (os.environ.get(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED"))
+    return bool(training.fsdp or training.deepspeed) or "true" in told
 
 
 def refuse_contradictions_of_frames(arguments: RunArguments) -> None:
@@ -164,9 +183,10 @@ def refuse_contradictions_of_frames(arguments: RunArguments) -> None:
     }  # fmt: skip
     if unused := [name for name, value in given.items() if value]:
         raise SystemExit(f"train: --{unused[0]} does not go with --task frames")
-    # The second is what `accelerate launch` tells its processes.
-    if training.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        raise SystemExit("train: FSDP does not go with --task frames, whose events one process measures alone")
+    if shares_weights_out(training):
+        raise SystemExit(
+            "train: FSDP and DeepSpeed do not go with --task frames, whose events one process measures alone"
+        )
 
 
 def refuse_contradictions_of_teaching(arguments: RunArguments) -> None:
@@ -181,7 +201,7 @@ def refuse_contradictions_of_teaching(arguments: RunArguments) -> None:
         of_sound = {item.name for item in fields(SourceArguments)}
         unused = [name for name in changed_arguments(data) if name not in of_sound]
         unused += [name for name in ("teacher_share",) if name in given]
-        unused += ["class_balanced"] if training.class_balanced else []
+        unused += [name for name in ("class_balanced", "label_smoothing_factor") if getattr(training, name)]
         if unused:
             raise SystemExit(f"train: --{unused[0]} has no effect on sound without labels; drop it or --teacher_only")
 
@@ -206,6 +226,14 @@ def refuse_contradictions_of_strides(arguments: RunArguments) -> None:
         raise SystemExit("train: --stride_distillation teaches other strides; name them with --time_strides")
     if share and distillation.teacher is not None:
         raise SystemExit("train: --stride_distillation and --teacher are two teachers; drop one of the two")
+
+
+def goes_on_there(training: FFTPTrainingArguments) -> bool:
+    """Whether a training goes on from a checkpoint of its own output folder, so that it may replace what is there."""
+    checkpoint = training.resume_from_checkpoint
+    if not (training.do_train and checkpoint):
+        return False
+    return checkpoint is True or Path(checkpoint).resolve().parent == Path(training.output_dir).resolve()
 
 
 def refuse_output_dir(command: str, folder: str, resumes: bool = False) -> None:

@@ -31,7 +31,6 @@ from .model_arguments import (
     ADJUSTABLE,
     find_sampling_rate,
     refuse_foreign_stride,
-    refuse_new_patches,
     refuse_what_cannot_apply,
 )
 
@@ -139,8 +138,6 @@ def load_checkpoint(
 ) -> tuple[FFTPPreTrainedModel, FFTPFeatureExtractor]:
     """A checkpoint for these labels, with its extractor; its head starts anew for those that it does not know."""
     source = arguments.model_name_or_path
-    if not do_train:
-        refuse_new_patches(arguments)
     start = load_start(arguments, clips.sample("train"), max_seconds)
     settings = {name: arguments.given[name] for name in ADJUSTABLE if name in arguments.given}
     # Thresholds are those of scores before what is learned now.

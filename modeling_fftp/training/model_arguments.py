@@ -56,8 +56,12 @@ def find_sampling_rate(arguments: ModelArguments) -> int:
     return known
 
 
-def refuse_impossible(arguments: ModelArguments) -> None:
+def refuse_impossible(arguments: ModelArguments, do_train: bool = True) -> None:
     """Refuse a model that cannot be, as far as that is known before clips are decoded; say what has no effect on it.
+
+    Args:
+        arguments: What to train, or to measure.
+        do_train: Whether it will be trained: new patches must be, but any stride can be measured.
 
     Raises:
         ValueError: Fields that do not fit each other, or not the checkpoint.
@@ -69,6 +73,8 @@ def refuse_impossible(arguments: ModelArguments) -> None:
         refuse_foreign_stride(config)
         report_unread(arguments, config.backbone)
     elif find_kind(source) == FFTPConfig.model_type:
+        if not do_train:
+            refuse_new_patches(arguments)
         changes = {
             name: value for name, value in arguments.given.items() if name in (*GEOMETRY, *ADJUSTABLE, *DECODER)
         }
@@ -79,7 +85,7 @@ def refuse_impossible(arguments: ModelArguments) -> None:
         refuse_missing_attention(config)
         refuse_what_cannot_apply(arguments, config)
         # New patches may bring a stride of their own.
-        if arguments.patch_size is None:
+        if do_train and arguments.patch_size is None:
             refuse_foreign_stride(config)
 
 

@@ -1,11 +1,11 @@
-"""What gloo's threads need of a process of several."""
+"""What gloo's threads, and FSDP's weights, need of a process of several."""
 
 import atexit
 import os
 import time
 from functools import cache
 
-from torch import distributed
+from torch import distributed, nn
 
 # Seconds, long enough for a thread that waits for the interpreter; the end comes once, on a busy machine too.
 BEFORE_FORK, BEFORE_END = 0.005, 0.5
@@ -22,6 +22,14 @@ def let_exchanges_end() -> None:
     """
     if distributed.is_available() and distributed.is_initialized():
         _release_lock()
+
+
+def reshard(model: nn.Module) -> None:
+    """Let FSDP drop whole weights that a forward pass left: what is changed in them would be lost."""
+    if distributed.is_available():
+        for module in model.modules():
+            if isinstance(module, distributed.fsdp.FSDPModule):
+                module.reshard()
 
 
 @cache

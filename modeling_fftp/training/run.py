@@ -19,6 +19,7 @@ from modeling_fftp.serving.explain import draw, explain_recording
 
 from .arguments import TASK_METRIC, FFTPTrainingArguments, RunArguments
 from .calibration import Calibration, apply_calibration, fit_calibration, measure_calibration
+from .class_balanced_sampler import ClassBalancedSampler, labels_of
 from .collator import build_collator, changes_sound
 from .command_line import find_recipe, parse_arguments
 from .contradictions import METRICS
@@ -68,8 +69,8 @@ def train_and_publish(arguments: RunArguments) -> None:
     training = arguments.training
     report_setting(training)
     recipe = find_recipe(arguments)
+    refuse_impossible(arguments.model, training.do_train)
     if training.do_train:
-        refuse_impossible(arguments.model)
         try_out(training)
     if arguments.data.task == "frames":
         set_collars(training, arguments.model.model_name_or_path)
@@ -77,6 +78,9 @@ def train_and_publish(arguments: RunArguments) -> None:
     clips, teacher = load_data(arguments, resumed)
     if "validation" not in clips.splits:
         measure_no_epoch(training)
+    if training.class_balanced:
+        # What it refuses is said before features are computed.
+        ClassBalancedSampler(torch.as_tensor(np.asarray(labels_of(clips.splits["train"]))))
     described = describe_data(arguments.data, clips)
     if arguments.distillation.teacher_only:
         described["labelled_by"] = recipe["teacher"]
@@ -231,6 +235,7 @@ def load_data(arguments: RunArguments, resumed: Resumed | None) -> tuple[Clips, 
         resumed.refuse_other_classes(classes)
     if teacher is not None:
         teacher.choose(classes)
+    refuse_metric_of_one_class(training, (teacher if plan is None else plan.decoder).is_multi_label)
     if plan is None:
         clips = load_unlabelled_clips(data, training, teacher, rate)
     else:
@@ -244,12 +249,21 @@ def load_data(arguments: RunArguments, resumed: Resumed | None) -> tuple[Clips, 
     return clips, teacher
 
 
-def choose_metric(training: FFTPTrainingArguments, clips: Clips) -> None:
-    """Let the best checkpoint be that of the task's metric unless the arguments name another.
+def refuse_metric_of_one_class(training: FFTPTrainingArguments, is_multi_label: bool) -> None:
+    """Refuse to choose the best checkpoint by what clips with several classes do not have.
 
     Raises:
-        ValueError: They name one that the clips do not have.
+        ValueError: The arguments name such a metric.
     """
+    if is_multi_label and (training.metric_for_best_model or "").removeprefix("eval_") in ONE_CLASS:
+        raise ValueError(
+            f"--metric_for_best_model {training.metric_for_best_model} is for clips with one class each; expected one "
+            f"of {', '.join(METRICS)}"
+        )
+
+
+def choose_metric(training: FFTPTrainingArguments, clips: Clips) -> None:
+    """Let the best checkpoint be that of the task's metric unless the arguments name another."""
     if training.metric_for_best_model == TASK_METRIC:
         train = clips.splits.get("train")
         # Of steps average precision stands still once they are in the right order, long before scores are far apart.
@@ -264,11 +278,6 @@ def choose_metric(training: FFTPTrainingArguments, clips: Clips) -> None:
     # It grows with mAUC, and is infinite where that is 1.
     if (training.metric_for_best_model or "").removeprefix("eval_") == "d_prime":
         training.metric_for_best_model = "mauc"
-    if clips.is_multi_label and (training.metric_for_best_model or "").removeprefix("eval_") in ONE_CLASS:
-        raise ValueError(
-            f"--metric_for_best_model {training.metric_for_best_model} is for clips with one class each; expected one "
-            f"of {', '.join(METRICS)}"
-        )
 
 
 def build_trainer(

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -46,8 +47,15 @@ def begin(training: FFTPTrainingArguments) -> Iterator[None]:
         set_repository(training)
     set_seed(training.seed)
     # The other processes of this run write to the same folder.
-    with alone(Path(training.output_dir)) if training.process_index == 0 else nullcontext():
+    with alone(lock_place(training.output_dir)) if training.process_index == 0 else nullcontext():
         yield
+
+
+def lock_place(folder: str) -> Path:
+    """What to lock so that one run writes to a folder: that, or where nothing can be made beside it, a name inside."""
+    path = Path(folder).absolute()
+    beside = next(place for place in path.parents if place.exists())
+    return path if os.access(beside, os.W_OK) else path / ".training"
 
 
 def try_out(training: FFTPTrainingArguments) -> None:

@@ -86,6 +86,8 @@ class FFTPTrainer(Trainer):
         self.teacher, self.distillation = teacher, distillation or Distillation()
         self.stride_distillation = stride_distillation
         refuse_contradictions_of_trainer(self)
+        # Where Trainer keeps loaders whose workers stay; it would make one, which a copy does not share.
+        self._eval_dataloaders: dict[str, DataLoader] = {}
         self.epochs = EpochsOfSampler()
         self.add_callback(self.epochs)
         self.best_beside_resumed = BestBesideResumed()

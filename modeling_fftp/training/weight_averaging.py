@@ -101,7 +101,9 @@ class WeightAveraging(TrainerCallback):
             )
 
     def save(self, folder: str) -> None:
-        """Write the average into a checkpoint."""
+        """Write the average into a checkpoint; after a training there is none."""
+        if self._averaged is None:
+            return
         weights = {"n_averaged": self._averaged.n_averaged, **self._averaged.module.state_dict()}
         with atomic_write(Path(folder, AVERAGED_WEIGHTS)) as part:
             save_file(weights, part)

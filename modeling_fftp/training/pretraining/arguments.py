@@ -5,7 +5,12 @@ from dataclasses import dataclass, field
 
 from ..arguments import FFTPTrainingArguments, ModelArguments
 from ..command_line import parse_with_data
-from ..contradictions import refuse_output_dir, refuse_patches_of_nothing
+from ..contradictions import (
+    goes_on_there,
+    refuse_contradictions_of_loop,
+    refuse_output_dir,
+    refuse_patches_of_nothing,
+)
 from ..data.unlabelled import SoundArguments
 
 
@@ -100,5 +105,6 @@ def refuse_contradictions_of_pretraining(model: PretrainingModelArguments, train
             f"`fftp card {training.output_dir} --repo_id USER/NAME` and `fftp push {training.output_dir} USER/NAME` "
             "publish this"
         )
+    refuse_contradictions_of_loop("pretrain", training)
     refuse_patches_of_nothing("pretrain", model)
-    refuse_output_dir("pretrain", training.output_dir, bool(training.resume_from_checkpoint))
+    refuse_output_dir("pretrain", training.output_dir, goes_on_there(training))

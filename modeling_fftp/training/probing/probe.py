@@ -32,7 +32,7 @@ from ..data.plan import plan_data
 from ..data.sources import public_name
 from ..evaluation import Scorer, build_scorer, only_numbers
 from ..model import build_model
-from ..model_arguments import find_sampling_rate
+from ..model_arguments import find_sampling_rate, refuse_impossible
 from ..results import write_per_class, write_results
 from ..session import begin
 from .classifiers import LinearProbe, fit_linear, neighbour_scores
@@ -79,6 +79,7 @@ def fit_and_save(
     """The steps of a probe, into a folder that no other run writes to."""
     source = model_arguments.model_name_or_path
     refuse_untrained_state(source)
+    refuse_impossible(model_arguments)
     plan = plan_data(data, training, sampling_rate=find_sampling_rate(model_arguments))
     clips = load_clips(plan, data, training)
     scorer = build_scorer(clips.classes)

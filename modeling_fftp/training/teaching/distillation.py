@@ -19,7 +19,7 @@ from modeling_fftp.configuration_fftp import MULTI_LABEL
 from modeling_fftp.convert.audioset import find_problem_type
 from modeling_fftp.convert.sources import refuse_missing
 from modeling_fftp.pretrained import load_pretrained
-from modeling_fftp.scores_fftp import label_names
+from modeling_fftp.scores_fftp import label_names, label_thresholds
 from modeling_fftp.serving.load import hash_model
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,8 @@ class Teacher:
         refuse_missing(source)
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         self.source, self.known = source, label_names(config)
+        # Score from which each counts as heard; models from elsewhere have none of their own.
+        self.known_thresholds = label_thresholds(self.known, getattr(config, "thresholds", None))
         self.choose(self.known)
         self.problem_type = find_problem_type(config)
         self.extractor = AutoFeatureExtractor.from_pretrained(source, trust_remote_code=trust_remote_code)
@@ -103,6 +105,11 @@ class Teacher:
             ValueError: The teacher does not know a class.
         """
         self.classes, self.order = [*classes], find_order(self.source, self.known, classes)
+
+    @property
+    def thresholds(self) -> list[float]:
+        """Score from which each of the classes that it answers for counts as heard."""
+        return [self.known_thresholds[place] for place in self.order]
 
     @property
     def is_multi_label(self) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
+from scipy.special import expit
 
 from ..arguments import DataArguments, FFTPTrainingArguments
 from ..data.arguments import MAX_SECONDS, SourceArguments
@@ -49,13 +50,16 @@ def load_unlabelled_clips(
 
 
 def label(clips: Dataset, teacher: Teacher) -> Dataset:
-    """The clips with the labels that the teacher gives them.
+    """The clips with the labels that the teacher gives them; of several, those that its pipeline would report.
 
     Raises:
         ValueError: It gives none.
     """
     logits = teacher.answer(clips)["teacher_logits"][:]
-    labels = (logits > 0).astype(np.float32) if teacher.is_multi_label else logits.argmax(axis=1)
+    if teacher.is_multi_label:
+        labels = (expit(logits) >= teacher.thresholds).astype(np.float32)
+    else:
+        labels = logits.argmax(axis=1)
     if teacher.is_multi_label and not labels.any():
         raise ValueError(
             f"the teacher finds none of its labels in the {len(clips)} clips to measure on: no score can be computed; "

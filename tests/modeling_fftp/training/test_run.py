@@ -23,7 +23,7 @@ from modeling_fftp import FFTPConfig, FFTPForAudioClassification
 from modeling_fftp.atomic_write import alone
 from modeling_fftp.audio_stream_fftp import read_audio
 from modeling_fftp.configuration_fftp import BACKBONES
-from modeling_fftp.training.arguments import ModelArguments
+from modeling_fftp.training.arguments import FFTPTrainingArguments, ModelArguments
 from modeling_fftp.training.command_line import parse_arguments
 from modeling_fftp.training.data.clip_decoder import FACTS
 from modeling_fftp.training.data.description import find_digest
@@ -37,6 +37,7 @@ from modeling_fftp.training.pretraining.pretrain import pretrain
 from modeling_fftp.training.probing.probe import probe
 from modeling_fftp.training.resuming import Resumed
 from modeling_fftp.training.run import choose_metric, run
+from modeling_fftp.training.session import begin
 from tests.support import ROOT, TINY, needs_compiler, run_training, wait_for_checkpoint
 
 PARQUET_CARD = """---
@@ -676,6 +677,12 @@ def test_real_recordings_of_other_rates_and_lengths(shared_dataset, tmp_path, na
             "in its own order and keeps none",
         ),
         (["--dataset_name", "x", "--metric_for_best_model", "acuracy"], "expected one of loss, map, .* accuracy"),
+        (["--dataset_name", "x", "--dataloader_persistent_workers", "true"], "needs --dataloader_num_workers above 0"),
+        (["--dataset_name", "x", "--ema_decay", "0.9", "--fsdp", "full_shard"], "--ema_decay needs whole weights"),
+        (
+            ["--dataset_name", "x", "--output_dir", "my model", "--push_to_hub", "true"],
+            "--hub_model_id my model: Repo id must",
+        ),
     ],
 )
 def test_misspelt_arguments(tmp_path, arguments, message):
@@ -724,13 +731,38 @@ def test_a_teacher_of_other_classes_is_refused_before_sound_is_read(trained, cli
         run_training(tmp_path / "model", "--dataset_name", tmp_path / "others", "--teacher", trained)
 
 
-def test_a_metric_of_one_class_needs_one_class(clip_folder, tmp_path):
+def test_a_metric_of_one_class_needs_one_class(clip_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("modeling_fftp.training.run.load_clips", None)
     table = tmp_path / "clips.csv"
     files = sorted((clip_folder / "train").rglob("*.wav"))
     table.write_text("path,labels\n" + "".join(f'{file},"{file.parent.name},loud"\n' for file in files))
     options = ("--label_separator", ",", "--metric_for_best_model", "accuracy")
     with pytest.raises(ValueError, match="--metric_for_best_model accuracy is for clips with one class each"):
         run_training(tmp_path / "model", "--dataset_name", table, *options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--patch_size", "128", "4"], r"--patch_size \(128, 4\) cannot apply"),
+        (["--state_size", "4"], "--state_size 4 cannot apply"),
+    ],
+)
+def test_another_model_is_not_measured(trained, clip_folder, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr("modeling_fftp.training.run.load_clips", None)
+    source = ["--dataset_name", clip_folder, "--do_train", "false", "--model_name_or_path", trained]
+    with pytest.raises(ValueError, match=message):
+        run_training(tmp_path / "out", *source, *arguments)
+
+
+def test_clips_without_a_class_cannot_be_balanced(clip_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("modeling_fftp.training.run.build_model", None)
+    labels = {"low": ["a"], "high": ["b"], "noise": []}
+    files = sorted(clip_folder.rglob("*.wav"))
+    lines = [json.dumps({"audio": str(file), "labels": labels[file.parent.name]}) for file in files]
+    (tmp_path / "clips.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="clips have no class"):
+        run_training(tmp_path / "out", "--dataset_name", tmp_path / "clips.jsonl", "--class_balanced", "true")
 
 
 def test_a_recipe_is_read_as_a_command_line_is(tmp_path):
@@ -758,6 +790,24 @@ def test_a_trained_folder_is_not_overwritten(trained, clip_folder):
     with pytest.raises(SystemExit, match="holds a model already"):
         run_training(trained, "--dataset_name", clip_folder)
     assert (trained / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_goes_on_elsewhere_in_a_new_folder_alone(trained, clip_folder, tmp_path):
+    """What is in another stays what it is, and so does what an evaluation is to lie beside."""
+    with pytest.raises(SystemExit, match="holds a model already"):
+        run_training(trained, "--dataset_name", clip_folder, "--resume_from_checkpoint", tmp_path / "checkpoint-10")
+    evaluate = ("--do_train", "false", "--model_name_or_path", trained, "--resume_from_checkpoint", "true")
+    with pytest.raises(SystemExit, match="holds a model already"):
+        run_training(trained, "--dataset_name", clip_folder, *evaluate)
+
+
+def test_a_folder_below_one_that_is_not_ours_is_locked_inside(tmp_path, monkeypatch):
+    (tmp_path / "mounted").mkdir()
+    # For root, as whom tests may run, all folders are writable.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with begin(FFTPTrainingArguments(str(tmp_path / "mounted"), report_to="none")):
+        assert (tmp_path / "mounted" / ".training.lock").exists()
+    assert not [*(tmp_path / "mounted").iterdir()]
 
 
 @pytest.mark.parametrize("command", [run, pretrain, probe])

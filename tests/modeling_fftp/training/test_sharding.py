@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from modeling_fftp import FFTPConfig, FFTPForAudioClassification, FFTPForPreTraining, FFTPModel
+from modeling_fftp.training.calibration import Calibration, apply_calibration
 from tests.support import leave_group
 
 
@@ -21,6 +22,13 @@ def step(model, input_values, labels):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     model(input_values, labels=labels).loss.backward()
     optimizer.step()
+
+
+def calibrate(model, input_values):
+    """Measure, and divide the head, which FSDP keeps whole after a forward pass."""
+    with torch.no_grad():
+        model(input_values)
+    apply_calibration(model, Calibration(temperature=2.0))
 
 
 def train_shard(rank, folder, model, input_values, labels):
@@ -32,6 +40,7 @@ def train_shard(rank, folder, model, input_values, labels):
         fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
     step(model, *(tensor.chunk(2)[rank] for tensor in (input_values, labels)))
+    calibrate(model, input_values)
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     model.save_pretrained(folder / "saved", is_main_process=rank == 0, state_dict=weights)
     leave_group()
@@ -70,6 +79,7 @@ def test_sharded_blocks_train_as_whole_ones(make_config, tmp_path, backbone):
     batch = torch.randn(4, 60, 128), torch.tensor([0, 1, 2, 3])
     multiprocessing.spawn(train_shard, (tmp_path, model, *batch), nprocs=2)
     step(model, *batch)
+    calibrate(model, batch[0])
     sharded = load_file(tmp_path / "saved" / "model.safetensors")
     assert all(parameter.grad.any() for parameter in model.parameters())
     torch.testing.assert_close(sharded, dict(model.state_dict()), atol=1e-5, rtol=1e-4)

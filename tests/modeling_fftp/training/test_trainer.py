@@ -20,7 +20,7 @@ from modeling_fftp.training.data.features import FeatureClips, compute_features
 from modeling_fftp.training.precision import gains_from_bfloat16
 from modeling_fftp.training.teaching.distillation import Distillation
 from modeling_fftp.training.trainer import FFTPTrainer
-from modeling_fftp.training.weight_averaging import WeightAveraging
+from modeling_fftp.training.weight_averaging import AVERAGED_WEIGHTS, WeightAveraging
 
 
 class Recorder(TrainerCallback):
@@ -186,7 +186,14 @@ def test_incomplete_batches_are_dropped_in_training_alone(build, examples, batch
     assert trainer.evaluate()["eval_clips"] == 12
 
 
-def test_after_an_interruption_the_model_itself_is_measured(build):
+def test_workers_that_stay_are_those_of_all_evaluations(build):
+    trainer, _ = build(
+        None, dataloader_drop_last=True, dataloader_persistent_workers=True, dataloader_num_workers=1
+    )  # fmt: skip
+    assert trainer.get_eval_dataloader() is trainer.get_eval_dataloader()
+
+
+def test_after_an_interruption_the_model_itself_is_measured(build, tmp_path):
     class Interrupts(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 8:
@@ -199,6 +206,9 @@ def test_after_an_interruption_the_model_itself_is_measured(build):
     for parameter in trainer.model.classifier.parameters():
         parameter.data.zero_()
     assert not trainer.predict(trainer.train_dataset).predictions.any()
+    # What transformers takes for a checkpoint of a training still.
+    trainer.save_model(tmp_path / "saved")
+    assert not (tmp_path / "saved" / AVERAGED_WEIGHTS).exists()
 
 
 @pytest.mark.parametrize("averaging", [{"ema_decay": 0.9}, {"last_epochs": 3}], ids=str)

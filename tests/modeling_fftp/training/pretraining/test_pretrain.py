@@ -258,6 +258,11 @@ def test_a_decoder_that_cannot_be_is_refused_before_sound_is_read(trained, tmp_p
             "the loss, of which the lowest is best",
         ),
         (["data", "--output_dir", "x", "--greater_is_better", "true"], "the loss, of which the lowest is best"),
+        (["data", "--output_dir", "x", "--ema_decay", "0.9", "--average_last_epochs", "2"], "are two averages"),
+        (
+            ["data", "--output_dir", "x", "--load_best_model_at_end", "true", "--eval_delay", "200"],
+            "--eval_delay 200 is beyond",
+        ),
     ],
 )
 def test_wrong_words_are_refused_at_once(words, message):

@@ -261,6 +261,10 @@ def test_sound_without_labels_is_enough(trained, clip_folder, tmp_path):
             "--max_train_samples has no effect",
         ),
         (["--teacher", "x", "--teacher_only", "true", "--teacher_share", "0.4"], "--teacher_share has no effect"),
+        (
+            ["--teacher", "x", "--teacher_only", "true", "--label_smoothing_factor", "0.1"],
+            "--label_smoothing_factor has no effect",
+        ),
         (["--teacher", "x", "--teacher_share", "0"], "must lie in"),
         (["--teacher", "x", "--teacher_temperature", "0"], r"0.0 must lie in \(0, inf\)"),
         (["--teacher", "x", "--teacher_only", "true", "--streaming", "true"], "--streaming has no effect"),
@@ -279,6 +283,22 @@ def test_a_teacher_that_finds_nothing_measures_nothing(make_config, extractor, s
     clips = Dataset.from_dict({"audio": [speech[:9000]]}).with_format("numpy")
     with pytest.raises(ValueError, match="the teacher finds none of its labels in the 1 clips to measure on"):
         label(clips, Teacher(str(tmp_path), 16000))
+
+
+def test_labels_are_those_that_the_teacher_s_pipeline_reports(make_config, extractor, speech, tmp_path):
+    config = make_config(problem_type="multi_label_classification")
+    names = [*config.id2label.values()]
+    # Scores of 0.27 and 0.73.
+    config.thresholds = {names[0]: 0.2, names[2]: 0.9}
+    model = FFTPForAudioClassification(config)
+    torch.nn.init.zeros_(model.classifier.dense.weight)
+    model.classifier.dense.bias.data = torch.tensor([-1.0, -1.0, 1.0, 1.0])
+    model.save_pretrained(tmp_path)
+    extractor.save_pretrained(tmp_path)
+    teacher = Teacher(str(tmp_path), 16000)
+    teacher.choose(names[::-1])
+    clips = Dataset.from_dict({"audio": [speech[:9000]]}).with_format("numpy")
+    assert label(clips, teacher)["labels"][:].tolist() == [[1, 0, 0, 1]]
 
 
 def test_cached_answers_are_those_of_the_clips(trained, speech):
