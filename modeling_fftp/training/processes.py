@@ -26,10 +26,14 @@ def let_exchanges_end() -> None:
 
 def reshard(model: nn.Module) -> None:
     """Let FSDP drop whole weights that a forward pass left: what is changed in them would be lost."""
-    if distributed.is_available():
-        for module in model.modules():
-            if isinstance(module, distributed.fsdp.FSDPModule):
-                module.reshard()
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    # A torch that was built without processes cannot import it.
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 @cache
