@@ -18,21 +18,21 @@ Made by `python -m benchmarks.efficiency` on {threads} threads of
 {processor}, torch {torch}. Times are medians of 3 to 15 rounds;
 what a column compares ran in turn (extractors: by number of clips). Columns may stem from different hours
 (`--resume`), so compare within them. Random weights, 527 classes.
-Multiply-adds are those of the linear layers over every token, as the paper counts. FLOPs are those that are computed,
-attention too, and two per multiply-add: our AST computes its last layer for the class tokens alone. They leave out
-the selective scan, so AuM's share of the peak is understated. The share of the peak is that of the rate of one large
-matrix product in the same precision, measured in the same rounds. Forward passes by length leave out transformers'
-AST, timed at 10 s alone, since it pads or cuts every clip to 10.24 s. Merged: half the tokens after layer 3
-(`token_merge_layers`). int8 are files of `fftp export --int8`, run by onnxruntime. Freed memory is kept
-(`modeling_fftp.memory.keep_freed_memory`), for all models alike, except where memory is measured. Training
-steps are of {training_batches}. Memory, in float32 and measured once, is that
-of the process beyond the libraries, weights included. transformers' extractor
-{extractor}. GPU: not measured.
+Multiply-adds are those of the linear layers over every token, as the paper counts, and of ConvNeXt's convolutions.
+FLOPs are those that are computed, attention too, and two per multiply-add: our AST computes its last layer for the
+class tokens alone. They leave out AuM's convolutions and scans, so its share of the peak is understated. The share
+of the peak is that of the rate of one large matrix product in the same precision, measured in the same rounds.
+Forward passes by length leave out transformers' AST, timed at 10 s alone, since it pads or cuts every clip to 10.24
+s. Merged: half the tokens after layer 3 (`token_merge_layers`). int8 are files of `fftp export --int8`, run by
+onnxruntime. Freed memory is kept (`modeling_fftp.memory.keep_freed_memory`), for all models alike, except where
+memory is measured. Training steps are of {training_batches}. Memory, in float32 and measured once, is that of the
+process beyond the libraries, weights included. transformers' extractor {extractor}. GPU: not measured.
 """
 EXTRACTORS = {True: "runs torchaudio's code", False: "runs its own code, as torchaudio is not installed"}
 # What README shows of the pipelines: models, and lengths in seconds with precisions.
 README_MODELS = (
-    BASELINE, "AST, square 16/10", "FFTP-AST, stride 5", "FFTP-AST, stride 10, 50 frames", "FFTP-AuM, stride 5",
+    BASELINE, "AST, square 16/10", "FFTP-AST, stride 5", "FFTP-AST, stride 10, 50 frames", "FFTP-ConvNeXt, stride 5",
+    "FFTP-AuM, stride 5",
 )  # fmt: skip
 README_COLUMNS = ((1, "float32"), (10, "float32"), (10, "bfloat16"), (10, INT8))
 

@@ -11,16 +11,19 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from pyarrow import parquet
+from typer.testing import CliRunner
 
 from feature_extraction import FFTPFeatureExtractor
 from modeling_fftp import FFTPForAudioClassification
 from modeling_fftp.atomic_write import alone
+from modeling_fftp.cli import app
 from modeling_fftp.serving import archive as archiving
 from modeling_fftp.serving import tables
 from modeling_fftp.serving.archive import answer_recordings
@@ -32,10 +35,21 @@ from modeling_fftp.serving.tag import load_tagger, render_table, write_answers
 from tests.support import ROOT
 
 
-def tag(*words, timeout=None, **variables):
+def tag(*words, **variables):
+    """`fftp tag` in this process: its status, output and errors. What is no exit is raised."""
+    result = CliRunner().invoke(app, ["tag", *map(str, words)], env=variables)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    said = f"{result.exception}\n" if result.exception is not None and str(result.exception) != "1" else ""
+    output = result.stdout_bytes.decode()
+    return SimpleNamespace(returncode=result.exit_code, stdout=output, stderr=f"{result.stderr}{said}")
+
+
+def tag_alone(*words):
+    """The same in a process of its own."""
     command = [sys.executable, "-m", "modeling_fftp", "tag", *map(str, words)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
 
 
 def read_table(path):
@@ -160,7 +174,7 @@ def test_files_lie_where_they_would_if_all_could_be_read(trained, archive):
 def test_folders_whose_names_are_no_text(trained, archive, tmp_path):
     folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
     shutil.copytree(archive / "high", folder)
-    done = tag(folder, "--model", trained, "--output", tmp_path / "tracks", "--format", "audacity")
+    done = tag_alone(folder, "--model", trained, "--output", tmp_path / "tracks", "--format", "audacity")
     assert done.returncode == 0, done.stderr
     assert len([*(tmp_path / "tracks").glob("*.wav.txt")]) == 4
 
@@ -374,7 +388,7 @@ def test_a_name_that_is_not_utf8_stops_nothing(trained, archive, tmp_path):
     os.rename(os.path.join(folder, b"0.wav"), os.path.join(folder, b"caf\xe9.wav"))
     for name in ("tags.csv", "tags.parquet", "labels"):
         form = ("--format", "audacity") if name == "labels" else ()
-        done = tag(archive / "high", "--model", trained, "--output", tmp_path / name, *form)
+        done = tag_alone(archive / "high", "--model", trained, "--output", tmp_path / name, *form)
         assert f"{name} is complete" in done.stderr, done.stderr
     rows = read_table(tmp_path / "tags.csv")
     assert "caf\\xe9.wav" in {Path(row["file"]).name for row in rows}
@@ -440,7 +454,6 @@ def test_what_makes_no_sense_is_refused(trained, archive, words, message):
     done = tag(archive, "--model", trained, *words)
     assert done.returncode == 1
     assert message in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
@@ -449,7 +462,7 @@ def test_a_pipe_is_read_once(trained, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"no sound" * 100,), daemon=True)
     writer.start()
-    done = tag(tmp_path / "pipe", "--model", trained, timeout=120)
+    done = tag_alone(tmp_path / "pipe", "--model", trained)
     assert done.returncode == 1
     assert "pipe: cannot decode: Format not recognised" in done.stderr
 
