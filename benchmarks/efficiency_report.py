@@ -22,17 +22,17 @@ Multiply-adds are those of the linear layers over every token, as the paper coun
 FLOPs are those that are computed, attention too, and two per multiply-add: our AST computes its last layer for the
 class tokens alone. They leave out AuM's convolutions and scans, so its share of the peak is understated. The share
 of the peak is that of the rate of one large matrix product in the same precision, measured in the same rounds.
-Forward passes by length leave out transformers' AST, timed at 10 s alone, since it pads or cuts every clip to 10.24
-s. Merged: half the tokens after layer 3 (`token_merge_layers`). int8 are files of `fftp export --int8`, run by
+Forward passes by length leave out transformers' AST, timed at 10 s alone, since it pads or cuts every clip to
+10.24 s. Merged: half the tokens after layer 3 (`token_merge_layers`). int8 are files of `fftp export --int8`, run by
 onnxruntime. Freed memory is kept (`modeling_fftp.memory.keep_freed_memory`), for all models alike, except where
-memory is measured. Training steps are of {training_batches}. Memory, in float32 and measured once, is that of the
-process beyond the libraries, weights included. transformers' extractor {extractor}. GPU: not measured.
+memory is measured. Training steps are of {training_batches}.
+Memory, in float32 and measured once, is that of the process beyond the libraries, weights included. transformers'
+extractor {extractor}. GPU: not measured.
 """
 EXTRACTORS = {True: "runs torchaudio's code", False: "runs its own code, as torchaudio is not installed"}
 # What README shows of the pipelines: models, and lengths in seconds with precisions.
 README_MODELS = (
-    BASELINE, "AST, square 16/10", "FFTP-AST, stride 5", "FFTP-AST, stride 10, 50 frames", "FFTP-ConvNeXt, stride 5",
-    "FFTP-AuM, stride 5",
+    BASELINE, "AST, square 16/10", "FFTP-AST, stride 5", "FFTP-AST, stride 10, 50 frames", "FFTP-AuM, stride 5",
 )  # fmt: skip
 README_COLUMNS = ((1, "float32"), (10, "float32"), (10, "bfloat16"), (10, INT8))
 
@@ -83,7 +83,7 @@ def render(raw: dict) -> str:
     for size in results.sizes:
         parts += [f"## Clips of 10 s, {size}\n", render_costs(results, size)]
     for size in results.sizes:
-        parts += [f"## Forward pass, per clip, {size}\n", render_forwards(results, size)]
+        parts += [f"## Forward pass of one clip, {size}\n", render_forwards(results, size)]
     for size in results.sizes:
         parts += [f"## Sound to labels, {size}\n", render_pipelines(results, size)]
     parts += ["## Feature extractor\n", render_extractors(results)]
@@ -141,18 +141,17 @@ def render_costs(results: Results, size: str) -> str:
 
 
 def render_forwards(results: Results, size: str) -> str:
-    """Times of forward passes by length and number of clips, and their share of the peak."""
-    columns = [(seconds, batch) for batch in (1, 16) for seconds in results.lengths]
-    header = ["model", *(f"{seconds:g} s, {batch} clip{'s' * (batch > 1)}" for seconds, batch in columns)]
+    """Times of forward passes of one clip by its length, and their share of the peak."""
+    header = ["model", *(f"{seconds:g} s" for seconds in results.lengths)]
     rows = []
     # transformers' AST takes as long for every length, so it was timed at one.
     for model in (model for model in results.models if model != BASELINE):
         for precision in PRECISIONS:
             row = [f"{model}, {precision}"]
-            for seconds, batch in columns:
-                group = {"model": model, "size": size, "precision": precision, "seconds": seconds, "batch": batch}
+            for seconds in results.lengths:
+                group = {"model": model, "size": size, "precision": precision, "seconds": seconds, "batch": 1}
                 time, share = results.median(what="forward", **group), results.share_of_peak(**group)
-                row.append(show(time and time / batch, ".1f", f" ms ({show(share, '.0%')})"))
+                row.append(show(time, ".1f", f" ms ({show(share, '.0%')})"))
             rows.append(row)
     return render_table(header, rows)
 
@@ -200,20 +199,19 @@ def render_extractors(results: Results) -> str:
 
 
 def plot_lengths(results: Results, size: str, path: Path) -> None:
-    """Time per clip against its length: a pipeline call above, a forward pass of 16 clips below, by precision."""
+    """Time of one clip against its length: a pipeline call above, a forward pass below, by precision."""
     figure, axes = pyplot.subplots(2, 3, figsize=(14, 8), sharey="row", layout="constrained")
-    for row, (what, batch) in zip(axes, (("pipeline", 1), ("forward", 16)), strict=True):
+    for row, what in zip(axes, ("pipeline", "forward"), strict=True):
         # Only pipelines run files with int8 weights.
         for axis, precision in zip(row, (*PRECISIONS, INT8) if what == "pipeline" else PRECISIONS, strict=False):
             for index, model in enumerate(results.models):
-                group = {"what": what, "size": size, "batch": batch, "model": model, "precision": precision}
+                group = {"what": what, "size": size, "batch": 1, "model": model, "precision": precision}
                 times = [results.median(seconds=seconds, **group) for seconds in results.lengths]
                 if all(times):
-                    per_clip = [time / batch for time in times]
-                    axis.loglog(results.lengths, per_clip, label=model, **look_of(index))
+                    axis.loglog(results.lengths, times, label=model, **look_of(index))
             axis.set(xlabel="clip (s)", title=f"{what}, {size}, {precision}")
             axis.grid(alpha=0.3)
-        row[0].set(ylabel=f"{what}, ms per clip, batch {batch}")
+        row[0].set(ylabel=f"{what}, ms")
     axes[1, 2].axis("off")
     axes[1, 2].legend(*axes[0, 0].get_legend_handles_labels(), loc="upper left")
     save_figure(figure, path)

@@ -159,9 +159,13 @@ def test_a_stopped_run_goes_on_with_what_is_missing(tmp_path):
 
 def test_a_run_goes_on_only_where_it_began(tmp_path):
     path, machine = tmp_path / "efficiency.json", efficiency.describe_machine()
-    results = {"machine": machine, "counts": [{"model": name} for name in efficiency.CONTENDERS]}
+    results = {"machine": machine, "counts": [{"model": name} for name in efficiency.CONTENDERS], "records": []}
     write_json(path, results)
     assert efficiency.resume(path) == results
+    peak = {"model": PEAK, "precision": "float32", "median_ms": 1e9}
+    write_json(path, results | {"records": [peak]})
+    with pytest.raises(ValueError, match=r"took 1e\+09 ms, and takes .* ms now; measure anew"):
+        efficiency.resume(path)
     write_json(path, results | {"machine": machine | {"processor": "another"}})
     with pytest.raises(ValueError, match=r"measured on .*another"):
         efficiency.resume(path)
