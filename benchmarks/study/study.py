@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -118,7 +119,14 @@ class Study:
 
     def read(self) -> list[dict]:
         """What was measured: results of runs, which have a seed, and times of training steps."""
-        return read_lines(self.records)
+        return [*self._read_by_name().values()]
+
+    def _read_by_name(self) -> dict[tuple[str, str], dict]:
+        """The same by what they are of, read anew where the file is another."""
+        if not self.records.exists():
+            return {}
+        status = self.records.stat()
+        return read_by_name(self.records, (status.st_ino, status.st_mtime_ns, status.st_size))
 
     def keep(self, record: dict) -> None:
         """Add a record, in place of the one of the same run or step; whole or not at all."""
@@ -128,7 +136,7 @@ class Study:
 
     def result(self, run: dict) -> dict | None:
         """What was measured of a run with the arguments that the grid has for it today."""
-        record = next((kept for kept in self.read() if identify(kept) == identify(run)), None)
+        record = self._read_by_name().get(identify(run))
         # What a run's arguments are may take a look at a whole search.
         if record is None or record["arguments"] != self.arguments(run):
             return None
@@ -227,6 +235,12 @@ class Study:
                 if run_name(needed) not in asked and self.arguments(needed) and self.result(needed) is None:
                     asked.add(run_name(needed))
                     yield needed
+
+
+@lru_cache(maxsize=1)
+def read_by_name(path: Path, version: tuple[int, ...]) -> dict[tuple[str, str], dict]:
+    """The records of a file by what they are of; a file that changes is another version."""
+    return {identify(record): record for record in read_lines(path)}
 
 
 def run_name(run: dict) -> str:
