@@ -233,7 +233,10 @@ def goes_on_there(training: FFTPTrainingArguments) -> bool:
     checkpoint = training.resume_from_checkpoint
     if not (training.do_train and checkpoint):
         return False
-    return checkpoint is True or Path(checkpoint).resolve().parent == Path(training.output_dir).resolve()
+    if checkpoint is True or not Path(checkpoint).is_dir():
+        # What is no checkpoint is refused as that.
+        return True
+    return Path(checkpoint).resolve().parent == Path(training.output_dir).resolve()
 
 
 def refuse_output_dir(command: str, folder: str, resumes: bool = False) -> None:

@@ -794,6 +794,7 @@ def test_a_trained_folder_is_not_overwritten(trained, clip_folder):
 
 def test_a_run_goes_on_elsewhere_in_a_new_folder_alone(trained, clip_folder, tmp_path):
     """What is in another stays what it is, and so does what an evaluation is to lie beside."""
+    (tmp_path / "checkpoint-10").mkdir()
     with pytest.raises(SystemExit, match="holds a model already"):
         run_training(trained, "--dataset_name", clip_folder, "--resume_from_checkpoint", tmp_path / "checkpoint-10")
     evaluate = ("--do_train", "false", "--model_name_or_path", trained, "--resume_from_checkpoint", "true")
