@@ -56,9 +56,10 @@ def real_frames(example: dict[str, Any], index: int, padding_value: float) -> np
             f"the features of example {index} have shape {features.shape}; expected (frames, mel bins). An extractor "
             'returns batches: take ["input_values"][0], or map with batched=True'
         )
-    features = features.astype(np.float32, copy=False)
     if mask is None:
-        return features[: count_real_frames(features, padding_value)]
+        # In the type in which it was padded.
+        return features[: count_real_frames(features, padding_value)].astype(np.float32, copy=False)
+    features = features.astype(np.float32, copy=False)
     is_real = as_array(mask) != 0
     count = np.count_nonzero(is_real)
     if is_real.shape != features.shape[:1] or not is_real[:count].all():

@@ -31,7 +31,9 @@ class FFTPPatchConv2d(nn.Conv2d):
         # A graph that is being traced is for any number.
         if not is_tracing(images) and patches.shape[:3].numel() > self.out_channels:
             weight, patches = weight.transpose(2, 3), patches.transpose(4, 5)
-        return nn.functional.linear(patches.flatten(3), weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        embedded = nn.functional.linear(patches.flatten(3), weight.flatten(1), self.bias)
+        # Under autocast too: what all blocks add to keeps its precision, with positions or without.
+        return embedded.to(self.weight.dtype).permute(0, 3, 1, 2)
 
 
 def check_padding(attention_mask: torch.Tensor) -> None:

@@ -50,7 +50,9 @@ def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config: FFTP
     if has_indices:
         if labels.is_floating_point():
             raise ValueError(f"labels are {labels.dtype}; an index per clip is a whole number")
-        total = nn.functional.cross_entropy(logits, labels.long(), ignore_index=IGNORED, reduction="sum")
+        # An unsigned type has a class in place of what is ignored.
+        labels = labels.long()
+        total = nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
         # Of no labels at all the mean would be NaN, and end the training.
         return total / (labels != IGNORED).sum().clamp(min=1)
     if problem_type == SINGLE_LABEL:

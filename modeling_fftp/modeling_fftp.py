@@ -552,7 +552,7 @@ class FFTPForAudioFrameClassification(FFTPPreTrainedModel):
         if labels.ndim == 3 and is_multi_label(self.config):
             labels, logits = pool_somewhere(labels, logits, is_real)
         if labels.ndim == 2 and self.config.problem_type == SINGLE_LABEL:
-            is_real = is_real & (labels != IGNORED)
+            is_real = is_real & (labels.long() != IGNORED)
         logits, labels = logits[is_real], labels[is_real]
         if not len(labels):
             # The mean over no step at all would be NaN, and end the training.

@@ -40,7 +40,7 @@ def draw_patch_mask(
 
     def draw_blocks(size: int, stride: int, places: int, real: torch.Tensor | int) -> torch.Tensor:
         """The run that each place along an axis is in, (clips, places); a run has at most half of the clip."""
-        length = (torch.as_tensor(real) + 1).floor_divide(2).clamp(min=1, max=run_length(size, stride))
+        length = (torch.as_tensor(real, device="cpu") + 1).floor_divide(2).clamp(min=1, max=run_length(size, stride))
         offset = (torch.rand(clips, 1, generator=generator, device="cpu") * length).long()
         return (torch.arange(places, device="cpu") + offset) // length
 

@@ -197,7 +197,7 @@ class FFTPForPreTraining(FFTPPreTrainedModel):
         places, is_visible = visible_first(bool_masked_pos, is_real)
         states = embeddings.take_patches(outputs.last_hidden_state, is_visible.sum(dim=1, keepdim=True))
         if embeddings.keeps_grid:
-            states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
+            states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]).to(states.device))
         logits = self.decoder(states, places, is_visible, valid_patches, is_real, self.config.time_stride)
         return FFTPForPreTrainingOutput(
             loss=self._loss(logits, input_values, bool_masked_pos, is_real),

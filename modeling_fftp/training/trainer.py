@@ -170,9 +170,9 @@ class FFTPTrainer(Trainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        # What the collator makes input_values of, and what `compute_loss` takes.
+        # What the collator makes input_values of, and checks, and what `compute_loss` takes.
         self._signature_columns += [
-            name for name in ("audio", "teacher_logits") if name not in self._signature_columns
+            name for name in ("audio", "sampling_rate", "teacher_logits") if name not in self._signature_columns
         ]
 
     def _get_train_sampler(self, train_dataset=None):

@@ -279,6 +279,14 @@ def test_features_and_labels_may_be_in_bfloat16(extractor, speech):
     assert batch["labels"].tolist() == [[0.0, 1.0]]
 
 
+def test_padding_without_its_mask_is_found_in_half_precision(speech):
+    extractor = FFTPFeatureExtractor(padding_value=-1.2776)
+    clips = [speech[:8000], speech[:16000]]
+    features = extractor(clips, sampling_rate=16000, return_tensors="np", padding="longest")
+    batch = SpecMaskDataCollator(extractor)([{"input_values": features["input_values"][0].astype(np.float16)}])
+    assert batch["attention_mask"].sum() == features["attention_mask"][0].sum() < len(features["input_values"][0])
+
+
 def test_a_model_for_other_sound_is_not_trained(make_config, examples, tmp_path):
     collator = SpecMaskDataCollator(FFTPFeatureExtractor(sampling_rate=8000))
     arguments = TrainingArguments(tmp_path, use_cpu=True, report_to="none", remove_unused_columns=False, max_steps=1)

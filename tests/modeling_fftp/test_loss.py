@@ -85,6 +85,15 @@ def test_unknown_problem_type(make_config, labels):
         model(torch.randn(3, 50, 128), labels=labels)
 
 
+def test_every_class_counts_in_unsigned_labels(make_config):
+    """-100, which stands for no label, is 156 there."""
+    model, features = build_classifier(make_config(num_labels=160)), torch.randn(2, 50, 128)
+    labels = torch.tensor([156, 3])
+    torch.testing.assert_close(
+        model(features, labels=labels.to(torch.uint8)).loss, model(features, labels=labels).loss
+    )
+
+
 def test_clips_without_a_label_count_for_nothing(make_config):
     model, features = build_classifier(make_config()), torch.randn(3, 50, 128)
     labelled = model(features[1:2], labels=torch.tensor([2])).loss

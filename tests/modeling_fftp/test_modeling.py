@@ -377,6 +377,14 @@ def test_gradients_of_single_clips_with_a_mask_and_other_labels(make_config, bac
             torch.testing.assert_close(per_clip[name].mean(dim=0), weight.grad, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("has_positions", [True, False])
+def test_states_keep_their_precision_under_autocast(make_config, has_positions):
+    model = FFTPModel(make_config(pooling="mean", use_absolute_position_embeddings=has_positions))
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        states = model(torch.randn(1, 50, 128), output_hidden_states=True).hidden_states
+    assert {state.dtype for state in states} == {torch.float32}
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_bfloat16_training_stays_finite(make_config, backbone):
     model = FFTPForAudioClassification(make_config(**BACKBONES[backbone])).train()

@@ -454,6 +454,16 @@ def test_classes_are_balanced_with_a_transform_of_one_clip_at_a_time(make_config
     assert {*sizes} == {1}
 
 
+def test_a_rate_beside_sound_reaches_the_collator(make_config, extractor, tmp_path):
+    """Trainer removes the columns that nobody reads."""
+    clips = Dataset.from_dict({"audio": [[0.1] * 8000], "sampling_rate": [44100], "label": [0], "site": ["north"]})
+    arguments = TrainingArguments(tmp_path, use_cpu=True, report_to="none")
+    model = FFTPForAudioClassification(make_config())
+    trainer = FFTPTrainer(model, arguments, SpecMaskDataCollator(extractor), train_dataset=clips)
+    with pytest.raises(ValueError, match="example 0 has sampling_rate=44100; the feature extractor expects 16000 Hz"):
+        trainer.train()
+
+
 def test_sound_in_any_form_has_a_length(make_config, extractor, tmp_path):
     clips = [
         {"audio": {"array": np.zeros(count, np.float32), "sampling_rate": 16000}, "labels": 0}
