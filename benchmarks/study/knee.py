@@ -1,6 +1,7 @@
 """Where a result flattens along the strides: level up to a knee, and a straight line over the logarithm beyond it."""
 
 import numpy as np
+from scipy import stats
 
 # Places where a knee may be, between the smallest and the largest stride; times that residuals are drawn anew.
 PLACES, ROUNDS = 200, 2000
@@ -49,7 +50,7 @@ def find_knee(
 
 
 def describe_knee(values: dict[int, list[float]]) -> str:
-    """One sentence for a report.
+    """What a report says of a knee, and of the straight line that does without one.
 
     Args:
         values: Results of the seeds by stride.
@@ -63,5 +64,18 @@ def describe_knee(values: dict[int, list[float]]) -> str:
         return "The curve has no knee: no part of it is level, or none falls by more than chance makes it.\n"
     return (
         f"The result is level up to stride {knee:.1f} (95 % interval {low:.1f} to {high:.1f}) and changes by "
-        f"{100 * change:+.2f} points ({100 * least:+.2f} to {100 * most:+.2f}) with each doubling beyond it.\n"
+        f"{100 * change:+.2f} points ({100 * least:+.2f} to {100 * most:+.2f}) with each doubling beyond it. "
+        + describe_line(strides, results)
+    )
+
+
+def describe_line(strides: np.ndarray, values: np.ndarray) -> str:
+    """How a straight line over the stride, with a parameter fewer than a knee, fits against that."""
+    line = stats.linregress(strides, values)
+    half_width = stats.t.ppf(0.975, len(values) - 2) * line.stderr
+    _, fitted = fit_knees(strides, values[:, None])
+    left, by_knee = ((values - fit) ** 2 for fit in (line.intercept + line.slope * strides, fitted[:, 0]))
+    return (
+        f"A straight line, with one parameter fewer, changes by {100 * line.slope:+.2f} +- {100 * half_width:.2f} "
+        f"points a frame of stride and leaves {left.sum() / by_knee.sum():.2f} times the squared error.\n"
     )

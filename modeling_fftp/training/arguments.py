@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -287,6 +288,11 @@ class FFTPTrainingArguments(TrainingArguments):
             self.disable_tqdm = True
         self.bf16 = self.bf16 or (self.auto_bf16 and gains_from_bfloat16(on_cpu=self.use_cpu))
         super().__post_init__()
+
+    @property
+    def repository_name(self) -> str:
+        """Name of the repository to push to, with or without its user: as given, or else that of the output folder."""
+        return self.hub_model_id or Path(self.output_dir).resolve().name
 
     def __getstate__(self):
         """Keep the token out of `training_args.bin`, which Trainer writes beside the weights."""

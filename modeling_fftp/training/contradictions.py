@@ -73,13 +73,11 @@ def refuse_contradictions(arguments: RunArguments) -> None:
         raise SystemExit("train: --freeze_backbone keeps a checkpoint's weights; name it with --model_name_or_path")
     if not training.do_train and model.model_name_or_path is None:
         raise SystemExit("train: --do_train false evaluates a checkpoint; name it with --model_name_or_path")
-    # What `set_repository` takes where there is no name.
-    folder = Path(training.output_dir).resolve().name if training.push_when_done else None
-    if (repository := training.hub_model_id or folder) is not None:
+    if training.push_when_done or training.hub_model_id is not None:
         try:
-            validate_repo_id(repository)
+            validate_repo_id(training.repository_name)
         except HFValidationError as error:
-            raise SystemExit(f"train: --hub_model_id {repository}: {error}") from error
+            raise SystemExit(f"train: --hub_model_id {training.repository_name}: {error}") from error
     if training.push_when_done and not training.do_train:
         raise SystemExit("train: --push_to_hub pushes what was trained; without training use `fftp push`")
     best = training.metric_for_best_model
@@ -155,15 +153,13 @@ def refuse_contradictions_of_loop(command: str, training: FFTPTrainingArguments)
     if training.dataloader_persistent_workers and not training.dataloader_num_workers:
         raise SystemExit(f"{command}: --dataloader_persistent_workers needs --dataloader_num_workers above 0")
     for name in ("ema_decay", "average_last_epochs", "stride_distillation"):
-        if getattr(training, name) and shares_weights_out(training):
+        if getattr(training, name) and (is_asked_for("fsdp", training) or is_asked_for("deepspeed", training)):
             raise SystemExit(f"{command}: --{name} needs whole weights; FSDP and DeepSpeed keep only a part of them")
 
 
-def shares_weights_out(training: FFTPTrainingArguments) -> bool:
-    """Whether FSDP or DeepSpeed keep only a part of the weights in each process."""
-    # What `accelerate launch` tells its processes.
-    told = (os.environ.get(f"ACCELERATE_USE_{name}") for name in ("FSDP", "DEEPSPEED"))
-    return bool(training.fsdp or training.deepspeed) or "true" in told
+def is_asked_for(name: str, training: FFTPTrainingArguments) -> bool:
+    """Whether the arguments ask for "fsdp" or "deepspeed", or `accelerate launch` does, by what it tells processes."""
+    return bool(getattr(training, name)) or os.environ.get(f"ACCELERATE_USE_{name.upper()}") == "true"
 
 
 def refuse_contradictions_of_frames(arguments: RunArguments) -> None:
@@ -183,10 +179,8 @@ def refuse_contradictions_of_frames(arguments: RunArguments) -> None:
     }  # fmt: skip
     if unused := [name for name, value in given.items() if value]:
         raise SystemExit(f"train: --{unused[0]} does not go with --task frames")
-    if shares_weights_out(training):
-        raise SystemExit(
-            "train: FSDP and DeepSpeed do not go with --task frames, whose events one process measures alone"
-        )
+    if is_asked_for("fsdp", training):
+        raise SystemExit("train: FSDP does not go with --task frames, whose events one process measures alone")
 
 
 def refuse_contradictions_of_teaching(arguments: RunArguments) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError
@@ -19,7 +18,7 @@ logger = logging.getLogger(__name__)
 def set_repository(training: FFTPTrainingArguments) -> None:
     """Set `training.hub_model_id` to the full name of the repository to push to; raises where nobody is logged in."""
     user = HfApi(token=training.hub_token).whoami()["name"]
-    name = training.hub_model_id or Path(training.output_dir).resolve().name
+    name = training.repository_name
     training.hub_model_id = name if "/" in name else f"{user}/{name}"
     logger.info("Will push to %s", training.hub_model_id)
 

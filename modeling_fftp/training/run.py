@@ -78,7 +78,7 @@ def train_and_publish(arguments: RunArguments) -> None:
     clips, teacher = load_data(arguments, resumed)
     if "validation" not in clips.splits:
         measure_no_epoch(training)
-    if training.class_balanced:
+    if training.do_train and training.class_balanced:
         # What it refuses is said before features are computed.
         ClassBalancedSampler(torch.as_tensor(np.asarray(labels_of(clips.splits["train"]))))
     described = describe_data(arguments.data, clips)
@@ -299,7 +299,7 @@ def build_trainer(
         eval_dataset=clips.splits.get("validation"),
         processing_class=extractor,
         compute_metrics=lambda prediction: only_numbers(scorer(prediction)),
-        class_balanced=training.class_balanced,
+        class_balanced=training.do_train and training.class_balanced,
         averaging=build_averaging(training),
         layer_decay=training.layer_decay,
         teacher=teacher,

@@ -1,5 +1,6 @@
 """The study: its grid, one real run of it, and a report that tells what was not measured."""
 
+import re
 from dataclasses import fields
 
 import numpy as np
@@ -284,6 +285,12 @@ def test_a_knee_is_found_where_the_curve_has_one():
     assert 3 <= low <= 4 <= high <= 5
     assert place == pytest.approx(4, abs=0.8)
     assert change == pytest.approx(-0.03, abs=0.005)
+    found = re.fullmatch(r".* changes by -(\S+) \+- .* leaves (\S+) times .*\n", knee.describe_line(strides, values))
+    assert 0 < float(found[1]) < 3
+    assert float(found[2]) > 2
+    steady = knee.describe_line(strides, 0.9 - 0.01 * strides + rng.normal(scale=0.002, size=50))
+    assert "changes by -1.0" in steady
+    assert float(re.search(r"leaves (\S+) times", steady)[1]) < 1
     for level in (np.full(50, 0.9), 0.9 - 0.03 * np.log2(strides)):
         by_stride = {stride: [] for stride in range(1, 11)}
         for stride, value in zip(strides, level + rng.normal(scale=0.002, size=50), strict=True):

@@ -124,9 +124,10 @@ def read_labels(dataset: Dataset, column: str, separator: str | None = None, nam
     if separator is not None and not inner.dtype.endswith("string"):
         raise ValueError(f"--label_separator splits text; the labels in {column!r} are {feature}")
     labels = dataset[column][:]
-    is_text_of_list = not is_list and separator is None and _are_texts_of_lists(labels)
+    lists = _parse_lists(labels) if not is_list and separator is None else None
+    is_text_of_list = lists is not None
     if is_text_of_list:
-        labels, is_list = [parse_list(label) if label else None for label in labels], True
+        labels, is_list = lists, True
     if has_events:
         labels = [
             events["label"] if isinstance(events, dict) else events and [event["label"] for event in events if event]
@@ -206,13 +207,14 @@ def parse_list(text: str) -> list[str | int]:
     return [value for value in values if value != ""]
 
 
-def _are_texts_of_lists(labels: Iterable[Any]) -> bool:
-    """Whether all labels that are there are texts of lists."""
-    labels = [label for label in labels if label]
+def _parse_lists(labels: Sequence[Any]) -> list[list | None] | None:
+    """The lists that texts stand for, None where there is no label; None if any label is no such text."""
+    if not any(labels) or not all(isinstance(label, str) for label in labels if label):
+        return None
     try:
-        return bool(labels) and all(isinstance(label, str) and parse_list(label) is not None for label in labels)
+        return [parse_list(label) if label else None for label in labels]
     except ValueError:
-        return False
+        return None
 
 
 def _are_vectors(labels: Sequence[list | None], column: str) -> bool:

@@ -15,7 +15,7 @@ from datasets.fingerprint import Hasher
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, BatchFeature
 
-from modeling_fftp.configuration_fftp import MULTI_LABEL
+from modeling_fftp.configuration_fftp import MULTI_LABEL, FFTPConfig
 from modeling_fftp.convert.audioset import find_problem_type
 from modeling_fftp.convert.sources import refuse_missing
 from modeling_fftp.pretrained import load_pretrained
@@ -84,7 +84,8 @@ class Teacher:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         self.source, self.known = source, label_names(config)
         # Score from which each counts as heard; models from elsewhere have none of their own.
-        self.known_thresholds = label_thresholds(self.known, getattr(config, "thresholds", None))
+        own = config.thresholds if config.model_type == FFTPConfig.model_type else None
+        self.known_thresholds = label_thresholds(self.known, own)
         self.choose(self.known)
         self.problem_type = find_problem_type(config)
         self.extractor = AutoFeatureExtractor.from_pretrained(source, trust_remote_code=trust_remote_code)

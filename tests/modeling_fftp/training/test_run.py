@@ -765,6 +765,13 @@ def test_clips_without_a_class_cannot_be_balanced(clip_folder, tmp_path, monkeyp
         run_training(tmp_path / "out", "--dataset_name", tmp_path / "clips.jsonl", "--class_balanced", "true")
 
 
+def test_a_recipe_that_balances_classes_can_be_measured_with(trained, clip_folder, tmp_path):
+    """An evaluation reads no clips to train on."""
+    evaluate = ("--do_train", "false", "--model_name_or_path", trained, "--class_balanced", "true")
+    run_training(tmp_path / "out", "--dataset_name", clip_folder, *evaluate)
+    assert (tmp_path / "out" / "validation_results.json").exists()
+
+
 def test_a_recipe_is_read_as_a_command_line_is(tmp_path):
     recipe = tmp_path / "recipe.json"
 

@@ -301,6 +301,20 @@ def test_labels_are_those_that_the_teacher_s_pipeline_reports(make_config, extra
     assert label(clips, teacher)["labels"][:].tolist() == [[1, 0, 0, 1]]
 
 
+def test_thresholds_of_other_models_mean_something_else(tmp_path):
+    config = ASTConfig(
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        num_labels=3,
+        thresholds=[0.1],
+    )
+    ASTForAudioClassification(config).save_pretrained(tmp_path)
+    ASTFeatureExtractor().save_pretrained(tmp_path)
+    assert Teacher(str(tmp_path), 16000).thresholds == [0.5] * 3
+
+
 def test_cached_answers_are_those_of_the_clips(trained, speech):
     clips = Dataset.from_dict({"audio": [speech[:9000], speech[:12000]], "labels": [0, 1]}).with_format("numpy")
     teacher = Teacher(str(trained), 16000)
